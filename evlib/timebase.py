@@ -1,0 +1,78 @@
+"""Seconds, samples and frames: the only place in evlib where a time is rounded.
+
+Outside, times are seconds from the first sample of a recording. Inside, a time is an integer
+``sample`` plus a ``fraction`` in [-0.5, 0.5): no precision is lost however long the recording is.
+A frame is a block of ``resolution`` samples; frame f covers samples [f * resolution, (f + 1) * resolution).
+"""
+
+import numpy as np
+
+from .errors import UnitError
+
+# An onset in a file carries six decimals; a file without a sampling rate is read on this clock.
+MICROSECOND_CLOCK_HZ = 1e6
+# Rounding slack in samples: 0.005 s * 2000 Hz must be 10 samples, not 9.999999.
+SLACK_SAMPLES = 1e-6
+
+
+def check_rate(sampling_rate_hz, name="sampling_rate_hz"):
+    """Return the rate as a float, or refuse what is not a positive finite number."""
+    try:
+        rate = float(sampling_rate_hz)
+    except (TypeError, ValueError):
+        raise UnitError(f"{name} must be a number in Hz, got {sampling_rate_hz!r}") from None
+    if not np.isfinite(rate) or rate <= 0:
+        raise UnitError(f"{name} must be a positive number in Hz, got {sampling_rate_hz!r}")
+    return rate
+
+
+def split_time(time_samples):
+    """Split times in samples into (integer sample, fraction in [-0.5, 0.5)).
+
+    >>> split_time([10.25, 10.5])
+    (array([10, 11]), array([ 0.25, -0.5 ]))
+    """
+    time_samples = np.asarray(time_samples, dtype=np.float64)
+    sample = np.floor(time_samples + 0.5)
+    return sample.astype(np.int64), time_samples - sample
+
+
+def seconds_to_samples(time_s, sampling_rate_hz):
+    """Split times in seconds into (integer sample, fraction) at a rate."""
+    return split_time(np.asarray(time_s, dtype=np.float64) * sampling_rate_hz)
+
+
+def tolerance_to_samples(tolerance_s, sampling_rate_hz):
+    """The largest whole number of samples that is not longer than ``tolerance_s`` (inclusive rule).
+
+    >>> tolerance_to_samples(0.005, 2000)
+    10
+    """
+    return int(np.floor(tolerance_s * sampling_rate_hz + SLACK_SAMPLES))
+
+
+def duration_to_samples(duration_s, sampling_rate_hz):
+    """The least whole number of samples that lasts at least ``duration_s``.
+
+    >>> duration_to_samples(2.0, 2000)
+    4000
+    """
+    return int(np.ceil(duration_s * sampling_rate_hz - SLACK_SAMPLES))
+
+
+def n_frames(n_samples, resolution):
+    """How many frames of ``resolution`` samples cover ``n_samples`` (the last may be partly empty).
+
+    >>> n_frames(2001, 10)
+    201
+    """
+    return -(-int(n_samples) // int(resolution))
+
+
+def window_starts(n_samples, window, hop):
+    """First samples of windows that cover [0, n_samples): every ``hop``, the last one cut off by the end.
+
+    >>> window_starts(25, 10, 5)
+    array([ 0,  5, 10, 15])
+    """
+    return np.arange(0, max(n_samples - window + hop, 1), hop)
