@@ -1,0 +1,59 @@
+# make run and make test work on a fresh clone; everything is installed into .venv on first use.
+PY ?= python3
+V := .venv
+B := $(V)/bin
+NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
+ALL_NOTEBOOKS := $(NOTEBOOKS) $(sort $(wildcard notebooks/studies/*.ipynb))
+
+.PHONY: help setup run run-full test lab lint format clean
+
+help:
+	@echo "make run       execute the notebooks into build/ (small runs, minutes)"
+	@echo "make run-full  the same with notebooks/params/*.yaml (full size)"
+	@echo "make test      the whole test suite, notebooks included"
+	@echo "make lab       JupyterLab"
+	@echo "make lint      what continuous integration checks;  make format  repairs it"
+	@echo "make clean     remove build/ and caches (keeps .venv, data/ and figures/published/)"
+
+setup: $(V)/.stamp
+
+$(V)/.stamp: pyproject.toml constraints.txt
+	@$(PY) -c 'import sys; sys.exit("evlib needs Python 3.11 or newer; try: make PY=python3.11" if sys.version_info < (3, 11) else 0)'
+	test -x $(B)/python || $(PY) -m venv $(V)
+	$(B)/python -m pip install -q --upgrade pip
+	$(B)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	@touch $@
+
+run: $(V)/.stamp
+	$(B)/python -m evlib.workbook $(NOTEBOOKS)
+
+run-full: $(V)/.stamp
+	$(B)/python -m evlib.workbook --params notebooks/params $(NOTEBOOKS)
+
+test: $(V)/.stamp
+	$(B)/python -m pytest -q -n 2 --dist loadscope tests evlib
+ifneq ($(ALL_NOTEBOOKS),)
+	$(B)/python -m pytest -q -n 2 --dist loadscope -p no:cacheprovider --timeout 900 \
+		--nbval-lax --nbval-current-env --nbval-cell-timeout 600 $(ALL_NOTEBOOKS)
+endif
+
+lab: $(V)/.stamp
+	$(B)/python -m jupyter lab notebooks
+
+lint: $(V)/.stamp
+	$(B)/ruff check .
+	$(B)/ruff format --check .
+ifneq ($(ALL_NOTEBOOKS),)
+	$(B)/nbstripout --keep-id --verify $(ALL_NOTEBOOKS)
+endif
+
+format: $(V)/.stamp
+	$(B)/ruff check --fix .
+	$(B)/ruff format .
+ifneq ($(ALL_NOTEBOOKS),)
+	$(B)/nbstripout --keep-id $(ALL_NOTEBOOKS)
+endif
+
+clean:
+	rm -rf build lightning_logs runs .pytest_cache .ruff_cache .hypothesis
+	find evlib tests notebooks -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,48 @@
+"""evlib: when do which events happen in a multichannel sensor recording?
+
+The public names are here, flat: ``evlib.read_recording``, ``from evlib import LSTMEventClassifier``. Each is
+imported when it is first used, so that ``import evlib`` takes no time.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+# Module: the public names that it holds. A name must not equal a module's: the module would hide it.
+_MODULES = {
+    "errors": "EvlibError ShapeError UnitError OptionError DataError MissingExtraError",
+    "events": "Events read_events write_events",
+    "recording": "Recording read_recording write_recording",
+    "validation": "validate",
+    "refractory": "RefractoryPeriodEnforcer StreamingDecoder decode_refractory decode_events find_violations refractory_penalty",
+    "metrics": "compare Comparison match_events",
+    "synthetic": "make_recording make_templates SyntheticTemplates cramer_rao_bound_s",
+    "datasets": "EventDataset collate_fn_supervised SyntheticEventDataset",
+    "encoders": "LSTMEncoder",
+    "models.classifier": "LSTMEventClassifier EventOutput",
+    "losses": "EventTimingLoss",
+    "templates": "TemplateBank",
+    "training": "SupervisedTrainer load_checkpoint",
+    "inference": "detect_events_from_sequence batch_inference",
+    "detection": "fit detect load_detector",
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name):
+    if name in _HOME:
+        value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+        globals()[name] = value  # the next use does not come here
+        return value
+    try:  # evlib.plots, evlib.workbook, ...
+        return importlib.import_module(f".{name}", __name__)
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{name}":
+            raise
+        raise AttributeError(f"module 'evlib' has no attribute {name!r}") from None
+
+
+def __dir__():
+    return sorted(__all__)

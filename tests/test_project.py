@@ -1,0 +1,142 @@
+"""The project's own files agree with each other: dependencies, environment, Makefile, README, public names."""
+
+import ast
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import evlib
+
+MAX_TRACKED_BYTES = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def pyproject(repository):
+    return tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture(scope="module")
+def tracked(repository):
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=repository, capture_output=True)
+    if listing.returncode:
+        pytest.skip("this is no git checkout")
+    return [path for name in listing.stdout.decode().split("\0") if name and (path := repository / name).is_file()]
+
+
+def pins(repository):
+    requirements = map(Requirement, (repository / "constraints.txt").read_text().split())
+    return {canonicalize_name(r.name): next(iter(r.specifier)).version for r in requirements}
+
+
+def test_every_dependency_is_pinned_to_a_version_that_it_allows(pyproject, repository):
+    pinned = pins(repository)
+    groups = [pyproject["dependencies"], *pyproject["optional-dependencies"].values()]
+    wanted = [r for group in groups for r in map(Requirement, group) if r.name != "evlib"]
+    wrong = [str(r) for r in wanted if (v := pinned.get(canonicalize_name(r.name))) is None or v not in r.specifier]
+    assert not wrong
+
+
+def test_every_extra_is_part_of_all(pyproject):
+    extras = pyproject["optional-dependencies"]
+    (everything,) = map(Requirement, extras["all"])
+    assert everything.extras == set(extras) - {"all", "dev"}
+    assert "evlib[all]" in extras["dev"]
+
+
+def test_conda_environment_installs_what_pyproject_says(pyproject, repository):
+    environment = yaml.safe_load((repository / "environment.yml").read_text())
+    assert environment["name"] == pyproject["name"]
+    assert environment["channels"] == ["conda-forge", "nodefaults"]
+    python, pip, packages = environment["dependencies"]
+    name, version = python.split("=")
+    assert name == "python" and version in Requirement("python" + pyproject["requires-python"]).specifier
+    assert pip == "pip"
+    assert packages == {"pip": ["-c constraints.txt", "-e .[dev]"]}
+
+
+def test_version_stands_once(pyproject):
+    assert evlib.__version__ == pyproject["version"]
+
+
+def test_importing_evlib_imports_nothing_else():
+    code = "import sys, evlib; dir(evlib); print(*{name.split('.')[0] for name in sys.modules})"
+    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    assert "evlib" in loaded
+    assert not loaded & {"numpy", "torch", "lightning", "matplotlib", "seaborn", "ipywidgets", "pandas", "scipy", "sklearn"}
+
+
+@pytest.mark.parametrize("name", [name for name in evlib.__all__ if name != "__version__"])
+def test_public_name_resolves(name):
+    value = getattr(evlib, name)
+    assert value.__name__ == name
+    assert value.__doc__, f"evlib.{name} has no docstring"
+    assert name in dir(evlib)
+
+
+def test_no_public_name_is_a_module():
+    modules = {module.name for module in pkgutil.iter_modules(evlib.__path__)}
+    assert not modules & set(evlib.__all__)
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'detekt'"):
+        evlib.detekt  # noqa: B018
+    assert evlib.timebase is importlib.import_module("evlib.timebase")
+
+
+def test_python_blocks_of_the_readme_compile_and_use_names_that_exist(repository):
+    text = (repository / "README.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert blocks, "the README shows no Python"
+    for block in blocks:
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "evlib":
+                assert hasattr(evlib, node.attr), f"the README uses evlib.{node.attr}"
+            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "evlib":
+                module = importlib.import_module(node.module)
+                assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
+
+
+def test_make_has_the_targets_that_are_promised(repository):
+    makefile = (repository / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE))
+    assert {"setup", "run", "run-full", "test", "lab", "lint", "format", "clean"} <= targets
+    readme = (repository / "README.md").read_text()
+    assert set(re.findall(r"`?\bmake ([a-z][a-z-]*)`", readme)) <= targets
+    phony = set(re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split())
+    assert phony == targets
+
+
+def test_continuous_integration_can_be_executed(repository):
+    script = repository / ".ci" / "run"
+    assert script.stat().st_mode & 0o111
+    subprocess.run(["bash", "-n", script], check=True)
+
+
+def test_tracked_files_are_small(tracked):
+    assert [path.name for path in tracked if path.stat().st_size >= MAX_TRACKED_BYTES] == []
+
+
+def test_published_figures_have_their_numbers_beside_them(repository):
+    for picture in (repository / "figures" / "published").glob("*.png"):
+        assert picture.stat().st_size <= 200_000, picture.name
+        assert picture.with_suffix(".json").is_file(), picture.name
+
+
+def test_tracked_files_name_no_folder_of_one_machine(tracked, repository):
+    # Spelled in two halves, so that this file passes too. Continuous integration alone may look beside the checkout.
+    pattern = re.compile(rb"(?<![\w/])(?:\.\./)*shar" rb"ed/|/wor" rb"k/|/home/\w|/Us" rb"ers/\w")
+    wrong = {
+        f"{path.relative_to(repository)}: {match[0].decode()}"
+        for path in tracked
+        if path != repository / ".ci" / "run" and path.suffix != ".png" and (match := pattern.search(path.read_bytes()))
+    }
+    assert not wrong
