@@ -1,0 +1,150 @@
+"""Encoders: (batch, time, channels) in, (batch, frames, features) out.
+
+A frame is a block of ``resolution`` samples (10 samples are 5 ms at 2000 Hz): an LSTM on frames is that much
+shorter than one on samples. Padding is never seen: with ``lengths`` given, whatever stands behind the end of a
+sequence changes nothing, not even through the direction that reads backwards.
+"""
+
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from .errors import DataError, OptionError, ShapeError
+from .timebase import n_frames
+
+CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
+POOLINGS = ("mean", "max", "last")
+
+
+def check_batch(x, input_size, lengths=None):
+    """Return ``lengths`` as a (batch,) tensor after refusing a batch that no encoder can use.
+
+    Parameters
+    ----------
+    x : (batch, time, channels) float tensor
+    input_size : the number of channels wanted
+    lengths : (batch,) samples in each sequence, 1 to ``time``; None when nothing is padded
+
+    Raises
+    ------
+    ShapeError : wrong axes, wrong number of channels, lengths that do not fit
+    DataError : NaN or infinity in front of the end of a sequence
+    """
+    if not torch.is_tensor(x) or not x.is_floating_point():
+        raise DataError(f"the input must be a float tensor (batch, time, channels), got {getattr(x, 'dtype', type(x).__name__)}")
+    if x.ndim != 3 or x.shape[0] == 0 or x.shape[1] == 0:
+        raise ShapeError(f"the input must have shape (batch, time, channels) without an empty axis, got {tuple(x.shape)}")
+    if x.shape[2] != input_size:
+        slip = " (are time and channels transposed?)" if x.shape[1] == input_size else ""
+        raise ShapeError(f"the input must have {input_size} channels on its last axis, got shape {tuple(x.shape)}{slip}")
+    batch, time, _ = x.shape
+    if lengths is None:
+        lengths = torch.full((batch,), time)
+    lengths = torch.as_tensor(lengths, device=x.device)
+    if lengths.shape != (batch,) or lengths.is_floating_point():
+        raise ShapeError(f"lengths must be {batch} integers, one for each sequence, got {lengths.dtype} {tuple(lengths.shape)}")
+    if lengths.min() < 1 or lengths.max() > time:
+        raise ShapeError(f"lengths must lie in 1..{time} samples, got {int(lengths.min())}..{int(lengths.max())}")
+    finite = x.isfinite().all(-1) | ~length_mask(lengths, time)
+    if not finite.all():
+        raise DataError("the input holds NaN or infinity: fill or cut out such samples first (evlib.validate shows where)")
+    return lengths.long()
+
+
+def length_mask(lengths, n_steps):
+    """(batch, n_steps) bool, True in front of the end of each sequence.
+
+    >>> length_mask(torch.tensor([1, 3]), 3).tolist()
+    [[True, False, False], [True, True, True]]
+    """
+    return torch.arange(n_steps, device=lengths.device) < lengths[:, None]
+
+
+def frame_mask(lengths, n_samples, resolution):
+    """(batch, frames) bool, True where a frame holds at least one sample of its sequence.
+
+    >>> frame_mask(torch.tensor([10, 11]), 30, 10).tolist()
+    [[True, False, False], [True, True, False]]
+    """
+    return length_mask((lengths + resolution - 1) // resolution, n_frames(n_samples, resolution))
+
+
+def pool_frames(frames, mask, how="mean"):
+    """Pool (batch, frames, features) over the frames where ``mask`` (batch, frames) is True: ``mean``, ``max`` or ``last``.
+
+    >>> frames = torch.tensor([[[1.0], [3.0], [100.0]]])
+    >>> mask = torch.tensor([[True, True, False]])
+    >>> [pool_frames(frames, mask, how).item() for how in ("mean", "max", "last")]
+    [2.0, 3.0, 3.0]
+    """
+    if how == "mean":
+        return frames.masked_fill(~mask[..., None], 0).sum(1) / mask.sum(1, keepdim=True)
+    if how == "max":
+        return frames.masked_fill(~mask[..., None], -torch.inf).amax(1)
+    if how == "last":
+        return frames[torch.arange(len(frames), device=frames.device), mask.sum(1) - 1]
+    raise OptionError(f"how must be one of {', '.join(POOLINGS)}, got {how!r}")
+
+
+class LSTMEncoder(nn.Module):
+    """Frames of samples, then a recurrent network over the frames.
+
+    Each frame of ``resolution`` samples becomes one vector (a linear map of all its values, then GELU); with
+    ``resolution=1`` the raw samples go straight into the LSTM.
+
+    Parameters
+    ----------
+    input_size : channels
+    hidden_size : units in each direction
+    num_layers, dropout, bidirectional : as in ``torch.nn.LSTM``
+    resolution : samples in a frame
+    cell : "lstm" or "gru"
+
+    Raises
+    ------
+    OptionError : an unknown cell, a size below 1, a dropout outside [0, 1)
+
+    Examples
+    --------
+    >>> encoder = LSTMEncoder(6, hidden_size=8)
+    >>> encoder(torch.zeros(2, 105, 6)).shape
+    torch.Size([2, 11, 16])
+    """
+
+    def __init__(self, input_size, hidden_size=128, num_layers=2, dropout=0.3, bidirectional=True, resolution=10, cell="lstm"):
+        super().__init__()
+        sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "resolution": resolution}
+        for name, size in sizes.items():
+            if size != int(size) or size < 1:
+                raise OptionError(f"{name} must be a whole number of at least 1, got {size!r}")
+        if not 0 <= dropout < 1:
+            raise OptionError(f"dropout must lie in [0, 1), got {dropout!r}")
+        if cell not in CELLS:
+            raise OptionError(f"cell must be one of {', '.join(CELLS)}, got {cell!r}")
+        self.input_size, self.resolution = int(input_size), int(resolution)
+        self.output_size = hidden_size * (2 if bidirectional else 1)
+        if resolution == 1:
+            self.framing, recurrent_input = nn.Identity(), input_size
+        else:
+            self.framing, recurrent_input = nn.Sequential(nn.Linear(resolution * input_size, hidden_size), nn.GELU()), hidden_size
+        self.recurrent = CELLS[cell](
+            recurrent_input,
+            hidden_size,
+            num_layers,
+            batch_first=True,
+            bidirectional=bidirectional,
+            dropout=dropout if num_layers > 1 else 0.0,
+        )
+
+    def forward(self, x, lengths=None):
+        """(batch, time, channels) -> (batch, ceil(time / resolution), output_size); zero behind the end of a sequence."""
+        lengths = check_batch(x, self.input_size, lengths)
+        batch, time, channels = x.shape
+        frames = n_frames(time, self.resolution)
+        x = x.masked_fill(~length_mask(lengths, time)[..., None], 0)
+        # The last frame may hang over the end: it is filled with zeros, like any other padding.
+        x = nn.functional.pad(x, (0, 0, 0, frames * self.resolution - time))
+        x = self.framing(x.reshape(batch, frames, self.resolution * channels))
+        steps = (lengths + self.resolution - 1) // self.resolution
+        packed = pack_padded_sequence(x, steps.cpu(), batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(self.recurrent(packed)[0], batch_first=True, total_length=frames)[0]

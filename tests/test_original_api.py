@@ -1,0 +1,150 @@
+"""The snippets of the original README run as they stand, with ``lstm_classifier.<module>`` replaced by ``evlib``."""
+
+import re
+
+import numpy as np
+import pytest
+
+import evlib
+
+SUPERVISED = """
+from lstm_classifier.models import LSTMEventClassifier
+from lstm_classifier.data import EventDataset, collate_fn_supervised
+from lstm_classifier.training import EventTimingLoss, SupervisedTrainer
+from torch.utils.data import DataLoader
+import torch
+
+# Create model
+model = LSTMEventClassifier(
+    input_size=6,
+    hidden_size=128,
+    num_layers=2,
+    num_events=16,
+    dropout=0.3,
+    bidirectional=True,
+)
+
+# Prepare your data
+# data: numpy array of shape (num_samples, seq_len, 6)
+# event_labels: numpy array of shape (num_samples, 16) - binary labels
+# event_timings: numpy array of shape (num_samples, 16) - timing in samples
+
+dataset = EventDataset(data, event_labels, event_timings)
+train_loader = DataLoader(dataset, batch_size=32, collate_fn=collate_fn_supervised)
+
+# Setup training
+loss_fn = EventTimingLoss(
+    event_weight=1.0,
+    timing_weight=1.0,
+    refractory_weight=0.1,
+)
+optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+trainer = SupervisedTrainer(model, loss_fn, optimizer)
+trainer.fit(train_loader, num_epochs=100)
+"""
+
+INFERENCE = """
+from lstm_classifier.utils import detect_events_from_sequence
+import numpy as np
+
+# Load trained model
+model = LSTMEventClassifier(...)
+checkpoint = torch.load("checkpoints/best_model.pth")
+model.load_state_dict(checkpoint["model_state_dict"])
+
+# Detect events from new sequence
+sequence = np.random.randn(2000, 6)  # 1 second @ 2000 Hz
+results = detect_events_from_sequence(
+    model=model,
+    sequence=sequence,
+    threshold=0.5,
+    apply_refractory=True,
+)
+
+print("Detected events:", results["detected_events"])
+print("Event timings (samples):", results["event_timings"])
+print("Event probabilities:", results["event_probs"])
+"""
+
+REFRACTORY = """
+from lstm_classifier.utils import RefractoryPeriodEnforcer
+
+enforcer = RefractoryPeriodEnforcer(
+    num_events=16,
+    refractory_period_samples=4000,
+)
+
+# Process sequences with refractory enforcement
+for sequence in sequences:
+    results = detect_events_from_sequence(model, sequence)
+    filtered_events, filtered_timings = enforcer.enforce(
+        results["detected_events"],
+        results["event_timings"],
+        global_offset=current_time,
+    )
+"""
+
+CONFIGURATION = """
+LSTMEventClassifier(
+    input_size=6,                    # Number of input features
+    hidden_size=128,                 # LSTM hidden units
+    num_layers=2,                    # Number of LSTM layers
+    num_events=16,                   # Number of event classes
+    dropout=0.3,                     # Dropout probability
+    bidirectional=True,              # Bidirectional LSTM
+    timing_resolution_samples=10,    # 5ms @ 2000Hz
+    refractory_period_samples=4000,  # 2s @ 2000Hz
+)
+"""
+
+
+def run(snippet, names):
+    exec(re.sub(r"from lstm_classifier\.\w+ import", "from evlib import", snippet), names)  # noqa: S102
+    return names
+
+
+def original_windows(n=4, seq_len=100):
+    """Arrays as the original's README describes them: times are multiples of 10, and 0 where there is no event."""
+    rng = np.random.default_rng(0)
+    labels = (rng.random((n, 16)) < 0.3).astype(np.float32)
+    timings = (rng.integers(0, seq_len, (n, 16)) // 10 * 10 * labels).astype(np.float32)
+    return {"data": rng.normal(size=(n, seq_len, 6)).astype(np.float32), "event_labels": labels, "event_timings": timings}
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    """What the snippets leave behind, run one after the other."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("original"))
+        names = run(SUPERVISED, original_windows())
+        # The README leaves the constructor's arguments out with an ellipsis.
+        names = run(INFERENCE.replace("LSTMEventClassifier(...)", "LSTMEventClassifier()"), names)
+        rng = np.random.default_rng(1)
+        names.update(sequences=[rng.normal(size=(2000, 6)) for _ in range(2)], current_time=0)
+        yield run(REFRACTORY, names)
+
+
+def test_quick_start_1_trains(session):
+    history = session["trainer"].history
+    assert len(history) == 100
+    assert history[-1]["train_total_loss"] < 0.5 * history[0]["train_total_loss"]
+
+
+def test_quick_start_4_detects(session):
+    assert session["checkpoint"]["epoch"] > 50
+    for name in ("detected_events", "event_timings", "event_probs"):
+        assert isinstance(session["results"][name], np.ndarray) and session["results"][name].shape == (16,)
+    missing = session["results"]["detected_events"] == 0
+    np.testing.assert_array_equal(np.isnan(session["results"]["event_timings"]), missing)
+
+
+def test_refractory_snippet_filters(session):
+    assert np.shape(session["filtered_events"]) == np.shape(session["filtered_timings"]) == (16,)
+    assert np.sum(session["filtered_events"]) <= np.sum(session["results"]["detected_events"])
+
+
+def test_model_configuration_is_the_default():
+    names = {"LSTMEventClassifier": evlib.LSTMEventClassifier}
+    exec(CONFIGURATION.replace("\nLSTM", "\nmodel = LSTM", 1), names)  # noqa: S102
+    assert names["model"].config == evlib.LSTMEventClassifier().config
