@@ -1,0 +1,189 @@
+"""Candidates: everything in a recording that might be an event, by matching pursuit with a template bank.
+
+Events that stand out are explained first: where a template's log-likelihood ratio is the greatest of all types and
+of all times nearby, its event is put there (at a time finer than a sample) and its share of every type's score is
+taken away, so that an event is not taken for a second one of a similar kind, and overlapping events come apart. What
+then remains gives the doubtful candidates. Signals pass through in blocks: memory does not grow with the recording
+except for the candidates themselves.
+
+Source: greedy template matching as in spike sorting (Pachitariu et al. 2016; Yger et al. 2018), here with a Gaussian
+prior on the amplitude and sub-sample subtraction from tabulated overlaps.
+"""
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from scipy.ndimage import maximum_filter1d
+
+from .templates import SUBSAMPLES
+
+# An event is explained away when its log-likelihood ratio exceeds this; noise reaches it about once in 20 s and type.
+CERTAIN = 6.0
+# Below this a candidate is not worth a look: its posterior odds are under one in a hundred even in strict rhythm.
+DOUBTFUL = 3.0
+# Another type counts as an alternative to an explained event when it explains this share of it.
+ALTERNATIVE_SHARE = 0.5
+ROUNDS = 10
+BLOCK_SAMPLES = 1 << 17
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Possible events sorted by time; every field is an (n,) array.
+
+    ``time`` samples (float), ``type``, ``llr`` log-likelihood ratio given the explained events around it, ``alone`` the
+    same without them, ``margin`` by how much ``alone`` beats the best other type at the place, ``amplitude`` (1 is a
+    mean event), ``misfit`` standardised energy that is left where the event is taken away.
+    """
+
+    time: np.ndarray
+    type: np.ndarray
+    llr: np.ndarray
+    alone: np.ndarray
+    margin: np.ndarray
+    amplitude: np.ndarray
+    misfit: np.ndarray
+
+    def __len__(self):
+        return len(self.time)
+
+    def __getitem__(self, rows) -> "Candidates":
+        return Candidates(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def shift(self, n_samples) -> "Candidates":
+        """All times moved."""
+        return replace(self, time=self.time + n_samples)
+
+    @staticmethod
+    def concatenate(parts) -> "Candidates":
+        """Join and sort by time."""
+        parts = list(parts)
+        joined = Candidates(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Candidates)))
+        return joined[np.lexsort((joined.type, joined.time))]
+
+
+def find_candidates(bank, read, n_samples, block=BLOCK_SAMPLES, advance=None) -> Candidates:
+    """Candidates of a whole recording, block by block.
+
+    Parameters
+    ----------
+    bank : TemplateBank
+    read : (start, stop) -> whitened signal (stop - start, C)
+    block : samples at a time; the same candidates come out for any value, because each block sees enough of its
+        neighbours to decide alike
+    advance : called with the number of samples done, for a progress bar
+    """
+    halo = 16 * bank.length
+    parts = [explain(bank, np.zeros((2 * bank.length, bank.templates.shape[2]), np.float32))[0][:0]]
+    for start in range(0, n_samples, block):
+        stop = min(start + block, n_samples)
+        low, high = max(start - halo, 0), min(stop + halo, n_samples)
+        found = explain(bank, read(low, high))[0].shift(low)
+        # A time just before `start` rounds to it: blocks share no candidate and lose none.
+        parts.append(found[(found.time >= start - 0.5) & (found.time < stop - 0.5)] if stop < n_samples else found[found.time >= start - 0.5])
+        if advance is not None:
+            advance(stop - start)
+    return Candidates.concatenate(parts)
+
+
+def explain(bank, whitened):
+    """Candidates in one piece of whitened signal (n, C), and what is left of the signal without the explained events."""
+    score = bank.scores(whitened)
+    time, type, peak = _pursue(bank, score)
+    amplitude = bank.amplitude(peak, type)
+    residual = whitened - bank.render(len(whitened), time, type, amplitude)
+    llr = bank.log_likelihood_ratio(peak, type)
+    rival, alternatives = _alternatives(bank, score, time, type, amplitude, llr)
+    doubtful = _doubtful(bank, score)
+    energy = np.r_[0.0, np.cumsum((residual.astype(np.float64) ** 2).sum(1))]
+    explained = Candidates(time, type, llr, llr, llr - rival, amplitude, _misfit(bank, energy, time, 0.0, whitened.shape))
+    weak_peak = doubtful[2]
+    weak_llr = bank.log_likelihood_ratio(weak_peak, doubtful[1])
+    weak_misfit = _misfit(bank, energy, doubtful[0], weak_peak**2, whitened.shape)
+    weak_amplitude = bank.amplitude(weak_peak, doubtful[1])
+    weak = Candidates(doubtful[0], doubtful[1], weak_llr, weak_llr, weak_llr, weak_amplitude, weak_misfit)
+    return Candidates.concatenate([explained, weak, alternatives]), residual
+
+
+def _misfit(bank, energy, time, own, shape):
+    """Energy of the residual under a template, less what noise has, in standard deviations of noise."""
+    n, channels = shape
+    start = np.clip(np.floor(time).astype(int) - bank.before, 0, n)
+    stop = np.clip(start + bank.length, 0, n)
+    return (energy[stop] - energy[start] - own - (stop - start) * channels) / np.sqrt(2.0 * bank.length * channels)
+
+
+def refine_peak(before, peak, after):
+    """Vertex of the parabola through three samples: (offset in [-0.5, 0.5], height)."""
+    curvature = before - 2 * peak + after
+    safe = np.where(curvature < 0, curvature, -1.0)
+    offset = np.where(curvature < 0, np.clip(0.5 * (before - after) / safe, -0.5, 0.5), 0.0)
+    return offset, peak - 0.25 * (before - after) * offset
+
+
+def _pursue(bank, score):
+    """Explain events round by round; ``score`` (n, E) is left without them. Returns time, type, peak score."""
+    n, length = len(score), bank.length
+    lags = np.arange(-(length - 1), length)
+    times, types, peaks = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros(0)]
+    llr = bank.log_likelihood_ratio(score)
+    for _ in range(ROUNDS):
+        best = llr.max(axis=1)
+        lead = (best > CERTAIN) & (best == maximum_filter1d(best, 2 * length + 1, mode="constant", cval=-np.inf))
+        sample = np.flatnonzero(lead[1:-1]) + 1
+        if len(sample) == 0:
+            break
+        type = llr[sample].argmax(axis=1)
+        offset, peak = refine_peak(*(score[sample + step, type].astype(np.float64) for step in (-1, 0, 1)))
+        amplitude = bank.amplitude(peak, type) * bank.norm[type]
+        step = np.floor((offset + 0.5) * SUBSAMPLES + 0.5).astype(int)
+        place, step = sample + (step == SUBSAMPLES), step % SUBSAMPLES
+        index = place[:, None] + lags
+        inside = (index >= 0) & (index < n)
+        # Leaders lie more than a template apart, so every second one's reach touches no other.
+        for part in (slice(0, None, 2), slice(1, None, 2)):
+            rows, keep = index[part], inside[part]
+            share = bank.overlap[type[part], step[part]] * amplitude[part, None, None].astype(np.float32)
+            score[rows[keep]] -= share[keep]
+            touched = np.unique(rows[keep])
+            llr[touched] = bank.log_likelihood_ratio(score[touched])
+        times.append(sample + offset)
+        types.append(type)
+        peaks.append(peak)
+    return np.concatenate(times), np.concatenate(types), np.concatenate(peaks)
+
+
+def _alternatives(bank, score, time, type, amplitude, llr):
+    """Other types at explained events: the best rival's llr (n,), and the rivals that come close as candidates."""
+    sample = np.floor(time + 0.5).astype(int)
+    reach = max(2, bank.length // 8)
+    lags = np.arange(-reach, reach + 1)
+    index = np.clip(sample[:, None] + lags, 0, len(score) - 1)
+    step = np.clip(np.floor((time - sample + 0.5) * SUBSAMPLES + 0.5).astype(int), 0, SUBSAMPLES - 1)
+    share = bank.overlap[type, step][:, bank.length - 1 + lags] * (amplitude * bank.norm[type])[:, None, None]
+    own = bank.log_likelihood_ratio((score[index] + share).astype(np.float32))  # (n, lags, E) without the explained event
+    own[np.arange(len(time)), :, type] = -np.inf
+    lag = own.argmax(axis=1)
+    alone = np.take_along_axis(own, lag[:, None], axis=1)[:, 0].astype(np.float64)
+    rival = np.maximum(alone.max(axis=1, initial=-np.inf), 0.0)
+    row, other = np.nonzero((alone > DOUBTFUL) & (alone > ALTERNATIVE_SHARE * llr[:, None]))
+    at = lag[row, other]
+    with_it = bank.log_likelihood_ratio(score[index[row, at], other], other).astype(np.float64)
+    value = alone[row, other]
+    zeros = np.zeros(len(row))
+    found = Candidates(sample[row] + lags[at].astype(float), other, with_it, value, value - llr[row], zeros + 1.0, zeros)
+    return rival, found
+
+
+def _doubtful(bank, score):
+    """Peaks of what is left, per type: time, type, peak score."""
+    llr = bank.log_likelihood_ratio(score)
+    reach = max(2, bank.length // 8)
+    # Only the few places over the limit are looked at: a maximum filter over all types would cost more than all else.
+    sample, type = np.nonzero(llr[1:-1] > DOUBTFUL)
+    sample += 1
+    index = np.clip(sample[:, None] + np.arange(-reach, reach + 1), 0, len(score) - 1)
+    top = llr[sample, type] >= llr[index, type[:, None]].max(axis=1, initial=-np.inf)
+    sample, type = sample[top], type[top]
+    offset, peak = refine_peak(*(score[sample + step, type].astype(np.float64) for step in (-1, 0, 1)))
+    return sample + offset, type, peak

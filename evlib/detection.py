@@ -1,0 +1,225 @@
+"""Detection: a recording in, events out. One detector type for both methods, one file on disk.
+
+A detector whitens, finds candidates with its template bank, lets its context network weigh them (method "lstm"; the
+matched filter weighs them by their likelihood alone) and keeps those over the threshold of their type that the
+refractory rule allows, in the best possible choice. Times are the peaks of the template score, finer than a sample.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from .candidates import Candidates, find_candidates
+from .errors import DataError, OptionError, ShapeError, UnitError
+from .events import Events
+from .files import replace_file
+from .refractory import decode_refractory, refractory_samples
+from .templates import TemplateBank
+from .whitening import Whitener
+
+FORMAT = 1
+
+
+@dataclass(eq=False)
+class Detector:
+    """Everything that turns a recording into events; made by :func:`evlib.fit`, kept by :meth:`save`.
+
+    ``thresholds`` (E,) are log odds; a candidate is kept at or over the one of its type. ``refractory_s`` is a dict
+    name -> seconds. ``card`` says where the detector comes from (method, options, seed, data hash, development F1).
+    """
+
+    whitener: Whitener
+    bank: TemplateBank
+    thresholds: np.ndarray
+    refractory_s: dict
+    prior_logit: float
+    timing_error_s: float = 0.0
+    network: object = None
+    channels: tuple = ()
+    units: tuple = ()
+    card: dict = field(default_factory=dict)
+
+    @property
+    def names(self):
+        """Event names."""
+        return self.bank.names
+
+    @property
+    def sampling_rate_hz(self):
+        """The rate of the recordings that the detector was made for."""
+        return self.whitener.sampling_rate_hz
+
+    @property
+    def method(self):
+        """ "matched_filter" or "lstm"."""
+        return "matched_filter" if self.network is None else "lstm"
+
+    def __repr__(self):
+        return f"Detector({self.method}, {len(self.names)} types, {len(self.whitener.taps)} channels, {self.sampling_rate_hz:g} Hz)"
+
+    def check(self, recording):
+        """Refuse a recording that this detector cannot read, in words."""
+        if recording.sampling_rate_hz != self.sampling_rate_hz:
+            raise UnitError(
+                f"the recording has {recording.sampling_rate_hz:g} Hz, the detector was trained at {self.sampling_rate_hz:g} Hz; "
+                f"if resampling is wanted, say so: recording.resample({self.sampling_rate_hz:g})"
+            )
+        if recording.shape[1] != len(self.whitener.taps):
+            raise ShapeError(
+                f"the recording has {recording.shape[1]} channels, the detector was trained on {len(self.whitener.taps)}: "
+                f"{', '.join(self.channels)}"
+            )
+
+    def candidates(self, recording, block=None, advance=None) -> Candidates:
+        """Everything that may be an event, before any threshold."""
+        self.check(recording)
+        options = {} if block is None else {"block": block}
+        return find_candidates(
+            self.bank, lambda start, stop: self.whitener(recording, start, stop), recording.n_samples, advance=advance, **options
+        )
+
+    def log_odds(self, candidates):
+        """(n,) log odds that each candidate is an event."""
+        llr = candidates.llr - self.prior_logit
+        if self.network is None or len(candidates) == 0:
+            return llr
+        import torch
+
+        from .models.context import context_features
+
+        features = context_features(candidates, self.sampling_rate_hz, self.prior_logit)
+        with torch.inference_mode():
+            inputs = torch.from_numpy(features), torch.from_numpy(llr.astype(np.float32)), torch.from_numpy(candidates.type)
+            return self.network.eval()(*(value[None] for value in inputs))[0].numpy().astype(np.float64)
+
+    def decode(self, candidates, log_odds=None, thresholds=None) -> Events:
+        """Candidates over their threshold, in the best choice that the refractory rule allows."""
+        log_odds = self.log_odds(candidates) if log_odds is None else log_odds
+        thresholds = self.thresholds if thresholds is None else np.broadcast_to(np.asarray(thresholds, float), len(self.names))
+        rise = log_odds - thresholds[candidates.type]
+        period = refractory_samples(self.refractory_s, self.names, self.sampling_rate_hz)
+        keep, _ = decode_refractory(candidates.time, candidates.type, rise + 1e-9 * (rise >= 0), period)
+        kept = candidates[keep]
+        crlb = 1 / (np.maximum(kept.amplitude, 0.05) ** 2 * self.bank.timing_information[kept.type]) / self.sampling_rate_hz**2
+        sample = np.floor(kept.time + 0.5).astype(np.int64)
+        return Events(
+            sample,
+            kept.time - sample,
+            kept.type,
+            self.names,
+            self.sampling_rate_hz,
+            score=1 / (1 + np.exp(-np.clip(log_odds[keep], -500, 500))),
+            sigma_s=np.sqrt(crlb + self.timing_error_s**2),
+        )
+
+    def save(self, path):
+        """Write a checkpoint that rebuilds the detector alone; nothing in it is ever executed when it is read."""
+        import torch
+
+        tensors = {"templates": self.bank.templates, "taps": self.whitener.taps, "center": self.whitener.center, "thresholds": self.thresholds}
+        content = {
+            "format": FORMAT,
+            "kind": "evlib detector",
+            "tensors": {name: torch.from_numpy(np.array(value)) for name, value in tensors.items()},
+            "before": int(self.bank.before),
+            "names": list(self.names),
+            "amplitude_spread": float(self.bank.amplitude_spread),
+            "sampling_rate_hz": float(self.sampling_rate_hz),
+            "refractory_s": {str(name): float(value) for name, value in self.refractory_s.items()},
+            "prior_logit": float(self.prior_logit),
+            "timing_error_s": float(self.timing_error_s),
+            "channels": list(self.channels),
+            "units": list(self.units),
+            "card": self.card,
+            "network": None if self.network is None else {"config": self.network.config, "state": self.network.state_dict()},
+        }
+        with replace_file(path) as temporary:
+            torch.save(content, temporary)
+
+
+def load_detector(path) -> Detector:
+    """Read a detector written by :meth:`Detector.save`.
+
+    Only numbers and names are read (``weights_only=True``): a file that would run code is refused.
+    """
+    import torch
+
+    from .models.context import ContextLSTM
+
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"no detector at {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for damaged and for hostile files
+        raise DataError(
+            f"{path} is not a detector that can be read safely: it is damaged, no checkpoint, or holds code ({type(error).__name__})"
+        ) from error
+    if not isinstance(content, dict) or content.get("kind") != "evlib detector":
+        raise DataError(f"{path} is a checkpoint, but not of an evlib detector (evlib.load_checkpoint reads those of single models)")
+    if content.get("format") != FORMAT:
+        raise DataError(f"{path} has format {content.get('format')!r}; this version of evlib reads format {FORMAT}")
+    try:
+        tensors = {name: value.numpy() for name, value in content["tensors"].items()}
+        network = None
+        if content["network"] is not None:
+            network = ContextLSTM(**content["network"]["config"])
+            network.load_state_dict(content["network"]["state"])
+            network.eval()
+        return Detector(
+            Whitener(tensors["taps"], tensors["center"], content["sampling_rate_hz"]),
+            TemplateBank(tensors["templates"], content["before"], tuple(content["names"]), content["amplitude_spread"]),
+            tensors["thresholds"],
+            content["refractory_s"],
+            content["prior_logit"],
+            content["timing_error_s"],
+            network,
+            tuple(content["channels"]),
+            tuple(content["units"]),
+            content["card"],
+        )
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise DataError(f"{path} is an incomplete detector: {error}") from error
+
+
+def detect(detector, recording, threshold=None, block_s=60.0, progress=False) -> Events:
+    """Find events in a recording of any length, in bounded memory.
+
+    Parameters
+    ----------
+    detector : from :func:`evlib.fit` or :func:`evlib.load_detector`
+    recording : Recording at the detector's rate (a different rate is refused; ``recording.resample`` changes it)
+    threshold : probability 0 < p < 1 for all types, or a dict name -> p; default: the fitted threshold of each type
+    block_s : seconds of signal in memory at a time; changes nothing in the result
+    progress : show a progress bar
+
+    Returns
+    -------
+    Events with ``score`` (probability) and ``sigma_s`` (expected standard deviation of the time)
+    """
+    from tqdm.auto import tqdm
+
+    thresholds = _log_odds_thresholds(threshold, detector)
+    if not np.isfinite(block_s) or block_s <= 0:
+        raise OptionError(f"block_s must be a positive number of seconds, got {block_s!r}")
+    block = max(int(block_s * detector.sampling_rate_hz), 4 * detector.bank.length)
+    with tqdm(total=recording.n_samples, unit="sample", unit_scale=True, desc="detect", disable=not progress) as bar:
+        found = detector.candidates(recording, block, advance=bar.update)
+    return detector.decode(found, thresholds=thresholds)
+
+
+def _log_odds_thresholds(threshold, detector):
+    """Probabilities to log odds per type; None keeps what was fitted."""
+    if threshold is None:
+        return None
+    values = threshold if isinstance(threshold, dict) else dict.fromkeys(detector.names, threshold)
+    unknown = sorted(set(values) - set(detector.names))
+    if unknown:
+        raise OptionError(f"threshold names unknown event types {unknown}; the detector knows {list(detector.names)}")
+    out = detector.thresholds.copy()
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < 1:
+            raise OptionError(f"threshold is a probability strictly between 0 and 1, got {value!r} (did you pass percent or log odds?)")
+        out[detector.names.index(name)] = np.log(value / (1 - value))
+    return out

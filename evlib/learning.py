@@ -1,0 +1,181 @@
+"""Learning a template bank: average labelled snippets, then detect, re-align and re-average on unlabelled signal.
+
+Everything here works on whitened signals held in memory, one (n, C) array per recording, and on label tables on
+the same clock. A label says where an event is; only inside of completely labelled spans does its absence say
+anything.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from .candidates import find_candidates, refine_peak
+from .errors import DataError
+from .templates import TemplateBank, average_snippets, cut_snippets, shrink_templates
+
+# A template is looked for within this time on either side of the label.
+SEARCH_S = 0.25
+# A label may be this far from where the signal says (first guess; the data then say how far).
+LABEL_JITTER_S = 0.005
+# Log prior odds of an event per candidate in self-training: about one in 3000 samples.
+PRIOR_LOGIT = 8.0
+
+
+def choose_window(signals, labels, rate, search_s=SEARCH_S, gap_s=0.008, share=0.02):
+    """How far templates reach before and after the label, (before, length) in samples.
+
+    From the strongest lag of the averages outwards, until for ``gap_s`` nothing stands out: less than luck makes, or
+    less than ``share`` of the strongest. What comes after a gap is another event that often follows, not this one.
+    """
+    reach = max(4, int(round(search_s * rate)))
+    mean, worth = _average(signals, labels, reach, 2 * reach + 1)
+    known = worth > 0
+    excess = (mean[known] ** 2 - 1 / worth[known, None, None]).sum((0, 2))
+    # Averages over 2 ms tell a lag with signal from one with luck.
+    width = max(1, int(round(0.002 * rate)))
+    level = np.convolve(excess, np.ones(width) / width, mode="same")
+    luck = np.sqrt((2 / worth[known] ** 2).sum() * mean.shape[2] / width)
+    near = np.abs(np.arange(2 * reach + 1) - reach) <= max(2, reach // 4)
+    peak = int(np.where(near, level, -np.inf).argmax())
+    stands = level > max(3 * luck, share * level[peak])
+    stands[peak] = True
+    gap = max(1, int(round(gap_s * rate)))
+    lags = np.flatnonzero(stands)
+    here = int(np.searchsorted(lags, peak))
+    jumps = np.diff(lags) > gap
+    first = here - int(np.argmax(np.r_[jumps[:here][::-1], True]))
+    last = here + int(np.argmax(np.r_[jumps[here:], True]))
+    start = max(0, min(int(lags[first]) - width, reach - 2))
+    stop = min(2 * reach + 1, max(int(lags[last]) + width + 1, reach + 3))
+    return reach - start, stop - start
+
+
+def _average(signals, labels, before, length, times=None):
+    """Mean snippets of labelled events over all recordings, (E, length, C), and their worth (E,)."""
+    times = [table.time_samples for table in labels] if times is None else times
+    pieces = [cut_snippets(signal, time, before, length) for signal, time in zip(signals, times, strict=True)]
+    type = np.concatenate([table.type for table in labels])
+    return average_snippets(np.concatenate(pieces), type, np.ones(len(type)), len(labels[0].names))
+
+
+def learn_templates(signals, labels, before, length, rate, shrink=True, align=True, rounds=3):
+    """Template bank from labels alone: average, re-align by cross-correlation, repeat.
+
+    Returns the bank, the label jitter in samples (standard deviation of label minus signal time) and the aligned
+    times. How far a snippet may move is itself learned: exact labels hardly move, hand labels move freely; the mean
+    move of each type is zero, so the bank keeps the labels' time origin.
+    """
+    counts = sum(table.counts() for table in labels)
+    if counts.sum() == 0:
+        raise DataError("there is not one labelled event to learn from; give events with at least one row")
+    times = [table.time_samples.copy() for table in labels]
+    jitter = LABEL_JITTER_S * rate
+    names = labels[0].names
+    for round_ in range(rounds if align else 1):
+        mean, worth = _average(signals, labels, before, length, times)
+        bank = TemplateBank(shrink_templates(mean, worth) if shrink else mean, before, names)
+        if not align or round_ == rounds - 1:
+            break
+        reach = int(np.ceil(3 * jitter)) + 1
+        moves = []
+        for k, (signal, table) in enumerate(zip(signals, labels, strict=True)):
+            move = _best_shift(bank, signal, table, reach, jitter)
+            times[k] = table.time_samples + move
+            moves.append(move)
+        moved, type = np.concatenate(moves), np.concatenate([table.type for table in labels])
+        bias = np.bincount(type, moved, len(names)) / np.maximum(np.bincount(type, minlength=len(names)), 1)
+        times = [time - bias[table.type] for time, table in zip(times, labels, strict=True)]
+        jitter = float(np.clip(np.sqrt(np.mean((moved - bias[type]) ** 2)), 0.2, LABEL_JITTER_S * 5 * rate))
+    spread = _amplitude_spread(bank, signals, times, labels)
+    return replace(bank, amplitude_spread=spread), jitter, times
+
+
+def _best_shift(bank, signal, table, reach, jitter):
+    """How far each labelled event lies from its label, in samples: likelihood of the shift times its prior."""
+    pieces = cut_snippets(signal, table.time_samples, bank.before + reach, bank.length + 2 * reach)
+    lags = np.arange(-reach, reach + 1)
+    templates = bank.templates[table.type]
+    score = np.stack([np.einsum("nlc,nlc->n", pieces[:, k : k + bank.length], templates) for k in range(len(lags))], axis=1)
+    value = score - 0.5 * (lags / jitter) ** 2
+    best = np.clip(value.argmax(axis=1), 1, len(lags) - 2)
+    rows = np.arange(len(table))
+    offset, _ = refine_peak(*(value[rows, best + step] for step in (-1, 0, 1)))
+    return lags[best] + offset
+
+
+def _amplitude_spread(bank, signals, times, labels):
+    """Standard deviation of the amplitudes of labelled events beyond what noise makes of them."""
+    type = np.concatenate([table.type for table in labels])
+    pieces = np.concatenate([cut_snippets(s, t, bank.before, bank.length) for s, t in zip(signals, times, strict=True)])
+    amplitude = np.einsum("nlc,nlc->n", pieces, bank.shapes[type]) / bank.norm[type]
+    centre = np.bincount(type, amplitude, len(bank.names)) / np.maximum(np.bincount(type, minlength=len(bank.names)), 1)
+    extra = (amplitude - centre[type]) ** 2 - 1 / bank.norm[type] ** 2
+    return float(np.clip(np.sqrt(max(np.mean(extra), 0.0)), 0.1, 0.5))
+
+
+def self_train(bank, signals, labels, rounds=5, shrink=True, progress=None):
+    """Detect, weigh by posterior, re-align, re-average, repeat; labelled events keep weight 1.
+
+    ``labels`` say what is known: a detection in a completely labelled span that is no labelled event has weight 0.
+    Returns the bank and the candidates of the last round, one table per signal.
+    """
+    names = bank.names
+    for _ in range(rounds):
+        pieces, types, weights, offsets, offset_types = [], [], [], [], []
+        for signal, table in zip(signals, labels, strict=True):
+            found = find_candidates(bank, lambda a, b, s=signal: s[a:b], len(signal))
+            found = found[(found.margin > 0) & (found.llr > PRIOR_LOGIT - 3)]
+            weight = 1 / (1 + np.exp(-(found.llr - PRIOR_LOGIT)))
+            row, label, distance = nearest_label(found, table, 0.02 * table.sampling_rate_hz)
+            offsets.append(distance)
+            offset_types.append(table.type[label])
+            weight[row] = 0.0  # the label itself comes in with weight 1, at the time the signal says
+            weight[table.is_labelled(np.floor(found.time + 0.5).astype(int))] = 0.0
+            time = table.time_samples.copy()
+            time[label] = found.time[row]
+            keep = weight > 0.05
+            pieces.append(cut_snippets(signal, np.r_[found.time[keep], time], bank.before, bank.length))
+            types.append(np.r_[found.type[keep], table.type])
+            weights.append(np.r_[weight[keep], np.ones(len(table))])
+        type, weight = np.concatenate(types), np.concatenate(weights)
+        mean, worth = average_snippets(np.concatenate(pieces), type, weight, len(names))
+        known = worth > 0
+        mean[~known], worth[~known] = bank.templates[~known], 1.0
+        bank = replace(bank, templates=shrink_templates(mean, worth) if shrink else mean)
+        # The labels keep the time origin: detections may not walk away from them together.
+        offset_type = np.concatenate(offset_types)
+        drift = np.array([np.median(np.concatenate(offsets)[offset_type == e]) if (offset_type == e).any() else 0.0 for e in range(len(names))])
+        bank = bank.shifted(drift)
+        if progress is not None:
+            progress()
+    return bank
+
+
+def nearest_label(candidates, labels, reach):
+    """Pair candidates with labels of their type within ``reach`` samples: rows, labels, candidate minus label time.
+
+    Every label takes the candidate with the best llr in reach, and no candidate twice.
+    """
+    rows, owners = [], []
+    for e in np.unique(labels.type):
+        own, mine = np.flatnonzero(candidates.type == e), np.flatnonzero(labels.type == e)
+        time, at = candidates.time[own], labels.time_samples[mine]
+        low, high = np.searchsorted(time, at - reach), np.searchsorted(time, at + reach, side="right")
+        width = int((high - low).max(initial=0))
+        if width == 0:
+            continue
+        index = low[:, None] + np.arange(width)
+        valid = index < high[:, None]
+        llr = np.where(valid, candidates.llr[own][np.minimum(index, len(own) - 1)], -np.inf)
+        best = llr.argmax(axis=1)
+        hit = valid.any(axis=1)
+        chosen = own[index[hit, best[hit]]]
+        # Two labels in reach of one candidate: the first keeps it.
+        chosen, first = np.unique(chosen, return_index=True)
+        rows.append(chosen)
+        owners.append(mine[hit][first])
+    if not rows:
+        none = np.zeros(0, dtype=int)
+        return none, none, np.zeros(0)
+    rows, owners = np.concatenate(rows), np.concatenate(owners)
+    return rows, owners, candidates.time[rows] - labels.time_samples[owners]

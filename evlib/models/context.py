@@ -1,0 +1,123 @@
+"""The context network: what the events around a candidate say about it.
+
+A template filter looks at 40 ms; a rhythm takes seconds. The network reads the candidates of a recording as a
+sequence of events in continuous time, so that nothing depends on a grid of frames: shift the recording by any part of
+a frame and the same numbers come out. Each candidate brings its own evidence and, on a logarithmic scale of time
+differences, how many likely events of its own type and of other types lie that far ahead of and behind it. A
+bidirectional LSTM carries what the moment is like (pace, order, noise) along the sequence. Weights are shared by all
+types, so that rare types profit from frequent ones.
+
+A skip path adds the log-likelihood ratio of the matched filter: the untrained network *is* the matched filter, and
+training can only move away from it where context pays.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+
+# Time differences are sorted into bins (with linear weights between neighbours) from 10 ms to 9 s.
+RHYTHM_BINS = 56
+RHYTHM_RANGE_S = (0.010, 9.0)
+OWN_FEATURES = 8
+N_FEATURES = OWN_FEATURES + 4 * RHYTHM_BINS
+
+
+def context_features(candidates, sampling_rate_hz, prior_logit):
+    """What the network sees of each candidate, (n, N_FEATURES) float32.
+
+    Eight numbers of its own (evidence, probability, evidence alone, margin over other types, misfit, amplitude, log time
+    to its neighbours), then four histograms of time differences, weighted by probability: past and future events of
+    its own type, past and future events of other types.
+    """
+    time_s = candidates.time / sampling_rate_hz
+    probability = 1 / (1 + np.exp(-np.clip(candidates.llr - prior_logit, -30, 30)))
+    before, after = np.diff(time_s, prepend=time_s[:1] - 1.0), np.diff(time_s, append=time_s[-1:] + 1.0)
+    own = [
+        np.clip(candidates.llr / 10, -1, 3),
+        probability,
+        np.clip(candidates.alone / 10, -1, 3),
+        np.clip(candidates.margin / 10, -3, 3),
+        np.clip(candidates.misfit / 3, -2, 4),
+        np.clip(candidates.amplitude, 0, 3),
+        np.log(np.clip(before, 1e-3, 10.0)),
+        np.log(np.clip(after, 1e-3, 10.0)),
+    ]
+    histograms = _rhythm(time_s, candidates.type, probability)
+    return np.concatenate([np.stack(own, axis=1), histograms], axis=1).astype(np.float32)
+
+
+def _rhythm(time_s, type, probability):
+    """Weighted histograms of log time differences, (n, 4 * RHYTHM_BINS): own past, others' past, own and others' future.
+
+    Loops over the distance in the sequence (all candidates at once), until every difference is out of range.
+    """
+    n = len(time_s)
+    out = np.zeros((n, 4, RHYTHM_BINS), np.float32)
+    low, high = np.log(RHYTHM_RANGE_S)
+    width = (high - low) / (RHYTHM_BINS - 1)
+    weight = np.where(probability > 1e-3, probability, 0).astype(np.float32)
+    for step in range(1, n):
+        difference = time_s[step:] - time_s[:-step]
+        near = np.flatnonzero(difference < RHYTHM_RANGE_S[1])
+        if len(near) == 0:
+            break
+        position = (np.log(np.maximum(difference[near], 1e-4)) - low) / width
+        lower = np.floor(position).astype(int)
+        other = (type[near + step] != type[near]).astype(int)
+        for bin_, share in ((lower, lower + 1 - position), (lower + 1, position - lower)):
+            # Shorter than the shortest bin is still close: the first bin holds it.
+            share, bin_ = np.where(bin_ < 0, (bin_ == -1) * 1.0, share), np.maximum(bin_, 0)
+            keep = bin_ < RHYTHM_BINS
+            first, second = near[keep], near[keep] + step
+            out[second, other[keep], bin_[keep]] += weight[first] * share[keep]
+            out[first, other[keep] + 2, bin_[keep]] += weight[second] * share[keep]
+    return out.reshape(n, -1)
+
+
+class ContextLSTM(nn.Module):
+    """Log odds that each candidate is an event: matched filter plus context.
+
+    Parameters
+    ----------
+    num_events : E, number of types; types share all weights except for an embedding
+    hidden_size : LSTM units per direction
+    embedding_size : what a type may have of its own (0: types differ in nothing but their evidence)
+    dropout : on the input projection and before the output
+
+    Forward: features (B, N, N_FEATURES), llr (B, N) already relative to the prior, type (B, N), lengths (B,) or None ->
+    log odds (B, N). Positions behind a sequence's length change nothing.
+
+    >>> network = ContextLSTM(num_events=3)
+    >>> features, llr = torch.randn(1, 5, N_FEATURES), torch.randn(1, 5)
+    >>> bool(torch.equal(network.eval()(features, llr, torch.zeros(1, 5, dtype=int)), llr))  # untrained: the filter
+    True
+    """
+
+    def __init__(self, num_events, hidden_size=128, embedding_size=4, dropout=0.2):
+        super().__init__()
+        self.config = {
+            "num_events": num_events,
+            "hidden_size": hidden_size,
+            "embedding_size": embedding_size,
+            "dropout": dropout,
+        }
+        self.embedding = nn.Embedding(num_events, embedding_size)
+        nn.init.normal_(self.embedding.weight, std=0.1)
+        self.project = nn.Sequential(nn.Linear(N_FEATURES + embedding_size, hidden_size), nn.ReLU(), nn.Dropout(dropout))
+        self.lstm = nn.LSTM(hidden_size, hidden_size, bidirectional=True, batch_first=True)
+        self.head = nn.Sequential(
+            nn.Dropout(dropout), nn.Linear(3 * hidden_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, 1)
+        )
+        nn.init.zeros_(self.head[-1].weight)
+        nn.init.zeros_(self.head[-1].bias)
+        self.skip_gain = nn.Parameter(torch.ones(()))
+
+    def forward(self, features, llr, type, lengths=None):
+        own = self.project(torch.cat([features, self.embedding(type)], dim=-1))
+        if lengths is None:
+            states, _ = self.lstm(own)
+        else:
+            packed = nn.utils.rnn.pack_padded_sequence(own, lengths.cpu(), batch_first=True, enforce_sorted=False)
+            states, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=own.shape[1])
+        context = self.head(torch.cat([own, states], dim=-1))[..., 0]
+        return self.skip_gain * llr + context

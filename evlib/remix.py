@@ -1,0 +1,119 @@
+"""Re-mixing: unlimited training recordings with exact truth, made from one recording of which little is labelled.
+
+The events that were found are taken out of the whitened signal; what remains is background. A re-mix plants the
+templates again, in the order and rhythm that was found (moved, played faster or slower) with new amplitudes, into
+background: the recording's own, turned by a random time, or noise of the same spectrum with random phases, in which
+no overlooked event hides. Candidates of a re-mix know whether they are true.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+
+from .candidates import Candidates, explain, find_candidates
+from .events import Events
+from .learning import nearest_label
+
+# Longer signals are cut into pieces of this length, one piece a re-mix.
+PIECE_S = 300.0
+# How far a candidate may be from the planted event that it stands for.
+MATCH_S = 0.005
+TEMPO_SPREAD = 0.03
+# A candidate of the background with less than this was noise; with more it may be an overlooked event.
+OVERLOOKED_LLR = 4.0
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Candidates with their truth: ``target`` (n,) 1 for a true event, ``weight`` (n,) 0 where the truth is unknown.
+
+    ``n_missed``: (E,) true events that no candidate stands for.
+    """
+
+    candidates: Candidates
+    target: np.ndarray
+    weight: np.ndarray
+    n_missed: np.ndarray
+
+
+def label_examples(candidates, labels, match_samples, tolerated=None):
+    """Compare candidates with labels: which are true, which cannot be known.
+
+    Outside of the completely labelled spans only labelled events count, with weight 1; everything else has weight 0.
+    """
+    row, label, _ = nearest_label(candidates, labels, match_samples)
+    target = np.zeros(len(candidates), np.float32)
+    target[row] = 1.0
+    known = labels.is_labelled(np.floor(candidates.time + 0.5).astype(int))
+    weight = np.maximum(known, target).astype(np.float32)
+    missed = np.bincount(np.delete(labels.type, label), minlength=len(labels.names))
+    return Examples(candidates, target, weight, missed)
+
+
+class Remixer:
+    """Makes re-mixes from whitened signals, what is labelled in them and what was found in them.
+
+    Parameters
+    ----------
+    bank : TemplateBank
+    signals : whitened recordings, (n, C) each
+    labels : Events of each, with ``complete_spans``
+    prior_logit : a candidate with a greater llr is taken for an event where nothing is labelled
+    own_background : share of re-mixes that keep the recording's own background
+    """
+
+    def __init__(self, bank, signals, labels, prior_logit, rate, own_background=1 / 3):
+        self.bank, self.rate, self.own_background = bank, rate, own_background
+        self.pieces = []
+        length = int(PIECE_S * rate)
+        for signal, table in zip(signals, labels, strict=True):
+            n_pieces = max(1, round(len(signal) / length))
+            edges = np.linspace(0, len(signal), n_pieces + 1).astype(int)
+            for start, stop in zip(edges[:-1], edges[1:], strict=True):
+                self.pieces.append(self._take_apart(signal[start:stop], table.within(start, stop).shift(-start), prior_logit))
+
+    def _take_apart(self, signal, labels, prior_logit):
+        """Background, and time and type of the events that were in it."""
+        found, _ = explain(self.bank, signal)
+        row, label, _ = nearest_label(found, labels, MATCH_S * 4 * self.rate)
+        labelled = labels.is_labelled(np.floor(found.time + 0.5).astype(int))
+        is_event = ~labelled & (found.llr > prior_logit) & (found.margin > 0)
+        is_event[row] = True
+        events = found[is_event]
+        background = signal - self.bank.render(len(signal), events.time, events.type, events.amplitude)
+        doubtful = found[~is_event & ~labelled & (found.llr > OVERLOOKED_LLR)]
+        return background, events.time, events.type, doubtful
+
+    def draw(self, rng) -> Examples:
+        """One re-mix of one piece."""
+        background, time, type, doubtful = self.pieces[rng.integers(len(self.pieces))]
+        n, names = len(background), self.bank.names
+        turn = int(rng.integers(n))
+        own = rng.random() < self.own_background
+        signal = np.roll(background, turn, axis=0) if own else _surrogate(background, rng)
+        tempo = np.exp(rng.normal(0, TEMPO_SPREAD))
+        time = time * tempo + rng.uniform(0, self.rate)
+        keep = time < n - self.bank.length
+        time, type = time[keep], type[keep]
+        spread = self.bank.amplitude_spread
+        amplitude = np.exp(spread * rng.standard_normal(len(time)) - 0.5 * spread**2)
+        signal = signal + self.bank.render(n, time, type, amplitude)
+        found = find_candidates(self.bank, lambda a, b: signal[a:b], n)
+        truth = Events(np.floor(time).astype(int), time - np.floor(time), type, names, self.rate)
+        examples = label_examples(found, truth, MATCH_S * self.rate)
+        if own and len(doubtful):
+            # A candidate where the background had one before is nobody's mistake.
+            moved = (doubtful.time + turn) % n
+            table = Events(np.floor(moved).astype(int), moved % 1, doubtful.type, names, self.rate)
+            row, _, _ = nearest_label(found, table, MATCH_S * 2 * self.rate)
+            examples.weight[row] = examples.target[row]
+        return examples
+
+
+def _surrogate(background, rng):
+    """Noise with the power spectrum of the background, channel by channel, and random phases."""
+    n = len(background)
+    spectrum = np.abs(scipy.fft.rfft(background, axis=0))
+    phase = rng.uniform(0, 2 * np.pi, spectrum.shape)
+    return scipy.fft.irfft(spectrum * np.exp(1j * phase), n, axis=0).astype(np.float32)
