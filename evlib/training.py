@@ -119,9 +119,9 @@ class SupervisedTrainer:
         if start["epoch"] >= num_epochs:
             return self.history
         with _quiet(), torch.random.fork_rng(range(torch.cuda.device_count())):
-            torch.manual_seed(seed)
             import lightning.pytorch as lightning
 
+            torch.manual_seed(seed)
             task, keeper = _lightning_classes()
             callbacks = [keeper(self, train_loader, monitor, Path(save_dir), save_freq, start)]
             if patience is not None:
@@ -257,6 +257,8 @@ def _restore_rng(state, loader):
 @contextlib.contextmanager
 def _quiet():
     """No product tips and no warnings about small loaders inside of the block."""
+    import lightning.pytorch  # noqa: F401 - its import sets the level of its logger
+
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -301,13 +303,16 @@ def _lightning_classes():
 
         def _step(self, batch, stage):
             losses = supervised_losses(self.model, self.loss_fn, batch)
-            self.log_dict(
-                {f"{stage}_{name}": value.detach() for name, value in losses.items()},
-                on_step=stage == "train",
-                on_epoch=True,
-                batch_size=len(batch["input"]),
-                sync_dist=stage == "val",
-            )
+            for name, value in losses.items():
+                self.log(
+                    f"{stage}_{name}",
+                    value.detach(),
+                    prog_bar=name == "total_loss",
+                    on_step=stage == "train",
+                    on_epoch=True,
+                    batch_size=len(batch["input"]),
+                    sync_dist=True,
+                )
             return losses["total_loss"]
 
         def training_step(self, batch, _):

@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -192,6 +193,25 @@ def test_defect_5_lengths_reach_the_model_and_padding_no_loss():
 def test_mixed_precision_runs(tmp_path):
     history = fit(make_trainer(tmp_path), tmp_path, make_loader(), num_epochs=1, precision="bf16-mixed")
     assert np.isfinite(history[0]["train_total_loss"])
+
+
+def test_lightning_is_quiet_but_for_its_progress_bar(tmp_path):
+    """In a process of its own, as importing Lightning sets the level of its logger."""
+    code = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_training import fit, make_loader, make_trainer
+folder = Path(sys.argv[2])
+fit(make_trainer(folder), folder, make_loader(), num_epochs=1)
+print("with a progress bar", flush=True)
+fit(make_trainer(folder), folder, make_loader(), num_epochs=1, progress_bar=True)
+"""
+    arguments = [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path)]
+    printed = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
+    without, bar = printed.split("with a progress bar\n")
+    assert without == "" and "train_total_loss" in bar
+    assert not any(word in bar for word in ("Tip", "GPU available", "Warning", "stopped"))
 
 
 def test_a_model_in_evaluation_mode_is_trained_with_dropout(tmp_path):
