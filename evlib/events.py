@@ -15,11 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import DataError, OptionError, ShapeError, UnitError
+from .errors import DataError, EvlibError, OptionError, ShapeError, UnitError
 from .files import replace_file
-from .timebase import MICROSECOND_CLOCK_HZ, check_rate, seconds_to_samples, split_time
+from .timebase import MICROSECOND_CLOCK_HZ, SLACK_SAMPLES, change_clock, check_rate, seconds_to_samples, split_time
 
 SPAN_TYPE = "labelled_span"
+# What stands for "no value" in a trial_type.
+MISSING = {"", "n/a"}
 COLUMNS = ["onset", "duration", "trial_type", "sample", "sampling_rate_hz", "score", "sigma_s"]
 
 
@@ -73,18 +75,14 @@ class Events:
                 raise ShapeError(f"every column of Events must have shape ({n},) like `sample`; {name!r} has {array.shape}")
             if dtype is np.int64 and array.size and not np.issubdtype(array.dtype, np.integer):
                 raise UnitError(
-                    f"column {name!r} of Events must hold integers, got {array.dtype} (were seconds passed? use Events.from_seconds)"
+                    f"column {name!r} of Events must hold integers, got {array.dtype} (seconds? use Events.from_seconds)"
                 )
             arrays[name] = array.astype(dtype)
         if not np.isfinite(arrays["fraction"]).all():
             raise DataError("the times of events must be finite; found NaN or infinity")
-        names = tuple(str(name) for name in self.names)
-        if len(set(names)) != len(names):
-            raise OptionError(f"event names must differ from each other, got {names}")
-        if SPAN_TYPE in names:
-            raise OptionError(f"{SPAN_TYPE!r} marks labelled spans in event files and cannot name an event")
+        names = _checked_names(self.names)
         if n and (arrays["type"].min() < 0 or arrays["type"].max() >= len(names)):
-            raise OptionError(f"event types must be 0..{len(names) - 1}, an index into names {names}; got {np.unique(arrays['type'])}")
+            raise OptionError(f"event types must be 0..{len(names) - 1}, to index {names}; got {np.unique(arrays['type'])}")
         # A fraction outside [-0.5, 0.5) moves into the sample, so that equal times have equal rows.
         carry, fraction = split_time(arrays["fraction"])
         arrays["sample"], arrays["fraction"] = arrays["sample"] + carry, fraction
@@ -108,6 +106,8 @@ class Events:
         onset_s = np.atleast_1d(np.asarray(onset_s, dtype=np.float64))
         if not np.isfinite(onset_s).all():
             raise DataError("onset_s must be finite; found NaN or infinity")
+        if np.abs(onset_s * rate).max(initial=0) > 2**53:
+            raise UnitError(f"onset_s goes up to {np.abs(onset_s).max():g} s, more samples at {rate:g} Hz than can be counted")
         sample, fraction = seconds_to_samples(onset_s, rate)
         type = np.atleast_1d(np.asarray(type))
         if type.size == 0:
@@ -115,12 +115,12 @@ class Events:
             names = () if names is None else names
         elif type.dtype.kind in "OUST":
             labels = [str(label) for label in type]
-            names = tuple(sorted(set(labels))) if names is None else tuple(names)
+            names = tuple(sorted(set(labels))) if names is None else _checked_names(names)
             type = _indices(labels, names)
         elif names is None:
             names = tuple(f"event_{k}" for k in range(int(type.max()) + 1))
-        spans = None if complete_spans_s is None else np.round(np.asarray(complete_spans_s, dtype=np.float64).reshape(-1, 2) * rate)
-        return cls(sample, fraction, type, names, rate, score, sigma_s, None if spans is None else spans.astype(np.int64))
+        spans = None if complete_spans_s is None else _spans_to_samples(complete_spans_s, rate)
+        return cls(sample, fraction, type, names, rate, score, sigma_s, spans)
 
     @classmethod
     def empty(cls, names, sampling_rate_hz) -> "Events":
@@ -132,6 +132,8 @@ class Events:
     def concatenate(tables) -> "Events":
         """Join tables on one clock with the same names; labelled spans are joined too."""
         tables = list(tables)
+        if not tables:
+            raise OptionError("there are no tables to join")
         first = tables[0]
         for table in tables[1:]:
             if table.names != first.names or table.sampling_rate_hz != first.sampling_rate_hz:
@@ -187,24 +189,22 @@ class Events:
         rate = check_rate(sampling_rate_hz)
         if rate == self.sampling_rate_hz:
             return self
-        factor = rate / self.sampling_rate_hz
-        # The integer part is scaled apart from the fraction, so that a long recording loses nothing.
-        sample, fraction = split_time(self.sample * factor + self.fraction * factor)
+        sample, fraction = change_clock(self.sample, self.fraction, self.sampling_rate_hz, rate)
         # Times that came through six decimals land on whole samples again.
-        near = np.abs(fraction) < (0.6 * factor if self.sampling_rate_hz == MICROSECOND_CLOCK_HZ else SNAP_SAMPLES)
-        spans = None if self.complete_spans is None else np.round(self.complete_spans * factor).astype(np.int64)
-        return replace(
-            self, sample=sample, fraction=np.where(near, 0.0, fraction), sampling_rate_hz=rate, complete_spans=spans
-        )
+        on_file_clock = self.sampling_rate_hz == MICROSECOND_CLOCK_HZ
+        near = np.abs(fraction) < (0.6 * rate / MICROSECOND_CLOCK_HZ if on_file_clock else SNAP_SAMPLES)
+        spans = None if self.complete_spans is None else _spans_to_samples(self.complete_spans_s, rate)
+        return replace(self, sample=sample, fraction=np.where(near, 0.0, fraction), sampling_rate_hz=rate, complete_spans=spans)
 
     def with_names(self, names) -> "Events":
         """The same events indexed into ``names``; refuses when an event's name is not among them."""
-        names = tuple(names)
+        names = _checked_names(names)
         if names == self.names:
             return self
-        present = [self.names[k] for k in np.unique(self.type)]
-        lookup = dict(zip(present, _indices(present, names), strict=True))
-        return replace(self, type=np.array([lookup[name] for name in self.type_names], dtype=np.int64), names=names)
+        present = np.unique(self.type)
+        index = np.zeros(len(self.names), dtype=np.int64)
+        index[present] = _indices([self.names[k] for k in present], names)
+        return replace(self, type=index[self.type], names=names)
 
     def within(self, start, stop) -> "Events":
         """The events with start <= sample < stop (samples), on the same clock; spans are cut to it."""
@@ -250,6 +250,33 @@ class Events:
 SNAP_SAMPLES = 1e-9
 
 
+def _checked_names(names):
+    """Event names as a tuple; each may stand in an event file."""
+    if isinstance(names, str):
+        raise OptionError(f"names must be a list of event names, got the string {names!r}")
+    names = tuple(str(name) for name in names)
+    if len(set(names)) != len(names):
+        raise OptionError(f"event names must differ from each other, got {names}")
+    if SPAN_TYPE in names:
+        raise OptionError(f"{SPAN_TYPE!r} marks labelled spans in event files and cannot name an event")
+    if set(names) & MISSING:
+        raise OptionError(f"an event cannot be named {sorted(set(names) & MISSING)[0]!r}: in a file that means a missing value")
+    return names
+
+
+def _spans_to_samples(spans_s, sampling_rate_hz):
+    """(k, 2) spans in seconds to whole samples; those too short to hold one sample are left out."""
+    spans_s = np.asarray(spans_s, dtype=np.float64)
+    if spans_s.size == 0:
+        return np.zeros((0, 2), dtype=np.int64)
+    if spans_s.ndim != 2 or spans_s.shape[1] != 2:
+        raise ShapeError(f"labelled spans must have shape (k, 2), [start, stop) in seconds; got {spans_s.shape}")
+    if not np.isfinite(spans_s).all() or (spans_s[:, 1] < spans_s[:, 0]).any():
+        raise DataError("every labelled span must have finite times and end after it starts")
+    spans = np.round(spans_s * sampling_rate_hz).astype(np.int64)
+    return spans[spans[:, 1] > spans[:, 0]]
+
+
 def _checked_spans(spans):
     """Sorted, merged (k, 2) integer spans."""
     spans = np.asarray(spans)
@@ -270,7 +297,7 @@ def _checked_spans(spans):
 def _indices(labels, names):
     """Indices of ``labels`` in ``names``; an unknown label is an error that lists what is known."""
     lookup = {name: k for k, name in enumerate(names)}
-    unknown = sorted({label for label in labels if label not in lookup})
+    unknown = sorted(set(labels) - set(lookup))
     if unknown:
         known = ", ".join(names) if names else "none"
         raise OptionError(f"unknown event name {', '.join(map(repr, unknown))}; known names: {known} (a spelling slip?)")
@@ -300,7 +327,12 @@ def read_events(path, sampling_rate_hz=None, names=None) -> Events:
         raise DataError(f"no event table at {path}")
     try:
         table = pd.read_csv(
-            path, sep="," if path.suffix == ".csv" else "\t", dtype={"trial_type": str}, keep_default_na=False, na_values=["n/a", "", "nan", "NaN"]
+            path,
+            sep="," if path.suffix.lower() == ".csv" else "\t",
+            dtype={"trial_type": str},
+            keep_default_na=False,
+            na_values={column: ["n/a", "", "nan", "NaN"] for column in COLUMNS} | {"trial_type": list(MISSING)},
+            float_precision="round_trip",
         )
     except (ValueError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a readable event table: {error}") from error
@@ -310,13 +342,12 @@ def read_events(path, sampling_rate_hz=None, names=None) -> Events:
             f"{path} lacks the column {' and '.join(sorted(missing))}; it has {list(table.columns)} "
             "(is it tab-separated, with a header of onset, duration, trial_type?)"
         )
-    for column in ("onset", "duration", "score", "sigma_s", "sampling_rate_hz"):
-        if column in table:
-            numbers = pd.to_numeric(table[column], errors="coerce")
-            bad = np.flatnonzero(numbers.isna() & table[column].notna())
-            if len(bad):
-                raise DataError(f"{path}, line {bad[0] + 2}: {column} is {table[column].iloc[bad[0]]!r}, not a number")
-            table[column] = numbers
+    for column in [name for name in COLUMNS if name in table and name != "trial_type"]:
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        bad = np.flatnonzero(numbers.isna() & table[column].notna())
+        if len(bad):
+            raise DataError(f"{path}, line {bad[0] + 2}: {column} is {table[column].iloc[bad[0]]!r}, not a number")
+        table[column] = numbers
     bad = np.flatnonzero(~np.isfinite(table["onset"].to_numpy(float)) | table["trial_type"].isna())
     if len(bad):
         raise DataError(f"{path}, line {bad[0] + 2}: an event needs a finite onset in seconds and a trial_type")
@@ -325,30 +356,53 @@ def read_events(path, sampling_rate_hz=None, names=None) -> Events:
         raise DataError(f"{path} names several sampling rates: {sorted(rates)}")
     own_rate = float(rates[0]) if len(rates) else MICROSECOND_CLOCK_HZ
     is_span = (table["trial_type"] == SPAN_TYPE).to_numpy()
-    spans_s = None
-    if is_span.any():
-        if "duration" not in table:
-            raise DataError(f"{path}: a {SPAN_TYPE} needs a duration")
-        start = table.loc[is_span, "onset"].to_numpy(float)
-        spans_s = np.column_stack([start, start + table.loc[is_span, "duration"].to_numpy(float)])
-        if not np.isfinite(spans_s).all():
-            raise DataError(f"{path}: every {SPAN_TYPE} needs a duration in seconds")
-        # An empty span in a file says "nothing here is labelled completely".
-        spans_s = spans_s[spans_s[:, 1] > spans_s[:, 0]]
-    rows = table[~is_span]
-    columns = {name: rows[name].to_numpy(float) for name in ("score", "sigma_s") if name in rows}
-    events = Events.from_seconds(
-        rows["onset"].to_numpy(float), rows["trial_type"].to_numpy(), own_rate, names, complete_spans_s=spans_s, **columns
-    )
-    if len(rates) and "sample" in rows:
-        events = _snap(events)
+    rows, spans = table[~is_span], table[is_span]
+    try:
+        labels = rows["trial_type"].tolist()
+        names = tuple(sorted(set(labels))) if names is None else _checked_names(names)
+        columns = {name: rows[name].to_numpy(float) for name in ("score", "sigma_s") if name in rows}
+        if is_span.any():
+            columns["complete_spans"] = _file_spans(spans, own_rate)
+        events = Events(*_file_times(rows, own_rate), _indices(labels, names), names, own_rate, **columns)
+    except EvlibError as error:
+        raise type(error)(f"{path}: {error}") from error
     return events if sampling_rate_hz is None else events.at_rate(sampling_rate_hz)
 
 
-def _snap(events):
-    """Six decimals of a second round a whole sample to one a fraction beside it: put it back."""
-    near = np.abs(events.fraction) < 0.6 * events.sampling_rate_hz / MICROSECOND_CLOCK_HZ
-    return replace(events, fraction=np.where(near, 0.0, events.fraction))
+def _file_samples(rows):
+    """(n,) samples as a file states them, NaN where it does not: alone they mean nothing, next to a rate they are exact."""
+    stated = "sample" in rows and "sampling_rate_hz" in rows
+    return rows["sample"].to_numpy(float) if stated else np.full(len(rows), np.nan)
+
+
+def _file_times(rows, rate):
+    """Integer samples and fractions out of the rows of a file: ``sample`` is exact, ``onset`` good to a microsecond."""
+    onset_s, stated = rows["onset"].to_numpy(float), _file_samples(rows)
+    blur = 0.6 * rate / MICROSECOND_CLOCK_HZ + SLACK_SAMPLES
+    time = onset_s * rate
+    wrong = np.flatnonzero(np.abs(time - stated) > 1 + blur)
+    if len(wrong):
+        k = wrong[0]
+        raise DataError(
+            f"onset {onset_s[k]:.6f} s at {rate:g} Hz is sample {time[k]:.1f}, but the column sample says {stated[k]:.0f} "
+            "(remove that column if the onsets are right)"
+        )
+    sample, fraction = split_time(time)
+    if rate == MICROSECOND_CLOCK_HZ:
+        return sample, fraction
+    # Six decimals move a time next to the middle between two samples across it.
+    known = np.abs(time - stated) <= 0.5 + blur
+    sample = np.where(known, np.nan_to_num(stated), sample).astype(np.int64)
+    fraction = np.clip(time - sample, -0.5, np.nextafter(0.5, 0))
+    return sample, np.where(np.abs(fraction) < blur, 0.0, fraction)
+
+
+def _file_spans(rows, rate):
+    """(k, 2) labelled spans in samples out of the rows of a file; an empty one says that nothing is labelled."""
+    if "duration" not in rows or rows["duration"].isna().any():
+        raise DataError(f"every {SPAN_TYPE} needs a duration in seconds")
+    start = np.where(np.isnan(_file_samples(rows)), rows["onset"].to_numpy(float), _file_samples(rows) / rate)
+    return _spans_to_samples(np.column_stack([start, start + rows["duration"].to_numpy(float)]), rate)
 
 
 def write_events(events, path):
@@ -362,10 +416,12 @@ def write_events(events, path):
     table["onset"] = [f"{onset:.6f}" for onset in events.onset_s]
     table["sampling_rate_hz"] = events.sampling_rate_hz
     if events.complete_spans is not None:
-        spans = events.complete_spans_s if len(events.complete_spans) else np.zeros((1, 2))
-        rows = {"onset": [f"{s:.6f}" for s in spans[:, 0]], "duration": spans[:, 1] - spans[:, 0], "trial_type": SPAN_TYPE}
-        rows["sampling_rate_hz"] = events.sampling_rate_hz
-        table = pd.concat([pd.DataFrame(rows), table]) if len(table) else pd.DataFrame(rows)
+        # One empty span says that nothing is labelled completely; no span at all would mean that everything is.
+        spans = events.complete_spans if len(events.complete_spans) else np.zeros((1, 2), dtype=np.int64)
+        rows = pd.DataFrame({"sample": spans[:, 0], "trial_type": SPAN_TYPE, "sampling_rate_hz": events.sampling_rate_hz})
+        rows["onset"] = [f"{onset:.6f}" for onset in spans[:, 0] / events.sampling_rate_hz]
+        rows["duration"] = (spans[:, 1] - spans[:, 0]) / events.sampling_rate_hz
+        table = pd.concat([rows, table]) if len(table) else rows
     table = table.reindex(columns=COLUMNS).astype({"sample": "Int64"})
     with replace_file(path) as temporary:
         table.to_csv(temporary, sep="\t", index=False, na_rep="n/a", lineterminator="\n")

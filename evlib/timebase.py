@@ -5,6 +5,8 @@ Outside, times are seconds from the first sample of a recording. Inside, a time 
 A frame is a block of ``resolution`` samples; frame f covers samples [f * resolution, (f + 1) * resolution).
 """
 
+from fractions import Fraction
+
 import numpy as np
 
 from .errors import UnitError
@@ -33,13 +35,45 @@ def split_time(time_samples):
     (array([10, 11]), array([ 0.25, -0.5 ]))
     """
     time_samples = np.asarray(time_samples, dtype=np.float64)
-    sample = np.floor(time_samples + 0.5)
+    # Rounding before adding: floor(t + 0.5) would take the number just below 0.5 for 1.
+    sample = np.rint(time_samples)
+    sample += time_samples - sample == 0.5
     return sample.astype(np.int64), time_samples - sample
 
 
 def seconds_to_samples(time_s, sampling_rate_hz):
     """Split times in seconds into (integer sample, fraction) at a rate."""
     return split_time(np.asarray(time_s, dtype=np.float64) * sampling_rate_hz)
+
+
+def rate_ratio(old_hz, new_hz):
+    """``new_hz / old_hz`` as a fraction (numerator, denominator) of integers, or None where there is no short one.
+
+    >>> rate_ratio(2000, 204.8)
+    (64, 625)
+    """
+    ratio = Fraction(new_hz).limit_denominator(10**6) / Fraction(old_hz).limit_denominator(10**6)
+    exact = abs(float(ratio) * old_hz / new_hz - 1) < 1e-15
+    return (ratio.numerator, ratio.denominator) if exact else None
+
+
+def change_clock(sample, fraction, old_hz, new_hz):
+    """The same times on another clock, as (integer sample, fraction).
+
+    The integer part is scaled in integers where the ratio of the rates is a fraction, so that a time loses nothing
+    however late it is.
+
+    >>> change_clock([10_000_000_000], [0.0], 2000, 204.8)
+    (array([1024000000]), array([0.]))
+    """
+    sample, fraction = np.asarray(sample, dtype=np.int64), np.asarray(fraction, dtype=np.float64)
+    factor = new_hz / old_hz
+    up, down = rate_ratio(old_hz, new_hz) or (0, 0)
+    if not up or np.abs(sample).max(initial=0) > 2**62 // up:
+        return split_time(sample * factor + fraction * factor)
+    whole, rest = np.divmod(sample * up, down)
+    carry, fraction = split_time(rest / down + fraction * factor)
+    return whole + carry, fraction
 
 
 def tolerance_to_samples(tolerance_s, sampling_rate_hz):

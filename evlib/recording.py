@@ -1,0 +1,502 @@
+"""Recordings: a signal (n_samples, n_channels) with its rate, channel names and units; files in and out.
+
+The signal may be an array or live on disk (memory-mapped, HDF5, zarr): nothing here reads more of it than is
+asked for. ``read`` gives float32; a missing value stays NaN, and :func:`evlib.validate` says where. The rate
+of a recording never changes on its own: :meth:`Recording.resample` is the only way.
+
+=============  ==========================================================  ====================
+file           holds                                                       while it is in use
+=============  ==========================================================  ====================
+.npz           arrays ``signal``, ``sampling_rate_hz`` [channels, units]   in memory
+.npy           the signal; the rest in ``<name>.json`` beside it           memory-mapped
+.csv .tsv      a column each, and a column ``time`` in seconds             in memory
+.parquet       the same                                                    in memory
+.h5 .hdf5      dataset ``signal``; the rest as attributes or datasets      read block by block
+.wav           integers are scaled to [-1, 1); no names, no units          memory-mapped
+.zarr          array, or group with ``signal``; the rest as attributes     read block by block
+=============  ==========================================================  ====================
+"""
+
+import contextlib
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .errors import DataError, EvlibError, MissingExtraError, OptionError, ShapeError, UnitError, require_extra
+from .files import replace_file, replace_folder
+from .timebase import check_rate, rate_ratio, seconds_to_samples
+
+TIME_COLUMNS = ("time", "time_s", "t")
+# A time stamp may lie this far from a uniform clock; one lost sample moves some stamp by at least half a sample.
+CLOCK_TOLERANCE_SAMPLES = 0.25
+BLOCK_SAMPLES = 2**18
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """A multichannel signal on one uniform clock; sample 0 is at 0 s.
+
+    Parameters
+    ----------
+    signal : (n_samples, n_channels) numbers: an array, a memory map, an HDF5 dataset or a zarr array;
+        (n_samples,) becomes one channel
+    sampling_rate_hz : samples per second
+    channels : a name for each channel; without it ch1, ch2, ...
+    units : a unit for each channel, or one for all
+    name : shown in tables and figures
+
+    Raises
+    ------
+    ShapeError : not (n_samples, n_channels), or names and units that do not fit the channels
+    UnitError : a rate that is not a positive number
+    OptionError : channel names that repeat
+    DataError : no samples at all, or values that are not real numbers
+
+    Examples
+    --------
+    >>> recording = Recording(np.zeros((4000, 2)), sampling_rate_hz=2000, units="m/s2")
+    >>> recording
+    Recording(4000 samples, 2 channels, 2000 Hz, 2 s)
+    >>> recording.channels, recording.units
+    (('ch1', 'ch2'), ('m/s2', 'm/s2'))
+    >>> recording.read(10, 15).shape
+    (5, 2)
+    """
+
+    signal: object
+    sampling_rate_hz: float
+    channels: tuple = None
+    units: tuple = ""
+    name: str = ""
+
+    def __post_init__(self):
+        signal = _checked_signal(self.signal)
+        n_channels = signal.shape[1]
+        channels = tuple(f"ch{k + 1}" for k in range(n_channels)) if self.channels is None else _labels(self.channels)
+        units = (self.units,) * n_channels if isinstance(self.units, str) else _labels(self.units)
+        for what, labels in (("channels", channels), ("units", units)):
+            if len(labels) != n_channels:
+                raise ShapeError(f"{what} must name the {n_channels} channels of the signal {signal.shape}, got {labels}")
+        if len(set(channels)) != n_channels:
+            raise OptionError(f"channel names must differ from each other, got {channels}")
+        checked = {"signal": signal, "sampling_rate_hz": check_rate(self.sampling_rate_hz), "channels": channels, "units": units}
+        vars(self).update(checked)
+
+    def __repr__(self):
+        name = f"{self.name}: " if self.name else ""
+        return (
+            f"Recording({name}{self.n_samples} samples, {self.n_channels} channels, "
+            f"{self.sampling_rate_hz:g} Hz, {self.duration_s:g} s)"
+        )
+
+    @property
+    def shape(self):
+        """(n_samples, n_channels)."""
+        return tuple(self.signal.shape)
+
+    @property
+    def n_samples(self):
+        """How many samples each channel has."""
+        return self.shape[0]
+
+    @property
+    def n_channels(self):
+        """How many channels there are."""
+        return self.shape[1]
+
+    @property
+    def duration_s(self):
+        """The length in seconds."""
+        return self.n_samples / self.sampling_rate_hz
+
+    def read(self, start=0, stop=None):
+        """Samples [start, stop) as a new float32 array (stop - start, n_channels); only they are read from disk."""
+        stop = self.n_samples if stop is None else stop
+        if not (isinstance(start, int | np.integer) and isinstance(stop, int | np.integer)):
+            raise UnitError(f"read takes whole samples, got {start!r} and {stop!r} (seconds? use between)")
+        if not 0 <= start <= stop <= self.n_samples:
+            raise ShapeError(f"samples [{start}, {stop}) do not lie within the signal's {self.n_samples} samples")
+        # A float64 that is too large for float32 becomes infinite, and validate reports it.
+        with np.errstate(over="ignore"):
+            return np.array(self.signal[start:stop], dtype=np.float32)
+
+    def between(self, start_s, stop_s=None) -> "Recording":
+        """The part from ``start_s`` to ``stop_s``, without reading it; times are rounded to the nearest sample.
+
+        The first sample of the part is at 0 s again: move events along with
+        ``events.within(start, stop).shift(-start)``.
+        """
+        stop_s = self.duration_s if stop_s is None else stop_s
+        start, stop = seconds_to_samples([start_s, stop_s], self.sampling_rate_hz)[0]
+        if not 0 <= start < stop <= self.n_samples:
+            raise UnitError(f"{start_s} s to {stop_s} s is no part of the {self.duration_s:g} s recorded (were samples passed?)")
+        whole = isinstance(self.signal, np.ndarray)
+        return self._with(signal=self.signal[start:stop] if whole else _OnDisk(self.signal, int(start), int(stop)))
+
+    def resample(self, sampling_rate_hz) -> "Recording":
+        """The recording at another rate, filtered without delay: sample 0 and every event keep their times.
+
+        The polyphase filter works on the whole signal in memory; a NaN spreads over its length.
+
+        >>> Recording(np.ones(2000), 2000).resample(204.8).shape
+        (205, 1)
+        """
+        from scipy.signal import resample_poly
+
+        rate = check_rate(sampling_rate_hz)
+        if rate == self.sampling_rate_hz:
+            return self
+        ratio = rate_ratio(self.sampling_rate_hz, rate)
+        if ratio is None or max(ratio) > 100_000:
+            raise UnitError(f"cannot resample {self.sampling_rate_hz} Hz to {rate} Hz: their ratio is not one of small integers")
+        # Both ends continue as they are: a constant offset makes no edge.
+        return self._with(signal=resample_poly(self.read(), *ratio, axis=0, padtype="edge"), sampling_rate_hz=rate)
+
+    def blocks(self, size=BLOCK_SAMPLES):
+        """Yield ``(start, block)`` for consecutive blocks of at most ``size`` samples, each read when its turn comes."""
+        if size < 1:
+            raise OptionError(f"size must be at least 1 sample, got {size}")
+        for start in range(0, self.n_samples, int(size)):
+            yield start, self.read(start, min(start + int(size), self.n_samples))
+
+    def _with(self, **changes):
+        """A recording with other fields that need no check: a short part may have fewer samples than channels."""
+        other = object.__new__(Recording)
+        vars(other).update(vars(self) | changes)
+        return other
+
+
+class _OnDisk:
+    """Samples [start, stop) of a stored signal as (n_samples, n_channels) floats, read when sliced."""
+
+    def __init__(self, stored, start=0, stop=None, offset=0, gain=None):
+        self.stored, self.start, self.offset, self.gain = stored, start, offset, gain
+        stop = stored.shape[0] if stop is None else stop
+        self.shape = (stop - start, stored.shape[1] if len(stored.shape) > 1 else 1)
+        self.ndim = 2
+        self.dtype = np.dtype(stored.dtype if gain is None else np.float32)
+
+    def __getitem__(self, rows):
+        start, stop, _ = rows.indices(self.shape[0])
+        try:
+            block = np.asarray(self.stored[self.start + start : self.start + stop])
+        except Exception as error:  # whatever a storage library raises for a damaged chunk
+            raise DataError(f"samples [{start}, {stop}) cannot be read from {self.stored}: {error}") from error
+        block = block.reshape(stop - start, self.shape[1])
+        return block if self.gain is None else (block.astype(np.float32) - self.offset) * np.float32(self.gain)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self[:], dtype=dtype)
+
+
+def _labels(labels):
+    return (labels,) if isinstance(labels, str) else tuple(str(label) for label in labels)
+
+
+def _checked_signal(signal):
+    """(n_samples, n_channels) real numbers, or an error; nothing of a stored signal is read."""
+    stored = isinstance(getattr(signal, "dtype", None), np.dtype) and hasattr(signal, "shape") and not hasattr(signal, "to_numpy")
+    if isinstance(signal, np.ma.MaskedArray):
+        signal = signal.astype(np.float64).filled(np.nan)
+    elif not stored:
+        try:
+            signal = np.asarray(signal)
+        except (ValueError, TypeError) as error:
+            raise ShapeError(f"signal must be an array (n_samples, n_channels), got {type(signal).__name__}: {error}") from error
+    shape = tuple(signal.shape)
+    if signal.dtype.kind not in "iufb":
+        raise DataError(f"signal must hold real numbers, got values of type {signal.dtype}")
+    if len(shape) not in (1, 2):
+        raise ShapeError(f"signal must have shape (n_samples, n_channels), got {shape} (one recording at a time, no batch)")
+    if 0 in shape:
+        raise DataError(f"signal is empty: it has shape {shape}")
+    if len(shape) == 2 and shape[1] > shape[0]:
+        raise ShapeError(
+            f"signal must have shape (n_samples, n_channels), got {shape}: transposed? (more channels than samples) pass signal.T"
+        )
+    if not isinstance(signal, np.ndarray | _OnDisk):
+        return _OnDisk(signal)
+    return signal[:, None] if len(shape) == 1 else signal
+
+
+def read_recording(path, sampling_rate_hz=None, channels=None, units=None) -> Recording:
+    """Read a recording from a file; the table at the top of this module says what each kind of file holds.
+
+    Parameters
+    ----------
+    path : .npz, .npy, .csv, .tsv, .parquet, .h5, .hdf5, .wav or .zarr
+    sampling_rate_hz : needed where the file does not tell it; refused where the file tells another one
+    channels, units : used instead of those in the file
+
+    Raises
+    ------
+    DataError : the file is missing, truncated, of an unknown kind, holds Python objects, or its time column is not uniform
+    UnitError : no rate, or one that contradicts the file's
+    ShapeError, OptionError : as for :class:`Recording`
+    MissingExtraError : the format needs an optional package
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "night.npz"
+    >>> np.savez(path, signal=np.zeros((4000, 6)), sampling_rate_hz=2000)
+    >>> read_recording(path)
+    Recording(night: 4000 samples, 6 channels, 2000 Hz, 2 s)
+    """
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind not in READERS:
+        raise DataError(f"{path}: unknown kind of file {kind!r}; a recording can be read from {', '.join(READERS)}")
+    if not path.exists():
+        raise DataError(f"no recording at {path}")
+    given = None if sampling_rate_hz is None else check_rate(sampling_rate_hz)
+    try:
+        signal, known = READERS[kind](path, given)
+        rate = _agreed_rate(given, known.get("sampling_rate_hz"))
+        channels = known.get("channels") if channels is None else channels
+        units = known.get("units", "") if units is None else units
+        return Recording(signal, rate, channels, units, name=path.stem)
+    except MissingExtraError:
+        raise
+    except EvlibError as error:
+        raise type(error)(f"{path}: {error}") from error
+    except Exception as error:  # a parser of a damaged file may raise anything
+        raise DataError(f"{path} cannot be read as {kind} (truncated, or another kind of file?): {error}") from error
+
+
+def _agreed_rate(given, stored):
+    if stored is None and given is None:
+        raise UnitError("the file does not tell its sampling rate; pass sampling_rate_hz=...")
+    if stored is None:
+        return given
+    stored = check_rate(np.asarray(stored).item())
+    if given is not None and abs(given / stored - 1) > 1e-6:
+        raise UnitError(
+            f"the file says {stored:g} Hz, but sampling_rate_hz={given:g} was passed; only Recording.resample changes a rate"
+        )
+    return stored
+
+
+def _text(values):
+    """Names as they come from a file: one or many, bytes or str."""
+    values = [value.decode() if isinstance(value, bytes) else str(value) for value in np.atleast_1d(values).tolist()]
+    return values[0] if len(values) == 1 else tuple(values)
+
+
+def _known(*sources):
+    """Rate, channel names and units out of the first of some mappings that has them."""
+    known = {}
+    for key in ("sampling_rate_hz", "channels", "units"):
+        source = next((source for source in sources if key in source), None)
+        if source is not None:
+            value = source[key]
+            value = value[()] if hasattr(value, "shape") else value
+            known[key] = value if key == "sampling_rate_hz" else _text(value)
+    return known
+
+
+def _need_signal(source):
+    if "signal" not in source:
+        raise DataError(f"there is no array named 'signal', only {sorted(source)}")
+    return source["signal"]
+
+
+def _read_npz(path, given):
+    with np.load(path, allow_pickle=False) as arrays:
+        return _need_signal(arrays), _known(arrays)
+
+
+def _read_npy(path, given):
+    sidecar = path.with_suffix(".json")
+    known = json.loads(sidecar.read_text(encoding="utf-8")) if sidecar.exists() else {}
+    if not isinstance(known, dict):
+        raise DataError(f"{sidecar.name} must hold an object with sampling_rate_hz, channels, units")
+    return np.load(path, mmap_mode="r", allow_pickle=False), _known(known)
+
+
+def _read_csv(path, given):
+    import pandas as pd
+
+    with warnings.catch_warnings():
+        # Longer lines than the header would lose values, or shift them by a column.
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        separator = "," if path.suffix.lower() == ".csv" else "\t"
+        table = pd.read_csv(path, sep=separator, index_col=False, float_precision="round_trip", skipinitialspace=True)
+    return _from_table(table, given)
+
+
+def _read_parquet(path, given):
+    require_extra("pyarrow", "data")
+    import pandas as pd
+
+    return _from_table(pd.read_parquet(path, engine="pyarrow"), given)
+
+
+def _from_table(table, given):
+    """Signal and rate of a table with a column for each channel and, if it is there, one for the time in seconds."""
+    names = [str(name).strip() for name in table.columns]
+    if not names or any(_is_number(name) or name.startswith("Unnamed:") for name in names):
+        raise DataError(f"the first line must name every column, got {names} (no header, an index column, another separator?)")
+    for name, column in zip(names, table.columns, strict=True):
+        if table[column].dtype.kind not in "iufb":
+            bad = next((k for k, value in enumerate(table[column]) if not _is_number(value)), 0)
+            raise DataError(f"column {name!r}, row {bad + 1}: {table[column].iloc[bad]!r} is not a number")
+    is_time = [name.lower() in TIME_COLUMNS for name in names]
+    signal = table.loc[:, [not time for time in is_time]].to_numpy()
+    known = {"channels": tuple(name for name, time in zip(names, is_time, strict=True) if not time)}
+    if sum(is_time) > 1:
+        raise DataError(f"only one column can be the time, got {[n for n, time in zip(names, is_time, strict=True) if time]}")
+    if any(is_time):
+        known["sampling_rate_hz"] = _clock_rate(table.iloc[:, is_time.index(True)].to_numpy(np.float64), given)
+    return signal, known
+
+
+def _is_number(value):
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _clock_rate(time_s, given):
+    """The rate of uniform time stamps (n,) in seconds; refuses a clock with gaps or a drift."""
+    if len(time_s) < 2 or not np.isfinite(time_s).all():
+        raise DataError("the time column must hold two or more finite times in seconds")
+    step_s = np.diff(time_s)
+    if step_s.min() <= 0:
+        k = int(np.argmin(step_s))
+        raise DataError(f"the time column must rise; after {time_s[k]:g} s (row {k + 1}) comes {time_s[k + 1]:g} s")
+    n = len(step_s)
+    rate = n / (time_s[-1] - time_s[0])
+
+    def deviation_samples(rate):
+        return np.abs((time_s - time_s[0]) * rate - np.arange(n + 1)).max()
+
+    noise = deviation_samples(rate)
+    if noise > CLOCK_TOLERANCE_SAMPLES:
+        k = int(np.argmax(step_s))
+        raise DataError(
+            f"the time column is not uniform: stamps lie up to {noise:.3g} samples from a clock of {rate:.6g} Hz; the largest "
+            f"gap is {step_s[k]:.6g} s after {time_s[k]:g} s (row {k + 1}), the usual step {np.median(step_s):.6g} s"
+        )
+    if given is not None:
+        if deviation_samples(given) > CLOCK_TOLERANCE_SAMPLES:
+            raise UnitError(f"the time column says {rate:.6g} Hz, but sampling_rate_hz={given:g} was passed (times in seconds?)")
+        return given
+    # Stamps with few decimals blur the rate: take the roundest one that they cannot tell apart.
+    for decimals in range(7):
+        round_rate = round(rate, decimals)
+        if round_rate > 0 and abs(round_rate / rate - 1) * n <= 2 * noise + 1e-9 * n:
+            return round_rate
+    return rate
+
+
+def _read_hdf5(path, given):
+    file = require_extra("h5py", "data").File(path, "r")
+    signal = _need_signal(file)
+    return signal, _known(signal.attrs, file.attrs, file)
+
+
+def _read_zarr(path, given):
+    node = require_extra("zarr", "scale").open(path, mode="r")
+    is_array = hasattr(node, "shape")
+    signal = node if is_array else _need_signal(node)
+    return signal, _known(signal.attrs, node.attrs, {} if is_array else node)
+
+
+def _read_wav(path, given):
+    from scipy.io import wavfile
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", wavfile.WavFileWarning)  # unknown chunks do no harm, a missing end does
+        warnings.filterwarnings("error", "Reached EOF", wavfile.WavFileWarning)
+        try:
+            rate, signal = wavfile.read(path, mmap=True)
+        except ValueError as error:
+            if "byte container" not in str(error):
+                raise
+            rate, signal = wavfile.read(path)  # 24 bits have no memory map
+    if signal.dtype.kind == "f":
+        return signal, {"sampling_rate_hz": rate}
+    half = 2 ** (8 * signal.dtype.itemsize - 1)
+    return _OnDisk(signal, offset=half if signal.dtype.kind == "u" else 0, gain=1 / half), {"sampling_rate_hz": rate}
+
+
+READERS = {
+    ".npz": _read_npz,
+    ".npy": _read_npy,
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".parquet": _read_parquet,
+    ".h5": _read_hdf5,
+    ".hdf5": _read_hdf5,
+    ".wav": _read_wav,
+    ".zarr": _read_zarr,
+}
+
+
+def write_recording(recording, path):
+    """Write a recording as .npz, .npy (with its .json), .h5, .zarr or .wav, in the signal's own number type.
+
+    The old file is replaced only once the new one is whole. A .wav holds float32, needs a rate of whole Hz and
+    keeps neither channel names nor units.
+
+    Raises
+    ------
+    DataError : another kind of file
+    UnitError : a .wav at a rate that is not whole
+    MissingExtraError : the format needs an optional package
+    """
+    path = Path(path)
+    kind = path.suffix.lower()
+    about = {
+        "sampling_rate_hz": recording.sampling_rate_hz,
+        "channels": list(recording.channels),
+        "units": list(recording.units),
+    }
+    signal, dtype = recording.signal, np.dtype(recording.signal.dtype)
+    if kind == ".npz":
+        with replace_file(path) as temporary:
+            np.savez(temporary, signal=np.asarray(signal), **about)
+    elif kind == ".npy":
+        with contextlib.ExitStack() as both:
+            sidecar = both.enter_context(replace_file(path.with_suffix(".json")))
+            temporary = both.enter_context(replace_file(path))
+            sidecar.write_text(json.dumps(about, indent=1), encoding="utf-8")
+            _copy(recording, np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=recording.shape))
+    elif kind in (".h5", ".hdf5"):
+        h5py = require_extra("h5py", "data")
+        with replace_file(path) as temporary, h5py.File(temporary, "w") as file:
+            stored = file.create_dataset("signal", shape=recording.shape, dtype=dtype, chunks=_chunks(recording))
+            _copy(recording, stored)
+            stored.attrs.update(about)
+    elif kind == ".zarr":
+        zarr = require_extra("zarr", "scale")
+        with replace_folder(path) as temporary:
+            stored = zarr.create_array(temporary, shape=recording.shape, dtype=dtype, chunks=_chunks(recording))
+            _copy(recording, stored)
+            stored.attrs.update(about)
+    elif kind == ".wav":
+        from scipy.io import wavfile
+
+        if recording.sampling_rate_hz % 1:
+            raise UnitError(f"a .wav file needs a rate of whole Hz, got {recording.sampling_rate_hz}; write .npy or .npz")
+        with replace_file(path) as temporary:
+            wavfile.write(temporary, int(recording.sampling_rate_hz), recording.read())
+    else:
+        raise DataError(f"{path}: a recording cannot be written as {kind!r}; known are .npz, .npy, .h5, .zarr, .wav")
+
+
+def _chunks(recording):
+    return (min(recording.n_samples, 2**15), recording.n_channels)
+
+
+def _copy(recording, target):
+    """Copy block by block, so that a signal larger than memory can be written."""
+    for start in range(0, recording.n_samples, BLOCK_SAMPLES):
+        stop = min(start + BLOCK_SAMPLES, recording.n_samples)
+        target[start:stop] = recording.signal[start:stop]
