@@ -1,0 +1,96 @@
+"""Numbers out of plain arrays: ratios, timing statistics, threshold curves, intervals over recordings.
+
+A ratio with nothing to divide by is NaN.
+"""
+
+import numpy as np
+
+from .errors import DataError, OptionError
+
+WITHIN_MS = (1.0, 2.5, 5.0)
+
+
+def threshold_curve(score, is_hit):
+    """Hits and estimates, cumulated as a threshold falls over the scores that occur; (None, None) when a score is NaN.
+
+    >>> threshold_curve(np.array([0.9, 0.5, 0.5]), np.array([True, True, False]))
+    (array([1, 2]), array([1, 3]))
+    """
+    if np.isnan(score).any():
+        return None, None
+    order = np.argsort(-score, kind="stable")
+    score = score[order]
+    last = np.flatnonzero(np.r_[score[1:] != score[:-1], True]) if len(score) else np.zeros(0, dtype=np.int64)
+    return np.cumsum(is_hit[order])[last], last + 1
+
+
+def bootstrap_interval(values_per_recording, statistic=np.mean, n=2000, seed=0, level=0.95):
+    """Percentile interval of a statistic when whole recordings are drawn again, with replacement.
+
+    Parameters
+    ----------
+    values_per_recording : one entry per recording: numbers, or anything else that ``statistic`` takes a list of
+    statistic : list of entries -> number
+    n : resamplings; seed : of the local generator; level : share of resamplings inside
+
+    Returns
+    -------
+    (low, high)
+
+    Examples
+    --------
+    >>> bootstrap_interval([0.9, 0.9, 0.9])
+    (0.9, 0.9)
+    """
+    values = list(values_per_recording)
+    if not values:
+        raise DataError("a bootstrap needs the values of at least one recording; got none")
+    if not 0 < level < 1:
+        raise OptionError(f"level must lie between 0 and 1, got {level!r} (did you pass per cent?)")
+    draws = np.random.default_rng(seed).integers(len(values), size=(n, len(values)))
+    low, high = np.quantile([statistic([values[k] for k in draw]) for draw in draws], [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def ratio(part, whole):
+    """part / whole, NaN where whole is 0."""
+    part, whole = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
+    ratio = np.divide(part, whole, out=np.full(np.broadcast_shapes(part.shape, whole.shape), np.nan), where=whole != 0)
+    return ratio if ratio.ndim else float(ratio)
+
+
+def median_per_type(values, type, n_types):
+    """(n_types,) medians, 0 for a type without values."""
+    return np.array([np.median(values[type == k]) if (type == k).any() else 0.0 for k in range(n_types)])
+
+
+def timing_statistics(dt_s):
+    """Statistics of signed errors, in ms; NaN without any."""
+    dt_ms = 1e3 * np.asarray(dt_s) if len(dt_s) else np.array([np.nan])
+    bias = np.median(dt_ms)
+    within = {f"share_within_{limit:g}_ms": ratio(np.sum(np.abs(dt_ms) <= limit + 1e-6), len(dt_s)) for limit in WITHIN_MS}
+    return {
+        "n": len(dt_s),
+        "bias_ms": float(bias),
+        "mad_ms": float(np.median(np.abs(dt_ms - bias))),
+        "rmse_ms": float(np.sqrt(np.mean(dt_ms**2))),
+        "p95_ms": float(np.quantile(np.abs(dt_ms), 0.95)),
+        **within,
+    }
+
+
+def average_precision(tp, n_estimated, n_reference):
+    """Sum of precision times the rise of recall, over the thresholds."""
+    if tp is None or n_reference == 0:
+        return np.nan
+    return float(np.sum(np.diff(tp / n_reference, prepend=0.0) * (tp / n_estimated)))
+
+
+def plain(value):
+    """Builtin types only, NaN as None."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not np.isfinite(value) else value
