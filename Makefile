@@ -32,7 +32,7 @@ run-full: $(V)/.stamp
 
 test: $(V)/.stamp
 	$(B)/python -m pytest -q -n 2 --dist loadscope tests evlib
-ifneq ($(ALL_NOTEBOOKS),)
+ifneq ($(strip $(ALL_NOTEBOOKS)),)
 	$(B)/python -m pytest -q -n 2 --dist loadscope -p no:cacheprovider --timeout 900 \
 		--nbval-lax --nbval-current-env --nbval-cell-timeout 600 $(ALL_NOTEBOOKS)
 endif
@@ -43,14 +43,14 @@ lab: $(V)/.stamp
 lint: $(V)/.stamp
 	$(B)/ruff check .
 	$(B)/ruff format --check .
-ifneq ($(ALL_NOTEBOOKS),)
+ifneq ($(strip $(ALL_NOTEBOOKS)),)
 	$(B)/nbstripout --keep-id --verify $(ALL_NOTEBOOKS)
 endif
 
 format: $(V)/.stamp
 	$(B)/ruff check --fix .
 	$(B)/ruff format .
-ifneq ($(ALL_NOTEBOOKS),)
+ifneq ($(strip $(ALL_NOTEBOOKS)),)
 	$(B)/nbstripout --keep-id $(ALL_NOTEBOOKS)
 endif
 

@@ -14,8 +14,10 @@ _MODULES = {
     "events": "Events read_events write_events",
     "recording": "Recording read_recording write_recording",
     "validation": "validate",
-    "refractory": "RefractoryPeriodEnforcer StreamingDecoder decode_refractory decode_events find_violations refractory_penalty",
-    "metrics": "compare Comparison match_events",
+    "refractory": "decode_refractory decode_events find_violations refractory_penalty",
+    "refractory_streams": "RefractoryPeriodEnforcer StreamingDecoder",
+    "matching": "match_events",
+    "metrics": "compare Comparison",
     "synthetic": "make_recording make_templates SyntheticTemplates cramer_rao_bound_s",
     "datasets": "EventDataset collate_fn_supervised SyntheticEventDataset",
     "encoders": "LSTMEncoder",
@@ -24,7 +26,8 @@ _MODULES = {
     "templates": "TemplateBank",
     "training": "SupervisedTrainer load_checkpoint",
     "inference": "detect_events_from_sequence batch_inference",
-    "detection": "fit detect load_detector",
+    "fitting": "fit",
+    "detection": "Detector detect load_detector",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 

@@ -11,7 +11,7 @@ from .errors import OptionError, ShapeError
 from .timebase import check_rate
 
 MAX_LEGEND_TYPES = 16
-OUTCOME_COLOURS = {"hit": "tab:green", "miss": "tab:red", "false alarm": "tab:orange"}
+OUTCOME_COLOURS = {"hit": "tab:green", "miss": "tab:red", "false_alarm": "tab:orange"}
 
 
 def minmax(signal, bins):
@@ -49,7 +49,7 @@ def type_colours(n_types):
     return np.array([(*order[k % len(order)], 1.0) for k in range(n_types)])
 
 
-def plot_recording(recording, events=None, start_s=0.0, stop_s=None, ax=None, bins=1500):
+def plot_recording(recording, events=None, start_s=0.0, stop_s=None, ax=None, bins=1500, highpass_hz=None):
     """Channels stacked over time, with a dashed line at each event in the colour of its type.
 
     Parameters
@@ -57,7 +57,8 @@ def plot_recording(recording, events=None, start_s=0.0, stop_s=None, ax=None, bi
     recording : Recording
     events : Events, marked where given
     start_s, stop_s : the part to show, seconds; all without them
-    bins : more samples than this many are drawn as least and greatest value per block
+    bins : more samples than twice this are drawn as least and greatest value per block
+    highpass_hz : leave out what is slower, such as a sway that hides the events
 
     Returns
     -------
@@ -65,11 +66,16 @@ def plot_recording(recording, events=None, start_s=0.0, stop_s=None, ax=None, bi
     """
     ax = _axes(ax)
     rate, first, stop = _sample_range(recording, start_s, stop_s)
-    signal = np.asarray(recording.signal[first:stop])
-    signal = signal - np.median(signal, axis=0)
-    units = _units(recording)
+    signal = recording.read(first, stop)
+    if highpass_hz is not None:
+        from scipy.signal import butter, sosfiltfilt
+
+        filter = butter(2, highpass_hz, "highpass", fs=rate, output="sos")
+        signal = sosfiltfilt(filter, signal, axis=0, padlen=min(99, len(signal) - 1))
+    signal = signal - np.nanmedian(signal, axis=0)
+    units = recording.units
     # Channels of one unit share a scale; 99.9 % of the values stay in their own lane.
-    half = np.maximum(np.quantile(np.abs(signal), 0.999, axis=0), np.finfo(np.float32).tiny)
+    half = np.maximum(np.nanquantile(np.abs(signal), 0.999, axis=0), np.finfo(np.float32).tiny)
     half = np.array([max(h for h, other in zip(half, units, strict=True) if other == unit) for unit in units])
     lane = -2.0 * np.arange(signal.shape[1])
     lines = signal / half + lane
@@ -79,9 +85,7 @@ def plot_recording(recording, events=None, start_s=0.0, stop_s=None, ax=None, bi
         block, low, high = minmax(lines, bins)
         for c in range(lines.shape[1]):
             ax.fill_between((first + block) / rate, low[:, c], high[:, c], color="0.25", linewidth=0.3)
-    labels = [
-        f"{name}\n±{h:.2g} {unit}".rstrip() for name, h, unit in zip(_channels(recording), half, units, strict=True)
-    ]
+    labels = [f"{name}\n±{h:.2g} {unit}".rstrip() for name, h, unit in zip(recording.channels, half, units, strict=True)]
     ax.set(yticks=lane, yticklabels=labels, xlabel="time (s)", ylim=(lane[-1] - 1.2, 1.2), xlim=(first / rate, stop / rate))
     if events is not None:
         _mark_events(ax, events, first / rate, stop / rate)
@@ -102,7 +106,7 @@ def plot_events_raster(events, start_s=0.0, stop_s=None, ax=None):
         shown = table[(table.onset_s >= start_s) & (table.onset_s < (np.inf if stop_s is None else stop_s))]
         colour = type_colours(len(names))[shown.type] if label is None else f"C{k}"
         top = shown.type - 0.4 + k * height
-        ax.vlines(shown.onset_s, top, top + 0.9 * height, color=colour, linewidth=1.5, label=label)
+        ax.vlines(shown.onset_s, top, top + 0.9 * height, color=colour, linewidth=1.8, label=label)
     ax.set(yticks=np.arange(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6), xlabel="time (s)", ylabel="event type")
     ax.set_xlim(start_s, stop_s)
     if len(tables) > 1:
@@ -194,21 +198,26 @@ def plot_f1_bars(table, tolerance_s=0.005, ax=None):
 
     ``table`` is a pandas table with the columns ``method`` and ``f1``, and ``condition`` where bars are grouped.
     """
-    import seaborn as sns
-
     ax = _axes(ax)
     missing = {"method", "f1"} - set(table.columns)
     if missing:
         raise OptionError(f"table lacks the column {' and '.join(sorted(missing))}; it has {list(table.columns)}")
-    hue = "condition" if "condition" in table else None
-    sns.barplot(table, x="method", y="f1", hue=hue, errorbar=None, ax=ax, alpha=0.75)
-    sns.stripplot(table, x="method", y="f1", hue=hue, dodge=hue is not None, palette="dark:0.2" if hue else None,
-                  color=None if hue else "0.2", size=4, jitter=False, legend=False, ax=ax)  # fmt: skip
-    for bars in ax.containers:
+    grouped = "condition" in table
+    methods = list(dict.fromkeys(table["method"]))
+    conditions = list(dict.fromkeys(table["condition"])) if grouped else [None]
+    width = 0.8 / len(conditions)
+    for k, condition in enumerate(conditions):
+        rows = table[table["condition"] == condition] if grouped else table
+        means = rows.groupby("method")["f1"].mean().reindex(methods)
+        offset = (k - (len(conditions) - 1) / 2) * width
+        bars = ax.bar(np.arange(len(methods)) + offset, means, 0.95 * width, color=f"C{k}", alpha=0.75, label=condition)
         ax.bar_label(bars, fmt="%.3f", fontsize="small", padding=4)
+        position = [methods.index(method) + offset for method in rows["method"]]
+        ax.plot(position, rows["f1"], "o", color="0.2", markersize=3)
     # A little air above 1 for the numbers.
-    ax.set(xlabel="", ylabel=f"F1 at ±{1e3 * tolerance_s:g} ms", ylim=(0, 1.09), yticks=np.linspace(0, 1, 6))
-    if hue:
+    ax.set(ylabel=f"F1 at ±{1e3 * tolerance_s:g} ms", ylim=(0, 1.09), yticks=np.linspace(0, 1, 6))
+    ax.set_xticks(np.arange(len(methods)), methods)
+    if grouped:
         _legend_right(ax)
     return ax
 
@@ -249,7 +258,9 @@ def plot_learning_curves(history, x="epoch", y=("train_loss", "val_loss"), ax=No
     return ax
 
 
-def plot_detection_example(recording, reference, estimated, scores=None, frame_s=None, start_s=0.0, stop_s=None, axes=None):
+def plot_detection_example(
+    recording, reference, estimated, scores=None, frame_s=None, start_s=0.0, stop_s=None, axes=None, highpass_hz=None
+):
     """Signal, reference beside estimate, and (where given) the scores over time, above each other.
 
     Parameters
@@ -259,6 +270,7 @@ def plot_detection_example(recording, reference, estimated, scores=None, frame_s
     scores : (n_frames, E) score of each type per frame; needs ``frame_s``, the seconds from one frame to the next
     start_s, stop_s : the part to show, seconds
     axes : two axes, three with scores
+    highpass_hz : as for `plot_recording`
 
     Returns
     -------
@@ -270,13 +282,13 @@ def plot_detection_example(recording, reference, estimated, scores=None, frame_s
     if scores is not None and frame_s is None:
         raise OptionError("scores need frame_s, the seconds from one frame to the next")
     if axes is None:
-        ratios = [3, 2, 2][:n_axes]
-        _, axes = plt.subplots(n_axes, 1, figsize=(9, 2 * n_axes + 2), sharex=True, height_ratios=ratios, layout="constrained")
+        ratios = [3, 3, 2][:n_axes]
+        _, axes = plt.subplots(n_axes, 1, figsize=(9, 2.2 * n_axes + 2), sharex=True, height_ratios=ratios, layout="constrained")
     axes = np.asarray(axes, dtype=object)
     if axes.shape != (n_axes,):
         raise ShapeError(f"this figure needs {n_axes} axes, got {axes.shape}")
     rate, first, stop = _sample_range(recording, start_s, stop_s)
-    plot_recording(recording, None, start_s, stop_s, axes[0])
+    plot_recording(recording, None, start_s, stop_s, axes[0], highpass_hz=highpass_hz)
     plot_events_raster({"reference": reference, "estimated": estimated}, first / rate, stop / rate, axes[1])
     if scores is not None:
         scores = np.asarray(scores)
@@ -293,16 +305,17 @@ def plot_detection_example(recording, reference, estimated, scores=None, frame_s
     return axes
 
 
-def plot_error_gallery(recording, outcomes, n_examples=9, window_s=0.1, axes=None):
+def plot_error_gallery(recording, outcomes, n_examples=9, window_s=0.1, axes=None, highpass_hz=None):
     """Small pieces of signal around misses and false alarms, half of each where there are enough.
 
     Parameters
     ----------
     recording : Recording
-    outcomes : pandas table with the columns ``outcome`` (hit, miss, false alarm), ``onset_s`` and ``name``
+    outcomes : pandas table with the columns ``outcome`` (hit, miss, false_alarm), ``onset_s`` and ``type``,
         as ``Comparison.to_frame`` gives it
     n_examples : how many at most, spread evenly over the recording
     window_s : length of each piece, seconds
+    highpass_hz : as for `plot_recording`
 
     Returns
     -------
@@ -310,10 +323,10 @@ def plot_error_gallery(recording, outcomes, n_examples=9, window_s=0.1, axes=Non
     """
     import matplotlib.pyplot as plt
 
-    missing = {"outcome", "onset_s", "name"} - set(outcomes.columns)
+    missing = {"outcome", "onset_s", "type"} - set(outcomes.columns)
     if missing:
         raise OptionError(f"outcomes lacks the column {' and '.join(sorted(missing))}; it has {list(outcomes.columns)}")
-    kinds = [outcomes[outcomes["outcome"] == kind] for kind in ("miss", "false alarm")]
+    kinds = [outcomes[outcomes["outcome"] == kind] for kind in ("miss", "false_alarm")]
     wanted = min(len(kinds[0]), max(n_examples - len(kinds[1]), -(-n_examples // 2)))
     rows = [_spread(kinds[0], wanted), _spread(kinds[1], n_examples - wanted)]
     rows = [row for table in rows for row in table.itertuples()]
@@ -327,12 +340,12 @@ def plot_error_gallery(recording, outcomes, n_examples=9, window_s=0.1, axes=Non
         if not rows:
             grid[0, 0].text(0.5, 0.5, "no errors", ha="center", va="center")
     axes = np.asarray(axes, dtype=object).ravel()[: len(rows)]
-    length_s = len(recording.signal) / recording.sampling_rate_hz
+    length_s = recording.signal.shape[0] / recording.sampling_rate_hz
     for ax, row in zip(axes, rows, strict=True):
         begin = np.clip(row.onset_s - window_s / 2, 0, max(length_s - window_s, 0))
-        plot_recording(recording, None, begin, min(begin + window_s, length_s), ax)
+        plot_recording(recording, None, begin, min(begin + window_s, length_s), ax, highpass_hz=highpass_hz)
         ax.axvline(row.onset_s, color=OUTCOME_COLOURS[row.outcome], linewidth=1.5)
-        ax.set_title(f"{row.outcome}: {row.name}", fontsize="small", color=OUTCOME_COLOURS[row.outcome])
+        ax.set_title(f"{row.outcome.replace('_', ' ')}: {row.type}", fontsize="small", color=OUTCOME_COLOURS[row.outcome])
         ax.set_yticks([])
         ax.set_ylabel("channels", fontsize="small")
         ax.tick_params(labelsize="x-small")
@@ -351,22 +364,12 @@ def _axes(ax):
 
 def _sample_range(recording, start_s, stop_s):
     """Rate, first sample and one past the last of a part of a recording."""
-    rate, n = recording.sampling_rate_hz, len(recording.signal)
+    rate, n = recording.sampling_rate_hz, recording.signal.shape[0]
     first = int(round(start_s * rate))
     stop = n if stop_s is None else min(int(round(stop_s * rate)), n)
     if not 0 <= first < stop:
         raise OptionError(f"nothing to show from {start_s} s to {stop_s} s: the recording lasts {n / rate:g} s")
     return rate, first, stop
-
-
-def _channels(recording):
-    return list(recording.channels)
-
-
-def _units(recording):
-    """One unit per channel, as text."""
-    units = recording.units
-    return [units or ""] * len(recording.channels) if units is None or isinstance(units, str) else [u or "" for u in units]
 
 
 def _mark_events(ax, events, start_s, stop_s):

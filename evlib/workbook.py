@@ -148,7 +148,7 @@ def notebook_parameters(path) -> dict:
             try:
                 values |= {target.id: ast.literal_eval(statement.value) for target in targets}
             except (AttributeError, ValueError, TypeError):
-                raise DataError(f"{path}: the parameters cell may hold only `name: type = literal`, line {statement.lineno}") from None
+                raise DataError(f"{path}: parameters must be `name: type = literal`; line {statement.lineno} is not") from None
     return values
 
 
@@ -266,7 +266,7 @@ def _small_png(figure, name):
         image.save(small, format="png", optimize=True)
         if small.tell() <= MAX_PNG_BYTES:
             return small.getvalue()
-    raise DataError(f"figure {name!r} does not fit into {MAX_PNG_BYTES // 1000} kB even at {dpi} dpi: show less, or make it smaller")
+    raise DataError(f"figure {name!r} does not fit into {MAX_PNG_BYTES // 1000} kB at {dpi} dpi: show less, or make it smaller")
 
 
 def _results_table(results):
@@ -284,10 +284,10 @@ def _results_table(results):
 
 def main(arguments=None):
     """The command line: ``python -m evlib.workbook [--params FOLDER] [-p NAME VALUE] NOTEBOOK...``."""
-    parser = argparse.ArgumentParser(prog="evlib run", description="Execute notebooks in order into build/ and print their results.")
+    parser = argparse.ArgumentParser(prog="evlib run", description="Execute notebooks into build/ and print their results.")
     parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK")
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--params", metavar="FOLDER", help="folder of <notebook>.yaml files, such as notebooks/params for full runs")
+    group.add_argument("--params", metavar="FOLDER", help="folder of <notebook>.yaml files (notebooks/params: full runs)")
     group.add_argument("-p", nargs=2, action="append", metavar=("NAME", "VALUE"), help="set one parameter (VALUE as in YAML)")
     options = parser.parse_args(arguments)
     import yaml

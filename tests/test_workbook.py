@@ -1,0 +1,174 @@
+"""Folders, figures with their numbers, checked parameters, headless runs."""
+
+import json
+import os
+
+import matplotlib
+import nbformat
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from evlib import workbook
+from evlib.errors import DataError, OptionError
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.setenv("EVLIB_PROJECT", str(tmp_path))
+    return tmp_path
+
+
+def picture(noise=0):
+    figure = Figure(figsize=(9, 6))
+    ax = figure.subplots()
+    ax.plot([0, 1], [0, 1])
+    if noise:
+        image = np.random.default_rng(0).random((noise, noise, 3))
+        ax.imshow(image, interpolation="nearest", aspect="auto")
+    return figure
+
+
+def write_notebook(path, *sources, parameters="seed: int = 0  # of everything\nrate: float = 1.0  # Hz"):
+    v4 = nbformat.v4
+    cells = [v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}), *map(v4.new_code_cell, sources)]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+    return path
+
+
+def test_folders_do_not_depend_on_the_working_directory(repository, tmp_path, monkeypatch):
+    monkeypatch.delenv("EVLIB_PROJECT", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert workbook.project_folder("figures") == repository / "figures"
+    monkeypatch.setenv("EVLIB_PROJECT", str(tmp_path))
+    assert workbook.project_folder("a", "b") == tmp_path / "a" / "b"
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_data_home(project, monkeypatch):
+    monkeypatch.delenv("EVLIB_DATA_HOME", raising=False)
+    assert workbook.data_home() is None
+    (project / "recordings").mkdir()
+    monkeypatch.setenv("EVLIB_DATA_HOME", "recordings")
+    assert workbook.data_home() == project / "recordings"
+    monkeypatch.setenv("EVLIB_DATA_HOME", "elsewhere")
+    with pytest.raises(DataError, match="no folder .*elsewhere"):
+        workbook.data_home()
+
+
+@pytest.fixture
+def notebook_style():
+    with matplotlib.rc_context():
+        yield
+
+
+def test_start_gives_the_same_draws_again(notebook_style):
+    import torch
+
+    first, weights = workbook.start(seed=3).random(4), torch.rand(4)
+    again, weights_again = workbook.start(seed=3).random(4), torch.rand(4)
+    assert np.array_equal(first, again) and torch.equal(weights, weights_again)
+    with pytest.raises(OptionError, match="seed is the text '3'"):
+        workbook.start(seed="3")
+
+
+@pytest.mark.parametrize("value", ["1e-3", "5", "nan"])
+def test_numbers_given_as_text_are_refused(value):
+    with pytest.raises(OptionError, match=r"rate is the text .* not a number"):
+        workbook.check_parameters(rate=value)
+
+
+def test_parameters_come_back():
+    assert workbook.check_parameters(rate=1e-3, method="lstm", seed=None) == {"rate": 1e-3, "method": "lstm", "seed": None}
+    with pytest.raises(OptionError, match="NaN"):
+        workbook.check_parameters(rate=float("nan"))
+
+
+def test_figure_has_its_numbers_beside_it(project):
+    metrics = {"f1": np.float32(0.5), "worst": float("nan"), "counts": np.arange(3)}
+    path = workbook.save_figure(picture(), "line", {"seed": 7, "minutes": 5}, metrics)
+    assert path == project / "figures" / "line.png"
+    assert Image.open(path).size[0] == 9 * workbook.PNG_QUALITY[0][0]
+    record = json.loads(path.with_suffix(".json").read_text())
+    assert record == {
+        "seed": 7,
+        "parameters": {"seed": 7, "minutes": 5},
+        "metrics": {"f1": 0.5, "worst": None, "counts": [0, 1, 2]},
+    }
+    published = workbook.save_figure(picture().axes[0], "line", {}, publish=True)
+    assert published.parent.name == "published"
+
+
+def test_a_busy_figure_is_made_small_enough_or_refused(project):
+    path = workbook.save_figure(picture(noise=400), "busy", {})
+    assert path.stat().st_size <= workbook.MAX_PNG_BYTES
+    assert Image.open(path).size[0] < 9 * workbook.PNG_QUALITY[0][0]
+    huge = Figure(figsize=(40, 30))
+    huge.subplots().imshow(np.random.default_rng(0).random((1200, 1200)), interpolation="nearest")
+    with pytest.raises(DataError, match="'huge' does not fit into 200 kB"):
+        workbook.save_figure(huge, "huge", {})
+    assert not (project / "figures" / "huge.json").exists()
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../a", "a.png"])
+def test_figure_name_is_a_plain_name(project, name):
+    with pytest.raises(OptionError, match="without folder or ending"):
+        workbook.save_figure(picture(), name, {})
+
+
+def test_declared_parameters_are_read(tmp_path):
+    path = write_notebook(tmp_path / "a.ipynb", "x = 1", parameters="a: int = -1  # one\nb = [1.0, 'x']\nc: str = None")
+    assert workbook.notebook_parameters(path) == {"a": -1, "b": [1.0, "x"], "c": None}
+    path = write_notebook(tmp_path / "b.ipynb", parameters="a = 1\nb = a + 1")
+    with pytest.raises(DataError, match="literal`; line 2 is not"):
+        workbook.notebook_parameters(path)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"epochs": 3}, "no notebook declares the parameter epochs"),
+        ({"rate": "1e-3"}, "type float like its default 1.0, got '1e-3'.*write 1.0e-3"),
+        ({"seed": 0.5}, "type int"),
+        ({"seed": True}, "type int"),
+    ],
+)
+def test_wrong_parameters_are_refused_before_anything_runs(project, tmp_path, parameters, words):
+    path = write_notebook(tmp_path / "a.ipynb", "raise SystemError")
+    with pytest.raises(OptionError, match=words):
+        workbook.run_notebooks([path], parameters)
+    folder = tmp_path / "params"
+    folder.mkdir()
+    (folder / "a.yaml").write_text("\n".join(f"{name}: {value}" for name, value in parameters.items()))
+    with pytest.raises(OptionError, match="a.ipynb"):
+        workbook.run_notebooks([path], folder)
+    assert not (project / "build" / "a.ipynb").exists()
+
+
+def test_missing_notebooks_and_folders_are_refused(project, tmp_path):
+    with pytest.raises(DataError, match="no notebook at"):
+        workbook.run_notebooks([tmp_path / "none.ipynb"])
+    with pytest.raises(DataError, match="no folder of parameters"):
+        workbook.run_notebooks([write_notebook(tmp_path / "a.ipynb")], tmp_path / "none")
+
+
+def test_run_executes_and_prints_what_was_found(project, tmp_path, capsys):
+    save = "from evlib.workbook import save_metrics\nimport os\nsave_metrics('a', {'rate': rate, 'folder': os.getcwd()})"
+    path = write_notebook(tmp_path / "a.ipynb", save)
+    assert workbook.main(["-p", "rate", "2", str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert "a         rate    2" in printed and str(project / "figures") in printed
+    assert json.loads((project / "build" / "metrics" / "a.json").read_text()) == {"rate": 2, "folder": str(tmp_path)}
+    executed = nbformat.read(project / "build" / "a.ipynb", as_version=4)
+    assert executed.cells[-1].execution_count is not None
+    assert all(cell.get("execution_count") is None for cell in nbformat.read(path, as_version=4).cells)
+
+
+def test_command_line_reports_a_refusal_in_one_line(project, tmp_path, capsys):
+    path = write_notebook(tmp_path / "a.ipynb")
+    assert workbook.main(["-p", "epochs", "2", str(path)]) == 2
+    assert "no notebook declares the parameter epochs" in capsys.readouterr().err
+    assert workbook.main([]) == 0
+    assert "EVLIB_PROJECT" in os.environ
