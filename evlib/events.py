@@ -332,7 +332,6 @@ def read_events(path, sampling_rate_hz=None, names=None) -> Events:
             dtype={"trial_type": str},
             keep_default_na=False,
             na_values={column: ["n/a", "", "nan", "NaN"] for column in COLUMNS} | {"trial_type": list(MISSING)},
-            float_precision="round_trip",
         )
     except (ValueError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a readable event table: {error}") from error

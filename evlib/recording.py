@@ -27,11 +27,9 @@ import numpy as np
 
 from .errors import DataError, EvlibError, MissingExtraError, OptionError, ShapeError, UnitError, require_extra
 from .files import replace_file, replace_folder
-from .timebase import check_rate, rate_ratio, seconds_to_samples
+from .timebase import check_rate, rate_ratio, seconds_to_samples, uniform_rate
 
 TIME_COLUMNS = ("time", "time_s", "t")
-# A time stamp may lie this far from a uniform clock; one lost sample moves some stamp by at least half a sample.
-CLOCK_TOLERANCE_SAMPLES = 0.25
 BLOCK_SAMPLES = 2**18
 
 
@@ -86,11 +84,8 @@ class Recording:
         vars(self).update(checked)
 
     def __repr__(self):
-        name = f"{self.name}: " if self.name else ""
-        return (
-            f"Recording({name}{self.n_samples} samples, {self.n_channels} channels, "
-            f"{self.sampling_rate_hz:g} Hz, {self.duration_s:g} s)"
-        )
+        size = f"{self.n_samples} samples, {self.n_channels} channels, {self.sampling_rate_hz:g} Hz, {self.duration_s:g} s"
+        return f"Recording({self.name}: {size})" if self.name else f"Recording({size})"
 
     @property
     def shape(self):
@@ -299,6 +294,7 @@ def _known(*sources):
 
 
 def _need_signal(source):
+    """``source["signal"]``, or an error that says what there is instead."""
     if "signal" not in source:
         raise DataError(f"there is no array named 'signal', only {sorted(source)}")
     return source["signal"]
@@ -324,7 +320,7 @@ def _read_csv(path, given):
         # Longer lines than the header would lose values, or shift them by a column.
         warnings.simplefilter("error", pd.errors.ParserWarning)
         separator = "," if path.suffix.lower() == ".csv" else "\t"
-        table = pd.read_csv(path, sep=separator, index_col=False, float_precision="round_trip", skipinitialspace=True)
+        table = pd.read_csv(path, sep=separator, index_col=False, skipinitialspace=True)
     return _from_table(table, given)
 
 
@@ -337,62 +333,23 @@ def _read_parquet(path, given):
 
 def _from_table(table, given):
     """Signal and rate of a table with a column for each channel and, if it is there, one for the time in seconds."""
+    import pandas as pd
+
     names = [str(name).strip() for name in table.columns]
-    if not names or any(_is_number(name) or name.startswith("Unnamed:") for name in names):
+    no_header = pd.to_numeric(pd.Series(names, dtype=object), errors="coerce").notna().any()
+    if no_header or any(name.startswith("Unnamed:") for name in names):
         raise DataError(f"the first line must name every column, got {names} (no header, an index column, another separator?)")
     for name, column in zip(names, table.columns, strict=True):
-        if table[column].dtype.kind not in "iufb":
-            bad = next((k for k, value in enumerate(table[column]) if not _is_number(value)), 0)
+        if getattr(table[column].dtype, "kind", "O") not in "iufb":
+            bad = int(np.argmax(pd.to_numeric(table[column], errors="coerce").isna()))
             raise DataError(f"column {name!r}, row {bad + 1}: {table[column].iloc[bad]!r} is not a number")
-    is_time = [name.lower() in TIME_COLUMNS for name in names]
-    signal = table.loc[:, [not time for time in is_time]].to_numpy()
-    known = {"channels": tuple(name for name, time in zip(names, is_time, strict=True) if not time)}
-    if sum(is_time) > 1:
-        raise DataError(f"only one column can be the time, got {[n for n, time in zip(names, is_time, strict=True) if time]}")
-    if any(is_time):
-        known["sampling_rate_hz"] = _clock_rate(table.iloc[:, is_time.index(True)].to_numpy(np.float64), given)
-    return signal, known
-
-
-def _is_number(value):
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def _clock_rate(time_s, given):
-    """The rate of uniform time stamps (n,) in seconds; refuses a clock with gaps or a drift."""
-    if len(time_s) < 2 or not np.isfinite(time_s).all():
-        raise DataError("the time column must hold two or more finite times in seconds")
-    step_s = np.diff(time_s)
-    if step_s.min() <= 0:
-        k = int(np.argmin(step_s))
-        raise DataError(f"the time column must rise; after {time_s[k]:g} s (row {k + 1}) comes {time_s[k + 1]:g} s")
-    n = len(step_s)
-    rate = n / (time_s[-1] - time_s[0])
-
-    def deviation_samples(rate):
-        return np.abs((time_s - time_s[0]) * rate - np.arange(n + 1)).max()
-
-    noise = deviation_samples(rate)
-    if noise > CLOCK_TOLERANCE_SAMPLES:
-        k = int(np.argmax(step_s))
-        raise DataError(
-            f"the time column is not uniform: stamps lie up to {noise:.3g} samples from a clock of {rate:.6g} Hz; the largest "
-            f"gap is {step_s[k]:.6g} s after {time_s[k]:g} s (row {k + 1}), the usual step {np.median(step_s):.6g} s"
-        )
-    if given is not None:
-        if deviation_samples(given) > CLOCK_TOLERANCE_SAMPLES:
-            raise UnitError(f"the time column says {rate:.6g} Hz, but sampling_rate_hz={given:g} was passed (times in seconds?)")
-        return given
-    # Stamps with few decimals blur the rate: take the roundest one that they cannot tell apart.
-    for decimals in range(7):
-        round_rate = round(rate, decimals)
-        if round_rate > 0 and abs(round_rate / rate - 1) * n <= 2 * noise + 1e-9 * n:
-            return round_rate
-    return rate
+    is_time = np.array([name.lower() in TIME_COLUMNS for name in names])
+    if is_time.sum() > 1:
+        raise DataError(f"only one column can be the time, got {names}")
+    known = {"channels": [name for name in names if name.lower() not in TIME_COLUMNS]}
+    if is_time.any():
+        known["sampling_rate_hz"] = uniform_rate(table.loc[:, is_time].to_numpy(np.float64)[:, 0], given)
+    return table.loc[:, ~is_time].to_numpy(), known
 
 
 def _read_hdf5(path, given):
@@ -447,37 +404,33 @@ def write_recording(recording, path):
 
     Raises
     ------
-    DataError : another kind of file
-    UnitError : a .wav at a rate that is not whole
-    MissingExtraError : the format needs an optional package
+    DataError, UnitError, MissingExtraError : another kind of file, a .wav at a rate that is not whole, a package is missing
     """
     path = Path(path)
     kind = path.suffix.lower()
-    about = {
-        "sampling_rate_hz": recording.sampling_rate_hz,
-        "channels": list(recording.channels),
-        "units": list(recording.units),
-    }
-    signal, dtype = recording.signal, np.dtype(recording.signal.dtype)
+    channels, units = list(recording.channels), list(recording.units)
+    about = {"sampling_rate_hz": recording.sampling_rate_hz, "channels": channels, "units": units}
+    layout = {"shape": recording.shape, "dtype": np.dtype(recording.signal.dtype)}
+    chunks = (min(recording.n_samples, 2**15), recording.n_channels)
     if kind == ".npz":
         with replace_file(path) as temporary:
-            np.savez(temporary, signal=np.asarray(signal), **about)
+            np.savez(temporary, signal=np.asarray(recording.signal), **about)
     elif kind == ".npy":
         with contextlib.ExitStack() as both:
             sidecar = both.enter_context(replace_file(path.with_suffix(".json")))
             temporary = both.enter_context(replace_file(path))
             sidecar.write_text(json.dumps(about, indent=1), encoding="utf-8")
-            _copy(recording, np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=recording.shape))
+            _copy(recording, np.lib.format.open_memmap(temporary, mode="w+", **layout))
     elif kind in (".h5", ".hdf5"):
         h5py = require_extra("h5py", "data")
         with replace_file(path) as temporary, h5py.File(temporary, "w") as file:
-            stored = file.create_dataset("signal", shape=recording.shape, dtype=dtype, chunks=_chunks(recording))
+            stored = file.create_dataset("signal", chunks=chunks, **layout)
             _copy(recording, stored)
             stored.attrs.update(about)
     elif kind == ".zarr":
         zarr = require_extra("zarr", "scale")
         with replace_folder(path) as temporary:
-            stored = zarr.create_array(temporary, shape=recording.shape, dtype=dtype, chunks=_chunks(recording))
+            stored = zarr.create_array(temporary, chunks=chunks, **layout)
             _copy(recording, stored)
             stored.attrs.update(about)
     elif kind == ".wav":
@@ -489,10 +442,6 @@ def write_recording(recording, path):
             wavfile.write(temporary, int(recording.sampling_rate_hz), recording.read())
     else:
         raise DataError(f"{path}: a recording cannot be written as {kind!r}; known are .npz, .npy, .h5, .zarr, .wav")
-
-
-def _chunks(recording):
-    return (min(recording.n_samples, 2**15), recording.n_channels)
 
 
 def _copy(recording, target):

@@ -9,12 +9,14 @@ from fractions import Fraction
 
 import numpy as np
 
-from .errors import UnitError
+from .errors import DataError, UnitError
 
 # An onset in a file carries six decimals; a file without a sampling rate is read on this clock.
 MICROSECOND_CLOCK_HZ = 1e6
 # Rounding slack in samples: 0.005 s * 2000 Hz must be 10 samples, not 9.999999.
 SLACK_SAMPLES = 1e-6
+# A time stamp may lie this far from a uniform clock; one lost sample moves some stamp by at least half a sample.
+CLOCK_TOLERANCE_SAMPLES = 0.25
 
 
 def check_rate(sampling_rate_hz, name="sampling_rate_hz"):
@@ -74,6 +76,44 @@ def change_clock(sample, fraction, old_hz, new_hz):
     whole, rest = np.divmod(sample * up, down)
     carry, fraction = split_time(rest / down + fraction * factor)
     return whole + carry, fraction
+
+
+def uniform_rate(time_s, given=None):
+    """The rate in Hz of uniform time stamps (n,) in seconds; a clock with gaps or a drift is refused.
+
+    >>> uniform_rate([0.0, 0.0028, 0.0056, 0.0083, 0.0111])
+    360.0
+    """
+    time_s = np.asarray(time_s, dtype=np.float64)
+    if len(time_s) < 2 or not np.isfinite(time_s).all():
+        raise DataError("the time column must hold two or more finite times in seconds")
+    step_s = np.diff(time_s)
+    if step_s.min() <= 0:
+        k = int(np.argmin(step_s))
+        raise DataError(f"the time column must rise; after {time_s[k]:g} s (row {k + 1}) comes {time_s[k + 1]:g} s")
+    n = len(step_s)
+    rate = float(n / (time_s[-1] - time_s[0]))
+
+    def deviation_samples(rate):
+        return np.abs((time_s - time_s[0]) * rate - np.arange(n + 1)).max()
+
+    noise = deviation_samples(rate)
+    if noise > CLOCK_TOLERANCE_SAMPLES:
+        k = int(np.argmax(step_s))
+        raise DataError(
+            f"the time column is not uniform: stamps lie up to {noise:.3g} samples from a clock of {rate:.6g} Hz; the largest "
+            f"gap is {step_s[k]:.6g} s after {time_s[k]:g} s (row {k + 1}), the usual step {np.median(step_s):.6g} s"
+        )
+    if given is not None:
+        if deviation_samples(given) > CLOCK_TOLERANCE_SAMPLES:
+            raise UnitError(f"the time column says {rate:.6g} Hz, but sampling_rate_hz={given:g} was passed (times in seconds?)")
+        return given
+    # Stamps with few decimals blur the rate: take the roundest one that they cannot tell apart.
+    for decimals in range(7):
+        round_rate = round(rate, decimals)
+        if round_rate > 0 and abs(round_rate / rate - 1) * n <= 2 * noise + 1e-9 * n:
+            return round_rate
+    return rate
 
 
 def tolerance_to_samples(tolerance_s, sampling_rate_hz):
