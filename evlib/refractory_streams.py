@@ -17,9 +17,10 @@ from .timebase import SLACK_SAMPLES, check_rate
 class StreamingDecoder:
     """`decode_events` for candidates that arrive bit by bit: the same events, each as soon as it is final.
 
-    An event is final once no later candidate can change it: at the latest a period after a gap of one period, and
-    among dense candidates usually within two or three periods. Types are decided apart from each other, so events of
-    different types may come out of order in time.
+    An event is final once no later candidate can change it. A stretch of one period without a candidate ends every
+    doubt; where candidates leave no such gap it takes longer the denser they are (random scores, 2 candidates per
+    period: in the median 1.2 periods; 10: 3.6; 40: 11), so a threshold shortens the delay. Types are decided apart
+    from each other: events of different types may come out of order in time.
 
     Parameters
     ----------
