@@ -353,10 +353,10 @@ def read_events(path, sampling_rate_hz=None, names=None) -> Events:
     rates = table["sampling_rate_hz"].dropna().unique() if "sampling_rate_hz" in table else []
     if len(rates) > 1:
         raise DataError(f"{path} names several sampling rates: {sorted(rates)}")
-    own_rate = float(rates[0]) if len(rates) else MICROSECOND_CLOCK_HZ
     is_span = (table["trial_type"] == SPAN_TYPE).to_numpy()
     rows, spans = table[~is_span], table[is_span]
     try:
+        own_rate = check_rate(rates[0]) if len(rates) else MICROSECOND_CLOCK_HZ
         labels = rows["trial_type"].tolist()
         names = tuple(sorted(set(labels))) if names is None else _checked_names(names)
         columns = {name: rows[name].to_numpy(float) for name in ("score", "sigma_s") if name in rows}

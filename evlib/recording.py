@@ -80,8 +80,8 @@ class Recording:
                 raise ShapeError(f"{what} must name the {n_channels} channels of the signal {signal.shape}, got {labels}")
         if len(set(channels)) != n_channels:
             raise OptionError(f"channel names must differ from each other, got {channels}")
-        checked = {"signal": signal, "sampling_rate_hz": check_rate(self.sampling_rate_hz), "channels": channels, "units": units}
-        vars(self).update(checked)
+        rate = check_rate(self.sampling_rate_hz)
+        vars(self).update(signal=signal, sampling_rate_hz=rate, channels=channels, units=units)
 
     def __repr__(self):
         size = f"{self.n_samples} samples, {self.n_channels} channels, {self.sampling_rate_hz:g} Hz, {self.duration_s:g} s"
@@ -341,7 +341,7 @@ def _from_table(table, given):
         raise DataError(f"the first line must name every column, got {names} (no header, an index column, another separator?)")
     for name, column in zip(names, table.columns, strict=True):
         if getattr(table[column].dtype, "kind", "O") not in "iufb":
-            bad = int(np.argmax(pd.to_numeric(table[column], errors="coerce").isna()))
+            bad = int(np.argmax(pd.to_numeric(table[column], errors="coerce").isna() & table[column].notna()))
             raise DataError(f"column {name!r}, row {bad + 1}: {table[column].iloc[bad]!r} is not a number")
     is_time = np.array([name.lower() in TIME_COLUMNS for name in names])
     if is_time.sum() > 1:
@@ -447,5 +447,4 @@ def write_recording(recording, path):
 def _copy(recording, target):
     """Copy block by block, so that a signal larger than memory can be written."""
     for start in range(0, recording.n_samples, BLOCK_SAMPLES):
-        stop = min(start + BLOCK_SAMPLES, recording.n_samples)
-        target[start:stop] = recording.signal[start:stop]
+        target[start : start + BLOCK_SAMPLES] = recording.signal[start : start + BLOCK_SAMPLES]

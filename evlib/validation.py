@@ -284,8 +284,8 @@ def _check_bounds(recording, events):
             f"{len(outside)} of {len(events)} events lie outside of the signal ({extent}); "
             f"the first is {events.names[events.type[outside[0]]]!r} at {events.onset_s[outside[0]]:.6f} s"
         )
-        # Samples taken for seconds: too late by the rate, and all of them would fit if they were samples.
-        if recording is not None and events.sample[0] >= 0 and 2 * len(outside) > len(events) and events.onset_s[-1] < n_samples:
+        # Samples taken for seconds: far too late, and all of them would fit if they were samples.
+        if recording is not None and events.sample[0] >= 0 and 10 * n_samples / rate < events.onset_s[-1] < n_samples:
             message += f"; all fit if the onsets are samples, not seconds: divide them by {rate:g}"
         yield Problem("error", "events", message)
     elif recording is not None and len(events) > 1 and 0 < events.sample[-1] < n_samples / rate < n_samples:
