@@ -80,7 +80,11 @@ def find_candidates(bank, read, n_samples, block=BLOCK_SAMPLES, advance=None) ->
         low, high = max(start - halo, 0), min(stop + halo, n_samples)
         found = explain(bank, read(low, high))[0].shift(low)
         # A time just before `start` rounds to it: blocks share no candidate and lose none.
-        parts.append(found[(found.time >= start - 0.5) & (found.time < stop - 0.5)] if stop < n_samples else found[found.time >= start - 0.5])
+        parts.append(
+            found[(found.time >= start - 0.5) & (found.time < stop - 0.5)]
+            if stop < n_samples
+            else found[found.time >= start - 0.5]
+        )
         if advance is not None:
             advance(stop - start)
     return Candidates.concatenate(parts)
@@ -93,10 +97,10 @@ def explain(bank, whitened):
     amplitude = bank.amplitude(peak, type)
     residual = whitened - bank.render(len(whitened), time, type, amplitude)
     llr = bank.log_likelihood_ratio(peak, type)
-    rival, alternatives = _alternatives(bank, score, time, type, amplitude, llr)
+    margin, alternatives = _alternatives(bank, score, time, type, amplitude, llr)
     doubtful = _doubtful(bank, score)
     energy = np.r_[0.0, np.cumsum((residual.astype(np.float64) ** 2).sum(1))]
-    explained = Candidates(time, type, llr, llr, llr - rival, amplitude, _misfit(bank, energy, time, 0.0, whitened.shape))
+    explained = Candidates(time, type, llr, llr, margin, amplitude, _misfit(bank, energy, time, 0.0, whitened.shape))
     weak_peak = doubtful[2]
     weak_llr = bank.log_likelihood_ratio(weak_peak, doubtful[1])
     weak_misfit = _misfit(bank, energy, doubtful[0], weak_peak**2, whitened.shape)
@@ -133,7 +137,7 @@ def _pursue(bank, score):
         sample = np.flatnonzero(lead[1:-1]) + 1
         if len(sample) == 0:
             break
-        type = llr[sample].argmax(axis=1)
+        sample, type = _decide_type(bank, llr, sample)
         offset, peak = refine_peak(*(score[sample + step, type].astype(np.float64) for step in (-1, 0, 1)))
         amplitude = bank.amplitude(peak, type) * bank.norm[type]
         step = np.floor((offset + 0.5) * SUBSAMPLES + 0.5).astype(int)
@@ -153,8 +157,26 @@ def _pursue(bank, score):
     return np.concatenate(times), np.concatenate(types), np.concatenate(peaks)
 
 
+def _decide_type(bank, llr, sample):
+    """Which type it is that leads at each sample, and its own best sample nearby.
+
+    Where events vary in shape, a small lead in evidence means little and the more frequent type is taken.
+    """
+    type = llr[sample].argmax(axis=1)
+    if bank.trust >= 1 or len(bank.names) == 1:
+        return sample, type
+    reach = max(2, bank.length // 8)
+    index = np.clip(sample[:, None] + np.arange(-reach, reach + 1), 1, len(llr) - 2)
+    near = llr[index]  # (n, lags, E)
+    lag, best = near.argmax(axis=1), near.max(axis=1)
+    value = bank.trust * (best - bank.log_rate) + bank.log_rate
+    value[best <= CERTAIN] = -np.inf
+    type = value.argmax(axis=1)
+    return index[np.arange(len(sample)), lag[np.arange(len(sample)), type]], type
+
+
 def _alternatives(bank, score, time, type, amplitude, llr):
-    """Other types at explained events: the best rival's llr (n,), and the rivals that come close as candidates."""
+    """Other types at explained events: the lead over the best (n,), and those that come close, as candidates."""
     sample = np.floor(time + 0.5).astype(int)
     reach = max(2, bank.length // 8)
     lags = np.arange(-reach, reach + 1)
@@ -165,14 +187,17 @@ def _alternatives(bank, score, time, type, amplitude, llr):
     own[np.arange(len(time)), :, type] = -np.inf
     lag = own.argmax(axis=1)
     alone = np.take_along_axis(own, lag[:, None], axis=1)[:, 0].astype(np.float64)
-    rival = np.maximum(alone.max(axis=1, initial=-np.inf), 0.0)
+    weighed = bank.trust * (alone - bank.log_rate) + bank.log_rate
+    lead = bank.trust * (llr - bank.log_rate[type]) + bank.log_rate[type]
+    margin = np.minimum(lead - weighed.max(axis=1, initial=-np.inf), llr)
     row, other = np.nonzero((alone > DOUBTFUL) & (alone > ALTERNATIVE_SHARE * llr[:, None]))
     at = lag[row, other]
     with_it = bank.log_likelihood_ratio(score[index[row, at], other], other).astype(np.float64)
     value = alone[row, other]
     zeros = np.zeros(len(row))
-    found = Candidates(sample[row] + lags[at].astype(float), other, with_it, value, value - llr[row], zeros + 1.0, zeros)
-    return rival, found
+    behind = weighed[row, other] - lead[row]
+    found = Candidates(sample[row] + lags[at].astype(float), other, with_it, value, behind, zeros + 1.0, zeros)
+    return margin, found
 
 
 def _doubtful(bank, score):

@@ -55,7 +55,9 @@ def sequence_loss(network, batch):
     return (loss * batch["weight"]).sum() / batch["weight"].sum().clamp(min=1.0)
 
 
-def train_context(train, development, n_types, rate, prior_logit, *, shares, hidden_size, seed, max_epochs, progress, logger=False):
+def train_context(
+    train, development, n_types, rate, prior_logit, *, shares, hidden_size, seed, max_epochs, progress, logger=False
+):
     """Train a :class:`ContextLSTM`; the weights with the least development loss are kept.
 
     ``train``, ``development``: lists of Examples; ``shares``: how often each training sequence is drawn.
@@ -65,7 +67,6 @@ def train_context(train, development, n_types, rate, prior_logit, *, shares, hid
 
     from .training import quiet_lightning
 
-    quiet_lightning()
     sequences = [as_sequence(examples, rate, prior_logit) for examples in train]
     shares = np.array([share * (seq["weight"].sum() > 0) for share, seq in zip(shares, sequences, strict=True)], dtype=float)
     held_out = [{k: v[None] for k, v in as_sequence(examples, rate, prior_logit).items()} for examples in development]
@@ -94,14 +95,17 @@ def train_context(train, development, n_types, rate, prior_logit, *, shares, hid
 
     best = _KeepBest()
     # Initial weights and dropout come from this seed; the caller's generator is left as it was.
-    with torch.random.fork_rng():
+    with quiet_lightning(), torch.random.fork_rng():
         torch.manual_seed(seed)
         task = Task(ContextLSTM(n_types, hidden_size))
         trainer = lightning.Trainer(
             max_epochs=max_epochs,
             accelerator="cpu",
             gradient_clip_val=1.0,
-            callbacks=[best.callback(lightning), lightning.pytorch.callbacks.EarlyStopping("development_loss", patience=PATIENCE_EPOCHS)],
+            callbacks=[
+                best.callback(lightning),
+                lightning.pytorch.callbacks.EarlyStopping("development_loss", patience=PATIENCE_EPOCHS),
+            ],
             enable_progress_bar=progress,
             enable_model_summary=False,
             enable_checkpointing=False,

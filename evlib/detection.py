@@ -56,7 +56,9 @@ class Detector:
         return "matched_filter" if self.network is None else "lstm"
 
     def __repr__(self):
-        return f"Detector({self.method}, {len(self.names)} types, {len(self.whitener.taps)} channels, {self.sampling_rate_hz:g} Hz)"
+        return (
+            f"Detector({self.method}, {len(self.names)} types, {len(self.whitener.taps)} channels, {self.sampling_rate_hz:g} Hz)"
+        )
 
     def check(self, recording):
         """Refuse a recording that this detector cannot read, in words."""
@@ -117,7 +119,12 @@ class Detector:
         """Write a checkpoint that rebuilds the detector alone; nothing in it is ever executed when it is read."""
         import torch
 
-        tensors = {"templates": self.bank.templates, "taps": self.whitener.taps, "center": self.whitener.center, "thresholds": self.thresholds}
+        tensors = {
+            "templates": self.bank.templates,
+            "taps": self.whitener.taps,
+            "center": self.whitener.center,
+            "thresholds": self.thresholds,
+        }
         content = {
             "format": FORMAT,
             "kind": "evlib detector",
@@ -125,6 +132,8 @@ class Detector:
             "before": int(self.bank.before),
             "names": list(self.names),
             "amplitude_spread": float(self.bank.amplitude_spread),
+            "log_rate": self.bank.log_rate.tolist(),
+            "trust": float(self.bank.trust),
             "sampling_rate_hz": float(self.sampling_rate_hz),
             "refractory_s": {str(name): float(value) for name, value in self.refractory_s.items()},
             "prior_logit": float(self.prior_logit),
@@ -157,7 +166,9 @@ def load_detector(path) -> Detector:
             f"{path} is not a detector that can be read safely: it is damaged, no checkpoint, or holds code ({type(error).__name__})"
         ) from error
     if not isinstance(content, dict) or content.get("kind") != "evlib detector":
-        raise DataError(f"{path} is a checkpoint, but not of an evlib detector (evlib.load_checkpoint reads those of single models)")
+        raise DataError(
+            f"{path} is a checkpoint, but not of an evlib detector (evlib.load_checkpoint reads those of single models)"
+        )
     if content.get("format") != FORMAT:
         raise DataError(f"{path} has format {content.get('format')!r}; this version of evlib reads format {FORMAT}")
     try:
@@ -169,7 +180,14 @@ def load_detector(path) -> Detector:
             network.eval()
         return Detector(
             Whitener(tensors["taps"], tensors["center"], content["sampling_rate_hz"]),
-            TemplateBank(tensors["templates"], content["before"], tuple(content["names"]), content["amplitude_spread"]),
+            TemplateBank(
+                tensors["templates"],
+                content["before"],
+                tuple(content["names"]),
+                content["amplitude_spread"],
+                content["log_rate"],
+                content["trust"],
+            ),
             tensors["thresholds"],
             content["refractory_s"],
             content["prior_logit"],
@@ -220,6 +238,8 @@ def _log_odds_thresholds(threshold, detector):
     out = detector.thresholds.copy()
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < 1:
-            raise OptionError(f"threshold is a probability strictly between 0 and 1, got {value!r} (did you pass percent or log odds?)")
+            raise OptionError(
+                f"threshold is a probability strictly between 0 and 1, got {value!r} (did you pass percent or log odds?)"
+            )
         out[detector.names.index(name)] = np.log(value / (1 - value))
     return out

@@ -105,10 +105,10 @@ def fit(
             bank = _self_train(bank, signals, data, shrink, stages)
         stages.next("re-mix")
         remixer = Remixer(bank, signals, data.train, PRIOR_LOGIT, rate)
-        longest = max(len(piece[0]) for piece in remixer.pieces) / rate
+        longest = max(len(piece.background) for piece in remixer.pieces) / rate
         more = int(np.clip(300 / longest, 1, 4))
         held_out = [remixer.draw(np.random.default_rng([11, seed, k])) for k in range(N_DEVELOPMENT_REMIXES * more)]
-        real = _real_examples(bank, signals, data.development, tolerance_s)
+        real = real_examples(bank, signals, data.development, tolerance_s)
         timing_error_s = _timing_error(bank, signals, data.train, jitter)
         detector = Detector(
             whitener,
@@ -125,7 +125,7 @@ def fit(
         if method == "lstm":
             train = [remixer.draw(np.random.default_rng([12, seed, k])) for k in range(N_REMIXES * more)]
             shares = np.full(len(train), 1.0 / len(train))
-            known = _real_examples(bank, signals, data.train, tolerance_s)
+            known = real_examples(bank, signals, data.train, tolerance_s)
             known = [examples for examples in known if _is_complete(examples)]
             # Labelled signal is worth as much as all re-mixes together: it alone knows how events really vary.
             shares = np.r_[shares, np.full(len(known), 1.0 / max(len(known), 1))]
@@ -197,7 +197,9 @@ def _prepare(pairs, unlabelled, labels_per_type, seed, refractory_s):
         raise OptionError("fit needs at least one (recording, events) pair, got an empty list")
     for pair in pairs:
         if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[1], Events) and hasattr(pair[0], "read")):
-            raise OptionError("fit takes a list of (Recording, Events) pairs; wrap a single pair in a list: fit([(recording, events)])")
+            raise OptionError(
+                "fit takes a list of (Recording, Events) pairs; wrap a single pair in a list: fit([(recording, events)])"
+            )
     recordings = [recording for recording, _ in pairs] + list(unlabelled)
     rate, channels = recordings[0].sampling_rate_hz, recordings[0].shape[1]
     for recording in recordings:
@@ -224,7 +226,10 @@ def _prepare(pairs, unlabelled, labels_per_type, seed, refractory_s):
                 "(labels of another recording, or times in samples?)"
             )
         whole = np.array([[0, recording.n_samples]])
-        labels = replace(labels, complete_spans=whole if labels.complete_spans is None else np.clip(labels.complete_spans, 0, recording.n_samples))
+        labels = replace(
+            labels,
+            complete_spans=whole if labels.complete_spans is None else np.clip(labels.complete_spans, 0, recording.n_samples),
+        )
         if labels_per_type is not None:
             labels = replace(_draw_labels(labels, labels_per_type, seed, number), complete_spans=np.zeros((0, 2), dtype=np.int64))
         kept, held = _hold_out(labels, recording.n_samples)
@@ -314,7 +319,7 @@ def _union(spans, others):
     return both[np.argsort(both[:, 0], kind="stable")]
 
 
-def _real_examples(bank, signals, labels, tolerance_s):
+def real_examples(bank, signals, labels, tolerance_s):
     """Candidates of the recordings themselves with what the labels say of them."""
     out = []
     for signal, table in zip(signals, labels, strict=True):

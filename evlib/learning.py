@@ -8,6 +8,7 @@ anything.
 from dataclasses import replace
 
 import numpy as np
+from scipy.special import logsumexp
 
 from .candidates import find_candidates, refine_peak
 from .errors import DataError
@@ -87,7 +88,47 @@ def learn_templates(signals, labels, before, length, rate, shrink=True, align=Tr
         times = [time - bias[table.type] for time, table in zip(times, labels, strict=True)]
         jitter = float(np.clip(np.sqrt(np.mean((moved - bias[type]) ** 2)), 0.2, LABEL_JITTER_S * 5 * rate))
     spread = _amplitude_spread(bank, signals, times, labels)
-    return replace(bank, amplitude_spread=spread), jitter, times
+    bank = replace(bank, amplitude_spread=spread, log_rate=_log_rate(labels))
+    return replace(bank, trust=_trust(bank, signals, times, labels)), jitter, times
+
+
+def _log_rate(labels):
+    """Log of each type's share of the events in completely labelled spans, relative to the mean share, (E,).
+
+    Where labels were merely picked, their numbers say nothing of rates.
+    """
+    counts = np.zeros(len(labels[0].names))
+    for table in labels:
+        counts += table[table.is_labelled(table.sample)].counts()
+    if counts.sum() == 0:
+        return np.zeros(len(counts))
+    return np.clip(np.log((counts + 0.5) / (counts.mean() + 0.5)), -8.0, 2.0)
+
+
+def _trust(bank, signals, times, labels):
+    """What evidence is worth in telling types apart: the exponent that makes labelled types most probable, at most 1.
+
+    Each event is weighed against its own type's average without itself.
+    """
+    type = np.concatenate([table.type for table in labels])
+    count = np.bincount(type, minlength=len(bank.names))
+    if (count > 1).sum() < 2:
+        return 1.0
+    pieces = np.concatenate([cut_snippets(s, t, bank.before, bank.length) for s, t in zip(signals, times, strict=True)])
+    usable = count[type] > 1
+    pieces, type = pieces[usable].astype(np.float64), type[usable]
+    score = np.einsum("nlc,elc->ne", pieces, bank.shapes)
+    rows, n = np.arange(len(type)), count[type]
+    own = bank.templates[type]
+    without = (n[:, None, None] * own - pieces * (bank.norm[type] ** 2 / (bank.norm[type] ** 2 + 1))[:, None, None]) / (n - 1)[
+        :, None, None
+    ]
+    score[rows, type] = np.einsum("nlc,nlc->n", pieces, without) / np.sqrt((without**2).sum((1, 2)))
+    evidence = bank.log_likelihood_ratio(score) - bank.log_rate
+    evidence = np.where(count > 0, evidence, -1e6)
+    grid = np.exp(np.linspace(np.log(1e-3), 0, 60))
+    loss = [np.mean(logsumexp(t * evidence + bank.log_rate, axis=1) - (t * evidence + bank.log_rate)[rows, type]) for t in grid]
+    return float(grid[int(np.argmin(loss))])
 
 
 def _best_shift(bank, signal, table, reach, jitter):
@@ -144,7 +185,9 @@ def self_train(bank, signals, labels, rounds=5, shrink=True, progress=None):
         bank = replace(bank, templates=shrink_templates(mean, worth) if shrink else mean)
         # The labels keep the time origin: detections may not walk away from them together.
         offset_type = np.concatenate(offset_types)
-        drift = np.array([np.median(np.concatenate(offsets)[offset_type == e]) if (offset_type == e).any() else 0.0 for e in range(len(names))])
+        drift = np.array(
+            [np.median(np.concatenate(offsets)[offset_type == e]) if (offset_type == e).any() else 0.0 for e in range(len(names))]
+        )
         bank = bank.shifted(drift)
         if progress is not None:
             progress()

@@ -14,6 +14,7 @@ import scipy.fft
 from .candidates import Candidates, explain, find_candidates
 from .events import Events
 from .learning import nearest_label
+from .templates import cut_snippets
 
 # Longer signals are cut into pieces of this length, one piece a re-mix.
 PIECE_S = 300.0
@@ -51,6 +52,17 @@ def label_examples(candidates, labels, match_samples, tolerated=None):
     return Examples(candidates, target, weight, missed)
 
 
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """A recording taken apart: background (n, C), events (time, type), doubtful Candidates, variation (N, L, C)."""
+
+    background: np.ndarray
+    time: np.ndarray
+    type: np.ndarray
+    doubtful: Candidates
+    variation: np.ndarray
+
+
 class Remixer:
     """Makes re-mixes from whitened signals, what is labelled in them and what was found in them.
 
@@ -74,7 +86,7 @@ class Remixer:
                 self.pieces.append(self._take_apart(signal[start:stop], table.within(start, stop).shift(-start), prior_logit))
 
     def _take_apart(self, signal, labels, prior_logit):
-        """Background, and time and type of the events that were in it."""
+        """Background, and the events that were in it."""
         found, _ = explain(self.bank, signal)
         row, label, _ = nearest_label(found, labels, MATCH_S * 4 * self.rate)
         labelled = labels.is_labelled(np.floor(found.time + 0.5).astype(int))
@@ -83,11 +95,23 @@ class Remixer:
         events = found[is_event]
         background = signal - self.bank.render(len(signal), events.time, events.type, events.amplitude)
         doubtful = found[~is_event & ~labelled & (found.llr > OVERLOOKED_LLR)]
-        return background, events.time, events.type, doubtful
+        return Piece(background, events.time, events.type, doubtful, self._variation(background, events))
+
+    def _variation(self, background, events):
+        """How events differ from their template, (N, L, C): what is left of each beyond its share of noise."""
+        left = cut_snippets(background, events.time, self.bank.before, self.bank.length)
+        energy, n_types = (left.astype(np.float64) ** 2).mean((1, 2)), len(self.bank.names)
+        count = np.maximum(np.bincount(events.type, minlength=n_types), 1)
+        mean = np.bincount(events.type, energy, n_types) / count
+        # Noise alone leaves 1 on average, give or take this much; only what is clearly more is variation.
+        luck = 3 * np.sqrt(2 / (count * left[0].size)) if len(left) else np.inf
+        share = np.where(mean > 1 + luck, 1 - 1 / np.maximum(mean, 1), 0.0)
+        return left * np.sqrt(share[events.type])[:, None, None].astype(np.float32)
 
     def draw(self, rng) -> Examples:
         """One re-mix of one piece."""
-        background, time, type, doubtful = self.pieces[rng.integers(len(self.pieces))]
+        piece = self.pieces[rng.integers(len(self.pieces))]
+        background, time, type, doubtful = piece.background, piece.time, piece.type, piece.doubtful
         n, names = len(background), self.bank.names
         turn = int(rng.integers(n))
         own = rng.random() < self.own_background
@@ -95,10 +119,12 @@ class Remixer:
         tempo = np.exp(rng.normal(0, TEMPO_SPREAD))
         time = time * tempo + rng.uniform(0, self.rate)
         keep = time < n - self.bank.length
+        donor = _shuffle_in_type(type, rng)[keep]
         time, type = time[keep], type[keep]
         spread = self.bank.amplitude_spread
         amplitude = np.exp(spread * rng.standard_normal(len(time)) - 0.5 * spread**2)
         signal = signal + self.bank.render(n, time, type, amplitude)
+        self._vary(signal, time, piece.variation[donor] * rng.choice([-1.0, 1.0], (len(time), 1, 1)))
         found = find_candidates(self.bank, lambda a, b: signal[a:b], n)
         truth = Events(np.floor(time).astype(int), time - np.floor(time), type, names, self.rate)
         examples = label_examples(found, truth, MATCH_S * self.rate)
@@ -109,6 +135,21 @@ class Remixer:
             row, _, _ = nearest_label(found, table, MATCH_S * 2 * self.rate)
             examples.weight[row] = examples.target[row]
         return examples
+
+    def _vary(self, signal, time, variation):
+        """Add to each planted event how another of its type differed from the template."""
+        index = np.floor(time + 0.5).astype(int)[:, None] + np.arange(self.bank.length) - self.bank.before
+        inside = (index >= 0) & (index < len(signal))
+        np.add.at(signal, index[inside], variation[inside].astype(np.float32))
+
+
+def _shuffle_in_type(type, rng):
+    """(n,) for every row a random row of the same type."""
+    donor = np.empty(len(type), dtype=np.int64)
+    for e in np.unique(type):
+        rows = np.flatnonzero(type == e)
+        donor[rows] = rng.choice(rows, len(rows))
+    return donor
 
 
 def _surrogate(background, rng):

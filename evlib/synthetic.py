@@ -277,7 +277,11 @@ def _add_transients(signal, rate, rng, per_second, size):
     for _ in range(rng.poisson(per_second * n_samples / rate)):
         length = int(rng.uniform(0.005, 0.06) * 2000 / rate * rate)
         start = int(rng.integers(0, max(1, n_samples - length)))
-        burst = np.cumsum(rng.standard_normal((length, n_channels)), axis=0) if rng.random() < 0.3 else rng.standard_normal((length, n_channels))
+        burst = (
+            np.cumsum(rng.standard_normal((length, n_channels)), axis=0)
+            if rng.random() < 0.3
+            else rng.standard_normal((length, n_channels))
+        )
         burst = burst * np.hanning(length)[:, None] * (rng.random(n_channels) < 0.6)
         norm = np.sqrt((burst**2).sum())
         if norm > 0:

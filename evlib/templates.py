@@ -6,7 +6,7 @@ when the onset is put at t: no flip, peak at the onset. In noise the score is N(
 N(a * norm, 1).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -26,7 +26,9 @@ class TemplateBank:
     """Whitened templates (E, L, C) of E kinds of events, with the spread of their amplitude.
 
     ``before``: samples of the template ahead of the onset; ``amplitude_spread``: standard deviation of an event's
-    amplitude, whose mean is 1.
+    amplitude, whose mean is 1; ``log_rate`` (E,): log of how often each type happens relative to the mean of all types,
+    which decides between look-alikes (default: all alike); ``trust`` in (0, 1]: what a difference in evidence between two
+    types is worth. It is 1 where events differ from their template by noise alone, and less where they vary in shape.
 
     >>> bank = TemplateBank(np.eye(3)[:, :, None], before=0, names=("a", "b", "c"))
     >>> bank.scores(np.array([[0.0], [2.0], [0.0], [0.0]], dtype=np.float32)).argmax(axis=0)
@@ -37,8 +39,12 @@ class TemplateBank:
     before: int
     names: tuple
     amplitude_spread: float = 0.25
+    log_rate: np.ndarray = None
+    trust: float = 1.0
 
     def __post_init__(self):
+        rate = np.zeros(len(self.names)) if self.log_rate is None else self.log_rate
+        object.__setattr__(self, "log_rate", np.asarray(rate, dtype=np.float32))
         templates = np.asarray(self.templates, dtype=np.float32)
         if templates.ndim != 3 or len(templates) != len(self.names):
             raise OptionError(f"templates must have shape ({len(self.names)} types, L, C), got {templates.shape}")
@@ -108,7 +114,8 @@ class TemplateBank:
         """
         norm = self.norm[type].astype(np.float32)
         variance = 1 + (self.amplitude_spread * norm) ** 2
-        return 0.5 * score**2 - 0.5 * (score - norm) ** 2 / variance - 0.5 * np.log(variance)
+        evidence = 0.5 * score**2 - 0.5 * (score - norm) ** 2 / variance - 0.5 * np.log(variance)
+        return evidence + self.log_rate[type]
 
     def amplitude(self, score, type):
         """The most probable amplitude given a score (n,) of a ``type`` (n,); 1 is the mean event."""
@@ -144,7 +151,7 @@ class TemplateBank:
         n = scipy.fft.next_fast_len(self.length + 64, real=True)
         turn = np.exp(-2j * np.pi * scipy.fft.rfftfreq(n) * np.asarray(shift_samples)[:, None])
         moved = scipy.fft.irfft(scipy.fft.rfft(self.templates, n, axis=1) * turn[:, :, None], n, axis=1)
-        return TemplateBank(moved[:, : self.length], self.before, self.names, self.amplitude_spread)
+        return replace(self, templates=moved[:, : self.length])
 
 
 def cut_snippets(whitened, time_samples, before, length):

@@ -17,7 +17,7 @@ def choose_thresholds(logit, type, target, weight, n_missed):
     """
     n_types = len(n_missed)
     logit, target, weight = (np.asarray(values, dtype=np.float64) for values in (logit, target, weight))
-    low, high = (np.quantile(logit, [0.0, 1.0]) if len(logit) else (0.0, 0.0))
+    low, high = np.quantile(logit, [0.0, 1.0]) if len(logit) else (0.0, 0.0)
     grid = np.linspace(max(low, -30.0), min(high, 60.0), GRID)
     # Counts of candidates at or over each grid value, per type.
     bin_ = np.searchsorted(grid, logit, side="right") - 1

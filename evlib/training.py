@@ -118,7 +118,7 @@ class SupervisedTrainer:
         self.history = list(start["history"])
         if start["epoch"] >= num_epochs:
             return self.history
-        with _quiet(), torch.random.fork_rng(range(torch.cuda.device_count())):
+        with quiet_lightning(), torch.random.fork_rng(range(torch.cuda.device_count())):
             import lightning.pytorch as lightning
 
             torch.manual_seed(seed)
@@ -255,7 +255,7 @@ def _restore_rng(state, loader):
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet_lightning():
     """No product tips and no warnings about small loaders inside of the block."""
     import lightning.pytorch  # noqa: F401 - its import sets the level of its logger
 

@@ -37,11 +37,12 @@ RANKS = {
     "detection": 10,
     "inference": 10,
     "fitting": 11,
+    "oracle": 12,
     "plots": 10,
     "widgets": 11,
     "scale": 11,
     "workbook": 11,
-    "cli": 12,
+    "cli": 13,
 }
 HEAVY = {
     "lightning",
