@@ -1,0 +1,301 @@
+"""The command line does what the Python functions do, with the same defaults, and refuses in one line."""
+
+import inspect
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import evlib
+from evlib import cli
+
+RATE = 2000.0
+# Arguments of the Python functions that a command has under another name, or not at all.
+IN_MILLISECONDS = {"template_s": "template_ms", "tolerance_s": "tolerance_ms"}
+RENAMED = {"progress": "quiet"} | IN_MILLISECONDS
+NOT_OPTIONS = {
+    "fit": {"pairs", "logger"},
+    "detect": {"detector", "recording"},
+    "compare": {"reference", "estimated"},
+    "validate": {"recording", "events"},
+    "make_recording": {
+        *("templates", "sampling_rate_hz", "refractory_s", "amplitude_spread", "noise_std", "pink_share", "sway_ratio"),
+        *("transients_per_s", "schedule_options"),
+    },
+}
+# The least that each command accepts, and the function behind it.
+COMMANDS = {
+    "fit": (["fit", "a.npz", "a.tsv", "-o", "a.ckpt"], evlib.fit),
+    "detect": (["detect", "a.ckpt", "a.npz"], evlib.detect),
+    "score": (["score", "a.tsv", "b.tsv"], evlib.compare),
+    "validate": (["validate", "a.npz"], evlib.validate),
+    "simulate": (["simulate", "-o", "a"], evlib.make_recording),
+}
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    """simulate, fit, detect: the folder with what they wrote."""
+    folder = tmp_path_factory.mktemp("cli")
+    for day, seed in (("day1", 1), ("day2", 2)):
+        assert cli.main(["simulate", "-o", str(folder / day), "--duration-s", "30", "--seed", str(seed)]) == 0
+    day1, day2 = folder / "day1", folder / "day2"
+    arguments = ["--method", "matched_filter", "--refractory-s", "2", "--quiet"]
+    assert cli.main(["fit", f"{day1}/recording.npz", f"{day1}/events.tsv", "-o", f"{folder}/bells.ckpt", *arguments]) == 0
+    assert cli.main(["detect", f"{folder}/bells.ckpt", f"{day2}/recording.npz", "-o", f"{day2}/estimated.tsv", "--quiet"]) == 0
+    return folder
+
+
+def refusal(capsys, *arguments):
+    """The one line in which a command refuses; it exits with 2 and prints no result."""
+    capsys.readouterr()
+    assert cli.main([str(argument) for argument in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("evlib: error: ") and err.endswith("\n") and err.count("\n") == 1
+    assert "Traceback" not in err and "usage" not in err
+    return err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_defaults_are_those_of_the_python_function(command):
+    arguments, function = COMMANDS[command]
+    options = vars(cli.make_parser().parse_args(arguments))
+    compared = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name in NOT_OPTIONS[function.__name__]:
+            continue
+        value = options[RENAMED.get(name, name)]
+        if name == "sampling_rate_hz":  # of reading and of checking alike: none unless it is given
+            assert value is None
+            continue
+        if name == "progress":  # the command line shows what happens unless told not to
+            assert value is False
+            continue
+        if name in IN_MILLISECONDS and value is not None:
+            value = value / 1e3
+        if name == "unlabelled":
+            value = tuple(value)
+        assert value == parameter.default and type(value) is type(parameter.default), f"{command}: {name}"
+        compared.append(name)
+    assert compared
+
+
+def test_the_methods_and_schedules_offered_are_those_that_exist():
+    from evlib.fitting import METHODS
+    from evlib.synthetic import SCHEDULES
+
+    parse = cli.make_parser().parse_args
+    assert [parse([*COMMANDS["fit"][0], "--method", method]).method for method in METHODS] == list(METHODS)
+    assert [parse([*COMMANDS["simulate"][0], "--schedule", name]).schedule for name in SCHEDULES] == list(SCHEDULES)
+
+
+def test_every_option_has_its_help(capsys):
+    for command in COMMANDS:
+        with pytest.raises(SystemExit) as stop:
+            cli.main([command, "--help"])
+        assert stop.value.code == 0
+        assert f"usage: evlib {command}" in capsys.readouterr().out
+
+
+def test_simulate_writes_what_make_recording_makes(session):
+    recording, events = evlib.make_recording(evlib.make_templates(seed=0), duration_s=30.0, seed=1)
+    written = evlib.read_recording(session / "day1/recording.npz")
+    assert np.array_equal(written.read(), recording.read()) and written.sampling_rate_hz == RATE
+    table = evlib.read_events(session / "day1/events.tsv", names=events.names)
+    assert np.array_equal(table.sample, events.sample) and np.array_equal(table.type, events.type)
+    assert np.abs(table.time_samples - events.time_samples).max() < 0.002  # a file holds microseconds
+
+
+def test_the_same_events_as_in_python(session):
+    pair = evlib.read_recording(session / "day1/recording.npz"), evlib.read_events(session / "day1/events.tsv")
+    detector = evlib.fit([pair], method="matched_filter", refractory_s=2.0, progress=False)
+    expected = evlib.detect(detector, evlib.read_recording(session / "day2/recording.npz"))
+    found = evlib.read_events(session / "day2/estimated.tsv", names=expected.names)
+    assert len(found) == len(expected) > 50
+    assert np.array_equal(found.sample, expected.sample) and np.array_equal(found.type, expected.type)
+    np.testing.assert_allclose(found.time_samples, expected.time_samples, atol=0.002)
+    np.testing.assert_allclose(found.score, expected.score)
+    np.testing.assert_allclose(found.sigma_s, expected.sigma_s)
+
+
+def test_detect_without_an_output_prints_the_same_table(session, capsys):
+    capsys.readouterr()
+    assert cli.main(["detect", f"{session}/bells.ckpt", f"{session}/day2/recording.npz", "--quiet"]) == 0
+    assert capsys.readouterr().out == (session / "day2/estimated.tsv").read_text()
+
+
+def test_score_as_text_and_as_json(session, capsys):
+    files = [f"{session}/day2/events.tsv", f"{session}/day2/estimated.tsv"]
+    expected = evlib.compare(*map(evlib.read_events, files), tolerance_s=0.01, refractory_s=2.0, duration_s=30.0)
+    options = ["--tolerance-ms", "10", "--refractory-s", "2", "--duration-s", "30"]
+    capsys.readouterr()
+    assert cli.main(["score", *files, *options]) == 0
+    assert capsys.readouterr().out == f"{expected}\n"
+    assert cli.main(["score", *files, *options, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report == json.loads(json.dumps(expected.summary()))
+    assert report["tolerance_ms"] == 10 and report["f1"] > 0.9 and report["refractory_violations"]["estimated"] == 0
+
+
+def test_a_higher_threshold_keeps_fewer_events_of_the_types_it_names(session, tmp_path):
+    before = evlib.read_events(session / "day2/estimated.tsv")
+    kind = before.names[3]
+    threshold = f"{kind}=0.999999999999"
+    arguments = ["detect", session / "bells.ckpt", session / "day2/recording.npz", "-o", tmp_path / "few.tsv"]
+    assert cli.main([*map(str, arguments), "--threshold", threshold, "--block-s", "7", "--quiet"]) == 0
+    detector = evlib.load_detector(session / "bells.ckpt")
+    recording = evlib.read_recording(session / "day2/recording.npz")
+    expected = evlib.detect(detector, recording, {kind: 0.999999999999})
+    after = evlib.read_events(tmp_path / "few.tsv", names=expected.names)
+    assert np.array_equal(after.sample, expected.sample) and np.array_equal(after.type, expected.type)
+
+
+def test_periods_labels_and_templates_reach_fit(session, tmp_path, capsys):
+    day1 = session / "day1"
+    names = evlib.read_events(day1 / "events.tsv").names
+    fit = ["fit", f"{day1}/recording.npz", f"{day1}/events.tsv", "-o", f"{tmp_path}/a.ckpt", "--method", "matched_filter"]
+    more = ["--refractory-s", f"{names[0]}=0.5,default=1", "--labels-per-type", "3", "--template-ms", "10", "60", "--seed", "5"]
+    assert cli.main([*fit, *more, "--self-train", "--unlabelled", f"{session}/day2/recording.npz", "--quiet"]) == 0
+    detector = evlib.load_detector(tmp_path / "a.ckpt")
+    assert capsys.readouterr().out == f"{detector}\n"
+    assert detector.refractory_s == {name: 0.5 if name == names[0] else 1.0 for name in names}
+    assert detector.card["labels_per_type"] == 3 and detector.card["self_train"] is True and detector.card["seed"] == 5
+    assert set(detector.card["n_labelled"].values()) == {3}
+    assert detector.card["duration_s"] == 60  # both recordings
+    assert (detector.bank.before, detector.bank.length) == (20, 141)
+
+
+def test_a_rate_changes_only_when_asked_by_name(session, tmp_path, capsys):
+    slow = evlib.read_recording(session / "day2/recording.npz").resample(1600)
+    evlib.write_recording(slow, tmp_path / "slow.npz")
+    arguments = ["detect", session / "bells.ckpt", tmp_path / "slow.npz", "-o", tmp_path / "slow.tsv", "--quiet"]
+    assert "1600 Hz" in refusal(capsys, *arguments)
+    assert not (tmp_path / "slow.tsv").exists()
+    assert cli.main([*map(str, arguments), "--resample"]) == 0
+    reference = evlib.read_events(session / "day2/events.tsv")
+    assert evlib.compare(reference, evlib.read_events(tmp_path / "slow.tsv")).f1 > 0.8
+
+
+def test_a_recording_without_a_rate_needs_one(session, tmp_path, capsys):
+    np.save(tmp_path / "bare.npy", evlib.read_recording(session / "day2/recording.npz").read())
+    arguments = ["detect", session / "bells.ckpt", tmp_path / "bare.npy", "-o", tmp_path / "bare.tsv", "--quiet"]
+    assert "does not tell its sampling rate" in refusal(capsys, *arguments)
+    assert cli.main([*map(str, arguments), "--sampling-rate-hz", "2000"]) == 0
+    assert (tmp_path / "bare.tsv").read_text() == (session / "day2/estimated.tsv").read_text()
+
+
+def test_validate_says_what_is_wrong_and_exits_with_1(session, tmp_path, capsys):
+    capsys.readouterr()
+    good = ["validate", f"{session}/day1/recording.npz", f"{session}/day1/events.tsv", "--refractory-s", "2"]
+    assert cli.main([*good, "--n-channels", "6"]) == 0
+    assert capsys.readouterr().out == "no problems found\n"
+    assert cli.main([*good, "--names", "event_00", "event_01", "--n-channels", "5"]) == 1
+    out = capsys.readouterr().out
+    assert "5 channels were expected, 6 came" in out and "unknown event name 'event_02'" in out
+    late = evlib.Events.from_seconds([1.0, 31.0], ["event_00"] * 2, RATE)
+    evlib.write_events(late, tmp_path / "late.tsv")
+    assert cli.main(["validate", f"{session}/day1/recording.npz", str(tmp_path / "late.tsv")]) == 1
+    assert "outside of the signal" in capsys.readouterr().out
+
+
+def test_run_is_the_workbook(capsys):
+    assert cli.main(["run"]) == 0
+    assert capsys.readouterr().out == "no notebooks to run\n"
+    assert cli.main(["run", "nosuch.ipynb"]) == 2
+    assert "no notebook at nosuch.ipynb" in capsys.readouterr().err
+
+
+class _Hostile:
+    """A pickle that would make a file if it were run."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value, protocol=2))])
+def test_a_hostile_checkpoint_is_refused_and_not_run(session, tmp_path, capsys, save):
+    save(_Hostile(tmp_path / "ran"), tmp_path / "hostile.ckpt")
+    error = refusal(capsys, "detect", tmp_path / "hostile.ckpt", session / "day2/recording.npz")
+    assert "not a detector that can be read safely" in error
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("fit {day}/nosuch.npz {day}/events.tsv -o {new}", "no recording at"),
+        ("fit {day}/recording.npz {day}/nosuch.tsv -o {new}", "no event table at"),
+        ("fit {day}/recording.npz -o {new}", "each followed by its event table"),
+        ("fit {day}/recording.npz {day}/events.tsv", "-o/--output"),
+        ("fit {day}/recording.npz {day}/events.tsv -o {day}", "is a folder"),
+        ("fit {day}/recording.npz {day}/events.tsv -o {new} --method svm", "invalid choice: 'svm'"),
+        ("fit {day}/recording.npz {day}/events.tsv -o {new} --meth lstm", "unrecognized arguments"),
+        ("fit {day}/recording.npz {day}/events.tsv -o {new} --refractory-s bell=1,default=2", "unknown type bell"),
+        ("fit {day}/recording.npz {day}/events.tsv -o {new} --refractory-s event_00=1", "lacks event_01"),
+        ("fit {day}/recording.npz {day}/events.tsv -o {new} --refractory-s two", "must be a number, or NAME=NUMBER"),
+        ("fit {day}/recording.npz {day}/events.tsv -o {new} --refractory-s default=1,default=2", "each name once"),
+        ("fit {day}/recording.npz {day}/events.tsv -o {new} --refractory-s 4000", "did you pass samples"),
+        ("fit {day}/recording.npz {day}/events.tsv -o {new} --labels-per-type 0", "at least 1"),
+        ("fit {day}/recording.npz {day}/events.tsv -o {new} --sampling-rate-hz 360", "the file says 2000 Hz"),
+        ("detect {ckpt} {day}/nosuch.npz", "no recording at"),
+        ("detect {day}/nosuch.ckpt {day}/recording.npz", "no detector at"),
+        ("detect {day}/events.tsv {day}/recording.npz", "not a detector"),
+        ("detect {ckpt} {day}/recording.npz --sampling-rate-hz 1000", "the file says 2000 Hz"),
+        ("detect {ckpt} {day}/recording.npz --threshold 50", "between 0 and 1, got 50"),
+        ("detect {ckpt} {day}/recording.npz --threshold bell=0.5", "unknown event types ['bell']"),
+        ("detect {ckpt} {day}/recording.npz --block-s 0", "block_s must be a positive number"),
+        ("score {day}/events.tsv {day}/nosuch.tsv", "no event table at"),
+        ("score {day}/events.tsv {other}", "name"),
+        ("score {day}/events.tsv {day}/events.tsv --tolerance-ms 5000", "tolerance_s"),
+        ("score {day}/events.tsv {day}/events.tsv --tolerance-ms five", "invalid float value: 'five'"),
+        ("validate {day}/events.tsv", "is not a number"),
+        ("simulate -o {new} --duration-s 0", "duration_s must be a positive number"),
+        ("simulate -o {new} --schedule daily", "invalid choice: 'daily'"),
+        ("nosuch", "invalid choice: 'nosuch'"),
+        ("", "required: COMMAND"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(session, tmp_path, capsys, arguments, words):
+    evlib.write_events(evlib.Events.from_seconds([1.0], ["bell"], RATE), tmp_path / "other.tsv")
+    places = {
+        "day": session / "day1",
+        "ckpt": session / "bells.ckpt",
+        "new": tmp_path / "new",
+        "other": tmp_path / "other.tsv",
+    }
+    assert words in refusal(capsys, *arguments.format(**places).split())
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_place_that_cannot_be_written_is_one_line_too(session, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert "file" in refusal(
+        capsys, "detect", session / "bells.ckpt", session / "day2/recording.npz", "-o", tmp_path / "file/est.tsv", "--quiet"
+    )
+
+
+def test_a_process_of_its_own(session, tmp_path):
+    """The module runs as a program, with results and errors on their own streams."""
+    run = [sys.executable, "-m", "evlib.cli", "score", f"{session}/day2/events.tsv"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    good = subprocess.run([*run, f"{session}/day2/estimated.tsv", "--json"], capture_output=True, text=True, env=environment)
+    assert (good.returncode, good.stderr) == (0, "") and json.loads(good.stdout)["f1"] > 0.9
+    bad = subprocess.run([*run, "nosuch.tsv"], capture_output=True, text=True, env=environment)
+    assert (bad.returncode, bad.stdout, bad.stderr) == (2, "", "evlib: error: no event table at nosuch.tsv\n")
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys, evlib.cli as c\ntry: c.main(['fit', '--help'])\nexcept SystemExit: pass\n" + (
+        "print(sorted({'torch', 'numpy', 'scipy', 'pandas', 'lightning', 'tqdm'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
