@@ -18,7 +18,7 @@ _MODULES = {
     "refractory_streams": "RefractoryPeriodEnforcer StreamingDecoder",
     "matching": "match_events",
     "metrics": "compare Comparison",
-    "synthetic": "make_recording make_templates SyntheticTemplates cramer_rao_bound_s",
+    "synthetic": "make_recording make_templates Simulation SyntheticTemplates cramer_rao_bound_s",
     "datasets": "EventDataset collate_fn_supervised SyntheticEventDataset",
     "encoders": "LSTMEncoder",
     "models.classifier": "LSTMEventClassifier EventOutput",
@@ -27,6 +27,7 @@ _MODULES = {
     "training": "SupervisedTrainer load_checkpoint",
     "inference": "detect_events_from_sequence batch_inference",
     "fitting": "fit",
+    "oracle": "oracle_detector",
     "detection": "Detector detect load_detector",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}

@@ -48,6 +48,15 @@ def as_sequence(examples, rate, prior_logit):
     }
 
 
+def in_crops(sequence):
+    """A whole sequence as one batch of crops in a row: far faster than one long sequence."""
+    crops = {name: torch.split(value, CROP) for name, value in sequence.items()}
+    lengths = torch.tensor([len(crop) for crop in crops["llr"]])
+    return {name: torch.nn.utils.rnn.pad_sequence(parts, batch_first=True) for name, parts in crops.items()} | {
+        "lengths": lengths
+    }
+
+
 def sequence_loss(network, batch):
     """Weighted binary cross-entropy of a batch; padding and unknown truth have no weight."""
     logit = network(batch["features"], batch["llr"], batch["type"], batch.get("lengths"))
@@ -69,7 +78,7 @@ def train_context(
 
     sequences = [as_sequence(examples, rate, prior_logit) for examples in train]
     shares = np.array([share * (seq["weight"].sum() > 0) for share, seq in zip(shares, sequences, strict=True)], dtype=float)
-    held_out = [{k: v[None] for k, v in as_sequence(examples, rate, prior_logit).items()} for examples in development]
+    held_out = [in_crops(as_sequence(examples, rate, prior_logit)) for examples in development if len(examples.candidates)]
 
     class Task(lightning.LightningModule):
         def __init__(self, network):

@@ -46,7 +46,7 @@ def fit(
     template_s=None,
     shrink=True,
     tolerance_s=TOLERANCE_S,
-    hidden_size=128,
+    hidden_size=64,
     max_epochs=12,
     progress=True,
     logger=False,

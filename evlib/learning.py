@@ -89,7 +89,7 @@ def learn_templates(signals, labels, before, length, rate, shrink=True, align=Tr
         jitter = float(np.clip(np.sqrt(np.mean((moved - bias[type]) ** 2)), 0.2, LABEL_JITTER_S * 5 * rate))
     spread = _amplitude_spread(bank, signals, times, labels)
     bank = replace(bank, amplitude_spread=spread, log_rate=_log_rate(labels))
-    return replace(bank, trust=_trust(bank, signals, times, labels)), jitter, times
+    return replace(bank, trust=_trust(bank, signals, labels, int(np.ceil(3 * jitter)) + 1)), jitter, times
 
 
 def _log_rate(labels):
@@ -105,26 +105,33 @@ def _log_rate(labels):
     return np.clip(np.log((counts + 0.5) / (counts.mean() + 0.5)), -8.0, 2.0)
 
 
-def _trust(bank, signals, times, labels):
+def _trust(bank, signals, labels, reach):
     """What evidence is worth in telling types apart: the exponent that makes labelled types most probable, at most 1.
 
-    Each event is weighed against its own type's average without itself.
+    Each type may move to its best place within ``reach`` samples of the label, as in detection, and each event is
+    weighed against its own type's average without itself.
     """
     type = np.concatenate([table.type for table in labels])
     count = np.bincount(type, minlength=len(bank.names))
     if (count > 1).sum() < 2:
         return 1.0
-    pieces = np.concatenate([cut_snippets(s, t, bank.before, bank.length) for s, t in zip(signals, times, strict=True)])
-    usable = count[type] > 1
-    pieces, type = pieces[usable].astype(np.float64), type[usable]
-    score = np.einsum("nlc,elc->ne", pieces, bank.shapes)
-    rows, n = np.arange(len(type)), count[type]
-    own = bank.templates[type]
-    without = (n[:, None, None] * own - pieces * (bank.norm[type] ** 2 / (bank.norm[type] ** 2 + 1))[:, None, None]) / (n - 1)[
-        :, None, None
+    wide = [
+        cut_snippets(signal, table.time_samples, bank.before + reach, bank.length + 2 * reach)
+        for signal, table in zip(signals, labels, strict=True)
     ]
-    score[rows, type] = np.einsum("nlc,nlc->n", pieces, without) / np.sqrt((without**2).sum((1, 2)))
-    evidence = bank.log_likelihood_ratio(score) - bank.log_rate
+    usable = count[type] > 1
+    pieces, type = np.concatenate(wide)[usable], type[usable]
+    n, rows = count[type][:, None, None].astype(np.float32), np.arange(len(type))
+    keep = (bank.norm**2 / (bank.norm**2 + 1))[type][:, None, None].astype(np.float32)
+    middle = pieces[:, reach : reach + bank.length]
+    without = (n * bank.templates[type] - keep * middle) / (n - 1)
+    without /= np.maximum(np.sqrt((without**2).sum((1, 2), keepdims=True)), 1e-6)
+    evidence = np.full((len(type), len(count)), -np.inf)
+    for lag in range(2 * reach + 1):
+        piece = pieces[:, lag : lag + bank.length]
+        score = np.einsum("nlc,elc->ne", piece, bank.shapes, optimize=True)
+        score[rows, type] = np.einsum("nlc,nlc->n", piece, without)
+        evidence = np.maximum(evidence, bank.log_likelihood_ratio(score) - bank.log_rate)
     evidence = np.where(count > 0, evidence, -1e6)
     grid = np.exp(np.linspace(np.log(1e-3), 0, 60))
     loss = [np.mean(logsumexp(t * evidence + bank.log_rate, axis=1) - (t * evidence + bank.log_rate)[rows, type]) for t in grid]

@@ -93,7 +93,7 @@ class ContextLSTM(nn.Module):
     True
     """
 
-    def __init__(self, num_events, hidden_size=128, embedding_size=4, dropout=0.2):
+    def __init__(self, num_events, hidden_size=64, embedding_size=4, dropout=0.2):
         super().__init__()
         self.config = {
             "num_events": num_events,
