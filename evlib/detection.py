@@ -163,7 +163,7 @@ def load_detector(path) -> Detector:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for damaged and for hostile files
         raise DataError(
-            f"{path} is not a detector that can be read safely: it is damaged, no checkpoint, or holds code ({type(error).__name__})"
+            f"{path} is not a detector that can be read safely: damaged, no checkpoint, or it holds code ({type(error).__name__})"
         ) from error
     if not isinstance(content, dict) or content.get("kind") != "evlib detector":
         raise DataError(
@@ -238,8 +238,6 @@ def _log_odds_thresholds(threshold, detector):
     out = detector.thresholds.copy()
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < 1:
-            raise OptionError(
-                f"threshold is a probability strictly between 0 and 1, got {value!r} (did you pass percent or log odds?)"
-            )
+            raise OptionError(f"threshold is a probability strictly between 0 and 1, got {value!r} (percent, or log odds?)")
         out[detector.names.index(name)] = np.log(value / (1 - value))
     return out

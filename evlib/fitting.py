@@ -205,7 +205,8 @@ def _prepare(pairs, unlabelled, labels_per_type, seed, refractory_s):
     for recording in recordings:
         if recording.sampling_rate_hz != rate:
             raise UnitError(
-                f"all recordings must have one rate; got {rate:g} and {recording.sampling_rate_hz:g} Hz (use recording.resample({rate:g}))"
+                f"all recordings must have one rate; got {rate:g} and {recording.sampling_rate_hz:g} Hz "
+                f"(use recording.resample({rate:g}))"
             )
         if recording.shape[1] != channels:
             raise ShapeError(f"all recordings must have the same channels; got {channels} and {recording.shape[1]}")
@@ -222,8 +223,8 @@ def _prepare(pairs, unlabelled, labels_per_type, seed, refractory_s):
         if outside.any():
             first = labels.onset_s[outside][0]
             raise DataError(
-                f"{int(outside.sum())} labels lie outside of recording {number} ({recording.duration_s:.3f} s), the first at {first:.3f} s "
-                "(labels of another recording, or times in samples?)"
+                f"{int(outside.sum())} labels lie outside of recording {number} ({recording.duration_s:.3f} s), "
+                f"the first at {first:.3f} s (labels of another recording, or times in samples?)"
             )
         whole = np.array([[0, recording.n_samples]])
         labels = replace(

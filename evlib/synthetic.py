@@ -196,7 +196,7 @@ def make_recording(
     seed=0,
     sampling_rate_hz=2000.0,
     refractory_s=2.0,
-    amplitude_spread=0.15,
+    amplitude_spread=0.25,
     noise_std=1.0,
     pink_share=0.3,
     sway_ratio=10.0,

@@ -56,8 +56,9 @@ class Whitener:
         if not np.isfinite(signal).all():
             first = max(low, 0) + int(np.argmax(~np.isfinite(signal).all(axis=1)))
             raise DataError(
-                f"the recording holds NaN or infinite values, first at sample {first} ({first / recording.sampling_rate_hz:.3f} s);"
-                " cut them out or fill them before detecting (evlib.validate lists them)"
+                f"the recording holds NaN or infinite values, first at sample {first} "
+                f"({first / recording.sampling_rate_hz:.3f} s); cut them out or fill them before detecting "
+                "(evlib.validate lists them)"
             )
         signal = np.pad(signal, ((max(-low, 0), max(high - n, 0)), (0, 0)), mode="reflect" if n > self.reach else "wrap")
         return oaconvolve(signal, self.taps.T, mode="valid", axes=0).astype(np.float32)
