@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .candidates import find_candidates
+from .candidates import explain, find_candidates
 from .context_training import train_context
 from .detection import Detector
 from .errors import DataError, OptionError, ShapeError, UnitError
@@ -22,13 +22,15 @@ from .refractory import refractory_samples
 from .remix import Remixer, label_examples
 from .thresholds import choose_thresholds
 from .timebase import duration_to_samples, tolerance_to_samples
-from .whitening import estimate_whitener
+from .whitening import estimate_whitener, refine_whitener
 
 METHODS = ("lstm", "matched_filter")
 # Held-out blocks: every fifth tenth of a recording is development data.
 BLOCKS, DEVELOPMENT_BLOCKS = 10, (3, 8)
 # A candidate within this of a label stands for it in development data.
 TOLERANCE_S = 0.005
+# Events in the noise estimate: subtract them and estimate again, until the spectrum moves by less than 5 %.
+WHITENING_ROUNDS, WHITE_ENOUGH, RESIDUAL_S = 4, 0.05, 300.0
 N_REMIXES, N_DEVELOPMENT_REMIXES = 12, 3
 # Re-mixed development events weigh like this many real ones per type, when there are real ones.
 REMIX_EVENTS = 20.0
@@ -94,13 +96,18 @@ def fit(
         self_train = method == "lstm"
     data = _prepare(pairs, unlabelled, labels_per_type, seed, refractory_s)
     with _Stages(progress, 4 + 5 * bool(self_train) + (method == "lstm")) as stages:
-        stages.next("whiten")
-        whitener = estimate_whitener(data.recordings)
-        signals = [whitener(recording) for recording in data.recordings]
-        stages.next("learn templates")
-        rate = data.rate
-        window = choose_window(signals, data.train, rate) if template_s is None else _given_window(template_s, rate)
-        bank, jitter, _ = learn_templates(signals, data.train, *window, rate, shrink=shrink)
+        stages.next("whiten and learn templates")
+        rate, whitener = data.rate, estimate_whitener(data.recordings)
+        for attempt in range(WHITENING_ROUNDS):
+            signals = [whitener(recording) for recording in data.recordings]
+            window = choose_window(signals, data.train, rate) if template_s is None else _given_window(template_s, rate)
+            bank, jitter, _ = learn_templates(signals, data.train, *window, rate, shrink=shrink)
+            if attempt == WHITENING_ROUNDS - 1:
+                break
+            refined = refine_whitener(whitener, _residuals(bank, signals, rate))
+            if refined.change < WHITE_ENOUGH:
+                break
+            whitener = refined
         if self_train and data.has_unlabelled:
             bank = _self_train(bank, signals, data, shrink, stages)
         stages.next("re-mix")
@@ -304,6 +311,12 @@ def _given_window(template_s, rate):
         raise OptionError(f"template_s is (seconds before, seconds after the onset), got {template_s}")
     before = duration_to_samples(before_s, rate)
     return before, before + duration_to_samples(after_s, rate) + 1
+
+
+def _residuals(bank, signals, rate):
+    """What is left of the signals without their events, from the beginning of each (a few minutes tell the spectrum)."""
+    longest = int(RESIDUAL_S * rate / len(signals)) + 4 * bank.length
+    return [explain(bank, signal[:longest])[1] for signal in signals]
 
 
 def _self_train(bank, signals, data, shrink, stages):

@@ -17,6 +17,8 @@ from .errors import OptionError
 # Positions inside a sample at which overlaps of templates are tabulated; finer steps change nothing measurable.
 SUBSAMPLES = 8
 FFT_LENGTH = 1 << 15
+# An event is never weaker than this share of its kind's mean.
+MIN_AMPLITUDE = 0.05
 # Margin in samples around a snippet, so that moving it by a fraction of a sample wraps nothing in.
 MARGIN = 8
 
@@ -110,12 +112,14 @@ class TemplateBank:
         """How much better an event explains a score than noise does, amplitude N(1, spread^2) integrated out.
 
         ``score`` (..., E), or (n,) with ``type`` (n,). A score far over the expected one counts less again: it is
-        another thing than this event.
+        another thing than this event. So is one more than three standard deviations too weak: however little it looks
+        like noise, it never counts for the event.
         """
         norm = self.norm[type].astype(np.float32)
         variance = 1 + (self.amplitude_spread * norm) ** 2
         evidence = 0.5 * score**2 - 0.5 * (score - norm) ** 2 / variance - 0.5 * np.log(variance)
-        return evidence + self.log_rate[type]
+        too_weak = score < np.maximum(norm - 3 * np.sqrt(variance), MIN_AMPLITUDE * norm)
+        return np.where(too_weak, np.minimum(evidence, 0), evidence) + self.log_rate[type]
 
     def amplitude(self, score, type):
         """The most probable amplitude given a score (n,) of a ``type`` (n,); 1 is the mean event."""

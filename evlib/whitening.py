@@ -7,11 +7,12 @@ is; one sample in is one sample out, and nothing moves in time.
 Source: the whitened matched filter, e.g. Kay, Fundamentals of Statistical Signal Processing II (1998), ch. 4.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .errors import DataError, ShapeError
+from .recording import Recording
 from .timebase import n_frames
 
 # The spectrum is resolved to about 1 Hz, which takes segments of one second.
@@ -27,12 +28,16 @@ FLOOR = 1e-6
 class Whitener:
     """A zero-phase whitening filter for every channel.
 
-    ``taps`` (C, 2 * reach + 1), ``center`` (C,) is subtracted first, so that a large offset costs no precision.
+    ``taps`` (C, 2 * reach + 1), ``center`` (C,) is subtracted first, so that a large offset costs no precision; ``psd``
+    (C, F) is the noise spectrum that it was designed for, where known, and ``change`` by how much its logarithm differs,
+    on average over the worst channel, from that of the whitener which it refines.
     """
 
     taps: np.ndarray
     center: np.ndarray
     sampling_rate_hz: float
+    psd: np.ndarray = None
+    change: float = np.inf
 
     @property
     def reach(self):
@@ -90,15 +95,34 @@ def design_whitener(psd, sampling_rate_hz, center=None) -> Whitener:
     taps = response * taper
     taps -= taper * (taps.sum(axis=1, keepdims=True) / taper.sum())
     center = np.zeros(len(taps)) if center is None else np.asarray(center, dtype=np.float64)
-    return Whitener(taps, center, float(sampling_rate_hz))
+    return Whitener(taps, center, float(sampling_rate_hz), psd)
 
 
-def estimate_whitener(recordings, subtract=None) -> Whitener:
-    """Learn the noise spectrum of recordings by Welch's method with the median over segments, which forgives events.
+def estimate_whitener(recordings) -> Whitener:
+    """Learn the noise of recordings, events and all: the median over segments forgives a part of the events."""
+    psd, center = estimate_psd(recordings)
+    return design_whitener(psd, recordings[0].sampling_rate_hz, center)
 
-    ``subtract`` gives, for each recording, a function (start, stop) -> (stop - start, C) of what is known to be
-    signal, to be taken away first.
+
+def refine_whitener(whitener, residuals) -> Whitener:
+    """Correct a whitener by what is left of the whitened signals (n, C) when the events are taken away.
+
+    Strong or dense events are part of every segment: the first estimate takes them for noise and filters their own band
+    out. The spectrum of the residual says by how much.
     """
+    rate = whitener.sampling_rate_hz
+    left, _ = estimate_psd([Recording(residual, rate) for residual in residuals])
+    grid = np.linspace(0, 1, max(left.shape[1], whitener.psd.shape[1]))
+    log_psd = sum(
+        np.stack([np.interp(grid, np.linspace(0, 1, psd.shape[1]), np.log(channel)) for channel in psd])
+        for psd in (whitener.psd, left)
+    )
+    refined = design_whitener(np.exp(log_psd), rate, whitener.center)
+    return replace(refined, change=float(np.abs(np.log(left)).mean(axis=1).max()))
+
+
+def estimate_psd(recordings):
+    """Noise spectrum (C, F) by Welch's method with the median over segments, and the middle of each channel (C,)."""
     from scipy.signal import periodogram
 
     rate = recordings[0].sampling_rate_hz
@@ -114,8 +138,6 @@ def estimate_whitener(recordings, subtract=None) -> Whitener:
                 "cut them out or fill them before training (evlib.validate lists them)"
             )
         middles.append(np.median(segment, axis=0))
-        if subtract is not None:
-            segment = segment - subtract[k](start, start + length)
         spectra.append(periodogram(segment, window="hann", detrend="linear", axis=0)[1] / 2)
     spectra = np.array(spectra)
     constant = np.flatnonzero(np.median(spectra, axis=(0, 1)) <= 0)
@@ -125,9 +147,8 @@ def estimate_whitener(recordings, subtract=None) -> Whitener:
     # The median of a chi-square variable with two degrees of freedom is log(2) of its mean.
     psd = np.median(spectra, axis=0) / np.log(2) if len(spectra) > 2 else spectra.mean(axis=0)
     psd[0], psd[-1] = psd[1], psd[-2]  # one degree of freedom only
-    # The eye of the median is noisy: average over a twentieth of the frequency, at least over three lines.
     smooth = np.exp(_smooth_log(np.log(np.maximum(psd, np.finfo(float).tiny))))
-    return design_whitener(smooth.T, rate, np.median(middles, axis=0))
+    return smooth.T, np.median(middles, axis=0)
 
 
 def _smooth_log(values):
