@@ -31,6 +31,8 @@ BLOCKS, DEVELOPMENT_BLOCKS = 10, (3, 8)
 TOLERANCE_S = 0.005
 # Events in the noise estimate: subtract them and estimate again, until the spectrum moves by less than 5 %.
 WHITENING_ROUNDS, WHITE_ENOUGH, RESIDUAL_S = 4, 0.05, 300.0
+# Longer templates are not events but stretches of signal.
+MAX_TEMPLATE_S = 1.0
 N_REMIXES, N_DEVELOPMENT_REMIXES = 12, 3
 # Re-mixed development events weigh like this many real ones per type, when there are real ones.
 REMIX_EVENTS = 20.0
@@ -94,6 +96,12 @@ def fit(
         raise OptionError(f"method must be one of {METHODS}, got {method!r}")
     if self_train is None:
         self_train = method == "lstm"
+    whole_numbers = {"seed": (seed, 0), "hidden_size": (hidden_size, 1), "max_epochs": (max_epochs, 1)}
+    for name, (value, least) in whole_numbers.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            raise OptionError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    if not (isinstance(tolerance_s, (int, float)) and 0 < tolerance_s <= 1):
+        raise OptionError(f"tolerance_s must be seconds between 0 and 1, got {tolerance_s!r} (did you pass milliseconds?)")
     data = _prepare(pairs, unlabelled, labels_per_type, seed, refractory_s)
     with _Stages(progress, 4 + 5 * bool(self_train) + (method == "lstm")) as stages:
         stages.next("whiten and learn templates")
@@ -306,9 +314,15 @@ def _intersect(spans, others):
 
 
 def _given_window(template_s, rate):
-    before_s, after_s = template_s
-    if before_s < 0 or after_s <= 0:
-        raise OptionError(f"template_s is (seconds before, seconds after the onset), got {template_s}")
+    try:
+        before_s, after_s = (float(value) for value in template_s)
+    except (TypeError, ValueError):
+        raise OptionError(f"template_s is (seconds before, seconds after the onset), got {template_s!r}") from None
+    if not (0 <= before_s <= MAX_TEMPLATE_S and 4 / rate <= after_s <= MAX_TEMPLATE_S):
+        raise OptionError(
+            f"template_s is (seconds before, seconds after the onset), at least 4 samples and at most {MAX_TEMPLATE_S:g} s "
+            f"each; got {template_s!r}"
+        )
     before = duration_to_samples(before_s, rate)
     return before, before + duration_to_samples(after_s, rate) + 1
 
