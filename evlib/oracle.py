@@ -3,15 +3,17 @@
 No detector that looks at one event at a time can be better; one that knows the rhythm can.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from .detection import Detector
 from .fitting import TOLERANCE_S, real_examples
 from .learning import PRIOR_LOGIT
-from .refractory import refractory_samples
 from .templates import TemplateBank
 from .thresholds import choose_thresholds
 from .timebase import duration_to_samples
+from .training_data import refractory_table
 from .whitening import design_whitener
 
 # Room around a template in which the whitening filter rings.
@@ -33,9 +35,14 @@ def oracle_detector(simulation, refractory_s=2.0, before_s=0.01, after_s=0.055, 
     mean, spread = simulation.amplitude.mean(), simulation.amplitude.std() / simulation.amplitude.mean()
     names = simulation.events.names
     bank = TemplateBank(wide[:, margin - before : margin - before + length] * mean, before, names, float(max(spread, 0.05)))
-    periods = refractory_samples(refractory_s, names, rate)
-    refractory = {name: float(period / rate) for name, period in zip(names, periods, strict=True)}
-    detector = Detector(whitener, bank, np.zeros(len(names)), refractory, PRIOR_LOGIT, channels=simulation.recording.channels)
+    detector = Detector(
+        whitener,
+        bank,
+        np.zeros(len(names)),
+        refractory_table(refractory_s, names, rate),
+        PRIOR_LOGIT,
+        channels=simulation.recording.channels,
+    )
     detector.card = {"method": "oracle"}
     examples = real_examples(bank, [whitener(simulation.recording)], [_complete(simulation)], tolerance_s)[0]
     logit = detector.log_odds(examples.candidates)
@@ -46,6 +53,5 @@ def oracle_detector(simulation, refractory_s=2.0, before_s=0.01, after_s=0.055, 
 
 
 def _complete(simulation):
-    from dataclasses import replace
-
+    """The true events, all of them."""
     return replace(simulation.events, complete_spans=np.array([[0, simulation.recording.n_samples]]))

@@ -33,6 +33,7 @@ RANKS = {
     "learning": 6,
     "remix": 7,
     "training": 8,
+    "training_data": 8,
     "context_training": 9,
     "detection": 10,
     "inference": 10,
