@@ -33,8 +33,8 @@ class TemplateBank:
     types is worth. It is 1 where events differ from their template by noise alone, and less where they vary in shape.
 
     >>> bank = TemplateBank(np.eye(3)[:, :, None], before=0, names=("a", "b", "c"))
-    >>> bank.scores(np.array([[0.0], [2.0], [0.0], [0.0]], dtype=np.float32)).argmax(axis=0)
-    array([1, 0, 0])
+    >>> bank.scores(np.array([[0.0], [0.0], [2.0], [0.0]], dtype=np.float32)).argmax(axis=0)
+    array([2, 1, 0])
     """
 
     templates: np.ndarray
