@@ -53,11 +53,11 @@ class Whitener:
         from scipy.signal import oaconvolve
 
         n = recording.n_samples
+        if recording.n_channels != len(self.taps):
+            raise ShapeError(f"the recording has {recording.n_channels} channels, the detector was trained on {len(self.taps)}")
         stop = n if stop is None else min(stop, n)
         low, high = start - self.reach, stop + self.reach
         signal = recording.read(max(low, 0), min(high, n)).astype(np.float64) - self.center
-        if signal.shape[1] != len(self.taps):
-            raise ShapeError(f"the recording has {signal.shape[1]} channels, the detector was trained on {len(self.taps)}")
         if not np.isfinite(signal).all():
             first = max(low, 0) + int(np.argmax(~np.isfinite(signal).all(axis=1)))
             raise DataError(
@@ -66,7 +66,7 @@ class Whitener:
                 "(evlib.validate lists them)"
             )
         signal = np.pad(signal, ((max(-low, 0), max(high - n, 0)), (0, 0)), mode="reflect" if n > self.reach else "wrap")
-        return oaconvolve(signal, self.taps.T, mode="valid", axes=0).astype(np.float32)
+        return oaconvolve(signal, self.taps.T, mode="valid", axes=0)[: stop - start].astype(np.float32)
 
     def filter_templates(self, templates):
         """Pass templates (E, L, C) through the filter, same length: keep a margin of quiet samples around them."""
