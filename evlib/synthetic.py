@@ -114,6 +114,12 @@ def _check_seed(seed):
         raise OptionError(f"seed must be a whole number of at least 0, got {seed!r}")
 
 
+def _check_numbers(wanted, least, **values):
+    for name, value in values.items():
+        if not (isinstance(value, (int, float, np.number)) and np.isfinite(value) and value >= least):
+            raise OptionError(f"{name} must be {wanted}, got {value!r}")
+
+
 def noise_spectrum(frequency_hz, sampling_rate_hz, noise_std=1.0, pink_share=0.3, sway_ratio=10.0, sway_hz=0.8):
     """Two-sided power spectral density of the noise at ``frequency_hz`` (variance per bin of a white noise of 1).
 
@@ -134,6 +140,8 @@ def schedule_rounds(n_types, duration_s, rng, refractory_s=2.0, missed=0.05, swa
     A round holds every kind once; from round to round neighbours change places with probability ``swaps``, the pace
     drifts, and an event is missing with probability ``missed``. Each kind returns after more than ``refractory_s``.
     """
+    if not (0 <= missed <= 1 and 0 <= swaps <= 1):
+        raise OptionError(f"missed and swaps are probabilities between 0 and 1, got {missed} and {swaps}")
     order = rng.permutation(n_types)
     pace, clock = rng.uniform(0.155, 0.175), MARGIN_S + rng.uniform(0, 0.2)
     # Few kinds would return too soon: the round then ends with a rest.
@@ -162,7 +170,7 @@ def schedule_poisson(n_types, duration_s, rng, refractory_s=2.0, mean_interval_s
 
     Different kinds may overlap in any way.
     """
-    if mean_interval_s <= refractory_s:
+    if not mean_interval_s > refractory_s:
         raise OptionError(f"mean_interval_s must be longer than refractory_s, got {mean_interval_s} and {refractory_s}")
     n = int(duration_s / mean_interval_s * 2 + 20)
     waits = refractory_s + rng.exponential(mean_interval_s - refractory_s, (n_types, n))
@@ -226,15 +234,23 @@ def make_recording(
     rate = check_rate(sampling_rate_hz)
     if schedule not in SCHEDULES:
         raise OptionError(f"schedule must be one of {SCHEDULES}, got {schedule!r}")
-    for name, value in {"duration_s": duration_s, "snr": snr, "noise_std": noise_std}.items():
-        if not (np.isfinite(value) and value > 0):
-            raise OptionError(f"{name} must be a positive number, got {value!r}")
+    _check_numbers("a positive number", np.nextafter(0, 1), duration_s=duration_s, snr=snr, noise_std=noise_std)
+    _check_numbers(
+        "a number of at least 0",
+        0,
+        refractory_s=refractory_s,
+        amplitude_spread=amplitude_spread,
+        sway_ratio=sway_ratio,
+        transients_per_s=transients_per_s,
+    )
     _check_seed(seed)
     if duration_s <= 4 * MARGIN_S:
         raise OptionError(f"duration_s must be longer than {4 * MARGIN_S} s, got {duration_s}")
     if not 0 <= pink_share <= 1:
         raise OptionError(f"pink_share must be a share between 0 and 1, got {pink_share}")
     templates = make_templates(sampling_rate_hz=rate) if templates is None else templates
+    if not isinstance(templates, SyntheticTemplates):
+        raise OptionError(f"templates come from make_templates, got {templates!r} (for a length write duration_s=...)")
     # One stream per part: changing the noise leaves the schedule as it was.
     timing, loudness, noise, bursts = (np.random.default_rng([1 + part, seed]) for part in range(4))
     plan = schedule_rounds if schedule == "rounds" else schedule_poisson
@@ -302,7 +318,8 @@ def cramer_rao_bound_s(simulation):
     noise spectrum N. In white noise this is 1 / sqrt(sum (a s'(t))^2 / sigma^2).
     """
     rate, n = simulation.recording.sampling_rate_hz, 8192
-    shapes = simulation.templates.sampled(rate, 0.02, 0.1)
+    duration_s = simulation.templates.duration_s  # longer at a lower rate
+    shapes = simulation.templates.sampled(rate, 0.5 * duration_s, 2 * duration_s)
     frequency = np.fft.rfftfreq(n, 1 / rate)
     spectrum = np.abs(np.fft.rfft(shapes, n, axis=1)) ** 2  # (E, F, C)
     weight = np.full(len(frequency), 2.0)  # the negative frequencies count too
