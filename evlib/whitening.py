@@ -129,7 +129,7 @@ def estimate_psd(recordings):
     length = int(min(max(16, 2 ** round(np.log2(SEGMENT_S * rate))), min(r.n_samples for r in recordings)))
     starts = [(k, s) for k, r in enumerate(recordings) for s in range(0, r.n_samples - length + 1, max(1, length // 2))]
     chosen = np.unique(np.linspace(0, len(starts) - 1, min(MAX_SEGMENTS, len(starts))).astype(int))
-    spectra, middles = [], []
+    spectra, middles, swings = [], [], []
     for k, start in (starts[i] for i in chosen):
         segment = recordings[k].read(start, start + length).astype(np.float64)
         if not np.isfinite(segment).all():
@@ -138,9 +138,11 @@ def estimate_psd(recordings):
                 "cut them out or fill them before training (evlib.validate lists them)"
             )
         middles.append(np.median(segment, axis=0))
+        swings.append(np.ptp(segment, axis=0))
         spectra.append(periodogram(segment, window="hann", detrend="linear", axis=0)[1] / 2)
     spectra = np.array(spectra)
-    constant = np.flatnonzero(np.median(spectra, axis=(0, 1)) <= 0)
+    # Told by the values: the spectrum of a constant is rounding, not nothing.
+    constant = np.flatnonzero(np.median(swings, axis=0) <= 0)
     if len(constant):
         names = ", ".join(recordings[0].channels[c] for c in constant)
         raise DataError(f"channel {names} is constant: leave it out (evlib.validate tells)")
