@@ -1,0 +1,100 @@
+"""Thresholds against the best F1 that brute force finds."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evlib.thresholds import BORROWED, PLATEAU, choose_thresholds
+
+# Whole numbers lie in different cells of any grid over their range, so that brute force sees the same counts.
+ROWS = st.lists(st.tuples(st.integers(-20, 20), st.booleans(), st.sampled_from([0.0, 0.5, 1.0, 3.0])), min_size=1, max_size=40)
+
+
+def f1_at(threshold, logit, target, weight, missed):
+    over = logit >= threshold
+    hits, false = (weight * target)[over].sum(), (weight * (1 - target))[over].sum()
+    total = (weight * target).sum() + missed
+    return 2 * hits / max(hits + false + total, 1e-12)
+
+
+@given(ROWS, st.integers(0, 5))
+def test_one_type_gets_the_best_threshold(rows, missed):
+    logit, target, weight = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
+    thresholds, f1 = choose_thresholds(logit, np.zeros(len(rows), int), target, weight, np.array([missed]))
+    best = max(f1_at(t, logit, target, weight, missed) for t in np.unique(logit))
+    assert f1[0] == pytest.approx(best, abs=1e-9)
+    assert f1_at(thresholds[0], logit, target, weight, missed) >= best - PLATEAU - 1e-9
+    assert logit.min() <= thresholds[0] <= logit.max()
+
+
+@given(ROWS, ROWS, st.integers(0, 3))
+def test_types_are_weighed_with_what_they_borrow(one, two, missed):
+    """Brute force over both types, each with half of the mean counts."""
+    logit, target, weight = (np.array(column, dtype=float) for column in zip(*one, *two, strict=True))
+    type = np.repeat([0, 1], [len(one), len(two)])
+    thresholds, f1 = choose_thresholds(logit, type, target, weight, np.array([missed, 0]))
+    for kind in (0, 1):
+        factor = np.where(type == kind, 1 + BORROWED / 2, BORROWED / 2)
+        own_missed = missed * ((1 + BORROWED / 2) if kind == 0 else BORROWED / 2)
+        best = max(f1_at(t, logit, target, weight * factor, own_missed) for t in np.unique(logit))
+        assert f1[kind] == pytest.approx(best, abs=1e-9)
+        assert f1_at(thresholds[kind], logit, target, weight * factor, own_missed) >= best - PLATEAU - 1e-9
+
+
+def test_order_does_not_matter(rng):
+    logit, type, target, weight = rng.normal(size=300), rng.integers(0, 3, 300), rng.integers(0, 2, 300), rng.random(300)
+    order, missed = rng.permutation(300), np.array([1.0, 0.0, 2.0])
+    a = choose_thresholds(logit, type, target, weight, missed)
+    b = choose_thresholds(logit[order], type[order], target[order], weight[order], missed)
+    assert np.allclose(a, b)
+
+
+def test_what_has_no_weight_counts_for_nothing(rng):
+    logit, target = np.r_[-10.0, np.linspace(-5, 5, 50), 10.0], np.r_[1.0, np.linspace(-5, 5, 50) > 1, 0.0]
+    weight, type = np.r_[0.0, np.ones(50), 0.0], np.zeros(52, int)
+    thresholds, f1 = choose_thresholds(logit, type, target, weight, np.zeros(1))
+    assert f1[0] == 1 and 0.9 < thresholds[0] < 1.2
+
+
+def test_a_gap_is_cut_in_the_middle():
+    logit, target = np.array([-6.0, -5, -4, 4, 5, 6]), np.array([0, 0, 0, 1, 1, 1])
+    thresholds, f1 = choose_thresholds(logit, np.zeros(6, int), target, np.ones(6), np.zeros(1))
+    assert f1[0] == 1 and thresholds[0] == pytest.approx(0, abs=0.1)
+
+
+def test_a_rare_type_follows_the_others(rng):
+    """Two examples, by chance far from where all others part, move a threshold little."""
+    logit = rng.normal(np.repeat([-3.0, 3.0], 1000), 1.0)
+    target, type = np.repeat([0, 1], 1000), rng.integers(0, 7, 2000)
+    rare = np.array([4.9, 5.1]), np.array([0, 1]), np.array([7, 7])
+    logit, target, type = (np.r_[a, b] for a, b in zip((logit, target, type), rare, strict=True))
+    thresholds, _ = choose_thresholds(logit, type, target, np.ones(2002), np.zeros(8))
+    assert np.abs(thresholds[:7]).max() < 1.5
+    assert abs(thresholds[7] - np.median(thresholds[:7])) < 1
+
+
+def test_a_common_type_keeps_its_own(rng):
+    """A type with other log odds than the rest, and with examples enough, is cut where it parts."""
+    logit = np.r_[rng.normal(np.repeat([-3.0, 3.0], 200), 0.5), rng.normal(np.repeat([2.0, 8.0], 2000), 0.5)]
+    target, type = np.r_[np.repeat([0, 1], 200), np.repeat([0, 1], 2000)], np.repeat([0, 1], [400, 4000])
+    thresholds, _ = choose_thresholds(logit, type, target, np.ones(4400), np.zeros(2))
+    assert 3.0 < thresholds[1] < 7.0
+
+
+@pytest.mark.parametrize("n_types", [1, 3])
+@pytest.mark.parametrize("target", [0, 1])
+@pytest.mark.parametrize("logits", [[], [2.0], [2.0, 2.0], [-1.0, 0.5, 3.0], [-500.0, 1.0, 900.0]])
+def test_the_edges_stay_finite(n_types, target, logits):
+    n = len(logits)
+    for weight in (0.0, 1.0):
+        thresholds, f1 = choose_thresholds(logits, np.zeros(n, int), np.full(n, target), np.full(n, weight), np.zeros(n_types))
+        assert thresholds.shape == f1.shape == (n_types,)
+        assert np.isfinite(thresholds).all() and ((f1 >= 0) & (f1 <= 1)).all()
+        if n and target and weight:
+            assert (f1 == 1).all() or min(logits) < -30
+
+
+def test_missed_events_lower_what_can_be_reached():
+    _, f1 = choose_thresholds(np.ones(10), np.zeros(10, int), np.ones(10), np.ones(10), np.array([10.0]))
+    assert f1[0] == pytest.approx(2 * 10 / (10 + 20))
