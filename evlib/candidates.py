@@ -144,8 +144,8 @@ def _pursue(bank, score):
         place, step = sample + (step == SUBSAMPLES), step % SUBSAMPLES
         index = place[:, None] + lags
         inside = (index >= 0) & (index < n)
-        # Leaders lie more than a template apart, so every second one's reach touches no other.
-        for part in (slice(0, None, 2), slice(1, None, 2)):
+        # Leaders lie about a template or more apart, so the reach of every third one touches no other.
+        for part in (slice(0, None, 3), slice(1, None, 3), slice(2, None, 3)):
             rows, keep = index[part], inside[part]
             share = bank.overlap[type[part], step[part]] * amplitude[part, None, None].astype(np.float32)
             score[rows[keep]] -= share[keep]
@@ -185,6 +185,7 @@ def _alternatives(bank, score, time, type, amplitude, llr):
     share = bank.overlap[type, step][:, bank.length - 1 + lags] * (amplitude * bank.norm[type])[:, None, None]
     own = bank.log_likelihood_ratio((score[index] + share).astype(np.float32))  # (n, lags, E) without the explained event
     own[np.arange(len(time)), :, type] = -np.inf
+    own[(sample[:, None] + lags < 0) | (sample[:, None] + lags >= len(score))] = -np.inf
     lag = own.argmax(axis=1)
     alone = np.take_along_axis(own, lag[:, None], axis=1)[:, 0].astype(np.float64)
     weighed = bank.trust * (alone - bank.log_rate) + bank.log_rate

@@ -135,7 +135,8 @@ def _trust(bank, signals, labels, reach):
     evidence = np.where(count > 0, evidence, -1e6)
     grid = np.exp(np.linspace(np.log(1e-3), 0, 60))
     loss = [np.mean(logsumexp(t * evidence + bank.log_rate, axis=1) - (t * evidence + bank.log_rate)[rows, type]) for t in grid]
-    return float(grid[int(np.argmin(loss))])
+    # Where many exponents explain the labels equally well, evidence is trusted in full.
+    return float(grid[np.flatnonzero(loss <= np.min(loss) + 1e-6)[-1]])
 
 
 def _best_shift(bank, signal, table, reach, jitter):
@@ -158,7 +159,7 @@ def _amplitude_spread(bank, signals, times, labels):
     amplitude = np.einsum("nlc,nlc->n", pieces, bank.shapes[type]) / bank.norm[type]
     centre = np.bincount(type, amplitude, len(bank.names)) / np.maximum(np.bincount(type, minlength=len(bank.names)), 1)
     extra = (amplitude - centre[type]) ** 2 - 1 / bank.norm[type] ** 2
-    return float(np.clip(np.sqrt(max(np.mean(extra), 0.0)), 0.1, 0.5))
+    return float(np.clip(np.sqrt(max(np.mean(extra), 0.0)), 0.15, 0.5))
 
 
 def self_train(bank, signals, labels, rounds=5, shrink=True, progress=None):

@@ -174,7 +174,6 @@ def test_times_lie_inside_of_the_recording(bank):
         assert ((found.time >= -0.5) & (found.time < len(signal) - 0.5)).all()
 
 
-@pytest.mark.xfail(strict=True, reason="alternatives to an event at the very end may lie up to L // 8 samples outside")
 def test_alternatives_lie_inside_of_the_recording(bank):
     rng = np.random.default_rng(4)
     similar = bank.templates.copy()
