@@ -19,6 +19,9 @@ from .templates import TemplateBank
 from .whitening import Whitener
 
 FORMAT = 1
+# The network reads this many candidates at a time, which bounds memory, and this many more on either side: by then its
+# LSTM has forgotten where it began, and windows change nothing.
+WINDOW_CANDIDATES, HALO_CANDIDATES = 8192, 512
 
 
 @dataclass(eq=False)
@@ -86,14 +89,26 @@ class Detector:
         llr = candidates.llr - self.prior_logit
         if self.network is None or len(candidates) == 0:
             return llr
+        out = np.empty(len(candidates))
+        for start in range(0, len(candidates), WINDOW_CANDIDATES):
+            stop = min(start + WINDOW_CANDIDATES, len(candidates))
+            low, high = max(start - HALO_CANDIDATES, 0), min(stop + HALO_CANDIDATES, len(candidates))
+            out[start:stop] = self._window_log_odds(candidates, llr, low, high)[start - low : stop - low]
+        return out
+
+    def _window_log_odds(self, candidates, llr, low, high):
+        """Network output for candidates [low, high), whose features see as far beyond as rhythm reaches."""
         import torch
 
-        from .models.context import context_features
+        from .models.context import RHYTHM_RANGE_S, context_features
 
-        features = context_features(candidates, self.sampling_rate_hz, self.prior_logit)
+        reach = (RHYTHM_RANGE_S[1] + 1) * self.sampling_rate_hz
+        first, last = np.searchsorted(candidates.time, candidates.time[[low, high - 1]] + [-reach, reach])
+        first, last = min(first, max(low - 1, 0)), max(last, min(high + 1, len(candidates)))
+        features = context_features(candidates[first:last], self.sampling_rate_hz, self.prior_logit)[low - first : high - first]
         with torch.inference_mode():
-            inputs = torch.from_numpy(features), torch.from_numpy(llr.astype(np.float32)), torch.from_numpy(candidates.type)
-            return self.network.eval()(*(value[None] for value in inputs))[0].numpy().astype(np.float64)
+            inputs = (features, llr[low:high].astype(np.float32), candidates.type[low:high])
+            return self.network.eval()(*(torch.from_numpy(value)[None] for value in inputs))[0].numpy().astype(np.float64)
 
     def decode(self, candidates, log_odds=None, thresholds=None) -> Events:
         """Candidates over their threshold, in the best choice that the refractory rule allows."""
