@@ -350,6 +350,7 @@ def plot_error_gallery(recording, outcomes, n_examples=9, window_s=0.1, axes=Non
         ax.set_ylabel("channels", fontsize="small")
         ax.tick_params(labelsize="x-small")
         ax.locator_params(axis="x", nbins=4)
+        ax.ticklabel_format(axis="x", useOffset=False)
         ax.set_xlabel("time (s)", fontsize="small")
     return axes
 
