@@ -12,7 +12,8 @@ __version__ = "0.1.0"
 _MODULES = {
     "errors": "EvlibError ShapeError UnitError OptionError DataError MissingExtraError",
     "events": "Events read_events write_events",
-    "recording": "Recording read_recording write_recording",
+    "recording": "Recording",
+    "formats": "read_recording write_recording",
     "validation": "validate",
     "refractory": "decode_refractory decode_events find_violations refractory_penalty",
     "refractory_streams": "RefractoryPeriodEnforcer StreamingDecoder",

@@ -161,7 +161,7 @@ def _per_type(text):
 def _fit(options):
     from .events import read_events
     from .fitting import fit
-    from .recording import read_recording
+    from .formats import read_recording
 
     if len(options.files) % 2:
         raise OptionError(f"fit takes recordings, each followed by its event table; got {len(options.files)} files")
@@ -193,7 +193,7 @@ def _fit(options):
 def _detect(options):
     from .detection import detect, load_detector
     from .events import write_events
-    from .recording import read_recording
+    from .formats import read_recording
 
     detector = load_detector(options.detector)
     recording = read_recording(options.recording, options.sampling_rate_hz)
@@ -225,7 +225,7 @@ def _score(options):
 
 def _validate(options):
     from .events import read_events
-    from .recording import read_recording
+    from .formats import read_recording
     from .validation import validate
 
     report = validate(
@@ -241,7 +241,7 @@ def _validate(options):
 
 def _simulate(options):
     from .events import write_events
-    from .recording import write_recording
+    from .formats import write_recording
     from .synthetic import make_recording, make_templates
 
     templates = make_templates(seed=options.templates_seed)

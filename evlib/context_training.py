@@ -4,14 +4,14 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .models.context import ContextLSTM, context_features
+from .models.context import ContextLSTM, context_features, relative_evidence
 
 # Candidates in one training sequence: about ten seconds of a noisy recording, forty of a quiet one.
 CROP = 192
 BATCH = 16
 PEAK_LEARNING_RATE = 4e-3
 STEPS_PER_EPOCH = 50
-PATIENCE_EPOCHS = 4
+PATIENCE_EPOCHS = 6
 
 
 class ExampleCrops(torch.utils.data.IterableDataset):
@@ -41,7 +41,7 @@ def as_sequence(examples, rate, prior_logit):
     found = examples.candidates
     return {
         "features": torch.from_numpy(context_features(found, rate, prior_logit)),
-        "llr": torch.from_numpy((found.llr - prior_logit).astype(np.float32)),
+        "llr": torch.from_numpy(relative_evidence(found.llr, prior_logit)),
         "type": torch.from_numpy(found.type.astype(np.int64)),
         "target": torch.from_numpy(examples.target),
         "weight": torch.from_numpy(examples.weight),

@@ -86,28 +86,28 @@ class Detector:
 
     def log_odds(self, candidates):
         """(n,) log odds that each candidate is an event."""
-        llr = candidates.llr - self.prior_logit
         if self.network is None or len(candidates) == 0:
-            return llr
+            return candidates.llr - self.prior_logit
         out = np.empty(len(candidates))
         for start in range(0, len(candidates), WINDOW_CANDIDATES):
             stop = min(start + WINDOW_CANDIDATES, len(candidates))
             low, high = max(start - HALO_CANDIDATES, 0), min(stop + HALO_CANDIDATES, len(candidates))
-            out[start:stop] = self._window_log_odds(candidates, llr, low, high)[start - low : stop - low]
+            out[start:stop] = self._window_log_odds(candidates, low, high)[start - low : stop - low]
         return out
 
-    def _window_log_odds(self, candidates, llr, low, high):
+    def _window_log_odds(self, candidates, low, high):
         """Network output for candidates [low, high), whose features see as far beyond as rhythm reaches."""
         import torch
 
-        from .models.context import RHYTHM_RANGE_S, context_features
+        from .models.context import RHYTHM_RANGE_S, context_features, relative_evidence
 
         reach = (RHYTHM_RANGE_S[1] + 1) * self.sampling_rate_hz
         first, last = np.searchsorted(candidates.time, candidates.time[[low, high - 1]] + [-reach, reach])
         first, last = min(first, max(low - 1, 0)), max(last, min(high + 1, len(candidates)))
         features = context_features(candidates[first:last], self.sampling_rate_hz, self.prior_logit)[low - first : high - first]
         with torch.inference_mode():
-            inputs = (features, llr[low:high].astype(np.float32), candidates.type[low:high])
+            llr = relative_evidence(candidates.llr[low:high], self.prior_logit)
+            inputs = (features, llr, candidates.type[low:high])
             return self.network.eval()(*(torch.from_numpy(value)[None] for value in inputs))[0].numpy().astype(np.float64)
 
     def decode(self, candidates, log_odds=None, thresholds=None) -> Events:

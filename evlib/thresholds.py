@@ -4,7 +4,8 @@ import numpy as np
 
 # Pooled counts of all types that every type borrows, as a share: a type with few events follows the others.
 BORROWED = 0.5
-# Thresholds whose F1 is this close to the best count as equal; the middle of them is taken.
+# Thresholds whose F1 is this close to the best count as equal; of the middle half of them, the nearest to even odds is
+# taken, where calibrated log odds have their best F1.
 PLATEAU = 0.002
 GRID = 400
 
@@ -39,5 +40,6 @@ def choose_thresholds(logit, type, target, weight, n_missed):
         outside = np.flatnonzero(~good[e])
         first = outside[outside < best[e]].max(initial=-1) + 1
         last = outside[outside > best[e]].min(initial=GRID) - 1
-        thresholds[e] = 0.5 * (grid[first] + grid[last])
+        margin = 0.25 * (grid[last] - grid[first])
+        thresholds[e] = np.clip(0.0, grid[first] + margin, grid[last] - margin)
     return thresholds, f1[np.arange(n_types), best]

@@ -13,6 +13,7 @@ RANKS = {
     "timebase": 1,
     "events": 2,
     "recording": 2,
+    "formats": 3,
     "refractory": 3,
     "matching": 3,
     "thresholds": 3,

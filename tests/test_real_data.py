@@ -57,7 +57,7 @@ def foot(data_home):
 # A narrow network and few passes: what is tested is that all of it works on such data.
 METHODS = [
     pytest.param({"method": "matched_filter"}, id="matched_filter"),
-    pytest.param({"method": "lstm", "hidden_size": 32, "max_epochs": 2}, id="lstm", marks=pytest.mark.slow),
+    pytest.param({"method": "lstm", "max_epochs": 6}, id="lstm", marks=pytest.mark.slow),
 ]
 
 
@@ -67,7 +67,8 @@ def test_heart_beats(heart, options):
     assert (recording.sampling_rate_hz, recording.n_channels, len(events)) == (360, 2, 1145)
     found = report((recording, events), test, tolerance_s=0.020, refractory_s=0.25, **options)
     beats = found.per_type().loc["normal_beat"]
-    assert beats["n_reference"] > 1000 and beats["f1"] >= 0.97
+    # The filter takes every premature beat for a normal one; only rhythm tells them apart.
+    assert beats["n_reference"] > 1000 and beats["f1"] >= (0.995 if options["method"] == "lstm" else 0.985)
     assert beats["rmse_ms"] < 1000 / 360  # better than a sample
     assert found.refractory_violations() == {"reference": 0, "estimated": 0}
 

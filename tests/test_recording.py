@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from evlib.errors import DataError, EvlibError, MissingExtraError, OptionError, ShapeError, UnitError
-from evlib.recording import Recording, read_recording, write_recording
+from evlib.formats import read_recording, write_recording
+from evlib.recording import Recording
 
 FORMATS = [".npz", ".npy", ".h5", ".zarr"]
 quick = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=12)

@@ -19,7 +19,19 @@ from torch import nn
 RHYTHM_BINS = 56
 RHYTHM_RANGE_S = (0.010, 9.0)
 OWN_FEATURES = 8
+# Log odds from which evidence counts as certain.
+CERTAIN = 20.0
 N_FEATURES = OWN_FEATURES + 4 * RHYTHM_BINS
+
+
+def relative_evidence(llr, prior_logit):
+    """Log-likelihood ratio over the prior, (n,) float32; beyond +-20 it grows by its logarithm only.
+
+    Nothing hinges on whether an event is certain or more than certain, but the network would have to outbid it.
+    """
+    evidence = np.asarray(llr, dtype=np.float64) - prior_logit
+    excess = np.maximum(np.abs(evidence) / CERTAIN, 1.0)
+    return (np.clip(evidence, -CERTAIN, CERTAIN) + np.sign(evidence) * CERTAIN * np.log(excess)).astype(np.float32)
 
 
 def context_features(candidates, sampling_rate_hz, prior_logit):
@@ -53,25 +65,23 @@ def _rhythm(time_s, type, probability):
     """
     n = len(time_s)
     out = np.zeros((n, 4, RHYTHM_BINS), np.float32)
-    low, high = np.log(RHYTHM_RANGE_S)
-    width = (high - low) / (RHYTHM_BINS - 1)
+    width = np.log(RHYTHM_RANGE_S[1] / RHYTHM_RANGE_S[0]) / (RHYTHM_BINS - 1)
     weight = np.where(probability > 1e-3, probability, 0).astype(np.float32)
     for step in range(1, n):
         difference = time_s[step:] - time_s[:-step]
         near = np.flatnonzero(difference < RHYTHM_RANGE_S[1])
         if len(near) == 0:
             break
-        position = (np.log(np.maximum(difference[near], 1e-4)) - low) / width
+        # Shorter than the shortest bin is still close: the first bin holds it.
+        position = np.log(np.maximum(difference[near], RHYTHM_RANGE_S[0]) / RHYTHM_RANGE_S[0]) / width
         lower = np.floor(position).astype(int)
         other = (type[near + step] != type[near]).astype(int)
         for bin_, share in ((lower, lower + 1 - position), (lower + 1, position - lower)):
-            # Shorter than the shortest bin is still close: the first bin holds it.
-            share, bin_ = np.where(bin_ < 0, (bin_ == -1) * 1.0, share), np.maximum(bin_, 0)
             keep = bin_ < RHYTHM_BINS
             first, second = near[keep], near[keep] + step
             out[second, other[keep], bin_[keep]] += weight[first] * share[keep]
             out[first, other[keep] + 2, bin_[keep]] += weight[second] * share[keep]
-    return out.reshape(n, -1)
+    return out.reshape(n, 4 * RHYTHM_BINS)
 
 
 class ContextLSTM(nn.Module):

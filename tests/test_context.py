@@ -1,0 +1,135 @@
+"""The context network: its features against brute force, its skip path, padding, gradients, learning."""
+
+import numpy as np
+import pytest
+import torch
+
+from evlib.candidates import Candidates
+from evlib.context_training import as_sequence, in_crops, sequence_loss
+from evlib.models.context import (
+    N_FEATURES,
+    OWN_FEATURES,
+    RHYTHM_BINS,
+    RHYTHM_RANGE_S,
+    ContextLSTM,
+    context_features,
+    relative_evidence,
+)
+from evlib.remix import Examples
+
+RATE = 2000.0
+
+
+def random_candidates(rng, n=40, n_types=3, span_s=20.0):
+    time = np.sort(rng.uniform(0, span_s * RATE, n))
+    llr, zeros = rng.normal(8, 6, n), np.zeros(n)
+    return Candidates(time, rng.integers(0, n_types, n), llr, llr, llr, zeros + 1.0, zeros)
+
+
+def brute_force_rhythm(found, prior):
+    """Histograms of time differences, pair by pair."""
+    out = np.zeros((len(found), 4, RHYTHM_BINS))
+    low, high = np.log(RHYTHM_RANGE_S)
+    probability = 1 / (1 + np.exp(-(found.llr - prior)))
+    for i in range(len(found)):
+        for j in range(len(found)):
+            gap = (found.time[i] - found.time[j]) / RATE
+            if i == j or abs(gap) >= RHYTHM_RANGE_S[1]:
+                continue
+            channel = (found.type[i] != found.type[j]) + (0 if j < i else 2)
+            position = (np.log(max(abs(gap), 1e-4)) - low) / (high - low) * (RHYTHM_BINS - 1)
+            share = max(0.0, 1 - abs(position)) if position > 0 else 1.0
+            weights = np.maximum(0, 1 - np.abs(np.arange(RHYTHM_BINS) - position))
+            weights[0] = share
+            out[i, channel] += weights * (probability[j] if probability[j] > 1e-3 else 0)
+    return out.reshape(len(found), -1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rhythm_equals_brute_force(seed):
+    found = random_candidates(np.random.default_rng(seed))
+    features = context_features(found, RATE, 8.0)
+    assert features.shape == (40, N_FEATURES)
+    np.testing.assert_allclose(features[:, OWN_FEATURES:], brute_force_rhythm(found, 8.0), atol=2e-3)
+
+
+def test_features_do_not_depend_on_where_the_recording_begins(rng):
+    found = random_candidates(rng)
+    np.testing.assert_allclose(context_features(found.shift(12345), RATE, 8.0), context_features(found, RATE, 8.0), atol=1e-4)
+
+
+def test_no_candidates_have_no_features(rng):
+    assert context_features(random_candidates(rng)[:0], RATE, 8.0).shape == (0, N_FEATURES)
+
+
+def test_untrained_network_is_the_matched_filter(rng):
+    found = random_candidates(rng)
+    evidence = torch.from_numpy(relative_evidence(found.llr, 8.0))[None]
+    features = torch.from_numpy(context_features(found, RATE, 8.0))[None]
+    network = ContextLSTM(3, hidden_size=8).eval()
+    assert torch.equal(network(features, evidence, torch.from_numpy(found.type)[None]), evidence)
+
+
+def test_evidence_keeps_its_order_and_its_middle():
+    llr = np.linspace(-500, 500, 2001)
+    evidence = relative_evidence(llr, 8.0)
+    assert (np.diff(evidence) > 0).all() and np.abs(evidence).max() < 100
+    near = np.abs(llr - 8) < 20
+    np.testing.assert_allclose(evidence[near], llr[near] - 8, rtol=1e-6)
+
+
+def trained_a_little(network, batch, steps, learning_rate=1e-2):
+    optimizer = torch.optim.Adam(network.parameters(), learning_rate)
+    losses = []
+    for _ in range(steps):
+        loss = sequence_loss(network, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def batch_of(rng, n=60):
+    found = random_candidates(rng, n)
+    target = rng.integers(0, 2, n).astype(np.float32)
+    examples = Examples(found, target, np.ones(n, np.float32), np.zeros(3))
+    return in_crops(as_sequence(examples, RATE, 8.0))
+
+
+def test_overfits_one_batch_and_every_parameter_learns(rng):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = ContextLSTM(3, hidden_size=16, dropout=0.0)
+        losses = trained_a_little(network, batch_of(rng), 60)
+    assert losses[-1] < losses[0] / 5
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+def test_padding_changes_nothing(rng):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = ContextLSTM(3, hidden_size=8, dropout=0.0)
+        batch = batch_of(rng)
+        trained_a_little(network, batch, 3)
+    network.eval()
+    padded = {
+        name: torch.nn.functional.pad(batch[name], (0, 0, 0, 9) if batch[name].dim() == 3 else (0, 9))
+        for name in batch
+        if name != "lengths"
+    }
+    padded["features"][:, 60:], padded["llr"][:, 60:] = 1e3, -1e3
+    inputs = ("features", "llr", "type", "lengths")
+    padded["lengths"] = batch["lengths"]
+    plain, with_garbage = (network(*(b[name] for name in inputs)) for b in (batch, padded))
+    torch.testing.assert_close(plain, with_garbage[:, :60])
+    torch.testing.assert_close(sequence_loss(network, batch), sequence_loss(network, padded))
+
+
+def test_unknown_truth_has_no_weight(rng):
+    batch = batch_of(rng)
+    network = ContextLSTM(3, hidden_size=8).eval()
+    batch["weight"][:, 30:] = 0
+    before = sequence_loss(network, batch)
+    batch["target"][:, 30:] = 1 - batch["target"][:, 30:]
+    assert torch.equal(before, sequence_loss(network, batch))
