@@ -121,6 +121,9 @@ class LSTMEncoder(nn.Module):
             raise OptionError(f"dropout must lie in [0, 1), got {dropout!r}")
         if cell not in CELLS:
             raise OptionError(f"cell must be one of {', '.join(CELLS)}, got {cell!r}")
+        # Python's own numbers, so that a file holds nothing else.
+        self.config = {name: int(size) for name, size in sizes.items()}
+        self.config |= {"dropout": float(dropout), "bidirectional": bool(bidirectional), "cell": cell}
         self.input_size, self.resolution = int(input_size), int(resolution)
         self.output_size = hidden_size * (2 if bidirectional else 1)
         if resolution == 1:

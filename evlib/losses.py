@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .encoders import length_mask
 from .errors import DataError, OptionError, ShapeError
 from .refractory import refractory_penalty
 
@@ -163,3 +164,171 @@ class EventTimingLoss(nn.Module):
         if not mask.any(1).all():
             raise DataError("a sequence of the batch has no frame that is not padding")
         return mask[..., None]
+
+
+class AutoencoderLoss(nn.Module):
+    """How badly a window is rebuilt: the mean squared error over the values that are not padding.
+
+    Examples
+    --------
+    >>> loss_fn = AutoencoderLoss()
+    >>> losses = loss_fn({"reconstruction": torch.zeros(1, 2, 1)}, torch.tensor([[[3.0], [torch.nan]]]), torch.tensor([1]))
+    >>> losses["total_loss"]
+    tensor(9.)
+    """
+
+    def forward(self, output, x, lengths=None):
+        """The losses of a batch.
+
+        Parameters
+        ----------
+        output : dict of an autoencoder, with reconstruction (batch, time, channels)
+        x : (batch, time, channels) what was to be rebuilt
+        lengths : (batch,) samples in each sequence, None when nothing is padded
+
+        Returns
+        -------
+        dict of scalars : total_loss, reconstruction_loss
+
+        Raises
+        ------
+        ShapeError : a reconstruction of another shape than ``x``
+        """
+        loss = masked_mse(output["reconstruction"], x, _sample_mask(output, x, lengths))
+        return {"total_loss": loss, "reconstruction_loss": loss}
+
+
+class VariationalAutoencoderLoss(nn.Module):
+    """Reconstruction plus divergence from the prior, both **sums over a sequence divided by the same count**.
+
+    The count is the number of values in the batch that are not padding. ``reconstruction_loss`` is thereby the mean
+    squared error, and ``kl_loss`` the divergence of N(mu, exp(logvar)) from N(0, 1) per value: their ratio is that of
+    the evidence lower bound, however long the sequences are. With ``recon_weight=1`` a ``kl_weight`` w is the bound of a
+    decoder whose noise has the variance w / 2.
+
+    The weight of the divergence grows from 0 to ``kl_weight`` in the first ``warmup_steps`` calls in training mode, so that
+    the decoder learns to use the latent vector before it is asked to do without. ``full_loss`` is the total with the
+    whole weight: it compares between epochs, so trainers choose the best epoch by it. ``active_units`` counts the latent
+    dimensions whose mean varies over the batch (variance above 0.01; left out for a batch of one sequence). When none
+    does, the posterior has collapsed onto the prior: lower ``kl_weight`` or lengthen the warm-up.
+
+    Parameters
+    ----------
+    recon_weight, kl_weight : factors in ``total_loss``
+    warmup_steps : training steps until the whole ``kl_weight`` counts
+
+    Raises
+    ------
+    OptionError : negative weights or steps
+
+    Examples
+    --------
+    >>> loss_fn = VariationalAutoencoderLoss(warmup_steps=0)
+    >>> mu, logvar = torch.tensor([[-2.0, 0.0], [2.0, 0.0]]), torch.zeros(2, 2)
+    >>> output = {"reconstruction": torch.zeros(2, 4, 1), "mu": mu, "logvar": logvar}
+    >>> {name: value.item() for name, value in loss_fn(output, torch.ones(2, 4, 1)).items()}
+    {'total_loss': 1.0..., 'reconstruction_loss': 1.0, 'kl_loss': 0.5, 'full_loss': 1.0..., 'active_units': 1.0}
+    """
+
+    ACTIVE_VARIANCE = 0.01
+    # What trainers watch.
+    monitor = "full_loss"
+
+    def __init__(self, recon_weight=1.0, kl_weight=0.1, warmup_steps=1000):
+        super().__init__()
+        options = {"recon_weight": recon_weight, "kl_weight": kl_weight, "warmup_steps": warmup_steps}
+        for name, value in options.items():
+            if not value >= 0:
+                raise OptionError(f"{name} must not be negative, got {value!r}")
+        self.recon_weight, self.kl_weight, self.warmup_steps = recon_weight, kl_weight, warmup_steps
+        # Saved with a training, so that a resumed one goes on where it was.
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+
+    @property
+    def beta(self):
+        """The present weight of the divergence."""
+        return self.kl_weight * min(1.0, self.step.item() / self.warmup_steps) if self.warmup_steps else self.kl_weight
+
+    def forward(self, output, x, lengths=None):
+        """The losses of a batch; in training mode the warm-up goes on by one step.
+
+        Parameters
+        ----------
+        output : dict of a variational autoencoder, with reconstruction, mu and logvar
+        x, lengths : as in `AutoencoderLoss`
+
+        Returns
+        -------
+        dict of scalars : total_loss, reconstruction_loss, kl_loss, full_loss, active_units
+        """
+        mask = _sample_mask(output, x, lengths)
+        reconstruction = masked_mse(output["reconstruction"], x, mask)
+        mu, logvar = output["mu"].float(), output["logvar"].float()
+        divergence = 0.5 * (mu.square() + logvar.exp() - 1 - logvar).sum()
+        kl = divergence / (mask.sum() * x.shape[2]).clamp(min=1)
+        losses = {
+            "total_loss": self.recon_weight * reconstruction + self.beta * kl,
+            "reconstruction_loss": reconstruction,
+            "kl_loss": kl,
+            "full_loss": (self.recon_weight * reconstruction + self.kl_weight * kl).detach(),
+        }
+        if len(mu) > 1:
+            losses["active_units"] = (mu.detach().var(0, correction=0) > self.ACTIVE_VARIANCE).sum().float()
+        if self.training:
+            self.step += 1
+        return losses
+
+
+def _sample_mask(output, x, lengths):
+    """(batch, time, 1) bool, True in front of the end of each sequence."""
+    if output["reconstruction"].shape != x.shape or x.ndim != 3:
+        raise ShapeError(
+            "the reconstruction and x must both have shape (batch, time, channels), "
+            f"got {tuple(output['reconstruction'].shape)} and {tuple(x.shape)}"
+        )
+    if lengths is None:
+        return torch.ones(*x.shape[:2], 1, dtype=torch.bool, device=x.device)
+    return length_mask(torch.as_tensor(lengths, device=x.device), x.shape[1])[..., None]
+
+
+def nt_xent(z1, z2, temperature=0.07):
+    """Normalised temperature-scaled cross-entropy (SimCLR, https://arxiv.org/abs/2002.05709).
+
+    Each of the 2N embeddings must find its partner among the 2N - 1 others, by cosine similarity / temperature.
+
+    Parameters
+    ----------
+    z1, z2 : (N, features) embeddings of the two views, row i of both from the same item; N of at least 2
+    temperature : small values look at the hardest others only
+
+    Returns
+    -------
+    scalar : the mean over the 2N embeddings; log(2N - 1) when all are equal
+
+    Raises
+    ------
+    ShapeError : shapes that differ, or a single pair, which has nothing to be told apart from
+    OptionError : a temperature that is not positive
+    DataError : embeddings that are not finite
+
+    Examples
+    --------
+    >>> z = torch.eye(4)
+    >>> round(nt_xent(z, z, temperature=0.05).item(), 6)
+    0.0
+    """
+    if z1.shape != z2.shape or z1.ndim != 2:
+        raise ShapeError(f"z1 and z2 must both have shape (items, features), got {tuple(z1.shape)} and {tuple(z2.shape)}")
+    if len(z1) < 2:
+        raise ShapeError(f"at least 2 items are needed to tell them apart, got {len(z1)} (DataLoader(..., drop_last=True)?)")
+    if not temperature > 0:
+        raise OptionError(f"temperature must be positive, got {temperature!r}")
+    z = torch.cat([z1, z2])
+    if not z.isfinite().all():
+        raise DataError("the embeddings hold NaN or infinity: the training has diverged (try a lower learning rate)")
+    # Similarities divided by a small temperature need full precision, also in a mixed one.
+    with torch.autocast(z.device.type, enabled=False):
+        z = F.normalize(z.float() if z.dtype != torch.float64 else z, dim=1)
+        similarity = (z @ z.T / temperature).fill_diagonal_(-torch.inf)
+    partner = torch.arange(len(z), device=z.device).roll(len(z1))
+    return F.cross_entropy(similarity, partner)

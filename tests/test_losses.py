@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from evlib.errors import DataError, OptionError, ShapeError
-from evlib.losses import EventTimingLoss, masked_mean, masked_mse
+from evlib.losses import AutoencoderLoss, EventTimingLoss, VariationalAutoencoderLoss, masked_mean, masked_mse, nt_xent
 
 NAN = float("nan")
 
@@ -167,3 +167,136 @@ def test_arguments_that_do_not_fit_are_refused():
         loss_fn(events, logits * NAN, table, table)
     with pytest.raises(DataError, match="no frame"):
         loss_fn(events, logits, table, table, mask=torch.zeros(2, 20, dtype=torch.bool))
+
+
+# --- autoencoders ------------------------------------------------------------------------------------------------
+
+
+def gaussian_output(rng, batch=3, time=7, channels=2, latent=4):
+    values = {name: torch.tensor(rng.normal(size=(batch, latent))) for name in ("mu", "logvar")}
+    return {"reconstruction": torch.tensor(rng.normal(size=(batch, time, channels))), **values}
+
+
+def test_autoencoder_loss_is_the_mean_over_what_is_not_padding(rng):
+    output, x, lengths = gaussian_output(rng), torch.tensor(rng.normal(size=(3, 7, 2))), torch.tensor([7, 1, 4])
+    squares = [((output["reconstruction"][i, :n] - x[i, :n]) ** 2).flatten() for i, n in enumerate(lengths)]
+    want = torch.cat(squares).mean()
+    losses = AutoencoderLoss()(output, x, lengths)
+    assert losses.keys() == {"total_loss", "reconstruction_loss"}
+    torch.testing.assert_close(losses["total_loss"], want)
+    torch.testing.assert_close(VariationalAutoencoderLoss()(output, x, lengths)["reconstruction_loss"], want)
+    torch.testing.assert_close(AutoencoderLoss()(output, x)["total_loss"], (output["reconstruction"] - x).square().mean())
+
+
+def test_divergence_agrees_with_torch_and_both_terms_are_divided_by_one_count(rng):
+    output, x, lengths = gaussian_output(rng), torch.tensor(rng.normal(size=(3, 7, 2))), torch.tensor([7, 1, 4])
+    loss_fn = VariationalAutoencoderLoss(recon_weight=2.0, kl_weight=0.5, warmup_steps=0)
+    losses = loss_fn(output, x, lengths)
+    normal = torch.distributions.Normal
+    posterior = normal(output["mu"].float(), (output["logvar"].float() / 2).exp())
+    divergence = torch.distributions.kl_divergence(posterior, normal(0.0, 1.0)).sum()
+    torch.testing.assert_close(losses["kl_loss"], divergence / (12 * 2))
+    want = 2 * losses["reconstruction_loss"] + 0.5 * losses["kl_loss"]
+    torch.testing.assert_close(losses["total_loss"], want)
+    torch.testing.assert_close(losses["full_loss"], want)
+
+
+def test_defect_2_the_balance_of_the_two_terms_does_not_depend_on_length(rng):
+    """A window twice as long, rebuilt as badly: the summed error doubles against the divergence, as the bound has it."""
+    output, x = gaussian_output(rng, batch=2), torch.tensor(rng.normal(size=(2, 7, 2)))
+    double = {**output, "reconstruction": output["reconstruction"].repeat(1, 2, 1)}
+    short, long = (VariationalAutoencoderLoss()(o, v) for o, v in ((output, x), (double, x.repeat(1, 2, 1))))
+    ratios = [losses["reconstruction_loss"] / losses["kl_loss"] for losses in (short, long)]
+    torch.testing.assert_close(ratios[1], 2 * ratios[0])
+
+
+def test_the_divergence_warms_up_in_training_steps_only(rng):
+    output, x = gaussian_output(rng), torch.zeros(3, 7, 2)
+    loss_fn = VariationalAutoencoderLoss(kl_weight=0.4, warmup_steps=4)
+    betas = []
+    for step in range(6):
+        losses = loss_fn(output, x)
+        betas.append(((losses["total_loss"] - losses["reconstruction_loss"]) / losses["kl_loss"]).item())
+        torch.testing.assert_close(losses["full_loss"], losses["reconstruction_loss"] + 0.4 * losses["kl_loss"])
+        if step == 1:
+            loss_fn.eval()
+            loss_fn(output, x)
+            loss_fn.train()
+    assert betas == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.4], abs=1e-6)
+    again = VariationalAutoencoderLoss(kl_weight=0.4, warmup_steps=4)
+    again.load_state_dict(loss_fn.state_dict())
+    assert again.beta == loss_fn.beta == 0.4
+
+
+def test_active_units_counts_the_latent_dimensions_in_use():
+    x = torch.zeros(4, 5, 1)
+    mu = torch.zeros(4, 3)
+    mu[:, 0], mu[:, 1] = torch.tensor([-1.0, 1.0, -1.0, 1.0]), torch.tensor([0.0, 0.01, 0.0, 0.01])
+    output = {"reconstruction": x, "mu": mu, "logvar": torch.zeros(4, 3)}
+    loss_fn = VariationalAutoencoderLoss()
+    assert loss_fn(output, x)["active_units"] == 1
+    collapsed = {**output, "mu": torch.full((4, 3), 5.0)}
+    assert loss_fn(collapsed, x)["active_units"] == 0, "far from the prior, but the same for all"
+    assert "active_units" not in loss_fn({name: value[:1] for name, value in output.items()}, x[:1])
+
+
+@pytest.mark.parametrize("options", [{"recon_weight": -1}, {"kl_weight": -0.1}, {"warmup_steps": -1}])
+def test_impossible_variational_options_are_refused(options):
+    with pytest.raises(OptionError, match=next(iter(options))):
+        VariationalAutoencoderLoss(**options)
+
+
+@pytest.mark.parametrize("loss_fn", [AutoencoderLoss(), VariationalAutoencoderLoss()])
+def test_a_reconstruction_of_another_shape_is_refused(loss_fn, rng):
+    with pytest.raises(ShapeError, match="must both have shape"):
+        loss_fn(gaussian_output(rng), torch.zeros(3, 1, 2))
+
+
+# --- contrastive -------------------------------------------------------------------------------------------------
+
+
+def test_orthogonal_items_with_identical_views_cost_nothing():
+    z = torch.eye(8)
+    assert nt_xent(z, z, temperature=0.05).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("n", [2, 5, 64])
+@pytest.mark.parametrize("temperature", [0.05, 0.5])
+def test_equal_embeddings_cost_the_logarithm_of_the_others(n, temperature):
+    z = torch.ones(n, 3)
+    assert nt_xent(z, z, temperature).item() == pytest.approx(np.log(2 * n - 1), rel=1e-6)
+
+
+def test_nt_xent_agrees_with_a_loop(rng):
+    for n in (2, 3, 7):
+        z1, z2, temperature = rng.normal(size=(n, 4)), rng.normal(size=(n, 4)), 0.3
+        z = np.concatenate([z1, z2])
+        cosine = [[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in z] for a in z]
+        total = 0.0
+        for i in range(2 * n):
+            partner = i + n if i < n else i - n
+            others = sum(np.exp(cosine[i][j] / temperature) for j in range(2 * n) if j != i)
+            total -= np.log(np.exp(cosine[i][partner] / temperature) / others)
+        assert nt_xent(torch.tensor(z1), torch.tensor(z2), temperature).item() == pytest.approx(total / (2 * n))
+
+
+def test_nt_xent_is_safe_at_extreme_values():
+    z1 = torch.tensor([[1e20, 0.0], [0.0, 1e-20], [0.0, 0.0]], requires_grad=True)
+    loss = nt_xent(z1, -z1.detach().roll(1, 0), temperature=1e-3)
+    loss.backward()
+    assert loss.isfinite() and z1.grad.isfinite().all()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        z = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+        mixed = nt_xent(z, z.flip(1))
+    torch.testing.assert_close(mixed, nt_xent(z, z.flip(1)), rtol=0, atol=0)
+
+
+def test_contrastive_batches_that_cannot_be_used_are_refused():
+    with pytest.raises(ShapeError, match="drop_last"):
+        nt_xent(torch.ones(1, 3), torch.ones(1, 3))
+    with pytest.raises(ShapeError, match="items, features"):
+        nt_xent(torch.ones(4, 3), torch.ones(3, 3))
+    with pytest.raises(OptionError, match="temperature"):
+        nt_xent(torch.ones(4, 3), torch.ones(4, 3), temperature=0)
+    with pytest.raises(DataError, match="diverged"):
+        nt_xent(torch.ones(4, 3) * NAN, torch.ones(4, 3))
