@@ -1,10 +1,11 @@
-"""Labelled windows for training, and splits that keep what belongs together on one side.
+"""Windows for training, with labels or without, and splits that keep what belongs together on one side.
 
-A window holds at most one event of each type: ``event_labels`` (events,) of 0 and 1, NaN where nobody looked, and
+A labelled window holds at most one event of each type: ``event_labels`` (events,) of 0 and 1, NaN where nobody looked, and
 ``event_timings`` (events,) in samples from the start of the window, NaN where an event has no known time.
 """
 
 import hashlib
+import inspect
 
 import numpy as np
 import torch
@@ -16,6 +17,44 @@ from .errors import DataError, OptionError, ShapeError
 SHAPE_SAMPLES = 50
 SHAPE_AMPLITUDE = 0.5
 SYNTHETIC_MARGIN_SAMPLES = 100
+# Two equal views in so many draws are no chance.
+VIEW_DRAWS = 16
+
+
+def as_windows(data, lengths=None):
+    """Windows as a list of (time, channels) float32 arrays, each cut to its length.
+
+    Parameters
+    ----------
+    data : (windows, time, channels) array, or a list of (time, channels) arrays of different lengths
+    lengths : (windows,) samples of each window that are not padding, None when nothing is padded
+
+    Raises
+    ------
+    ShapeError : axes or lengths that do not fit
+    DataError : values that are not finite
+    """
+    windows = [np.asarray(window, dtype=np.float32) for window in data]
+    if not windows:
+        raise ShapeError("data is empty: at least one window of shape (time, channels) is needed")
+    if lengths is not None:
+        windows = _cut(windows, np.asarray(lengths))
+    channels = windows[0].shape[-1] if windows[0].ndim else 0
+    for i, window in enumerate(windows):
+        if window.ndim != 2 or 0 in window.shape or window.shape[1] != channels:
+            raise ShapeError(f"each window must have shape (time, {channels}) like the first, window {i} has {window.shape}")
+        if not np.isfinite(window).all():
+            raise DataError(f"window {i} of data holds NaN or infinity: fill or leave out such samples first")
+    return windows
+
+
+def _cut(windows, lengths):
+    whole = [len(window) for window in windows]
+    if lengths.shape != (len(whole),) or not np.issubdtype(lengths.dtype, np.integer):
+        raise ShapeError(f"lengths must be {len(whole)} integers, one for each window, got {lengths.dtype} {lengths.shape}")
+    if (lengths < 1).any() or (lengths > whole).any():
+        raise ShapeError(f"lengths must lie between 1 and the window's own length, got {lengths.min()}..{lengths.max()}")
+    return [window[:length] for window, length in zip(windows, lengths, strict=True)]
 
 
 class EventDataset(Dataset):
@@ -42,24 +81,11 @@ class EventDataset(Dataset):
     """
 
     def __init__(self, data, event_labels, event_timings, lengths=None):
-        self.data = [np.asarray(window, dtype=np.float32) for window in data]
-        if not self.data:
-            raise ShapeError("data is empty: at least one window of shape (time, channels) is needed")
-        if lengths is not None:
-            self.data = self._cut(lengths)
+        self.data = as_windows(data, lengths)
         self.lengths = np.array([len(window) for window in self.data])
         self.event_labels = self._table(event_labels, "event_labels")
         self.event_timings = self._table(event_timings, "event_timings")
         self._check()
-
-    def _cut(self, lengths):
-        lengths = np.asarray(lengths)
-        whole = [len(window) for window in self.data]
-        if lengths.shape != (len(whole),) or not np.issubdtype(lengths.dtype, np.integer):
-            raise ShapeError(f"lengths must be {len(whole)} integers, one for each window, got {lengths.dtype} {lengths.shape}")
-        if (lengths < 1).any() or (lengths > whole).any():
-            raise ShapeError(f"lengths must lie between 1 and the window's own length, got {lengths.min()}..{lengths.max()}")
-        return [window[:length] for window, length in zip(self.data, lengths, strict=True)]
 
     def _table(self, values, name):
         table = np.asarray(values, dtype=np.float32)
@@ -68,12 +94,6 @@ class EventDataset(Dataset):
         return table
 
     def _check(self):
-        channels = self.data[0].shape[-1] if self.data[0].ndim else 0
-        for i, window in enumerate(self.data):
-            if window.ndim != 2 or 0 in window.shape or window.shape[1] != channels:
-                raise ShapeError(f"each window must have shape (time, {channels}) like the first, window {i} has {window.shape}")
-            if not np.isfinite(window).all():
-                raise DataError(f"window {i} of data holds NaN or infinity: fill or leave out such samples first")
         if self.event_timings.shape != self.event_labels.shape:
             raise ShapeError(f"event_timings {self.event_timings.shape} and event_labels {self.event_labels.shape} must be alike")
         if not (np.isin(self.event_labels, (0, 1)) | np.isnan(self.event_labels)).all():
@@ -120,6 +140,113 @@ def collate_fn_supervised(items):
         "event_labels": torch.stack([item["event_labels"] for item in items]),
         "event_timings": torch.stack([item["event_timings"] for item in items]),
     }
+
+
+class UnsupervisedDataset(Dataset):
+    """Windows alone: an item is the (time, channels) tensor of a window.
+
+    Windows of equal length need no collate function; others are padded by `collate_fn_unsupervised`.
+
+    Parameters
+    ----------
+    data, lengths : as in `as_windows`
+
+    Examples
+    --------
+    >>> UnsupervisedDataset(np.zeros((4, 200, 6)))[0].shape
+    torch.Size([200, 6])
+    """
+
+    def __init__(self, data, lengths=None):
+        self.data = as_windows(data, lengths)
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, index):
+        return torch.tensor(self.data[index])
+
+
+def collate_fn_unsupervised(items):
+    """Make a batch of windows: input (batch, time, channels), padded with zeros, and lengths (batch,).
+
+    >>> collate_fn_unsupervised([torch.ones(3, 1), torch.ones(2, 1)])["lengths"]
+    tensor([3, 2])
+    """
+    return {"input": pad_sequence(items, batch_first=True), "lengths": torch.tensor([len(item) for item in items])}
+
+
+class ContrastiveDataset(UnsupervisedDataset):
+    """Two different random views of each window.
+
+    What is drawn follows from ``seed``, the epoch and the item, whatever the order or the number of workers; a trainer
+    says which epoch it is (`set_epoch`). With ``train=False`` the views are the same in every epoch.
+
+    Parameters
+    ----------
+    data, lengths : as in `as_windows`
+    augmentation : a function of a (time, channels) tensor that returns a view of it. It is called with
+        ``generator=`` a `torch.Generator` if it has such an argument, else it may draw from torch's global generator, which
+        is seeded for the call and put back afterwards
+    seed : another seed gives other views
+    train : new views in each epoch
+
+    Raises
+    ------
+    DataError : an augmentation that gives the same view again and again
+
+    Examples
+    --------
+    >>> dataset = ContrastiveDataset(np.zeros((4, 200, 6)), lambda x: x + torch.randn(x.shape))
+    >>> view1, view2 = dataset[0]
+    >>> view1.shape, torch.equal(view1, view2), torch.equal(view1, dataset[0][0])
+    (torch.Size([200, 6]), False, True)
+    """
+
+    def __init__(self, data, augmentation, lengths=None, seed=0, train=True):
+        super().__init__(data, lengths)
+        self.augmentation, self.seed, self.train = augmentation, seed, train
+        self._takes_generator = "generator" in inspect.signature(augmentation).parameters
+        # Workers that live on into the next epoch see it change.
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
+
+    def set_epoch(self, epoch):
+        """Say which epoch it is: the next views are those of this epoch."""
+        self._epoch.fill_(epoch)
+
+    def __getitem__(self, index):
+        epoch = int(self._epoch) if self.train else 0
+        generator = torch.Generator().manual_seed(_stable_hash((self.seed, self.train, epoch, index % len(self))))
+        first = self._view(index, generator)
+        for _ in range(VIEW_DRAWS):
+            second = self._view(index, generator)
+            if not torch.equal(first, second):
+                return first, second
+        raise DataError(
+            f"the augmentation gave the same view of window {index} {VIEW_DRAWS} times "
+            "(does it draw nothing, or is the window silent?)"
+        )
+
+    def _view(self, index, generator):
+        window = super().__getitem__(index)
+        if self._takes_generator:
+            return self.augmentation(window, generator=generator)
+        with torch.random.fork_rng(devices=[]):
+            # Not torch.manual_seed: that would seed the dropout of a GPU too.
+            torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            return self.augmentation(window)
+
+
+def collate_fn_contrastive(items):
+    """Make a batch of pairs of views: view1, view2 (batch, time, channels), padded with zeros, lengths1, lengths2 (batch,).
+
+    >>> x = torch.ones(3, 1)
+    >>> [tuple(part.shape) for part in collate_fn_contrastive([(x, x), (x[:2], x)])]
+    [(2, 3, 1), (2, 3, 1), (2,), (2,)]
+    """
+    views = list(zip(*items, strict=True))
+    padded = [pad_sequence(view, batch_first=True) for view in views]
+    return *padded, *(torch.tensor([len(x) for x in view]) for view in views)
 
 
 def event_shapes(num_events=16, num_features=6):

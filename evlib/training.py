@@ -1,29 +1,23 @@
-"""Training by Lightning, and checkpoints that rebuild their model alone.
+"""Training by Lightning: one loop for all models, which differ only in the losses of a batch.
 
-A checkpoint is a dictionary of plain types and tensors, read with ``weights_only=True``: ``epoch`` (epochs completed),
-``model_state_dict``, ``optimizer_state_dict``, ``global_step``, ``val_loss`` (None without validation), then ``format``,
-``model_class``, ``config`` (the model's arguments), ``monitor``, ``scheduler``, ``early_stopping``, ``rng``, ``history``.
-
-Lightning takes seconds to import, so it is imported by the first `SupervisedTrainer.fit`.
+Lightning takes seconds to import, so it is imported by the first ``fit``.
 """
 
 import contextlib
 import functools
 import importlib.util
 import logging
-import pickle
 import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from . import models
+from .checkpoints import load_checkpoint, restore_rng, rng_state, save_checkpoint
 from .errors import DataError, OptionError
-from .files import replace_file
+from .losses import nt_xent
+from .transfer import encoder_of, set_frozen_layers
 
-CHECKPOINT_FORMAT = 1
-CHECKPOINT_KEYS = ("epoch", "model_state_dict", "optimizer_state_dict", "global_step")
 LOG_EVERY_STEPS = 10
 
 
@@ -35,13 +29,34 @@ def supervised_losses(model, loss_fn, batch):
     return loss_fn(output.event_logits, output.timing_logits, batch["event_labels"], batch["event_timings"])
 
 
-class SupervisedTrainer:
-    """Train an event model on labelled windows.
+def unsupervised_losses(model, loss_fn, batch):
+    """The losses of one batch for an autoencoder: a tensor, or a dict with input and lengths."""
+    if torch.is_tensor(batch):
+        batch = {"input": batch, "lengths": None}
+    if not isinstance(batch, dict) or not {"input", "lengths"} <= batch.keys():
+        raise DataError(
+            "a batch must be a tensor (batch, time, channels) or a dict with 'input' and 'lengths': "
+            "make the DataLoader of an UnsupervisedDataset, with collate_fn=collate_fn_unsupervised if windows differ in length"
+        )
+    return loss_fn(model(batch["input"], batch["lengths"]), batch["input"], batch["lengths"])
+
+
+def contrastive_losses(model, loss_fn, batch):
+    """The losses of one batch of `collate_fn_contrastive`, for a model that returns z1, h1, z2, h2."""
+    if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 4):
+        raise DataError("a batch must be two views: make the DataLoader with collate_fn=collate_fn_contrastive")
+    z1, _, z2, _ = model(*batch)
+    return {"total_loss": loss_fn(z1, z2)}
+
+
+class Trainer:
+    """What the trainers share: `fit`, with validation, early stopping, checkpoints, resuming and logs.
 
     Parameters
     ----------
-    model : a model that returns an `EventOutput`
-    loss_fn : `EventTimingLoss`, or anything called alike
+    model : what to train
+    loss_fn : what the losses are computed with; a module's own state is saved and resumed too, and if it names a loss as
+        ``monitor``, that one decides which epoch is the best instead of ``total_loss``
     optimizer : over the parameters of ``model``
     device : "cpu", "cuda", "cuda:1", "mps"; None for the best there is
     log_dir : where TensorBoard's logs go (a CSV file when tensorboard is not installed)
@@ -50,15 +65,9 @@ class SupervisedTrainer:
     Raises
     ------
     OptionError : an optimizer over other parameters, a loss with another frame length than the model's
-
-    Examples
-    --------
-    >>> from evlib.losses import EventTimingLoss
-    >>> model = models.LSTMEventClassifier(hidden_size=8)
-    >>> trainer = SupervisedTrainer(model, EventTimingLoss(), torch.optim.Adam(model.parameters(), lr=1e-3))
-    >>> trainer.history
-    []
     """
+
+    batch_losses = None
 
     def __init__(self, model, loss_fn, optimizer, device=None, log_dir="./runs", scheduler=None):
         own = {id(parameter) for parameter in model.parameters()}
@@ -85,21 +94,24 @@ class SupervisedTrainer:
         gradient_clip_val=1.0,
         progress_bar=True,
         seed=0,
+        unfreeze_epochs=None,
     ):
         """Train; the model holds the weights of the last epoch afterwards, ``best_model.pth`` those of the best.
 
         Parameters
         ----------
-        train_loader, val_loader : loaders of `collate_fn_supervised` batches
+        train_loader, val_loader : loaders of batches, see the class
         num_epochs : epochs in all, those before ``resume_from`` included
-        save_dir : gets ``best_model.pth`` (the least validation ``total_loss``; the least training ``total_loss`` when
-            there is no ``val_loader``) and ``checkpoint_epoch_N.pth``
+        save_dir : gets ``best_model.pth`` (the least monitored loss in validation, or in training when there is no
+            ``val_loader``) and ``checkpoint_epoch_N.pth``
         save_freq : epochs from one ``checkpoint_epoch_N.pth`` to the next
         patience : stop after this many epochs without a new least loss, None for never
         resume_from : a checkpoint to go on from; the result is that of a run that was never interrupted
         precision, devices, gradient_clip_val : as in Lightning's ``Trainer``; None clips nothing
         progress_bar : show one
         seed : of dropout and shuffling; the global random state is left as it was
+        unfreeze_epochs : the epoch (from 1) in which the encoder begins to learn, or one for each of its layers from output to
+            input (`evlib.transfer.encoder_layers`); before, it stays as it is. None trains whatever requires a gradient
 
         Returns
         -------
@@ -107,29 +119,34 @@ class SupervisedTrainer:
 
         Raises
         ------
-        OptionError : epochs or frequencies below 1
+        OptionError : epochs or frequencies below 1, ``unfreeze_epochs`` that do not fit the encoder
         DataError : a checkpoint that does not fit, a loss that is no longer finite
         """
         for name, value in {"num_epochs": num_epochs, "save_freq": save_freq, "patience": patience}.items():
             if value is not None and (value != int(value) or value < 1):
                 raise OptionError(f"{name} must be a whole number of at least 1, got {value!r}")
-        monitor = "train_total_loss" if val_loader is None else "val_total_loss"
+        monitor = ("train_" if val_loader is None else "val_") + getattr(self.loss_fn, "monitor", "total_loss")
         start = {"epoch": 0, "global_step": 0, "history": []} if resume_from is None else self._resume(resume_from)
         self.history = list(start["history"])
         if start["epoch"] >= num_epochs:
             return self.history
-        with quiet_lightning(), torch.random.fork_rng(range(torch.cuda.device_count())):
+        # Lightning asks the loader for its first iterator before it says that an epoch begins.
+        set_epoch(train_loader, start["epoch"])
+        with (
+            quiet_lightning(),
+            torch.random.fork_rng(range(torch.cuda.device_count())),
+            gradual_unfreezing(self.model, self.optimizer, unfreeze_epochs, start["epoch"] + 1),
+        ):
             import lightning.pytorch as lightning
 
             torch.manual_seed(seed)
             task, keeper = _lightning_classes()
-            callbacks = [keeper(self, train_loader, monitor, Path(save_dir), save_freq, start)]
+            callbacks = [keeper(self, train_loader, monitor, Path(save_dir), save_freq, start, unfreeze_epochs)]
             if patience is not None:
                 stopping = lightning.callbacks.EarlyStopping(monitor, patience=patience, check_on_train_epoch_end=True)
                 if early := start.get("early_stopping"):
                     stopping.wait_count, stopping.best_score = early["wait_count"], early["best_score"]
                 callbacks.insert(0, stopping)
-            self.model.train()
             trainer = lightning.Trainer(
                 max_epochs=num_epochs - start["epoch"],
                 **_accelerator(self.device, devices),
@@ -145,9 +162,19 @@ class SupervisedTrainer:
             )
             # Nothing draws between here and the first shuffle, as nothing does between two epochs.
             if "rng" in start:
-                _restore_rng(start["rng"], train_loader)
-            trainer.fit(task(self.model, self.loss_fn, self.optimizer), train_loader, val_loader)
+                restore_rng(start["rng"], train_loader)
+            trainer.fit(task(self).train(), train_loader, val_loader)
+        self._warn_of_collapse()
         return self.history
+
+    def _warn_of_collapse(self):
+        last = self.history[-1]
+        if last.get("val_active_units", last.get("train_active_units")) == 0:
+            warnings.warn(
+                "the posterior has collapsed: no latent dimension varies between windows, so the encoder has learnt nothing "
+                "(lower kl_weight or lengthen warmup_steps)",
+                stacklevel=3,
+            )
 
     def _resume(self, path):
         _, checkpoint = load_checkpoint(path, self.model)
@@ -161,97 +188,104 @@ class SupervisedTrainer:
             raise DataError(f"{path} and this trainer must both have a scheduler, or neither")
         if self.scheduler is not None:
             self.scheduler.load_state_dict(checkpoint["scheduler"])
+        if isinstance(self.loss_fn, torch.nn.Module):
+            try:
+                self.loss_fn.load_state_dict(checkpoint.get("loss_state_dict") or {})
+            except RuntimeError as error:
+                raise DataError(f"the state of the loss in {path} does not fit this one: {error}") from error
         return checkpoint
 
 
-def read_checkpoint(path):
-    """Read a checkpoint without running any code that it might hold.
+class SupervisedTrainer(Trainer):
+    """Train an event model on labelled windows, in batches of `collate_fn_supervised`.
 
-    Raises
-    ------
-    DataError : no file, not a checkpoint, truncated, or a pickle that would run code
+    Parameters
+    ----------
+    model : a model that returns an `EventOutput`
+    loss_fn : `EventTimingLoss`, or anything called alike
+    optimizer, device, log_dir, scheduler : as in `Trainer`
+
+    Examples
+    --------
+    >>> from evlib.losses import EventTimingLoss
+    >>> from evlib.models import LSTMEventClassifier
+    >>> model = LSTMEventClassifier(hidden_size=8)
+    >>> trainer = SupervisedTrainer(model, EventTimingLoss(), torch.optim.Adam(model.parameters(), lr=1e-3))
+    >>> trainer.history
+    []
     """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise DataError(f"cannot read the checkpoint {path}: {error}") from error
-    except pickle.UnpicklingError as error:
-        raise DataError(f"{path} is no checkpoint of plain values; it was not loaded, as it might run code") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        raise DataError(f"{path} is no checkpoint, or a truncated one: {error}") from error
-    if not isinstance(checkpoint, dict) or not set(CHECKPOINT_KEYS) <= checkpoint.keys():
-        raise DataError(f"{path} is no training checkpoint: it must hold {', '.join(CHECKPOINT_KEYS)}")
-    if checkpoint.get("format", CHECKPOINT_FORMAT) != CHECKPOINT_FORMAT:
-        raise DataError(f"{path} has checkpoint format {checkpoint['format']}, this evlib reads {CHECKPOINT_FORMAT}")
-    return checkpoint
+
+    batch_losses = staticmethod(supervised_losses)
 
 
-def load_checkpoint(path, model=None):
-    """Rebuild a model from its checkpoint, or load the weights into the one given.
+class UnsupervisedTrainer(Trainer):
+    """Train an autoencoder on windows without labels: tensors (batch, time, channels), or dicts with input and lengths.
 
-    Returns
-    -------
-    model, checkpoint : on the CPU if rebuilt, in evaluation mode if rebuilt
+    A warning is given when a variational autoencoder ends with no latent dimension in use.
 
-    Raises
-    ------
-    DataError : see `read_checkpoint`; a model that evlib does not have; weights that do not fit
+    Parameters
+    ----------
+    model : `LSTMAutoencoder` or `VariationalLSTMAutoencoder`
+    loss_fn : `AutoencoderLoss` or `VariationalAutoencoderLoss`, or anything called alike
+    optimizer, device, log_dir, scheduler : as in `Trainer`
+
+    Examples
+    --------
+    >>> from evlib.losses import AutoencoderLoss
+    >>> from evlib.models import LSTMAutoencoder
+    >>> model = LSTMAutoencoder(hidden_size=8)
+    >>> trainer = UnsupervisedTrainer(model, AutoencoderLoss(), torch.optim.Adam(model.parameters(), lr=1e-3))
     """
-    checkpoint = read_checkpoint(path)
+
+    batch_losses = staticmethod(unsupervised_losses)
+
+
+class ContrastiveTrainer(Trainer):
+    """Train a contrastive model on pairs of views, in batches of `collate_fn_contrastive`.
+
+    The loss is `nt_xent` at the model's temperature. A dataset with a ``set_epoch`` is told which epoch it is.
+
+    Parameters
+    ----------
+    model : `ContrastiveLSTM`
+    optimizer, device, log_dir, scheduler : as in `Trainer`
+
+    Examples
+    --------
+    >>> from evlib.models import ContrastiveLSTM
+    >>> model = ContrastiveLSTM(hidden_size=8)
+    >>> trainer = ContrastiveTrainer(model, torch.optim.Adam(model.parameters(), lr=1e-3))
+    """
+
+    batch_losses = staticmethod(contrastive_losses)
+
+    def __init__(self, model, optimizer, device=None, log_dir="./runs", scheduler=None):
+        loss_fn = functools.partial(nt_xent, temperature=model.temperature)
+        super().__init__(model, loss_fn, optimizer, device, log_dir, scheduler)
+
+
+def set_epoch(loader, epoch):
+    """Tell the loader's dataset which epoch (from 0) comes next, if its draws depend on it."""
+    if hasattr(getattr(loader, "dataset", None), "set_epoch"):
+        loader.dataset.set_epoch(epoch)
+
+
+@contextlib.contextmanager
+def gradual_unfreezing(model, optimizer, unfreeze_epochs, epoch):
+    """Freeze what does not learn yet in ``epoch``; afterwards each parameter requires a gradient or not, as before."""
+    if unfreeze_epochs is None:
+        yield
+        return
+    before = [(parameter, parameter.requires_grad) for parameter in encoder_of(model).parameters()]
+    learning = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if not all(id(parameter) in learning for parameter, _ in before):
+        raise OptionError("the optimizer must hold the encoder's parameters, or unfreezing them would train nothing")
     try:
-        if model is None:
-            name = checkpoint.get("model_class")
-            if name not in models.__all__ or checkpoint.get("config") is None:
-                raise DataError(f"{path} holds a {name!r}, which evlib cannot rebuild: give a model to load the weights into")
-            model = getattr(models, name)(**checkpoint["config"]).eval()
-        model.load_state_dict(checkpoint["model_state_dict"])
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise DataError(f"the weights in {path} do not fit the model: {error}") from error
-    return model, checkpoint
-
-
-def save_checkpoint(path, model, optimizer, **state):
-    """Write a checkpoint; a crash while writing leaves the old file as it was."""
-    checkpoint = {
-        **state,
-        "format": CHECKPOINT_FORMAT,
-        "model_class": type(model).__name__,
-        "config": getattr(model, "config", None),
-        "model_state_dict": model.state_dict(),
-        "optimizer_state_dict": optimizer.state_dict(),
-    }
-    with replace_file(path) as temporary:
-        torch.save(_plain(checkpoint), temporary)
-
-
-def _plain(value):
-    """Tensors on the CPU, NumPy scalars as Python's: a checkpoint of a GPU run opens anywhere."""
-    if torch.is_tensor(value):
-        return value.detach().cpu()
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _rng_state(loader):
-    """What shuffling and dropout draw from."""
-    generator = getattr(loader, "generator", None)
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "loader": None if generator is None else generator.get_state(),
-    }
-
-
-def _restore_rng(state, loader):
-    torch.set_rng_state(state["torch"])
-    # A run may go on with another number of devices than it began with.
-    for device, device_state in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
-        torch.cuda.set_rng_state(device_state, device)
-    if state["loader"] is not None and getattr(loader, "generator", None) is not None:
-        loader.generator.set_state(state["loader"])
+        set_frozen_layers(model, unfreeze_epochs, epoch)
+        yield
+    finally:
+        for parameter, requires_grad in before:
+            parameter.requires_grad_(requires_grad)
 
 
 @contextlib.contextmanager
@@ -291,18 +325,27 @@ def _logger(log_dir):
     return TensorBoardLogger(log_dir, name=None)
 
 
+def _n_items(batch):
+    """The items in a batch: the length of its first tensor."""
+    if isinstance(batch, dict):
+        return len(batch["input"])
+    return len(batch if torch.is_tensor(batch) else batch[0])
+
+
 @functools.cache
 def _lightning_classes():
     """The Lightning module and the callback, made when Lightning is first needed."""
     import lightning.pytorch as lightning
 
-    class SupervisedTask(lightning.LightningModule):
-        def __init__(self, model, loss_fn, optimizer):
+    class Task(lightning.LightningModule):
+        def __init__(self, owner):
             super().__init__()
-            self.model, self.loss_fn, self.optimizer = model, loss_fn, optimizer
+            # The model and the loss are parts of the task: Lightning moves them and sets their mode.
+            self.model, self.loss_fn = owner.model, owner.loss_fn
+            self.optimizer, self.batch_losses = owner.optimizer, owner.batch_losses
 
         def _step(self, batch, stage):
-            losses = supervised_losses(self.model, self.loss_fn, batch)
+            losses = self.batch_losses(self.model, self.loss_fn, batch)
             for name, value in losses.items():
                 self.log(
                     f"{stage}_{name}",
@@ -310,7 +353,7 @@ def _lightning_classes():
                     prog_bar=name == "total_loss",
                     on_step=stage == "train",
                     on_epoch=True,
-                    batch_size=len(batch["input"]),
+                    batch_size=_n_items(batch),
                     sync_dist=True,
                 )
             return losses["total_loss"]
@@ -325,15 +368,19 @@ def _lightning_classes():
             return self.optimizer
 
     class CheckpointKeeper(lightning.callbacks.Checkpoint):
-        """Keeps the history, steps the scheduler and writes checkpoints.
+        """Keeps the history, steps the scheduler, writes checkpoints and unfreezes layers.
 
         Being a ``Checkpoint`` it takes the place of Lightning's own, and is called last in an epoch.
         """
 
-        def __init__(self, owner, train_loader, monitor, save_dir, save_freq, start):
+        def __init__(self, owner, train_loader, monitor, save_dir, save_freq, start, unfreeze_epochs):
             self.owner, self.train_loader, self.monitor = owner, train_loader, monitor
-            self.save_dir, self.save_freq, self.start = save_dir, save_freq, start
+            self.save_dir, self.save_freq, self.start, self.unfreeze_epochs = save_dir, save_freq, start, unfreeze_epochs
             self.best = min((epoch[monitor] for epoch in start["history"] if monitor in epoch), default=float("inf"))
+
+        def on_train_epoch_start(self, trainer, task):
+            if self.unfreeze_epochs is not None:
+                set_frozen_layers(self.owner.model, self.unfreeze_epochs, self.start["epoch"] + trainer.current_epoch + 1)
 
         def on_train_epoch_end(self, trainer, task):
             epoch = self.start["epoch"] + trainer.current_epoch + 1
@@ -350,6 +397,7 @@ def _lightning_classes():
             if trainer.is_global_zero:
                 for path in paths:
                     self._save(path, trainer, epoch, losses)
+            set_epoch(self.train_loader, epoch)
 
         def _step_scheduler(self, loss):
             scheduler = self.owner.scheduler
@@ -366,12 +414,13 @@ def _lightning_classes():
                 self.owner.optimizer,
                 epoch=epoch,
                 global_step=self.start["global_step"] + trainer.global_step,
-                val_loss=losses.get("val_total_loss"),
+                val_loss=losses.get(self.monitor) if self.monitor.startswith("val_") else None,
                 monitor=self.monitor,
                 scheduler=self.owner.scheduler and self.owner.scheduler.state_dict(),
+                loss_state_dict=self.owner.loss_fn.state_dict() if isinstance(self.owner.loss_fn, torch.nn.Module) else None,
                 early_stopping=stopping and stopping.state_dict(),
-                rng=_rng_state(self.train_loader),
+                rng=rng_state(self.train_loader),
                 history=self.owner.history,
             )
 
-    return SupervisedTask, CheckpointKeeper
+    return Task, CheckpointKeeper

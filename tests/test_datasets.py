@@ -1,4 +1,4 @@
-"""Labelled windows, the synthetic ones and splits."""
+"""Windows with and without labels, the synthetic ones and splits."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from evlib.datasets import EventDataset, SyntheticEventDataset, collate_fn_supervised, event_shapes, split_by_group
+from evlib.datasets import (
+    ContrastiveDataset,
+    EventDataset,
+    SyntheticEventDataset,
+    UnsupervisedDataset,
+    collate_fn_contrastive,
+    collate_fn_supervised,
+    collate_fn_unsupervised,
+    event_shapes,
+    split_by_group,
+)
 from evlib.errors import DataError, OptionError, ShapeError
 
 
@@ -70,6 +80,95 @@ def test_data_that_cannot_be_used_is_refused(error, words, change):
 def test_times_of_absent_and_unknown_events_are_not_read():
     dataset = EventDataset(np.zeros((1, 50, 1)), [[0, np.nan, 1]], [[-1, 9999, np.nan]])
     assert dataset[0]["event_labels"].isnan().tolist() == [False, True, False]
+
+
+# --- without labels ----------------------------------------------------------------------------------------------
+
+
+def test_unlabelled_windows_are_bare_tensors():
+    data = np.arange(24, dtype=float).reshape(3, 4, 2)
+    dataset = UnsupervisedDataset(data)
+    assert torch.equal(dataset[1], torch.tensor(data[1], dtype=torch.float32))
+    assert next(iter(DataLoader(dataset, batch_size=3))).shape == (3, 4, 2)
+    dataset[0].add_(1)
+    assert dataset[0][0, 0] == 0, "items do not share memory with the data"
+
+
+def test_unlabelled_windows_of_different_lengths_are_padded_and_say_so():
+    dataset = UnsupervisedDataset([np.ones((5, 2)), np.ones((9, 2))], lengths=[5, 7])
+    batch = next(iter(DataLoader(dataset, batch_size=2, collate_fn=collate_fn_unsupervised)))
+    assert batch["lengths"].tolist() == [5, 7] and batch["input"].shape == (2, 7, 2)
+    assert batch["input"][0].sum() == 10
+
+
+def noise(x, generator=None):
+    return x + torch.randn(x.shape, generator=generator)
+
+
+def global_noise(x):
+    return x + torch.randn(x.shape)
+
+
+@pytest.mark.parametrize("augmentation", [noise, global_noise])
+@pytest.mark.parametrize("train", [True, False])
+def test_two_views_differ_and_follow_from_seed_epoch_and_item(augmentation, train):
+    data = np.zeros((4, 10, 2))
+    state = torch.get_rng_state()
+    views = {}
+    for seed in (0, 1):
+        dataset = ContrastiveDataset(data, augmentation, seed=seed, train=train)
+        for epoch in (0, 1):
+            dataset.set_epoch(epoch)
+            for item in (3, 0, 1, 2):
+                first, second = dataset[item]
+                assert not torch.equal(first, second)
+                views[seed, epoch, item] = torch.stack([first, second])
+    again = ContrastiveDataset(data, augmentation, seed=1, train=train)
+    again.set_epoch(1)
+    assert torch.equal(torch.stack(again[2]), views[1, 1, 2]), "whatever was drawn before"
+    assert torch.equal(torch.stack(again[-2]), views[1, 1, 2])
+    distinct = {tuple(view.flatten().tolist()) for view in views.values()}
+    # In validation the epoch changes nothing.
+    assert len(distinct) == (16 if train else 8)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_training_and_validation_views_of_one_window_differ():
+    data = np.zeros((2, 10, 2))
+    train, val = (ContrastiveDataset(data, noise, train=train) for train in (True, False))
+    assert not torch.equal(train[0][0], val[0][0])
+
+
+def test_views_of_different_lengths_are_padded_and_say_so():
+    def crop(x, generator):
+        return x[: int(torch.randint(3, 6, (), generator=generator))]
+
+    dataset = ContrastiveDataset(np.ones((8, 10, 2)), crop, lengths=[10] * 7 + [3], seed=2)
+    views = [dataset[i] for i in range(7)]
+    view1, view2, lengths1, lengths2 = collate_fn_contrastive(views)
+    for k, (view, lengths) in enumerate([(view1, lengths1), (view2, lengths2)]):
+        assert lengths.tolist() == [len(pair[k]) for pair in views]
+        assert view.shape == (7, int(lengths.max()), 2)
+        assert torch.equal(view.sum((1, 2)), 2.0 * lengths), "zeros behind the end"
+    with pytest.raises(DataError, match="same view of window 7"):
+        dataset[7]
+
+
+def test_an_augmentation_that_draws_nothing_is_refused():
+    with pytest.raises(DataError, match="draws? nothing"):
+        ContrastiveDataset(np.ones((2, 10, 2)), lambda x: 2 * x)[0]
+
+
+@pytest.mark.parametrize("make", [UnsupervisedDataset, lambda data, lengths=None: ContrastiveDataset(data, noise, lengths)])
+def test_unlabelled_data_that_cannot_be_used_is_refused(make):
+    with pytest.raises(ShapeError, match="data is empty"):
+        make([])
+    with pytest.raises(ShapeError, match="window 1 has"):
+        make([np.zeros((5, 2)), np.zeros((5, 3))])
+    with pytest.raises(DataError, match="window 1 of data holds NaN"):
+        make([np.zeros((5, 2)), np.full((5, 2), np.nan)])
+    with pytest.raises(ShapeError, match="between 1 and"):
+        make(np.zeros((2, 5, 2)), [5, 6])
 
 
 # --- synthetic ---------------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 import pickle
 import subprocess
 import sys
+import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,21 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from evlib.datasets import EventDataset, SyntheticEventDataset, collate_fn_supervised
+from evlib.checkpoints import latest_checkpoint, load_checkpoint, load_encoder, read_checkpoint, save_encoder
+from evlib.datasets import (
+    ContrastiveDataset,
+    EventDataset,
+    SyntheticEventDataset,
+    UnsupervisedDataset,
+    collate_fn_contrastive,
+    collate_fn_supervised,
+    collate_fn_unsupervised,
+)
+from evlib.encoders import LSTMEncoder
 from evlib.errors import DataError, OptionError
-from evlib.losses import EventTimingLoss
-from evlib.models import LSTMEventClassifier
-from evlib.training import SupervisedTrainer, load_checkpoint, read_checkpoint, supervised_losses
+from evlib.losses import AutoencoderLoss, EventTimingLoss, VariationalAutoencoderLoss
+from evlib.models import ContrastiveLSTM, LSTMAutoencoder, LSTMEventClassifier, VariationalLSTMAutoencoder
+from evlib.training import ContrastiveTrainer, SupervisedTrainer, UnsupervisedTrainer, supervised_losses
 
 EVENTS = 3
 
@@ -289,3 +301,270 @@ def test_a_training_that_diverges_says_so(tmp_path):
     trainer = make_trainer(tmp_path, lr=1e30)
     with pytest.raises(DataError, match="diverged|no longer finite"):
         fit(trainer, tmp_path, make_loader(), num_epochs=3)
+
+
+# --- pretraining -------------------------------------------------------------------------------------------------
+
+PRETEXTS = ["autoencoder", "variational", "contrastive"]
+pretexts = pytest.mark.parametrize("pretext", PRETEXTS)
+
+
+def shaken(x, generator=None):
+    return x + 0.1 * torch.randn(x.shape, generator=generator)
+
+
+def pretext_windows(n=8, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(60 - 5 * (i % 3), 2)) for i in range(n)]
+
+
+def pretext_trainer(tmp_path, pretext, dropout=0.3):
+    """A tiny trainer of each kind; the variational one is warming up all the time."""
+    kind = {"autoencoder": LSTMAutoencoder, "variational": VariationalLSTMAutoencoder, "contrastive": ContrastiveLSTM}[pretext]
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = kind(input_size=2, hidden_size=8, dropout=dropout)
+        if pretext == "variational":  # far from collapse
+            torch.nn.init.normal_(model.to_latent.weight, std=10.0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    options = {"device": "cpu", "log_dir": tmp_path / "runs"}
+    if pretext == "contrastive":
+        return ContrastiveTrainer(model, optimizer, **options)
+    loss_fn = AutoencoderLoss() if pretext == "autoencoder" else VariationalAutoencoderLoss(warmup_steps=20)
+    return UnsupervisedTrainer(model, loss_fn, optimizer, **options)
+
+
+def pretext_loaders(pretext, **options):
+    loaders = []
+    for train in (True, False):
+        data = pretext_windows(seed=int(not train))
+        if pretext == "contrastive":
+            dataset, collate = ContrastiveDataset(data, shaken, train=train), collate_fn_contrastive
+        else:
+            dataset, collate = UnsupervisedDataset(data), collate_fn_unsupervised
+        loaders.append(DataLoader(dataset, batch_size=4, shuffle=train, collate_fn=collate, **options))
+    return loaders
+
+
+def assert_equal_weights(model, other):
+    for name, weight in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], weight), name
+
+
+@pretexts
+def test_pretraining_validates_logs_and_writes_checkpoints_that_rebuild_it(tmp_path, pretext):
+    trainer = pretext_trainer(tmp_path, pretext)
+    history = fit(trainer, tmp_path, *pretext_loaders(pretext), num_epochs=2, save_freq=1)
+    losses = {
+        "autoencoder": {"total_loss", "reconstruction_loss"},
+        "variational": {"total_loss", "reconstruction_loss", "kl_loss", "full_loss", "active_units"},
+        "contrastive": {"total_loss"},
+    }[pretext]
+    assert set(history[0]) == {f"{stage}_{loss}" for stage in ("train", "val") for loss in losses} | {"epoch", "lr"}
+    assert list((tmp_path / "runs").rglob("events.out.tfevents*"))
+    model, checkpoint = load_checkpoint(latest_checkpoint(tmp_path / "checkpoints"))
+    assert checkpoint["epoch"] == 2 and model.config == trainer.model.config
+    assert_equal_weights(model, trainer.model)
+
+
+@pretexts
+def test_pretraining_resumes_as_if_it_had_never_stopped(tmp_path, pretext):
+    """Dropout, the variational draw, the warm-up, the views and early stopping all go on where they were."""
+    whole, first, second = (pretext_trainer(tmp_path, pretext) for _ in range(3))
+    options = {"save_freq": 1, "patience": 3}
+    fit(whole, tmp_path, *pretext_loaders(pretext), num_epochs=4, **options)
+    fit(first, tmp_path, *pretext_loaders(pretext), num_epochs=2, **{**options, "save_dir": tmp_path / "half"})
+    fit(second, tmp_path, *pretext_loaders(pretext), num_epochs=4, resume_from=latest_checkpoint(tmp_path / "half"), **options)
+    assert second.history == whole.history
+    assert_equal_weights(whole.model, second.model)
+
+
+def test_pretraining_learns(tmp_path):
+    for pretext in PRETEXTS:
+        trainer = pretext_trainer(tmp_path, pretext)
+        data = [5 * np.sin(0.1 * (i + 1) * np.arange(60))[:, None].repeat(2, 1) for i in range(8)]
+        dataset = ContrastiveDataset(data, shaken) if pretext == "contrastive" else UnsupervisedDataset(data)
+        history = fit(trainer, tmp_path, DataLoader(dataset, batch_size=8), num_epochs=40)
+        watched = "train_full_loss" if pretext == "variational" else "train_total_loss"
+        assert history[-1][watched] < 0.9 * history[0][watched], pretext
+
+
+def test_bare_tensors_padded_batches_and_labelled_ones_give_the_same_reconstruction_loss(tmp_path):
+    data = np.random.default_rng(0).normal(size=(4, 60, 2))
+    labelled = EventDataset(data, np.zeros((4, 1)), np.zeros((4, 1)))
+    loaders = [
+        DataLoader(UnsupervisedDataset(data), batch_size=4),
+        DataLoader(UnsupervisedDataset(data), batch_size=4, collate_fn=collate_fn_unsupervised),
+        DataLoader(labelled, batch_size=4, collate_fn=collate_fn_supervised),
+    ]
+    histories = [fit(pretext_trainer(tmp_path, "autoencoder"), tmp_path, loader, num_epochs=1) for loader in loaders]
+    assert histories[0] == histories[1] == histories[2]
+
+
+def test_the_views_change_with_the_epoch_and_those_of_validation_do_not(tmp_path):
+    class Recording(ContrastiveDataset):
+        def __getitem__(self, index):
+            views = super().__getitem__(index)
+            self.seen.append((index, views[0].sum().item()))
+            return views
+
+    datasets = [Recording(pretext_windows(4), shaken, train=train) for train in (True, False)]
+    for dataset in datasets:
+        dataset.seen = []
+    loaders = [DataLoader(dataset, batch_size=4, collate_fn=collate_fn_contrastive) for dataset in datasets]
+    fit(pretext_trainer(tmp_path, "contrastive"), tmp_path, *loaders, num_epochs=3)
+    train, val = datasets
+    assert len(train.seen) == 12 and len(set(train.seen)) == 12
+    assert len(val.seen) == 12 and len(set(val.seen)) == 4
+
+
+def test_workers_see_the_epoch(tmp_path):
+    """Also those that live on from one epoch to the next: the losses are those of a run without workers."""
+    histories = []
+    for options in ({}, {"num_workers": 1}, {"num_workers": 1, "persistent_workers": True}):
+        trainer = pretext_trainer(tmp_path, "contrastive", dropout=0.0)
+        dataset = ContrastiveDataset(pretext_windows(), shaken)
+        loader = DataLoader(dataset, batch_size=4, collate_fn=collate_fn_contrastive, **options)
+        histories.append([epoch["train_total_loss"] for epoch in fit(trainer, tmp_path, loader, num_epochs=3)])
+    assert histories[0] == histories[1] == histories[2]
+
+
+def test_the_best_variational_epoch_is_not_the_one_with_the_least_warm_up(tmp_path):
+    """While the divergence gains weight the total grows; the loss with the whole weight falls and is the one that counts."""
+    trainer = pretext_trainer(tmp_path, "variational")
+    torch.nn.init.constant_(trainer.model.to_latent.bias, 3.0)
+    trainer.loss_fn = VariationalAutoencoderLoss(kl_weight=20.0, warmup_steps=12)
+    history = fit(trainer, tmp_path, pretext_loaders("variational")[0], num_epochs=6)
+    total, full = ([epoch[f"train_{name}_loss"] for epoch in history] for name in ("total", "full"))
+    assert np.argmin(total) == 0 and np.argmin(full) > 0, "the case must tell them apart"
+    checkpoint = read_checkpoint(tmp_path / "checkpoints" / "best_model.pth")
+    assert checkpoint["epoch"] == 1 + np.argmin(full) and checkpoint["monitor"] == "train_full_loss"
+
+
+def test_a_collapsed_posterior_is_reported(tmp_path):
+    trainer = pretext_trainer(tmp_path, "variational")
+    torch.nn.init.zeros_(trainer.model.to_latent.weight)
+    trainer.optimizer.param_groups[0]["lr"] = 0.0
+    with pytest.warns(UserWarning, match="collapsed"):
+        fit(trainer, tmp_path, *pretext_loaders("variational"), num_epochs=1)
+    trainer = pretext_trainer(tmp_path, "variational")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        fit(trainer, tmp_path, *pretext_loaders("variational"), num_epochs=1)
+
+
+def test_batches_that_do_not_fit_the_trainer_are_refused(tmp_path):
+    with pytest.raises(DataError, match="collate_fn_unsupervised"):
+        fit(pretext_trainer(tmp_path, "autoencoder"), tmp_path, pretext_loaders("contrastive")[0], num_epochs=1)
+    with pytest.raises(DataError, match="collate_fn_contrastive"):
+        fit(pretext_trainer(tmp_path, "contrastive"), tmp_path, pretext_loaders("autoencoder")[0], num_epochs=1)
+    fit(pretext_trainer(tmp_path, "autoencoder"), tmp_path, pretext_loaders("autoencoder")[0], num_epochs=1)
+    trainer = pretext_trainer(tmp_path, "autoencoder")
+    trainer.loss_fn = VariationalAutoencoderLoss()
+    best = tmp_path / "checkpoints" / "best_model.pth"
+    with pytest.raises(DataError, match="state of the loss"):
+        fit(trainer, tmp_path, pretext_loaders("autoencoder")[0], num_epochs=2, resume_from=best)
+
+
+# --- killed ------------------------------------------------------------------------------------------------------
+
+LONG_RUN = """
+import signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_training import *
+
+class Hanging(UnsupervisedDataset):
+    drawn = 0
+    def __getitem__(self, index):
+        self.drawn += 1
+        if self.drawn > 2 * len(self) + 4:  # in the middle of the third epoch
+            signal.pause()
+        return super().__getitem__(index)
+
+folder = Path(sys.argv[2])
+loader = DataLoader(Hanging(pretext_windows()), batch_size=4, shuffle=True, collate_fn=collate_fn_unsupervised)
+fit(pretext_trainer(folder, "variational"), folder, loader, num_epochs=4, save_freq=1)
+"""
+
+
+def test_a_killed_training_resumes_to_the_weights_of_one_that_was_not(tmp_path):
+    arguments = [sys.executable, "-c", LONG_RUN, str(Path(__file__).parent), str(tmp_path / "killed")]
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        while not (tmp_path / "killed" / "checkpoints" / "checkpoint_epoch_2.pth").exists():
+            assert process.poll() is None, process.stderr.read().decode()
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == -9
+    latest = latest_checkpoint(tmp_path / "killed" / "checkpoints")
+    assert latest.name == "checkpoint_epoch_2.pth"
+    whole, resumed = (pretext_trainer(tmp_path, "variational") for _ in range(2))
+    train, _ = pretext_loaders("variational")
+    fit(whole, tmp_path / "whole", train, num_epochs=4)
+    fit(resumed, tmp_path / "killed", train, num_epochs=4, resume_from=latest)
+    assert resumed.history == whole.history
+    assert_equal_weights(whole.model, resumed.model)
+
+
+def test_the_latest_checkpoint_is_that_of_the_largest_epoch(tmp_path):
+    assert latest_checkpoint(tmp_path) is None
+    for name in ("checkpoint_epoch_9.pth", "checkpoint_epoch_10.pth", "best_model.pth", ".checkpoint_epoch_11.half.pth"):
+        (tmp_path / name).touch()
+    assert latest_checkpoint(tmp_path).name == "checkpoint_epoch_10.pth"
+
+
+# --- encoders on their own ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"cell": "gru", "resolution": 1, "bidirectional": False}])
+def test_an_encoder_comes_back_with_its_card(tmp_path, options):
+    encoder = LSTMEncoder(3, 8, **options)
+    card = {"sampling_rate_hz": np.float64(2000), "channels": ["x", "y", "z"], "units": None, "seed": np.int64(4)}
+    save_encoder(tmp_path / "encoder.pth", encoder, card)
+    again, read = load_encoder(tmp_path / "encoder.pth")
+    assert read == {"sampling_rate_hz": 2000.0, "channels": ["x", "y", "z"], "units": None, "seed": 4}
+    assert again.config == encoder.config and not again.training
+    assert_equal_weights(encoder, again)
+
+
+def test_a_model_s_encoder_is_saved_and_handed_to_a_classifier(tmp_path):
+    model = LSTMAutoencoder(hidden_size=16)
+    save_encoder(tmp_path / "encoder.pth", model, {"pretext": "autoencoder"})
+    encoder, _ = load_encoder(tmp_path / "encoder.pth")
+    assert_equal_weights(model.encoder, encoder)
+
+
+def test_encoder_files_that_cannot_be_used_are_refused(tmp_path, trained):
+    path, trace = tmp_path / "encoder.pth", tmp_path / "trace"
+    with pytest.raises(DataError, match="cannot read the encoder file"):
+        load_encoder(path)
+    with pytest.raises(DataError, match="must hold encoder_class"):
+        load_encoder(trained[0] / "checkpoints" / "best_model.pth")
+    save_encoder(path, LSTMEncoder(3, 8), {})
+    good = torch.load(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="truncated"):
+        load_encoder(path)
+    for change, words in [
+        ({"encoder_class": "Module"}, "cannot rebuild"),
+        ({"config": {**good["config"], "hidden_size": 9}}, "do not fit"),
+        ({"config": {"hidden": 9}}, "do not fit"),
+        ({"config": {**good["config"], "hidden_size": 0}}, "do not fit"),
+        ({"format": 99}, "format 99"),
+        ({"card": Hostile(trace)}, "might run code"),
+    ]:
+        torch.save({**good, **change}, path)
+        with pytest.raises(DataError, match=words):
+            load_encoder(path)
+    assert not trace.exists()
+    path.write_bytes(whole)
+    with pytest.raises(OptionError, match="the card must be"):
+        save_encoder(path, LSTMEncoder(3, 8), {"data": {1, 2}})
+    with pytest.raises(OptionError, match="has no encoder"):
+        save_encoder(path, torch.nn.Linear(2, 2), {})
+    assert path.read_bytes() == whole, "a refusal leaves the old file as it was"

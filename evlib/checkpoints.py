@@ -1,0 +1,193 @@
+"""Checkpoints that rebuild their model alone, and encoders on their own.
+
+A checkpoint is a dictionary of plain types and tensors, read with ``weights_only=True``: ``epoch`` (epochs completed),
+``model_state_dict``, ``optimizer_state_dict``, ``global_step``, ``val_loss`` (None without validation), then ``format``,
+``model_class``, ``config`` (the model's arguments), ``monitor``, ``scheduler``, ``loss_state_dict``, ``early_stopping``,
+``rng``, ``history``. An encoder's file holds ``format``, ``encoder_class``, ``config``, ``encoder_state_dict`` and ``card``.
+"""
+
+import json
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from . import models
+from .encoders import LSTMEncoder
+from .errors import DataError, OptionError
+from .files import replace_file
+from .transfer import encoder_of
+
+CHECKPOINT_FORMAT = 1
+CHECKPOINT_KEYS = ("epoch", "model_state_dict", "optimizer_state_dict", "global_step")
+CHECKPOINT_NAME = re.compile(r"checkpoint_epoch_(\d+)\.pth")
+ENCODER_KEYS = ("encoder_class", "config", "encoder_state_dict", "card")
+
+
+def read_checkpoint(path):
+    """Read a checkpoint without running any code that it might hold.
+
+    Raises
+    ------
+    DataError : no file, not a checkpoint, truncated, or a pickle that would run code
+    """
+    return _read(path, CHECKPOINT_KEYS, "training checkpoint")
+
+
+def _read(path, keys, what):
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise DataError(f"cannot read the {what} {path}: {error}") from error
+    except pickle.UnpicklingError as error:
+        raise DataError(f"{path} is no {what} of plain values; it was not loaded, as it might run code") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        raise DataError(f"{path} is no {what}, or a truncated one: {error}") from error
+    if not isinstance(content, dict) or not set(keys) <= content.keys():
+        raise DataError(f"{path} is no {what}: it must hold {', '.join(keys)}")
+    if content.get("format", CHECKPOINT_FORMAT) != CHECKPOINT_FORMAT:
+        raise DataError(f"{path} has {what} format {content['format']}, this evlib reads {CHECKPOINT_FORMAT}")
+    return content
+
+
+def load_checkpoint(path, model=None):
+    """Rebuild a model from its checkpoint, or load the weights into the one given.
+
+    Returns
+    -------
+    model, checkpoint : on the CPU if rebuilt, in evaluation mode if rebuilt
+
+    Raises
+    ------
+    DataError : see `read_checkpoint`; a model that evlib does not have; weights that do not fit
+    """
+    checkpoint = read_checkpoint(path)
+    try:
+        if model is None:
+            name = checkpoint.get("model_class")
+            if name not in models.__all__ or checkpoint.get("config") is None:
+                raise DataError(f"{path} holds a {name!r}, which evlib cannot rebuild: give a model to load the weights into")
+            model = getattr(models, name)(**checkpoint["config"]).eval()
+        model.load_state_dict(checkpoint["model_state_dict"])
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise DataError(f"the weights in {path} do not fit the model: {error}") from error
+    return model, checkpoint
+
+
+def save_checkpoint(path, model, optimizer, **state):
+    """Write a checkpoint; a crash while writing leaves the old file as it was."""
+    checkpoint = {
+        **state,
+        "format": CHECKPOINT_FORMAT,
+        "model_class": type(model).__name__,
+        "config": getattr(model, "config", None),
+        "model_state_dict": model.state_dict(),
+        "optimizer_state_dict": optimizer.state_dict(),
+    }
+    with replace_file(path) as temporary:
+        torch.save(plain(checkpoint), temporary)
+
+
+def latest_checkpoint(folder):
+    """The ``checkpoint_epoch_N.pth`` of the largest N in a folder, None when there is none: ``resume_from`` takes both.
+
+    >>> latest_checkpoint("no/such/folder") is None
+    True
+    """
+    found = {int(match[1]): path for path in Path(folder).glob("*.pth") if (match := CHECKPOINT_NAME.fullmatch(path.name))}
+    return found[max(found)] if found else None
+
+
+def save_encoder(path, encoder, card):
+    """Write an encoder with its card; a crash while writing leaves the old file as it was.
+
+    Parameters
+    ----------
+    path : where to
+    encoder : an `LSTMEncoder`, or a model that holds one as ``encoder``
+    card : dict of plain values that says what the weights are for and where they come from: ``sampling_rate_hz``,
+        ``channels``, ``units``, ``pretext``, ``seed``, ``data_hash``
+
+    Raises
+    ------
+    OptionError : no encoder, a card that is not made of plain values
+    """
+    encoder, card = encoder_of(encoder), plain(card)
+    if not isinstance(encoder, LSTMEncoder):
+        raise OptionError(f"only an LSTMEncoder can be saved alone, got a {type(encoder).__name__}")
+    try:
+        card = json.loads(json.dumps(dict(card)))
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"the card must be a dict of names, numbers, lists and None: {error}") from error
+    content = {
+        "format": CHECKPOINT_FORMAT,
+        "encoder_class": type(encoder).__name__,
+        "config": encoder.config,
+        "encoder_state_dict": encoder.state_dict(),
+        "card": card,
+    }
+    with replace_file(path) as temporary:
+        torch.save(plain(content), temporary)
+
+
+def load_encoder(path):
+    """Read what `save_encoder` has written.
+
+    Returns
+    -------
+    encoder, card : an `LSTMEncoder` on the CPU in evaluation mode, and the dict
+
+    Raises
+    ------
+    DataError : no file, no encoder, truncated, a pickle that would run code, weights that do not fit
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "encoder.pth"
+    >>> save_encoder(path, LSTMEncoder(6, 8), {"pretext": "autoencoder", "sampling_rate_hz": 2000.0})
+    >>> encoder, card = load_encoder(path)
+    >>> encoder.config["hidden_size"], card["pretext"]
+    (8, 'autoencoder')
+    """
+    content = _read(path, ENCODER_KEYS, "encoder file")
+    if content["encoder_class"] != "LSTMEncoder":
+        raise DataError(f"{path} holds a {content['encoder_class']!r}, which evlib cannot rebuild")
+    try:
+        encoder = LSTMEncoder(**content["config"])
+        encoder.load_state_dict(content["encoder_state_dict"])
+    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
+        raise DataError(f"the weights in {path} do not fit their encoder: {error}") from error
+    return encoder.eval(), content["card"]
+
+
+def plain(value):
+    """Tensors on the CPU, NumPy scalars as Python's: a checkpoint of a GPU run opens anywhere."""
+    if torch.is_tensor(value):
+        return value.detach().cpu()
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def rng_state(loader):
+    """What shuffling and dropout draw from."""
+    generator = getattr(loader, "generator", None)
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "loader": None if generator is None else generator.get_state(),
+    }
+
+
+def restore_rng(state, loader):
+    torch.set_rng_state(state["torch"])
+    # A run may go on with another number of devices than it began with.
+    for device, device_state in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
+        torch.cuda.set_rng_state(device_state, device)
+    if state["loader"] is not None and getattr(loader, "generator", None) is not None:
+        loader.generator.set_state(state["loader"])
