@@ -379,6 +379,12 @@ def test_pretraining_resumes_as_if_it_had_never_stopped(tmp_path, pretext):
     assert_equal_weights(whole.model, second.model)
 
 
+@pretexts
+def test_pretraining_in_mixed_precision_runs(tmp_path, pretext):
+    history = fit(pretext_trainer(tmp_path, pretext), tmp_path, *pretext_loaders(pretext), num_epochs=1, precision="bf16-mixed")
+    assert np.isfinite(history[0]["val_total_loss"])
+
+
 def test_pretraining_learns(tmp_path):
     for pretext in PRETEXTS:
         trainer = pretext_trainer(tmp_path, pretext)
