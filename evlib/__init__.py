@@ -34,6 +34,9 @@ _MODULES = {
     "inference": "detect_events_from_sequence batch_inference",
     "fitting": "fit",
     "oracle": "oracle_detector",
+    "augment": "Augmentation Compose WhiteNoise PinkNoise Gain ChannelDropout MagnitudeWarp Rotation",
+    "augment_time": "TimeShift Crop TimeWarp TemporalAugmentation",
+    "augment_fitted": "RecordedBackground DataDrivenAugmentation",
     "detection": "Detector detect load_detector",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
