@@ -113,7 +113,7 @@ def fit(
                 break
             whitener = refined
         if self_train and data.has_unlabelled:
-            bank = _self_train(bank, signals, data, shrink, stages)
+            bank = _self_train(bank, signals, data, shrink, template_s is None, stages)
         stages.next("re-mix")
         remixer = Remixer(bank, signals, data.train, PRIOR_LOGIT, rate)
         longest = max(len(piece.background) for piece in remixer.pieces) / rate
@@ -193,13 +193,13 @@ def _residuals(bank, signals, rate):
     return [explain(bank, signal[:longest])[1] for signal in signals]
 
 
-def _self_train(bank, signals, data, shrink, stages):
+def _self_train(bank, signals, data, shrink, widen, stages):
     """Five rounds; held-out blocks stay out: their labels are not known here, and their signal is not used."""
     known = [
         replace(train, complete_spans=_union(train.complete_spans, development.complete_spans))
         for train, development in zip(data.train, data.development, strict=True)
     ]
-    return self_train(bank, signals, known, shrink=shrink, progress=lambda: stages.next("self-train"))
+    return self_train(bank, signals, known, shrink=shrink, widen=widen, progress=lambda: stages.next("self-train"))
 
 
 def _union(spans, others):

@@ -12,6 +12,7 @@ from scipy.special import logsumexp
 
 from .candidates import find_candidates, refine_peak
 from .errors import DataError
+from .events import Events
 from .templates import TemplateBank, average_snippets, cut_snippets, shrink_templates
 
 # A template is looked for within this time on either side of the label.
@@ -20,6 +21,8 @@ SEARCH_S = 0.25
 LABEL_JITTER_S = 0.005
 # Log prior odds of an event per candidate in self-training: about one in 3000 samples.
 PRIOR_LOGIT = 8.0
+# Where events begin and end is told by about so many of them.
+WIDEN_EVENTS = 1000
 
 
 def choose_window(signals, labels, rate, search_s=SEARCH_S, gap_s=0.008, share=0.02):
@@ -162,15 +165,15 @@ def _amplitude_spread(bank, signals, times, labels):
     return float(np.clip(np.sqrt(max(np.mean(extra), 0.0)), 0.15, 0.5))
 
 
-def self_train(bank, signals, labels, rounds=5, shrink=True, progress=None):
+def self_train(bank, signals, labels, rounds=5, shrink=True, widen=True, progress=None):
     """Detect, weigh by posterior, re-align, re-average, repeat; labelled events keep weight 1.
 
-    ``labels`` say what is known: a detection in a completely labelled span that is no labelled event has weight 0.
-    Returns the bank and the candidates of the last round, one table per signal.
+    ``labels`` say what is known: a detection in a completely labelled span that is no labelled event has weight 0. With
+    ``widen`` templates may grow: many detections show where events begin and end, a few labels do not.
     """
     names = bank.names
-    for _ in range(rounds):
-        pieces, types, weights, offsets, offset_types = [], [], [], [], []
+    for round_ in range(rounds):
+        times, types, weights, offsets, offset_types = [], [], [], [], []
         for signal, table in zip(signals, labels, strict=True):
             found = find_candidates(bank, lambda a, b, s=signal: s[a:b], len(signal))
             found = found[(found.margin > 0) & (found.llr > PRIOR_LOGIT - 3)]
@@ -183,10 +186,13 @@ def self_train(bank, signals, labels, rounds=5, shrink=True, progress=None):
             time = table.time_samples.copy()
             time[label] = found.time[row]
             keep = weight > 0.05
-            pieces.append(cut_snippets(signal, np.r_[found.time[keep], time], bank.before, bank.length))
+            times.append(np.r_[found.time[keep], time])
             types.append(np.r_[found.type[keep], table.type])
             weights.append(np.r_[weight[keep], np.ones(len(table))])
         type, weight = np.concatenate(types), np.concatenate(weights)
+        if widen and round_ > 0:
+            bank = _widened(bank, signals, labels[0], times, types, weights)
+        pieces = [cut_snippets(signal, time, bank.before, bank.length) for signal, time in zip(signals, times, strict=True)]
         mean, worth = average_snippets(np.concatenate(pieces), type, weight, len(names))
         known = worth > 0
         mean[~known], worth[~known] = bank.templates[~known], 1.0
@@ -200,6 +206,21 @@ def self_train(bank, signals, labels, rounds=5, shrink=True, progress=None):
         if progress is not None:
             progress()
     return bank
+
+
+def _widened(bank, signals, table, times, types, weights):
+    """The bank, its window grown to where the averages of what was found begin and end."""
+    found = []
+    for time, type, weight in zip(times, types, weights, strict=True):
+        sure = np.flatnonzero(weight > 0.5)
+        sure = sure[:: max(1, len(sure) * len(times) // WIDEN_EVENTS)]  # more would tell no more
+        sample = np.floor(time[sure] + 0.5).astype(np.int64)
+        found.append(Events(sample, time[sure] - sample, type[sure], table.names, table.sampling_rate_hz))
+    before, length = choose_window(signals, found, table.sampling_rate_hz)
+    ahead = max(before - bank.before, 0)
+    behind = max(length - before - (bank.length - bank.before), 0)
+    templates = np.pad(bank.templates, ((0, 0), (ahead, behind), (0, 0)))
+    return replace(bank, templates=templates, before=bank.before + ahead)
 
 
 def nearest_label(candidates, labels, reach):
