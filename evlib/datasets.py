@@ -12,6 +12,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
+from .augment_time import TemporalAugmentation
 from .errors import DataError, OptionError, ShapeError
 
 SHAPE_SAMPLES = 50
@@ -197,13 +198,13 @@ class ContrastiveDataset(UnsupervisedDataset):
 
     Examples
     --------
-    >>> dataset = ContrastiveDataset(np.zeros((4, 200, 6)), lambda x: x + torch.randn(x.shape))
+    >>> dataset = ContrastiveDataset(np.ones((4, 200, 6)))
     >>> view1, view2 = dataset[0]
     >>> view1.shape, torch.equal(view1, view2), torch.equal(view1, dataset[0][0])
     (torch.Size([200, 6]), False, True)
     """
 
-    def __init__(self, data, augmentation, lengths=None, seed=0, train=True):
+    def __init__(self, data, augmentation=TemporalAugmentation.random_augment, lengths=None, seed=0, train=True):
         super().__init__(data, lengths)
         self.augmentation, self.seed, self.train = augmentation, seed, train
         self._takes_generator = "generator" in inspect.signature(augmentation).parameters

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
+from evlib.augment_time import TemporalAugmentation
 from evlib.datasets import (
     ContrastiveDataset,
     EventDataset,
@@ -109,10 +110,10 @@ def global_noise(x):
     return x + torch.randn(x.shape)
 
 
-@pytest.mark.parametrize("augmentation", [noise, global_noise])
+@pytest.mark.parametrize("augmentation", [noise, global_noise, TemporalAugmentation.random_augment])
 @pytest.mark.parametrize("train", [True, False])
 def test_two_views_differ_and_follow_from_seed_epoch_and_item(augmentation, train):
-    data = np.zeros((4, 10, 2))
+    data = np.random.default_rng(0).normal(size=(4, 40, 2))
     state = torch.get_rng_state()
     views = {}
     for seed in (0, 1):

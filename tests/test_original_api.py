@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 import evlib
 
@@ -42,6 +43,66 @@ optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
 
 trainer = SupervisedTrainer(model, loss_fn, optimizer)
 trainer.fit(train_loader, num_epochs=100)
+"""
+
+UNSUPERVISED = """
+from lstm_classifier.models import LSTMAutoencoder
+from lstm_classifier.data import UnsupervisedDataset
+from lstm_classifier.training import AutoencoderLoss, UnsupervisedTrainer
+
+# Create autoencoder
+autoencoder = LSTMAutoencoder(
+    input_size=6,
+    hidden_size=128,
+    num_layers=2,
+    latent_size=64,
+)
+
+# Prepare unlabeled data
+dataset = UnsupervisedDataset(data)  # Only needs input data
+train_loader = DataLoader(dataset, batch_size=32)
+
+# Train autoencoder
+loss_fn = AutoencoderLoss()
+optimizer = torch.optim.Adam(autoencoder.parameters(), lr=1e-3)
+
+trainer = UnsupervisedTrainer(autoencoder, loss_fn, optimizer)
+trainer.fit(train_loader, num_epochs=50)
+
+# Transfer learned weights to classifier
+classifier = LSTMEventClassifier(input_size=6, hidden_size=128, num_layers=2)
+autoencoder.transfer_encoder_to_classifier(classifier)
+
+# Now fine-tune classifier on labeled data when available
+"""
+
+CONTRASTIVE = """
+from lstm_classifier.models import ContrastiveLSTM, TemporalAugmentation
+from lstm_classifier.data import ContrastiveDataset, collate_fn_contrastive
+from lstm_classifier.training import ContrastiveTrainer
+
+# Create contrastive model
+model = ContrastiveLSTM(
+    input_size=6,
+    hidden_size=128,
+    projection_size=64,
+)
+
+# Create dataset with augmentations
+dataset = ContrastiveDataset(
+    data,
+    augmentation=TemporalAugmentation.random_augment,
+)
+train_loader = DataLoader(dataset, batch_size=32, collate_fn=collate_fn_contrastive)
+
+# Train with contrastive learning
+optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+trainer = ContrastiveTrainer(model, optimizer)
+trainer.fit(train_loader, num_epochs=50)
+
+# Transfer to classifier
+classifier = LSTMEventClassifier(input_size=6, hidden_size=128)
+model.transfer_encoder_to_classifier(classifier)
 """
 
 INFERENCE = """
@@ -129,6 +190,35 @@ def test_quick_start_1_trains(session):
     history = session["trainer"].history
     assert len(history) == 100
     assert history[-1]["train_total_loss"] < 0.5 * history[0]["train_total_loss"]
+
+
+@pytest.fixture(scope="module")
+def imports():
+    """What the snippets of Quick Start 2 and 3 take over from that of 1."""
+    names = {}
+    exec("from torch.utils.data import DataLoader\nimport torch\nfrom evlib import LSTMEventClassifier", names)  # noqa: S102
+    return names
+
+
+def encoders_are_equal(model, classifier):
+    weights = classifier.encoder.state_dict()
+    return all(torch.equal(weights[name], weight) for name, weight in model.encoder.state_dict().items())
+
+
+def test_quick_start_2_pretrains_and_transfers(imports, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run(UNSUPERVISED, {**imports, **original_windows()})
+    history = names["trainer"].history
+    assert len(history) == 50 and history[-1]["train_total_loss"] < history[0]["train_total_loss"]
+    assert encoders_are_equal(names["autoencoder"], names["classifier"])
+
+
+def test_quick_start_3_pretrains_and_transfers(imports, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run(CONTRASTIVE, {**imports, **original_windows()})
+    history = names["trainer"].history
+    assert len(history) == 50 and history[-1]["train_total_loss"] < 0.5 * history[0]["train_total_loss"]
+    assert encoders_are_equal(names["model"], names["classifier"])
 
 
 def test_quick_start_4_detects(session):
