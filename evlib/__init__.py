@@ -32,6 +32,8 @@ _MODULES = {
     "checkpoints": "load_checkpoint latest_checkpoint save_encoder load_encoder",
     "training": "SupervisedTrainer UnsupervisedTrainer ContrastiveTrainer",
     "inference": "detect_events_from_sequence batch_inference",
+    "discovery": "discover Discovery",
+    "pretraining": "pretrain Pretrained",
     "fitting": "fit",
     "oracle": "oracle_detector",
     "augment": "Augmentation Compose WhiteNoise PinkNoise Gain ChannelDropout MagnitudeWarp Rotation",

@@ -84,18 +84,46 @@ def make_parser() -> argparse.ArgumentParser:
     option = add("fit", _fit, "Train a detector from recordings and their labelled events.")
     option("files", nargs="+", metavar="RECORDING EVENTS", help="each recording is followed by its event table")
     option("-o", "--output", type=Path, required=True, metavar="DETECTOR", help="the checkpoint to write")
-    option("--method", choices=("lstm", "matched_filter"), default="lstm", help="templates and a network, or templates alone")
+    methods = ("lstm", "matched_filter", "classifier")
+    option("--method", choices=methods, help="templates and a network (by itself), templates alone, or a network on the signal")
     option("--refractory-s", type=_per_type, default=2.0, metavar="S", help=f"least time between events of a type: {PER_TYPE}")
     option("--seed", type=int, default=0, help="the same seed gives the same detector")
     option("--labels-per-type", type=int, metavar="K", help="keep K labels of each type; the rest of the signal is unlabelled")
     yes_no = argparse.BooleanOptionalAction
     option("--self-train", action=yes_no, help="learn further from unlabelled signal; by itself for lstm, not for matched_filter")
     option("--unlabelled", nargs="+", action="extend", default=[], metavar="RECORDING", help="further recordings without labels")
+    option("--pretrain", metavar="WHAT", help="discovery, autoencoder, variational, contrastive, or an ENCODER of evlib pretrain")
+    option("--freeze-encoder", action="store_true", default=False, help="train only what stands on the pretrained encoder")
     option("--template-ms", type=float, nargs=2, metavar=("BEFORE", "AFTER"), help="reach of templates; found from the data")
     option("--shrink", action=yes_no, default=True, help="Wiener shrinkage of the averaged snippets")
     option("--tolerance-ms", type=float, default=5.0, help="how far a detection may be from a development label")
     option("--hidden-size", type=int, default=64, help="width of the network")
     option("--max-epochs", type=int, default=12, help="most passes of its training")
+    add_rate(option)
+    add_quiet(option)
+
+    option = add("pretrain", _pretrain, "Pretrain an encoder on recordings without labels, for evlib fit --pretrain.")
+    option("recordings", nargs="+", metavar="RECORDING")
+    option("-o", "--output", type=Path, required=True, metavar="ENCODER", help="the file to write: weights and a card")
+    option("--pretext", choices=("autoencoder", "variational", "contrastive"), default="autoencoder", help="what it learns from")
+    option("--seed", type=int, default=0, help="the same seed gives the same encoder")
+    option("--hidden-size", type=int, default=64, help="width of the encoder in each direction")
+    option("--window-ms", type=float, default=100.0, help="length of a window")
+    option("--n-windows", type=int, default=4096, help="windows in a pass")
+    option("--max-epochs", type=int, default=20, help="most passes")
+    option("--save-dir", type=Path, metavar="FOLDER", help="keep a checkpoint of every pass here")
+    option("--resume", action="store_true", default=False, help="go on from the latest checkpoint in --save-dir")
+    option("--log-dir", type=Path, metavar="FOLDER", help="keep TensorBoard's logs here")
+    add_rate(option)
+    add_quiet(option)
+
+    option = add("discover", _discover, "Find the kinds of events that recur in a recording, without labels.")
+    option("recording", metavar="RECORDING")
+    option("-o", "--output", type=Path, required=True, metavar="EVENTS", help="the event table to write")
+    option("--n-types", type=int, metavar="K", help="keep the K most frequent kinds; all that recur without it")
+    option("--refractory-s", type=float, default=2.0, metavar="S", help="least time between events of a kind")
+    option("--event-ms", type=float, default=40.0, help="about how long an event is")
+    option("--seed", type=int, default=0, help="which moments are compared when there are very many")
     add_rate(option)
     add_quiet(option)
 
@@ -179,6 +207,8 @@ def _fit(options):
         labels_per_type=options.labels_per_type,
         self_train=options.self_train,
         unlabelled=[read_recording(path, options.sampling_rate_hz) for path in options.unlabelled],
+        pretrain=options.pretrain,
+        freeze_encoder=options.freeze_encoder,
         template_s=None if options.template_ms is None else tuple(ms / 1e3 for ms in options.template_ms),
         shrink=options.shrink,
         tolerance_s=options.tolerance_ms / 1e3,
@@ -188,6 +218,44 @@ def _fit(options):
     )
     detector.save(options.output)
     print(detector)
+
+
+def _pretrain(options):
+    from .formats import read_recording
+    from .pretraining import pretrain
+
+    made = pretrain(
+        [read_recording(path, options.sampling_rate_hz) for path in options.recordings],
+        options.pretext,
+        seed=options.seed,
+        hidden_size=options.hidden_size,
+        window_s=options.window_ms / 1e3,
+        n_windows=options.n_windows,
+        max_epochs=options.max_epochs,
+        progress=not options.quiet,
+        log_dir=options.log_dir,
+        save_dir=options.save_dir,
+        resume=options.resume,
+    )
+    made.save(options.output)
+    print(made)
+
+
+def _discover(options):
+    from .discovery import discover
+    from .events import write_events
+    from .formats import read_recording
+
+    found = discover(
+        [read_recording(options.recording, options.sampling_rate_hz)],
+        options.n_types,
+        options.refractory_s,
+        options.event_ms / 1e3,
+        options.seed,
+        progress=not options.quiet,
+    )
+    write_events(found.events[0], options.output)
+    print(found)
 
 
 def _detect(options):

@@ -1,8 +1,9 @@
-"""Detection: a recording in, events out. One detector type for both methods, one file on disk.
+"""Detection: a recording in, events out. One detector type for all methods, one file on disk.
 
 A detector whitens, finds candidates with its template bank, lets its context network weigh them (method "lstm"; the
 matched filter weighs them by their likelihood alone) and keeps those over the threshold of their type that the
 refractory rule allows, in the best possible choice. Times are the peaks of the template score, finer than a sample.
+With method "classifier" the candidates and their times come from a classifier of short windows instead.
 """
 
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ class Detector:
     channels: tuple = ()
     units: tuple = ()
     card: dict = field(default_factory=dict)
+    classifier: object = None
+    classifier_window: int = 0
 
     @property
     def names(self):
@@ -55,7 +58,9 @@ class Detector:
 
     @property
     def method(self):
-        """ "matched_filter" or "lstm"."""
+        """ "lstm", "matched_filter" or "classifier"."""
+        if self.classifier is not None:
+            return "classifier"
         return "matched_filter" if self.network is None else "lstm"
 
     def __repr__(self):
@@ -79,10 +84,25 @@ class Detector:
     def candidates(self, recording, block=None, advance=None) -> Candidates:
         """Everything that may be an event, before any threshold."""
         self.check(recording)
-        options = {} if block is None else {"block": block}
-        return find_candidates(
-            self.bank, lambda start, stop: self.whitener(recording, start, stop), recording.n_samples, advance=advance, **options
-        )
+        return self.find(lambda start, stop: self.whitener(recording, start, stop), recording.n_samples, block, advance)
+
+    def find(self, read, n_samples, block=None, advance=None) -> Candidates:
+        """Candidates of whitened signal, of which ``read(start, stop)`` gives (stop - start, C)."""
+        options = {"advance": advance} if block is None else {"advance": advance, "block": block}
+        if self.classifier is None:
+            return find_candidates(self.bank, read, n_samples, **options)
+        from .window_detection import window_candidates
+
+        return window_candidates(self.classifier, read, n_samples, self.classifier_window, **options)
+
+    def find_in(self, whitened):
+        """Candidates of whitened signal (n, C) in memory."""
+        return self.find(lambda start, stop: whitened[start:stop], len(whitened))
+
+    @property
+    def frame_samples(self):
+        """Samples that the time of a candidate is good to: a frame of the classifier, else 1."""
+        return 1 if self.classifier is None else self.classifier.timing_resolution_samples
 
     def log_odds(self, candidates):
         """(n,) log odds that each candidate is an event."""
@@ -156,10 +176,25 @@ class Detector:
             "channels": list(self.channels),
             "units": list(self.units),
             "card": self.card,
-            "network": None if self.network is None else {"config": self.network.config, "state": self.network.state_dict()},
+            "network": _plain(self.network),
+            "classifier": _plain(self.classifier),
+            "classifier_window": int(self.classifier_window),
         }
         with replace_file(path) as temporary:
             torch.save(content, temporary)
+
+
+def _plain(model):
+    return None if model is None else {"config": model.config, "state": model.state_dict()}
+
+
+def _rebuilt(kind, stored):
+    """A model in evaluation mode from its arguments and weights."""
+    if stored is None:
+        return None
+    model = kind(**stored["config"])
+    model.load_state_dict(stored["state"])
+    return model.eval()
 
 
 def load_detector(path) -> Detector:
@@ -169,6 +204,7 @@ def load_detector(path) -> Detector:
     """
     import torch
 
+    from .models.classifier import LSTMEventClassifier
     from .models.context import ContextLSTM
 
     path = Path(path)
@@ -188,11 +224,6 @@ def load_detector(path) -> Detector:
         raise DataError(f"{path} has format {content.get('format')!r}; this version of evlib reads format {FORMAT}")
     try:
         tensors = {name: value.numpy() for name, value in content["tensors"].items()}
-        network = None
-        if content["network"] is not None:
-            network = ContextLSTM(**content["network"]["config"])
-            network.load_state_dict(content["network"]["state"])
-            network.eval()
         return Detector(
             Whitener(tensors["taps"], tensors["center"], content["sampling_rate_hz"]),
             TemplateBank(
@@ -207,10 +238,12 @@ def load_detector(path) -> Detector:
             content["refractory_s"],
             content["prior_logit"],
             content["timing_error_s"],
-            network,
+            _rebuilt(ContextLSTM, content["network"]),
             tuple(content["channels"]),
             tuple(content["units"]),
             content["card"],
+            _rebuilt(LSTMEventClassifier, content["classifier"]),
+            content["classifier_window"],
         )
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise DataError(f"{path} is an incomplete detector: {error}") from error

@@ -1,28 +1,35 @@
 """Fit: recordings and labels in, a detector out.
 
-Both methods learn a template bank from the labelled events, by averaging, re-alignment and Wiener shrinkage; where
+All methods learn a template bank from the labelled events, by averaging, re-alignment and Wiener shrinkage; where
 signal is unlabelled the bank trains itself further on what it detects. ``method="lstm"`` then trains the context
-network on re-mixes of the recordings, and on the labelled recordings themselves where they are labelled completely.
-Thresholds are fitted on development data that took no part in that: blocks of the labelled recordings held out in
-time, and re-mixes of their own.
+network on re-mixes of the recordings, and on the labelled recordings themselves where they are labelled completely;
+``method="classifier"`` trains a classifier of short windows of the signal itself on such re-mixes, from scratch or from
+an encoder that was pretrained without labels. Thresholds are fitted on development data that took no part in that:
+blocks of the labelled recordings held out in time, and re-mixes of their own.
 """
 
+import itertools
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
-from .candidates import explain, find_candidates
+from .candidates import explain
+from .classifier_training import train_classifier
 from .context_training import train_context
 from .detection import Detector
+from .discovery import Discovery, discover_in, find_kinds, name_kinds
 from .errors import OptionError
+from .events import Events
 from .learning import PRIOR_LOGIT, choose_window, learn_templates, nearest_label, self_train
+from .pretraining import PRETEXTS, encoder_for, frame_samples
 from .remix import Remixer, label_examples
 from .thresholds import choose_thresholds
 from .timebase import duration_to_samples, tolerance_to_samples
 from .training_data import prepare
 from .whitening import estimate_whitener, refine_whitener
 
-METHODS = ("lstm", "matched_filter")
+METHODS = ("lstm", "matched_filter", "classifier")
 # A candidate within this of a label stands for it in development data.
 TOLERANCE_S = 0.005
 # Events in the noise estimate: subtract them and estimate again, until the spectrum moves by less than 5 %.
@@ -32,17 +39,23 @@ MAX_TEMPLATE_S = 1.0
 N_REMIXES, N_DEVELOPMENT_REMIXES = 12, 3
 # Re-mixed development events weigh like this many real ones per type, when there are real ones.
 REMIX_EVENTS = 20.0
+# A discovered event this close to a labelled one of its type is that event.
+SAME_EVENT_S = 0.02
+# The classifier reads windows of so many template lengths, at least so many seconds, at most the refractory period.
+WINDOW_TEMPLATES, SHORTEST_WINDOW_S = 4, 0.1
 
 
 def fit(
     pairs,
-    method="lstm",
+    method=None,
     *,
     refractory_s=2.0,
     seed=0,
     labels_per_type=None,
     self_train=None,
     unlabelled=(),
+    pretrain=None,
+    freeze_encoder=False,
     template_s=None,
     shrink=True,
     tolerance_s=TOLERANCE_S,
@@ -57,7 +70,8 @@ def fit(
     ----------
     pairs : list of (Recording, Events), all with one rate and the same channels. Where an event table has
         ``complete_spans``, nothing is assumed outside of them
-    method : "lstm" (templates and a context network) or "matched_filter" (templates alone, the baseline)
+    method : "lstm" (templates and a context network; the default), "matched_filter" (templates alone, the baseline) or
+        "classifier" (a network that reads the signal itself; the default where ``pretrain`` is an encoder)
     refractory_s : the least time between events of one type: a number, or a dict name -> seconds
     seed : everything random follows from it: the same seed, the same detector
     labels_per_type : keep only so many labelled events of each type (drawn by ``seed``); the rest of the signal then
@@ -65,10 +79,15 @@ def fit(
     self_train : learn further from unlabelled signal (what the labels leave open, and ``unlabelled``); default: yes for
         "lstm", no for "matched_filter", whose plain form is the baseline from labelled snippets
     unlabelled : further recordings without labels
+    pretrain : what to learn from the signal before any label is looked at. "discovery", or what :func:`evlib.discover`
+        returned: which kinds of events recur, each named by its labels afterwards. "autoencoder", "variational",
+        "contrastive", what :func:`evlib.pretrain` returned, or the path of an encoder that it saved: the encoder of the
+        classifier
+    freeze_encoder : keep the pretrained encoder as it is and train what stands on it only (a probe)
     template_s : (before, after) seconds that templates reach around the onset; default: found from the data
     shrink : Wiener shrinkage of averaged snippets; False gives the plain average
     tolerance_s : how far a detection may be from a label of the development data to count
-    hidden_size, max_epochs : of the context network
+    hidden_size, max_epochs : of the network; a pretrained encoder brings its own hidden size
     progress : show progress bars
     logger : a Lightning logger, or True for its default
 
@@ -88,8 +107,7 @@ def fit(
     >>> len(evlib.detect(detector, recording)) > 0.9 * len(reference)
     True
     """
-    if method not in METHODS:
-        raise OptionError(f"method must be one of {METHODS}, got {method!r}")
+    method = _method(method, pretrain, freeze_encoder)
     if self_train is None:
         self_train = method == "lstm"
     whole_numbers = {"seed": (seed, 0), "hidden_size": (hidden_size, 1), "max_epochs": (max_epochs, 1)}
@@ -99,7 +117,7 @@ def fit(
     if not (isinstance(tolerance_s, (int, float)) and 0 < tolerance_s <= 1):
         raise OptionError(f"tolerance_s must be seconds between 0 and 1, got {tolerance_s!r} (did you pass milliseconds?)")
     data = prepare(pairs, unlabelled, labels_per_type, seed, refractory_s)
-    with _Stages(progress, 4 + 5 * bool(self_train) + (method == "lstm")) as stages:
+    with _Stages(progress, 4 + 5 * bool(self_train) + (method != "matched_filter") + (pretrain is not None)) as stages:
         stages.next("whiten and learn templates")
         rate, whitener = data.rate, estimate_whitener(data.recordings)
         for attempt in range(WHITENING_ROUNDS):
@@ -112,6 +130,11 @@ def fit(
             if refined.change < WHITE_ENOUGH:
                 break
             whitener = refined
+        if _is_discovery(pretrain):
+            stages.next("discover recurring kinds")
+            seen = _with_discovered(pretrain, data, signals, window[1] / rate if template_s else None, seed)
+            window = choose_window(signals, seen, rate) if template_s is None else window
+            bank, jitter, _ = learn_templates(signals, seen, *window, rate, shrink=shrink)
         if self_train and data.has_unlabelled:
             bank = _self_train(bank, signals, data, shrink, template_s is None, stages)
         stages.next("re-mix")
@@ -119,24 +142,23 @@ def fit(
         longest = max(len(piece.background) for piece in remixer.pieces) / rate
         more = int(np.clip(300 / longest, 1, 4))
         held_out = [remixer.draw(np.random.default_rng([11, seed, k])) for k in range(N_DEVELOPMENT_REMIXES * more)]
-        real = real_examples(bank, signals, data.development, tolerance_s)
-        timing_error_s = _timing_error(bank, signals, data.train, jitter)
         detector = Detector(
             whitener,
             bank,
             np.zeros(len(data.names)),
             data.refractory,
             PRIOR_LOGIT,
-            timing_error_s,
+            0.0,
             None,
             tuple(data.recordings[0].channels),
             tuple(data.recordings[0].units),
         )
-        history = []
+        real = real_examples(detector.find, signals, data.development, tolerance_s)
+        history, pretext = [], None
         if method == "lstm":
             train = [remixer.draw(np.random.default_rng([12, seed, k])) for k in range(N_REMIXES * more)]
             shares = np.full(len(train), 1.0 / len(train))
-            known = real_examples(bank, signals, data.train, tolerance_s)
+            known = real_examples(detector.find, signals, data.train, tolerance_s)
             known = [examples for examples in known if _is_complete(examples)]
             # Labelled signal is worth as much as all re-mixes together: it alone knows how events really vary.
             shares = np.r_[shares, np.full(len(known), 1.0 / max(len(known), 1))]
@@ -154,13 +176,41 @@ def fit(
                 progress=progress,
                 logger=logger,
             )
+        elif method == "classifier":
+            encoder = None
+            if pretrain is not None and not _is_discovery(pretrain):
+                stages.next("pretrain encoder")
+                encoder, pretext = encoder_for(pretrain, signals, data.recordings, seed, hidden_size, progress)
+            stages.next("train classifier")
+            longest_window = min([period for period in data.refractory.values() if period > 0], default=1.0)
+            window_s = min(max(WINDOW_TEMPLATES * bank.length / rate, SHORTEST_WINDOW_S), longest_window)
+            detector.classifier_window = max(4, int(window_s * rate) // 4 * 4)
+            detector.prior_logit = 0.0  # its logits are log odds already
+            detector.classifier, history = train_classifier(
+                *(_mixes(remixer, number, seed) for number in (12, 11)),
+                len(data.names),
+                detector.classifier_window,
+                frame_samples(rate),
+                encoder=encoder,
+                freeze=freeze_encoder,
+                hidden_size=hidden_size,
+                seed=seed,
+                max_epochs=max_epochs,
+                progress=progress,
+            )
+            held_out = [remixer.draw(np.random.default_rng([11, seed, k]), detector.find_in) for k in range(len(held_out))]
+            real = real_examples(detector.find, signals, data.development, tolerance_s)
         stages.next("thresholds")
+        detector.timing_error_s = _timing_error(detector, signals, data.train, jitter)
         detector.thresholds, f1 = _fit_thresholds(detector, held_out, real)
     detector.card = {
         "method": method,
         "seed": int(seed),
         "labels_per_type": labels_per_type,
         "self_train": bool(self_train),
+        "pretrain": pretrain if pretrain is None else "discovery" if _is_discovery(pretrain) else str(pretext["pretext"]),
+        "freeze_encoder": bool(freeze_encoder),
+        "pretext": pretext,
         "shrink": bool(shrink),
         "n_labelled": {name: int(n) for name, n in zip(data.names, sum(t.counts() for t in data.train), strict=True)},
         "duration_s": float(sum(recording.duration_s for recording in data.recordings)),
@@ -171,6 +221,71 @@ def fit(
         "history": history,
     }
     return detector
+
+
+def _method(method, pretrain, freeze_encoder):
+    """The method that is meant, or an error for options that do not go together."""
+    is_encoder = pretrain is not None and not _is_discovery(pretrain)
+    if method is None:
+        method = "classifier" if is_encoder else "lstm"
+    if method not in METHODS:
+        raise OptionError(f"method must be one of {METHODS}, got {method!r}")
+    if isinstance(pretrain, str) and pretrain not in (*PRETEXTS, "discovery") and not Path(pretrain).is_file():
+        raise OptionError(
+            f"pretrain must be one of {', '.join(PRETEXTS)}, discovery, or the path of an encoder that evlib.pretrain saved; "
+            f"got {pretrain!r}"
+        )
+    if is_encoder and method != "classifier":
+        raise OptionError(
+            f"method={method!r} finds its candidates with templates and has no encoder of the signal to pretrain; use "
+            'method="classifier", or pretrain="discovery"'
+        )
+    if freeze_encoder and not is_encoder:
+        raise OptionError("freeze_encoder=True needs a pretrained encoder: pretrain=... (an untrained one would stay as it is)")
+    return method
+
+
+def _mixes(remixer, number, seed):
+    """A function that gives another re-mix at each call."""
+    count = itertools.count()
+    return lambda: remixer.mix(np.random.default_rng([number, seed, next(count)]))[:2]
+
+
+def _is_discovery(pretrain):
+    return isinstance(pretrain, Discovery) or (isinstance(pretrain, str) and pretrain == "discovery")
+
+
+def _with_discovered(pretrain, data, signals, event_s, seed):
+    """The training labels and, where nothing is labelled, what recurs there under the names that labels give it."""
+    shortest = min(data.refractory.values())
+    if isinstance(pretrain, Discovery):
+        tables = [find_kinds(pretrain.bank, signal, data.rate, shortest) for signal in signals]
+    else:
+        options = {} if event_s is None else {"event_s": event_s}
+        _, tables = discover_in(signals, data.rate, None, shortest, seed=seed, **options)
+    kind, offset = name_kinds(data.train, tables)
+    out = []
+    for found, train, held in zip(tables, data.train, data.development, strict=True):
+        for e in np.flatnonzero(kind >= 0):
+            time = found.time_samples[found.type == kind[e]] + offset[e]
+            sample = np.floor(time + 0.5).astype(np.int64)
+            known = train.is_labelled(sample) | held.is_labelled(sample)
+            own = train.time_samples[train.type == e]
+            if len(own):
+                near = np.clip(np.searchsorted(own, time), 1, max(len(own) - 1, 1))
+                gap = np.minimum(np.abs(time - own[near - 1]), np.abs(time - own[np.minimum(near, len(own) - 1)]))
+                known |= gap < SAME_EVENT_S * data.rate
+            train = _add(train, time[~known], e)
+        out.append(train)
+    return out
+
+
+def _add(table, time, type):
+    """A label table with more events of one type."""
+    time = np.r_[table.time_samples, time]
+    sample = np.floor(time + 0.5).astype(np.int64)
+    types = np.r_[table.type, np.full(len(time) - len(table), type)]
+    return Events(sample, time - sample, types, table.names, table.sampling_rate_hz, complete_spans=table.complete_spans)
 
 
 def _given_window(template_s, rate):
@@ -207,13 +322,13 @@ def _union(spans, others):
     return both[np.argsort(both[:, 0], kind="stable")]
 
 
-def real_examples(bank, signals, labels, tolerance_s):
-    """Candidates of the recordings themselves with what the labels say of them."""
+def real_examples(find, signals, labels, tolerance_s):
+    """Candidates of the recordings themselves with what the labels say of them; ``find`` as :meth:`Detector.find`."""
     out = []
     for signal, table in zip(signals, labels, strict=True):
         if len(table.complete_spans) == 0:
             continue
-        found = find_candidates(bank, lambda a, b, s=signal: s[a:b], len(signal))
+        found = find(lambda a, b, s=signal: s[a:b], len(signal))
         reach = max(1, tolerance_to_samples(tolerance_s, table.sampling_rate_hz))
         out.append(label_examples(found, table, reach + 0.5))
     return out
@@ -223,16 +338,16 @@ def _is_complete(examples):
     return bool((examples.weight > examples.target).any())
 
 
-def _timing_error(bank, signals, labels, jitter):
+def _timing_error(detector, signals, labels, jitter):
     """What detections scatter around labels beyond the Cramer-Rao bound, in seconds (robust)."""
     errors, bounds = [], []
     for signal, table in zip(signals, labels, strict=True):
         if len(table) == 0:
             continue
-        found = find_candidates(bank, lambda a, b, s=signal: s[a:b], len(signal))
-        row, _, distance = nearest_label(found, table, max(2.0, 4 * jitter))
+        found = detector.find_in(signal)
+        row, _, distance = nearest_label(found, table, max(2.0, 4 * jitter, 2 * detector.frame_samples))
         errors.append(distance)
-        bounds.append(1 / (np.maximum(found.amplitude[row], 0.05) ** 2 * bank.timing_information[found.type[row]]))
+        bounds.append(1 / (np.maximum(found.amplitude[row], 0.05) ** 2 * detector.bank.timing_information[found.type[row]]))
     errors = np.concatenate(errors) if errors else np.zeros(0)
     if len(errors) < 5:
         return 0.0

@@ -108,11 +108,21 @@ class Remixer:
         share = np.where(mean > 1 + luck, 1 - 1 / np.maximum(mean, 1), 0.0)
         return left * np.sqrt(share[events.type])[:, None, None].astype(np.float32)
 
-    def draw(self, rng) -> Examples:
-        """One re-mix of one piece."""
+    def draw(self, rng, find=None) -> Examples:
+        """Candidates of one re-mix with their truth; ``find`` (signal -> Candidates) finds them, default: the templates."""
+        signal, truth, overlooked = self.mix(rng)
+        find = (lambda signal: find_candidates(self.bank, lambda a, b: signal[a:b], len(signal))) if find is None else find
+        examples = label_examples(find(signal), truth, MATCH_S * self.rate)
+        # A candidate where the background had one before is nobody's mistake.
+        row, _, _ = nearest_label(examples.candidates, overlooked, MATCH_S * 2 * self.rate)
+        examples.weight[row] = examples.target[row]
+        return examples
+
+    def mix(self, rng):
+        """One re-mix of one piece: whitened signal (n, C), the events in it, and what the background may hide."""
         piece = self.pieces[rng.integers(len(self.pieces))]
-        background, time, type, doubtful = piece.background, piece.time, piece.type, piece.doubtful
-        n, names = len(background), self.bank.names
+        background, time, type = piece.background, piece.time, piece.type
+        n = len(background)
         turn = int(rng.integers(n))
         own = rng.random() < self.own_background
         signal = np.roll(background, turn, axis=0) if own else _surrogate(background, rng)
@@ -125,16 +135,11 @@ class Remixer:
         amplitude = np.exp(spread * rng.standard_normal(len(time)) - 0.5 * spread**2)
         signal = signal + self.bank.render(n, time, type, amplitude)
         self._vary(signal, time, piece.variation[donor] * rng.choice([-1.0, 1.0], (len(time), 1, 1)))
-        found = find_candidates(self.bank, lambda a, b: signal[a:b], n)
-        truth = Events(np.floor(time).astype(int), time - np.floor(time), type, names, self.rate)
-        examples = label_examples(found, truth, MATCH_S * self.rate)
-        if own and len(doubtful):
-            # A candidate where the background had one before is nobody's mistake.
-            moved = (doubtful.time + turn) % n
-            table = Events(np.floor(moved).astype(int), moved % 1, doubtful.type, names, self.rate)
-            row, _, _ = nearest_label(found, table, MATCH_S * 2 * self.rate)
-            examples.weight[row] = examples.target[row]
-        return examples
+        doubtful = piece.doubtful if own else piece.doubtful[:0]
+        return signal, self._events(time, type), self._events((doubtful.time + turn) % n, doubtful.type)
+
+    def _events(self, time, type):
+        return Events(np.floor(time).astype(int), time % 1, type, self.bank.names, self.rate)
 
     def _vary(self, signal, time, variation):
         """Add to each planted event how another of its type differed from the template."""

@@ -7,6 +7,7 @@ import numpy as np
 
 from .errors import DataError, OptionError, ShapeError, UnitError
 from .events import Events
+from .recording import Recording
 from .refractory import refractory_samples
 
 # Held-out blocks: every fifth tenth of a recording is development data.
@@ -52,17 +53,7 @@ def prepare(pairs, unlabelled, labels_per_type, seed, refractory_s):
                 "fit takes a list of (Recording, Events) pairs; wrap a single pair in a list: fit([(recording, events)])"
             )
     recordings = [recording for recording, _ in pairs] + list(unlabelled)
-    rate, channels = recordings[0].sampling_rate_hz, recordings[0].shape[1]
-    for recording in recordings:
-        if recording.sampling_rate_hz != rate:
-            raise UnitError(
-                f"all recordings must have one rate; got {rate:g} and {recording.sampling_rate_hz:g} Hz "
-                f"(use recording.resample({rate:g}))"
-            )
-        if recording.shape[1] != channels:
-            raise ShapeError(f"all recordings must have the same channels; got {channels} and {recording.shape[1]}")
-        if recording.duration_s < 1.0:
-            raise DataError(f"a recording of {recording.duration_s:.3f} s is too short to learn from; at least 1 s is needed")
+    rate = check_alike(recordings)
     names = tuple(dict.fromkeys(name for _, events in pairs for name in events.names))
     if not names:
         raise DataError("the event tables name no event types: there is nothing to learn")
@@ -96,6 +87,33 @@ def prepare(pairs, unlabelled, labels_per_type, seed, refractory_s):
     if sum(len(table) for table in train) == 0:
         raise DataError("there is not one labelled event to learn from; give events with at least one row")
     return TrainingData(recordings, train, development, names, rate, refractory)
+
+
+def check_alike(recordings):
+    """Refuse recordings that cannot be learned from together; returns their rate in Hz."""
+    if not recordings:
+        raise OptionError("at least one recording is needed, got an empty list")
+    for recording in recordings:
+        if not isinstance(recording, Recording):
+            raise OptionError(f"recordings must be a list of Recording, got a {type(recording).__name__} in it")
+    rate, channels = recordings[0].sampling_rate_hz, recordings[0].shape[1]
+    for recording in recordings:
+        if recording.sampling_rate_hz != rate:
+            raise UnitError(
+                f"all recordings must have one rate; got {rate:g} and {recording.sampling_rate_hz:g} Hz "
+                f"(use recording.resample({rate:g}))"
+            )
+        if recording.shape[1] != channels:
+            raise ShapeError(f"all recordings must have the same channels; got {channels} and {recording.shape[1]}")
+        if recording.duration_s < 1.0:
+            raise DataError(f"a recording of {recording.duration_s:.3f} s is too short to learn from; at least 1 s is needed")
+    return rate
+
+
+def held_out_spans(n_samples):
+    """(2, 2) first and last sample + 1 of the two tenths of a recording that are development data."""
+    edges = np.linspace(0, n_samples, BLOCKS + 1).astype(int)
+    return np.column_stack([edges[list(DEVELOPMENT_BLOCKS)], edges[np.add(DEVELOPMENT_BLOCKS, 1)]])
 
 
 def refractory_table(refractory_s, names, rate):
@@ -134,8 +152,7 @@ def _limit(tables, labels_per_type, n_types):
 
 def _hold_out(labels, n_samples):
     """Labels for training and for development: blocks of time, only where labelling is complete."""
-    edges = np.linspace(0, n_samples, BLOCKS + 1).astype(int)
-    held_out = np.column_stack([edges[list(DEVELOPMENT_BLOCKS)], edges[np.add(DEVELOPMENT_BLOCKS, 1)]])
+    held_out = held_out_spans(n_samples)
     kept_out = np.column_stack([np.r_[0, held_out[:, 1]], np.r_[held_out[:, 0], n_samples]])
     held = replace(labels, complete_spans=_intersect(labels.complete_spans, held_out))
     kept = replace(labels, complete_spans=_intersect(labels.complete_spans, kept_out))

@@ -16,10 +16,12 @@ from evlib import cli
 
 RATE = 2000.0
 # Arguments of the Python functions that a command has under another name, or not at all.
-IN_MILLISECONDS = {"template_s": "template_ms", "tolerance_s": "tolerance_ms"}
+IN_MILLISECONDS = {name: name[:-1] + "ms" for name in ("template_s", "tolerance_s", "window_s", "event_s")}
 RENAMED = {"progress": "quiet"} | IN_MILLISECONDS
 NOT_OPTIONS = {
     "fit": {"pairs", "logger"},
+    "pretrain": {"recordings"},
+    "discover": {"recordings"},
     "detect": {"detector", "recording"},
     "compare": {"reference", "estimated"},
     "validate": {"recording", "events"},
@@ -30,6 +32,8 @@ NOT_OPTIONS = {
 }
 # The least that each command accepts, and the function behind it.
 COMMANDS = {
+    "pretrain": (["pretrain", "a.npz", "-o", "a.enc"], evlib.pretrain),
+    "discover": (["discover", "a.npz", "-o", "a.tsv"], evlib.discover),
     "fit": (["fit", "a.npz", "a.tsv", "-o", "a.ckpt"], evlib.fit),
     "detect": (["detect", "a.ckpt", "a.npz"], evlib.detect),
     "score": (["score", "a.tsv", "b.tsv"], evlib.compare),

@@ -1,0 +1,109 @@
+"""Training the window classifier for continuous detection: windows of re-mixes, from scratch or from a pretrained encoder."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .checkpoints import load_checkpoint
+from .datasets import EventDataset, collate_fn_supervised
+from .losses import EventTimingLoss
+from .models import LSTMEventClassifier
+from .training import SupervisedTrainer
+from .transfer import parameter_groups, transfer_encoder
+
+N_WINDOWS, N_DEVELOPMENT_WINDOWS = 6144, 1024
+BATCH = 64
+# Telling 16 kinds apart starts late: small steps and much dropout would end on the plateau before it.
+LEARNING_RATE, DROPOUT = 5e-3, 0.1
+PATIENCE_EPOCHS = 6
+# A pretrained encoder learns more slowly than the heads, and only after they have found their feet.
+ENCODER_LR_FACTOR, UNFREEZE_EPOCH = 0.3, 2
+
+
+def train_classifier(
+    draw,
+    development_draw,
+    n_types,
+    window,
+    resolution,
+    *,
+    encoder=None,
+    freeze=False,
+    hidden_size=64,
+    seed=0,
+    max_epochs=12,
+    progress=True,
+    log_dir=None,
+):
+    """Train an :class:`LSTMEventClassifier` on windows of re-mixes; the weights with the least development loss are kept.
+
+    Parameters
+    ----------
+    draw, development_draw : () -> signal (n, C), Events: a new re-mix at each call
+    window, resolution : samples in a window and in a frame
+    encoder : a pretrained LSTMEncoder to start from
+    freeze : keep it as it is (a probe)
+
+    Returns
+    -------
+    classifier (in eval mode), history
+    """
+    train = windows_of(draw, N_WINDOWS, window, np.random.default_rng([15, seed]))
+    development = windows_of(development_draw, N_DEVELOPMENT_WINDOWS, window, np.random.default_rng([16, seed]))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        sizes = {"hidden_size": hidden_size, "timing_resolution_samples": resolution, "dropout": DROPOUT}
+        if encoder is not None:
+            sizes |= {"hidden_size": encoder.config["hidden_size"], "timing_resolution_samples": encoder.config["resolution"]}
+        model = LSTMEventClassifier(train.data[0].shape[1], num_events=n_types, **sizes)
+    groups, unfreeze = model.parameters(), None
+    if encoder is not None:
+        transfer_encoder(encoder, model)
+        groups = parameter_groups(model, LEARNING_RATE, ENCODER_LR_FACTOR)
+        unfreeze = max_epochs + 1 if freeze else min(UNFREEZE_EPOCH, max_epochs)
+    optimizer = torch.optim.Adam(groups, LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max_epochs)
+    # A type occurs at most once in a window: there is no second event for the refractory term to hold off.
+    loss = EventTimingLoss(refractory_weight=0.0, timing_resolution_samples=resolution)
+    loaders = [
+        torch.utils.data.DataLoader(part, BATCH, shuffle=shuffle, collate_fn=collate_fn_supervised)
+        for part, shuffle in ((train, True), (development, False))
+    ]
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = SupervisedTrainer(model, loss, optimizer, "cpu", log_dir or scratch, schedule)
+        history = trainer.fit(
+            *loaders,
+            num_epochs=max_epochs,
+            save_dir=scratch,
+            save_freq=max_epochs + 1,
+            patience=PATIENCE_EPOCHS,
+            progress_bar=progress,
+            seed=seed,
+            unfreeze_epochs=unfreeze,
+        )
+        load_checkpoint(Path(scratch) / "best_model.pth", model)
+    return model.eval(), history
+
+
+def windows_of(draw, n_windows, window, rng):
+    """Windows at random places of re-mixes, with the events whose onset lies in them."""
+    data, labels, timings, n = [], [], [], 0
+    while n < n_windows:
+        signal, events = draw()
+        count = min(n_windows - n, max(1, len(signal) // window))
+        start = np.sort(rng.integers(0, len(signal) - window, count))
+        label, timing = np.zeros((count, len(events.names))), np.full((count, len(events.names)), np.nan)
+        time = events.time_samples
+        first, last = np.searchsorted(time, start), np.searchsorted(time, start + window - 1)
+        for k in range(int((last - first).max(initial=0))):
+            row = np.flatnonzero(first + k < last)
+            event = first[row] + k
+            label[row, events.type[event]] = 1
+            timing[row, events.type[event]] = time[event] - start[row]
+        data.append(signal[start[:, None] + np.arange(window)])
+        labels.append(label)
+        timings.append(timing)
+        n += count
+    return EventDataset(*(np.concatenate(parts) for parts in (data, labels, timings)))

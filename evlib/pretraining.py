@@ -1,0 +1,244 @@
+"""Pretraining: what an encoder of the signal can learn from recordings without labels.
+
+Windows of whitened signal, half of them where the signal has energy and half anywhere (a window of noise alone teaches
+little), train an autoencoder, a variational autoencoder or a contrastive model; its encoder is what remains. Every
+window that touches the held-out tenths of a recording is development data.
+"""
+
+import hashlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .augment import ChannelDropout, Compose, Gain, WhiteNoise
+from .augment_time import TimeShift
+from .checkpoints import latest_checkpoint, load_checkpoint, load_encoder, save_encoder
+from .datasets import ContrastiveDataset, UnsupervisedDataset, collate_fn_contrastive, collate_fn_unsupervised
+from .discovery import energy_peaks
+from .encoders import LSTMEncoder
+from .errors import OptionError, ShapeError, UnitError
+from .losses import AutoencoderLoss, VariationalAutoencoderLoss
+from .models import ContrastiveLSTM, LSTMAutoencoder, VariationalLSTMAutoencoder
+from .timebase import duration_to_samples
+from .training import ContrastiveTrainer, UnsupervisedTrainer
+from .training_data import check_alike, held_out_spans
+from .whitening import estimate_whitener
+
+PRETEXTS = {"autoencoder": LSTMAutoencoder, "variational": VariationalLSTMAutoencoder, "contrastive": ContrastiveLSTM}
+LEARNING_RATE = 2e-3
+BATCH = 64
+# A frame of the encoder; finer times come out of its states.
+FRAME_S = 0.005
+# Two views of one window: what a sensor may do to an event without making it another.
+VIEWS = Compose([Gain((0.7, 1.4)), WhiteNoise(0.5), TimeShift(10), ChannelDropout(0.1)])
+
+
+@dataclass(frozen=True, eq=False)
+class Pretrained:
+    """An encoder that has seen recordings, and where it comes from.
+
+    ``encoder`` an LSTMEncoder; ``model`` the whole pretext model; ``history`` the losses of each epoch; ``card`` rate,
+    channels, units, pretext, seed and data hash. :meth:`save` keeps the encoder and its card.
+    """
+
+    encoder: LSTMEncoder
+    model: torch.nn.Module
+    history: list
+    card: dict
+
+    def __repr__(self):
+        size = self.encoder.config["hidden_size"]
+        return (
+            f"Pretrained({self.card['pretext']}, hidden size {size}, {self.card['duration_s']:g} s, {len(self.history)} epochs)"
+        )
+
+    def save(self, path):
+        """Write encoder and card; :func:`evlib.load_encoder` reads them, and ``fit(pretrain=path)`` uses them."""
+        save_encoder(path, self.encoder, self.card)
+
+
+def pretrain(
+    recordings,
+    pretext="autoencoder",
+    *,
+    seed=0,
+    hidden_size=64,
+    window_s=0.1,
+    n_windows=4096,
+    max_epochs=20,
+    progress=True,
+    log_dir=None,
+    save_dir=None,
+    resume=False,
+) -> Pretrained:
+    """Pretrain an encoder on recordings without labels.
+
+    Parameters
+    ----------
+    recordings : list of Recording with one rate and the same channels
+    pretext : "autoencoder", "variational" or "contrastive"
+    seed : of weights, windows and views
+    hidden_size : units of the encoder in each direction; ``fit`` needs the same
+    window_s : length of a window; 0.1 s holds one event and little else
+    n_windows : windows in an epoch, fewer when the recordings are short
+    max_epochs : at most; five epochs without a better development loss end the training
+    progress : show a progress bar
+    log_dir : TensorBoard's logs; default: none are kept
+    save_dir : checkpoints of each epoch; default: none are kept
+    resume : go on from the latest checkpoint in ``save_dir``
+
+    Raises
+    ------
+    OptionError, DataError, UnitError, ShapeError : see the messages
+
+    Examples
+    --------
+    >>> import evlib
+    >>> recording = evlib.make_recording(duration_s=10.0).recording
+    >>> pretrain([recording], n_windows=64, hidden_size=8, max_epochs=1, progress=False).card["pretext"]
+    'autoencoder'
+    """
+    recordings = list(recordings)
+    check_alike(recordings)
+    whitener = estimate_whitener(recordings)
+    signals = [whitener(recording) for recording in recordings]
+    return pretrain_on(
+        signals,
+        recordings,
+        pretext,
+        seed=seed,
+        hidden_size=hidden_size,
+        window_s=window_s,
+        n_windows=n_windows,
+        max_epochs=max_epochs,
+        progress=progress,
+        log_dir=log_dir,
+        save_dir=save_dir,
+        resume=resume,
+    )
+
+
+def pretrain_on(
+    signals,
+    recordings,
+    pretext,
+    *,
+    seed=0,
+    hidden_size=64,
+    window_s=0.1,
+    n_windows=4096,
+    max_epochs=20,
+    progress=True,
+    log_dir=None,
+    save_dir=None,
+    resume=False,
+):
+    """:func:`pretrain` for signals that are whitened already."""
+    if pretext not in PRETEXTS:
+        raise OptionError(f"pretext must be one of {', '.join(PRETEXTS)}, got {pretext!r}")
+    if resume and save_dir is None:
+        raise OptionError("resume=True needs save_dir, the folder with the checkpoints of the run that was cut off")
+    rate = recordings[0].sampling_rate_hz
+    window = max(8, duration_to_samples(window_s, rate))
+    train, development = cut_windows(signals, rate, window, n_windows, seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = PRETEXTS[pretext](train.shape[2], hidden_size, timing_resolution_samples=frame_samples(rate))
+    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
+    with tempfile.TemporaryDirectory() as scratch:
+        options = {"device": "cpu", "log_dir": log_dir or scratch}
+        if pretext == "contrastive":
+            trainer = ContrastiveTrainer(model, optimizer, **options)
+            sets = [ContrastiveDataset(w, VIEWS, seed=seed, train=t) for w, t in ((train, True), (development, False))]
+            collate = collate_fn_contrastive
+        else:
+            steps = max_epochs * len(train) // BATCH
+            loss = AutoencoderLoss() if pretext == "autoencoder" else VariationalAutoencoderLoss(1.0, 1.0, steps // 4)
+            trainer = UnsupervisedTrainer(model, loss, optimizer, **options)
+            sets, collate = [UnsupervisedDataset(train), UnsupervisedDataset(development)], collate_fn_unsupervised
+        loaders = [
+            torch.utils.data.DataLoader(part, BATCH, shuffle=shuffle, collate_fn=collate, drop_last=len(part) > BATCH)
+            for part, shuffle in zip(sets, (True, False), strict=True)
+        ]
+        folder = Path(save_dir or scratch)
+        history = trainer.fit(
+            *loaders,
+            num_epochs=max_epochs,
+            save_dir=folder,
+            save_freq=1 if save_dir else max_epochs + 1,
+            patience=5,
+            resume_from=latest_checkpoint(folder) if resume else None,
+            progress_bar=progress,
+            seed=seed,
+        )
+        load_checkpoint(folder / "best_model.pth", model)
+    digest = hashlib.sha256(train.tobytes()).hexdigest()[:16]
+    card = {
+        "pretext": pretext,
+        "sampling_rate_hz": rate,
+        "channels": list(recordings[0].channels),
+        "units": list(recordings[0].units),
+        "window_s": float(window_s),
+        "seed": int(seed),
+        "duration_s": float(sum(recording.duration_s for recording in recordings)),
+        "data_hash": digest,
+        "epochs": len(history),
+    }
+    model.eval()
+    return Pretrained(model.encoder, model, history, card)
+
+
+def frame_samples(rate):
+    """Samples in a frame of the encoder: 5 ms."""
+    return max(1, round(FRAME_S * rate))
+
+
+def cut_windows(signals, rate, window, n_windows, seed):
+    """Training and development windows (N, window, C) of whitened signals: half at peaks of energy, half anywhere."""
+    rng = np.random.default_rng([14, seed])
+    owner, start = [], []
+    for k, signal in enumerate(signals):
+        n = min(n_windows, max(8, 4 * len(signal) // window)) * len(signal) // sum(map(len, signals))
+        peaks = energy_peaks(signal, window)
+        near = rng.choice(peaks, n // 2) - rng.integers(window // 4, 3 * window // 4, n // 2) if len(peaks) else peaks
+        at = np.r_[near, rng.integers(0, len(signal) - window, n - len(near))]
+        start.append(np.clip(at, 0, len(signal) - window))
+        owner.append(np.full(len(at), k))
+    start, owner = np.concatenate(start), np.concatenate(owner)
+    windows = np.empty((len(start), window, signals[0].shape[1]), np.float32)
+    held, apart = np.zeros(len(start), bool), np.zeros(len(start), bool)
+    for k, signal in enumerate(signals):
+        mine = owner == k
+        windows[mine] = signal[start[mine, None] + np.arange(window)]
+        for low, high in held_out_spans(len(signal)):
+            held[mine] |= (start[mine] >= low) & (start[mine] + window <= high)
+            apart[mine] |= (start[mine] < high) & (start[mine] + window > low)
+    return windows[~apart], windows[held]
+
+
+def encoder_for(pretrain, signals, recordings, seed, hidden_size, progress):
+    """The encoder that ``fit(pretrain=...)`` names, and its card: trained now, or checked against the recordings."""
+    if isinstance(pretrain, str) and pretrain in PRETEXTS:
+        made = pretrain_on(signals, recordings, pretrain, seed=seed, hidden_size=hidden_size, progress=progress)
+        return made.encoder, made.card
+    if isinstance(pretrain, Pretrained):
+        encoder, card = pretrain.encoder, pretrain.card
+    elif isinstance(pretrain, str | Path):
+        encoder, card = load_encoder(pretrain)
+    else:
+        raise OptionError(
+            f"pretrain must be one of {', '.join(PRETEXTS)}, discovery, a path, or what evlib.pretrain returns; "
+            f"got a {type(pretrain).__name__}"
+        )
+    rate = card.get("sampling_rate_hz")
+    if rate != recordings[0].sampling_rate_hz:
+        raise UnitError(
+            f"the encoder was pretrained at {rate} Hz, the recordings have {recordings[0].sampling_rate_hz:g} Hz; "
+            "resample the recordings, or pretrain on recordings like these"
+        )
+    if encoder.input_size != recordings[0].n_channels:
+        raise ShapeError(f"the encoder reads {encoder.input_size} channels, the recordings have {recordings[0].n_channels}")
+    return encoder, card
