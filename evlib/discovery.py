@@ -34,8 +34,8 @@ MAX_MOMENTS = 2000
 SAME_KIND = 0.8
 # A kind happens at least so often, or it is nothing that recurs.
 MIN_EVENTS = 4
-# Neighbours this many standard deviations of all pairs above their median are more than luck.
-LUCK = 5.0
+# So many moments are compared with strangers, to see how alike neighbours are by luck.
+CHANCE_ROWS = 500
 ROUNDS, SEARCHES = 4, 2
 WHITENING_S = 300.0
 
@@ -154,7 +154,7 @@ def discover_in(signals, rate, n_types=None, refractory_s=2.0, event_s=0.04, see
             break
         tables = fresh if bank is None else [_join(old, new) for old, new in zip(tables, fresh, strict=True)]
         bank, tables = _settle(signals, tables, rate, refractory_s, advance)
-        residuals = [explain(bank, signal)[1] for signal in signals]
+        residuals = [_without(bank, signal, rate, refractory_s) for signal in signals]
     if bank is None:
         raise DataError(
             f"nothing of about {event_s:g} s recurs often enough in {sum(map(len, signals)) / rate:.0f} s of signal to be a kind "
@@ -179,8 +179,13 @@ def _search(signals, rate, width, rng):
         owner, sample = owner[chosen], sample[chosen]
     if len(sample) < MIN_EVENTS:
         return None
-    similarity, lag = _compare(filtered, owner, sample, width // step)
-    cluster = _cluster(similarity)
+    wide = _cut_wide(filtered, owner, sample, width // step)
+    similarity, lag = _compare(wide, wide, width // step)
+    # Either of the two may be the one that moves.
+    turn = similarity.T > similarity
+    similarity[turn], lag[turn] = similarity.T[turn], -lag.T[turn]
+    chance, _ = _compare(wide[:: max(1, len(wide) // CHANCE_ROWS)], _strangers(wide, rng), width // step)
+    cluster = _cluster(similarity, chance)
     size = np.bincount(cluster)
     kept = np.argsort(-size, kind="stable")[: int((size >= MIN_EVENTS).sum())]
     if len(kept) == 0:
@@ -229,49 +234,60 @@ def _event_band(signals, moments, width):
     return np.maximum(power - 1, 0) / np.maximum(power, 1e-12)
 
 
-def _compare(signals, owner, sample, width):
-    """Greatest correlation of every pair of moments at any lag up to half a width, (N, N), and that lag.
+def _cut_wide(signals, owner, sample, width):
+    """Moments with half a width more on either side, (N, 2 * width, C)."""
+    index = np.arange(-width, width)
+    pieces = [signal[np.clip(sample[owner == k, None] + index, 0, len(signal) - 1)] for k, signal in enumerate(signals)]
+    return np.concatenate(pieces).astype(np.float32)
+
+
+def _strangers(wide, rng):
+    """Moments with the same spectra that have nothing in common: their phases are random."""
+    spectrum = np.abs(np.fft.rfft(wide, axis=1))
+    turn = np.exp(2j * np.pi * rng.random(spectrum.shape))
+    return np.fft.irfft(spectrum * turn, wide.shape[1], axis=1).astype(np.float32)
+
+
+def _compare(wide, others, width):
+    """Greatest correlation of moments with others at any lag up to half a width, (N, M), and that lag.
 
     ``lag[i, j]``: what to add to the time of j for it to look like i.
     """
     reach = width // 2
-    index = np.arange(-(width // 2) - reach, width - width // 2 + reach)
-    wide = np.concatenate(
-        [signal[np.clip(sample[owner == k, None] + index, 0, len(signal) - 1)] for k, signal in enumerate(signals)]
-    ).astype(np.float32)
-    n = len(wide)
-    middle = wide[:, reach : reach + width].reshape(n, -1)
+    middle = wide[:, width - width // 2 :][:, :width].reshape(len(wide), -1)
     middle = middle / np.linalg.norm(middle, axis=1, keepdims=True)
-    best, lag = np.full((n, n), -1, np.float32), np.zeros((n, n), np.int16)
-    for shift in range(2 * reach + 1):
-        other = wide[:, shift : shift + width].reshape(n, -1)
+    best, lag = np.full((len(wide), len(others)), -1, np.float32), np.zeros((len(wide), len(others)), np.int16)
+    for shift in range(-reach, reach + 1):
+        other = others[:, width - width // 2 + shift :][:, :width].reshape(len(others), -1)
         value = middle @ (other / np.linalg.norm(other, axis=1, keepdims=True)).T
         better = value > best
         best[better] = value[better]
-        lag[better] = shift - reach
-    # Either of the two may be the one that moves.
-    turn = best.T > best
-    best[turn], lag[turn] = best.T[turn], -lag.T[turn]
+        lag[better] = shift
     return best, lag.astype(int)
 
 
-def _cluster(similarity):
+def _cluster(similarity, chance):
     """Cluster numbers (N,) by average linkage; the cut lies between what neighbours and what strangers have in common.
 
-    Where neighbours are no more alike than luck makes them, every moment is a cluster of its own.
+    Where neighbours are no more alike than strangers by luck, every moment is a cluster of its own.
     """
     from sklearn.cluster import AgglomerativeClustering
 
     n = len(similarity)
-    nearest = np.sort(similarity - 2 * np.eye(n, dtype=np.float32), axis=1)[:, -min(MIN_EVENTS, n - 1) :].mean(axis=1)
-    alike, strange = np.quantile(nearest, 0.75), np.median(similarity)
-    luck = strange + LUCK * np.median(np.abs(similarity - strange)) / 0.6745
-    if alike < luck:
+    alike = np.quantile(_nearest(similarity - 2 * np.eye(n, dtype=np.float32)), 0.75)
+    if alike < _nearest(chance).max():
         return np.arange(n)
     distance = np.clip(1 - similarity, 0, None)
     np.fill_diagonal(distance, 0)
-    model = AgglomerativeClustering(None, metric="precomputed", linkage="average", distance_threshold=1 - (alike + strange) / 2)
+    model = AgglomerativeClustering(
+        None, metric="precomputed", linkage="average", distance_threshold=1 - (alike + np.median(chance)) / 2
+    )
     return model.fit_predict(distance)
+
+
+def _nearest(similarity):
+    """How alike the nearest neighbours of each row are, as many as make a kind."""
+    return np.sort(similarity, axis=1)[:, -min(MIN_EVENTS, similarity.shape[1] - 1) :].mean(axis=1)
 
 
 def _settle(signals, tables, rate, refractory_s, advance):
@@ -292,13 +308,24 @@ def _settle(signals, tables, rate, refractory_s, advance):
 
 def find_kinds(bank, signal, rate, refractory_s):
     """What the templates find in one whitened signal, in the best choice that the refractory period allows."""
+    found = _find(bank, signal, rate, refractory_s)
+    table = _table(found.time, found.type, len(bank.names), rate, len(signal))
+    return replace(table, score=1 / (1 + np.exp(PRIOR_LOGIT - found.llr)))
+
+
+def _find(bank, signal, rate, refractory_s):
+    """The candidates behind :func:`find_kinds`."""
     found = find_candidates(bank, lambda a, b: signal[a:b], len(signal))
     found = found[(found.margin > 0) & (found.llr > PRIOR_LOGIT)]
     period = refractory_samples(refractory_s, bank.names, rate)
     keep, _ = decode_refractory(found.time, found.type, found.llr - PRIOR_LOGIT, period)
-    found = found[keep]
-    table = _table(found.time, found.type, len(bank.names), rate, len(signal))
-    return replace(table, score=1 / (1 + np.exp(PRIOR_LOGIT - found.llr)))
+    return found[keep]
+
+
+def _without(bank, signal, rate, refractory_s):
+    """The signal without what was found; what a kind explains but its refractory period forbids stays, as another kind's."""
+    found = _find(bank, signal, rate, refractory_s)
+    return signal - bank.render(len(signal), found.time, found.type, found.amplitude)
 
 
 def _kinds_to_keep(bank, tables, period):
