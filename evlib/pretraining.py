@@ -19,7 +19,7 @@ from .checkpoints import latest_checkpoint, load_checkpoint, load_encoder, save_
 from .datasets import ContrastiveDataset, UnsupervisedDataset, collate_fn_contrastive, collate_fn_unsupervised
 from .discovery import energy_peaks
 from .encoders import LSTMEncoder
-from .errors import OptionError, ShapeError, UnitError
+from .errors import DataError, OptionError, ShapeError, UnitError
 from .losses import AutoencoderLoss, VariationalAutoencoderLoss
 from .models import ContrastiveLSTM, LSTMAutoencoder, VariationalLSTMAutoencoder
 from .timebase import duration_to_samples
@@ -32,6 +32,8 @@ LEARNING_RATE = 2e-3
 BATCH = 64
 # A frame of the encoder; finer times come out of its states.
 FRAME_S = 0.005
+# Longer windows hold many events: what an encoder learns of them is no longer about one.
+LONGEST_WINDOW_S = 10.0
 # Two views of one window: what a sensor may do to an event without making it another.
 VIEWS = Compose([Gain((0.7, 1.4)), WhiteNoise(0.5), TimeShift(10), ChannelDropout(0.1)])
 
@@ -81,7 +83,7 @@ def pretrain(
     recordings : list of Recording with one rate and the same channels
     pretext : "autoencoder", "variational" or "contrastive"
     seed : of weights, windows and views
-    hidden_size : units of the encoder in each direction; ``fit`` needs the same
+    hidden_size : units of the encoder in each direction, for ``fit`` a multiple of 4
     window_s : length of a window; 0.1 s holds one event and little else
     n_windows : windows in an epoch, fewer when the recordings are short
     max_epochs : at most; five epochs without a better development loss end the training
@@ -139,11 +141,31 @@ def pretrain_on(
     """:func:`pretrain` for signals that are whitened already."""
     if pretext not in PRETEXTS:
         raise OptionError(f"pretext must be one of {', '.join(PRETEXTS)}, got {pretext!r}")
+    whole_numbers = {
+        "seed": (seed, 0),
+        "hidden_size": (hidden_size, 1),
+        "n_windows": (n_windows, 8),
+        "max_epochs": (max_epochs, 1),
+    }
+    for name, (value, least) in whole_numbers.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            raise OptionError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    if not (isinstance(window_s, (int, float)) and 0 < window_s <= LONGEST_WINDOW_S):
+        raise OptionError(
+            f"window_s must be seconds between 0 and {LONGEST_WINDOW_S:g}, got {window_s!r} (did you pass milliseconds?)"
+        )
     if resume and save_dir is None:
         raise OptionError("resume=True needs save_dir, the folder with the checkpoints of the run that was cut off")
     rate = recordings[0].sampling_rate_hz
     window = max(8, duration_to_samples(window_s, rate))
+    if min(map(len, signals)) <= window:
+        raise DataError(f"a recording of {min(map(len, signals)) / rate:g} s is shorter than a window of {window_s:g} s")
     train, development = cut_windows(signals, rate, window, n_windows, seed)
+    if 0 in (len(train), len(development)):
+        raise DataError(
+            f"{sum(map(len, signals)) / rate:g} s of recordings give {len(train)} windows of {window_s:g} s to train on and "
+            f"{len(development)} held-out ones; both are needed (more signal, more windows or shorter ones?)"
+        )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = PRETEXTS[pretext](train.shape[2], hidden_size, timing_resolution_samples=frame_samples(rate))
@@ -199,9 +221,9 @@ def frame_samples(rate):
 def cut_windows(signals, rate, window, n_windows, seed):
     """Training and development windows (N, window, C) of whitened signals: half at peaks of energy, half anywhere."""
     rng = np.random.default_rng([14, seed])
-    owner, start = [], []
+    owner, start, total = [], [], sum(map(len, signals))
     for k, signal in enumerate(signals):
-        n = min(n_windows, max(8, 4 * len(signal) // window)) * len(signal) // sum(map(len, signals))
+        n = min(n_windows * len(signal) // total, max(8, 4 * len(signal) // window))
         peaks = energy_peaks(signal, window)
         near = rng.choice(peaks, n // 2) - rng.integers(window // 4, 3 * window // 4, n // 2) if len(peaks) else peaks
         at = np.r_[near, rng.integers(0, len(signal) - window, n - len(near))]

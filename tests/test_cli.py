@@ -303,3 +303,116 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("[]\n")
+
+
+@pytest.fixture(scope="module")
+def three_kinds(tmp_path_factory):
+    """A small recording of three kinds with its events, and an encoder that ``evlib pretrain`` made of it."""
+    folder = tmp_path_factory.mktemp("pretrain")
+    recording, events = evlib.make_recording(evlib.make_templates(3, seed=1), 20.0, snr=20.0, seed=1)
+    evlib.write_recording(recording, folder / "recording.npz")
+    evlib.write_events(events, folder / "events.tsv")
+    options = ["--hidden-size", "8", "--n-windows", "160", "--window-ms", "50", "--max-epochs", "1", "--seed", "2", "--quiet"]
+    assert cli.main(["pretrain", f"{folder}/recording.npz", "-o", f"{folder}/a.enc", *options]) == 0
+    return folder
+
+
+@pytest.fixture
+def few_windows(monkeypatch):
+    monkeypatch.setattr("evlib.classifier_training.N_WINDOWS", 128)
+    monkeypatch.setattr("evlib.classifier_training.N_DEVELOPMENT_WINDOWS", 64)
+
+
+def test_pretrain_writes_the_encoder_that_python_makes(three_kinds):
+    recording = evlib.read_recording(three_kinds / "recording.npz")
+    options = {"hidden_size": 8, "n_windows": 160, "window_s": 0.05, "max_epochs": 1, "seed": 2, "progress": False}
+    expected = evlib.pretrain([recording], **options)
+    encoder, card = evlib.load_encoder(three_kinds / "a.enc")
+    assert card == expected.card
+    assert card["pretext"] == "autoencoder" and card["seed"] == 2 and card["sampling_rate_hz"] == RATE
+    for name, value in expected.encoder.state_dict().items():
+        assert torch.equal(encoder.state_dict()[name], value)
+
+
+def test_pretrain_keeps_checkpoints_and_goes_on_from_them(three_kinds, tmp_path, capsys):
+    command = [
+        "pretrain",
+        f"{three_kinds}/recording.npz",
+        "--pretext",
+        "contrastive",
+        "--save-dir",
+        f"{tmp_path}/kept",
+        "--quiet",
+    ]
+    command += ["--hidden-size", "8", "--n-windows", "100", "--window-ms", "50", "--log-dir", f"{tmp_path}/logs"]
+    assert cli.main([*command, "-o", f"{tmp_path}/one.enc", "--max-epochs", "1"]) == 0
+    assert (tmp_path / "kept/checkpoint_epoch_1.pth").is_file() and any((tmp_path / "logs").iterdir())
+    capsys.readouterr()
+    assert cli.main([*command, "-o", f"{tmp_path}/two.enc", "--max-epochs", "2", "--resume"]) == 0
+    assert capsys.readouterr().out == "Pretrained(contrastive, hidden size 8, 20 s, 2 epochs)\n"
+    assert evlib.load_encoder(tmp_path / "two.enc")[1]["epochs"] == 2
+
+
+def test_discover_writes_the_events_that_python_finds(three_kinds, tmp_path, capsys):
+    arguments = ["discover", three_kinds / "recording.npz", "-o", tmp_path / "kinds.tsv", "--n-types", "2", "--quiet"]
+    assert cli.main([str(argument) for argument in arguments]) == 0
+    found = evlib.discover([evlib.read_recording(three_kinds / "recording.npz")], n_types=2, progress=False)
+    assert capsys.readouterr().out == f"{found}\n"
+    expected, written = found.events[0], evlib.read_events(tmp_path / "kinds.tsv")
+    assert len(written) == len(expected) > 10 and set(written.names) == {"kind_01", "kind_02"}
+    written = evlib.read_events(tmp_path / "kinds.tsv", names=expected.names)
+    assert np.array_equal(written.sample, expected.sample) and np.array_equal(written.type, expected.type)
+    np.testing.assert_allclose(written.score, expected.score)
+
+
+def test_fit_takes_the_encoder_that_pretrain_wrote(three_kinds, tmp_path, few_windows):
+    fit = ["fit", f"{three_kinds}/recording.npz", f"{three_kinds}/events.tsv", "-o", f"{tmp_path}/a.ckpt"]
+    options = ["--pretrain", f"{three_kinds}/a.enc", "--freeze-encoder", "--max-epochs", "1", "--quiet"]
+    assert cli.main([*fit, *options]) == 0
+    detector = evlib.load_detector(tmp_path / "a.ckpt")
+    encoder, card = evlib.load_encoder(three_kinds / "a.enc")
+    assert detector.method == "classifier" and detector.card["pretext"] == card and detector.card["freeze_encoder"] is True
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(detector.classifier.encoder.state_dict()[name], value)
+
+
+def test_fit_discovers_from_one_label_of_each_type(three_kinds, tmp_path):
+    fit = ["fit", f"{three_kinds}/recording.npz", f"{three_kinds}/events.tsv", "-o", f"{tmp_path}/a.ckpt", "--quiet"]
+    assert cli.main([*fit, "--method", "matched_filter", "--pretrain", "discovery", "--labels-per-type", "1"]) == 0
+    detector = evlib.load_detector(tmp_path / "a.ckpt")
+    assert detector.card["pretrain"] == "discovery" and set(detector.card["n_labelled"].values()) == {1}
+    found = evlib.detect(detector, evlib.read_recording(three_kinds / "recording.npz"))
+    assert evlib.compare(evlib.read_events(three_kinds / "events.tsv", names=found.names), found).f1 > 0.9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("fit {rec} {tsv} -o {new} --method lstm --pretrain {enc}", "has no encoder of the signal"),
+        ("fit {rec} {tsv} -o {new} --method matched_filter --pretrain autoencoder", "has no encoder of the signal"),
+        ("fit {rec} {tsv} -o {new} --method classifier --freeze-encoder", "freeze_encoder=True needs a pretrained encoder"),
+        ("fit {rec} {tsv} -o {new} --pretrain discovery --freeze-encoder", "freeze_encoder=True needs"),
+        ("fit {rec} {tsv} -o {new} --pretrain nosuch.enc", "got 'nosuch.enc'"),
+        ("fit {rec} {tsv} -o {new} --pretrain {tsv} --quiet", "is no encoder file"),
+        ("pretrain {rec}", "-o/--output"),
+        ("pretrain -o {new}", "RECORDING"),
+        ("pretrain nosuch.npz -o {new}", "no recording at"),
+        ("pretrain {rec} -o {new} --pretext magic", "invalid choice: 'magic'"),
+        ("pretrain {rec} -o {new} --max-epochs 0 --quiet", "max_epochs must be a whole number of at least 1, got 0"),
+        ("pretrain {rec} -o {new} --window-ms 0 --quiet", "window_s"),
+        ("pretrain {rec} -o {new} --n-windows 0 --quiet", "n_windows"),
+        ("pretrain {rec} -o {new} --resume --quiet", "resume=True needs save_dir"),
+        ("pretrain {tsv} -o {new} --sampling-rate-hz 2000 --quiet", "is not a number"),
+        ("discover {rec}", "-o/--output"),
+        ("discover nosuch.npz -o {new}", "no recording at"),
+        ("discover {rec} -o {new} --n-types 0 --quiet", "n_types must be a whole number of at least 1"),
+        ("discover {rec} -o {new} --event-ms 0 --quiet", "event_s"),
+        ("discover {rec} -o {new} --event-ms 40000 --quiet", "did you pass milliseconds"),
+        ("discover {rec} -o {new} --refractory-s -1 --quiet", "refractory_s must not be negative"),
+        ("discover {rec} {rec} -o {new}", "unrecognized arguments"),
+    ],
+)
+def test_pretraining_that_cannot_be_is_refused_in_one_line(three_kinds, tmp_path, capsys, arguments, words):
+    places = {name: three_kinds / file for name, file in (("rec", "recording.npz"), ("tsv", "events.tsv"), ("enc", "a.enc"))}
+    assert words in refusal(capsys, *arguments.format(new=tmp_path / "new", **places).split())
+    assert not (tmp_path / "new").exists()

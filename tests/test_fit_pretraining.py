@@ -1,0 +1,266 @@
+"""Fit with what was learned without labels: discovered kinds, pretrained encoders, and the classifier that takes them."""
+
+import numpy as np
+import pytest
+import torch
+
+import evlib
+from evlib import classifier_training
+from evlib.classifier_training import windows_of
+
+RATE = 2000.0
+# An encoder, and a classifier around it, as small as they can be.
+TINY = {"hidden_size": 8, "max_epochs": 2, "progress": False}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_windows():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classifier_training, "N_WINDOWS", 512)
+        patch.setattr(classifier_training, "N_DEVELOPMENT_WINDOWS", 128)
+        yield
+
+
+def simulate(n_types, duration_s, snr, **options):
+    templates = evlib.make_templates(n_types, seed=options.pop("templates_seed", 1))
+    return [evlib.make_recording(templates, duration_s, snr, seed=seed, **options) for seed in (1, 2)]
+
+
+@pytest.fixture(scope="module")
+def loud():
+    """One kind that nobody can miss: for training and for test."""
+    return simulate(1, 40.0, 30.0)
+
+
+@pytest.fixture(scope="module")
+def short():
+    return simulate(2, 20.0, 20.0)
+
+
+@pytest.fixture(scope="module")
+def quiet():
+    """Four kinds near the noise: too faint for a template from one label."""
+    return simulate(4, 50.0, 8.0, templates_seed=3)
+
+
+@pytest.fixture(scope="module")
+def classifier(loud):
+    options = {"hidden_size": 16, "max_epochs": 6, "progress": False}
+    return evlib.fit([tuple(loud[0])], method="classifier", **options)
+
+
+@pytest.fixture(scope="module")
+def estimated(classifier, loud):
+    return evlib.detect(classifier, loud[1].recording)
+
+
+@pytest.fixture(scope="module")
+def pretrained(short):
+    return evlib.pretrain([short[0].recording], seed=3, hidden_size=8, n_windows=160, max_epochs=1, progress=False)
+
+
+def f1(detector, simulation):
+    return evlib.compare(simulation.events, evlib.detect(detector, simulation.recording)).f1
+
+
+def weights(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def same_weights(first, second):
+    first, second = (module if isinstance(module, dict) else module.state_dict() for module in (first, second))
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_classifier_from_scratch_learns(classifier, estimated, loud):
+    """Far better than as many detections at random times; measured 0.94 to 1.00 over seeds."""
+    truth = loud[1].events
+    rng = np.random.default_rng(0)
+    time = np.sort(rng.integers(0, loud[1].recording.n_samples, len(truth)))
+    at_random = evlib.Events(time, np.zeros(len(time)), truth.type, truth.names, RATE)
+    chance = evlib.compare(truth, at_random, tolerance_s=0.01).f1
+    report = evlib.compare(truth, estimated, tolerance_s=0.01)
+    assert chance < 0.2
+    assert report.f1 > 0.6
+    assert report.timing()["rmse_ms"] < 5
+    assert classifier.method == classifier.card["method"] == "classifier" and classifier.card["pretext"] is None
+    history = classifier.card["history"]
+    assert len(history) == 6 and history[-1]["val_total_loss"] < 0.7 * history[0]["val_total_loss"]
+    assert classifier.classifier_window % 4 == 0 and classifier.classifier_window <= 2 * RATE
+
+
+def test_a_saved_classifier_finds_exactly_the_same(classifier, estimated, loud, tmp_path):
+    classifier.save(tmp_path / "c.ckpt")
+    again = evlib.load_detector(tmp_path / "c.ckpt")
+    found = evlib.detect(again, loud[1].recording)
+    assert np.array_equal(found.time_samples, estimated.time_samples) and np.array_equal(found.type, estimated.type)
+    assert np.array_equal(found.score, estimated.score) and np.array_equal(found.sigma_s, estimated.sigma_s)
+    assert again.card == classifier.card and again.method == "classifier"
+    assert again.classifier_window == classifier.classifier_window
+
+
+@pytest.mark.parametrize("block_s", [1.7, 5.0, 13.3])
+def test_block_size_changes_nothing(classifier, estimated, loud, block_s):
+    found = evlib.detect(classifier, loud[1].recording, block_s=block_s)
+    assert found.type.tolist() == estimated.type.tolist()
+    np.testing.assert_allclose(found.time_samples, estimated.time_samples, atol=0.05)
+    np.testing.assert_allclose(found.score, estimated.score, atol=1e-3)
+
+
+@pytest.mark.parametrize("threshold", [0.011, None])
+def test_the_refractory_rule_holds_at_any_threshold(classifier, loud, threshold):
+    recording = loud[1].recording
+    assert np.diff(classifier.candidates(recording).time).min() < 2 * RATE  # without the rule it would not
+    found = evlib.detect(classifier, recording, threshold=threshold)
+    pairs, _ = evlib.find_violations(found, 2.0)
+    assert len(found) and len(pairs) == 0
+
+
+def test_a_whole_number_of_hops_moves_the_events_with_the_signal(classifier, loud):
+    hop = classifier.classifier_window // 2
+    recording = loud[1].recording
+    whole = evlib.detect(classifier, recording)
+    moved = evlib.detect(classifier, evlib.Recording(recording.read(3 * hop), RATE)).shift(3 * hop)
+    inside = (2000 + 3 * hop, recording.n_samples - 1000)
+    whole, moved = whole.within(*inside), moved.within(*inside)
+    assert len(whole) and moved.type.tolist() == whole.type.tolist()
+    np.testing.assert_allclose(moved.time_samples, whole.time_samples, atol=0.5)
+
+
+def test_same_seed_same_classifier_and_no_global_state(short, pretrained):
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    options = {"method": "classifier", "pretrain": pretrained, "seed": 1, **TINY}
+    first, second = (evlib.fit([tuple(short[0])], **options) for _ in range(2))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert same_weights(first.classifier, second.classifier)
+    assert np.array_equal(first.thresholds, second.thresholds) and first.timing_error_s == second.timing_error_s
+
+
+def test_discovery_needs_one_label_for_each_kind(quiet):
+    """The label names the kind; its other events, which nobody labelled, make the template."""
+    plain, discovered = (
+        evlib.fit([tuple(quiet[0])], "matched_filter", labels_per_type=1, pretrain=pretrain, progress=False)
+        for pretrain in (None, "discovery")
+    )
+    assert set(discovered.card["n_labelled"].values()) == {1}
+    assert discovered.card["pretrain"] == "discovery" and plain.card["pretrain"] is None
+    assert discovered.names == quiet[0].events.names
+    assert f1(discovered, quiet[1]) > 0.9
+    assert f1(discovered, quiet[1]) >= f1(plain, quiet[1])
+
+
+def test_what_discover_found_before_names_the_same(quiet):
+    found = evlib.discover([quiet[0].recording], progress=False)
+    detector = evlib.fit([tuple(quiet[0])], "matched_filter", labels_per_type=1, pretrain=found, progress=False)
+    assert detector.card["pretrain"] == "discovery"
+    assert f1(detector, quiet[1]) > 0.9
+
+
+def test_discovery_does_no_harm_where_all_is_labelled(short):
+    plain, discovered = (
+        evlib.fit([tuple(short[0])], "matched_filter", pretrain=pretrain, progress=False) for pretrain in (None, "discovery")
+    )
+    assert f1(discovered, short[1]) >= f1(plain, short[1]) - 0.02
+
+
+def test_a_pretrained_encoder_starts_the_classifier(short, pretrained, tmp_path):
+    """The object and its file are the same start, whatever hidden_size says; fit leaves the object as it was."""
+    before = weights(pretrained.encoder)
+    pretrained.save(tmp_path / "a.enc")
+    made = [
+        evlib.fit([tuple(short[0])], pretrain=start, **TINY | {"hidden_size": 32})
+        for start in (pretrained, str(tmp_path / "a.enc"))
+    ]
+    for detector in made:
+        assert detector.method == "classifier"  # by itself: only it has an encoder
+        assert detector.classifier.config["hidden_size"] == 8
+        assert detector.card["pretrain"] == "autoencoder" and detector.card["pretext"] == pretrained.card
+        assert not detector.card["freeze_encoder"]
+        assert same_weights(detector.classifier, made[0].classifier)
+    assert same_weights(pretrained.encoder, before)
+    assert not same_weights(made[0].classifier.encoder, before)
+
+
+def test_a_frozen_encoder_stays_as_it_is(short, pretrained):
+    detector = evlib.fit([tuple(short[0])], pretrain=pretrained, freeze_encoder=True, **TINY)
+    assert same_weights(detector.classifier.encoder, pretrained.encoder)
+    assert detector.card["freeze_encoder"] is True
+    # What stands on it has learned.
+    losses = [row["train_total_loss"] for row in detector.card["history"]]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("pretext", ["autoencoder", "variational", "contrastive"])
+@pytest.mark.filterwarnings("ignore:the posterior has collapsed")
+def test_pretraining_inside_of_fit(short, pretext, monkeypatch):
+    from evlib import pretraining
+
+    def few(*arguments, **options):
+        return pretrain_on(*arguments, **options | {"n_windows": 100, "max_epochs": 1})
+
+    pretrain_on = pretraining.pretrain_on
+    monkeypatch.setattr(pretraining, "pretrain_on", few)
+    detector = evlib.fit([tuple(short[0])], pretrain=pretext, labels_per_type=3, unlabelled=[short[1].recording], **TINY)
+    assert detector.card["pretrain"] == detector.card["pretext"]["pretext"] == pretext
+    assert detector.card["pretext"]["duration_s"] == 40.0  # it saw the unlabelled recording too
+    assert detector.classifier.config["hidden_size"] == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"method": "lstm", "pretrain": "autoencoder"}, "method='lstm' .* has no encoder of the signal"),
+        ({"method": "matched_filter", "pretrain": "contrastive"}, "method='matched_filter' .* has no encoder"),
+        ({"method": "classifier", "freeze_encoder": True}, "freeze_encoder=True needs a pretrained encoder"),
+        ({"freeze_encoder": True}, "freeze_encoder=True needs"),
+        ({"pretrain": "discovery", "freeze_encoder": True}, "freeze_encoder=True needs"),
+        ({"pretrain": "nosuch.enc"}, "pretrain must be one of autoencoder, .*got 'nosuch.enc'"),
+        ({"pretrain": "Autoencoder"}, "pretrain must be one of"),
+        ({"pretrain": 3}, "pretrain must be one of .*got a int"),
+        ({"method": "classifier", "hidden_size": 6}, "multiple of 8 attention heads, got 12"),
+    ],
+)
+def test_contradictions_are_refused(short, options, words):
+    with pytest.raises(evlib.OptionError, match=words):
+        evlib.fit([tuple(short[0])], **TINY | options)
+
+
+def test_an_encoder_and_a_method_without_one_are_refused(short, pretrained):
+    with pytest.raises(evlib.OptionError, match="has no encoder of the signal"):
+        evlib.fit([tuple(short[0])], method="lstm", pretrain=pretrained, **TINY)
+
+
+def test_an_encoder_of_other_recordings_is_refused(short, pretrained):
+    recording, events = short[0]
+    with pytest.raises(evlib.UnitError, match=r"pretrained at 2000(\.0)? Hz, the recordings have 1000 Hz"):
+        evlib.fit([(recording.resample(1000.0), events)], pretrain=pretrained, **TINY)
+    with pytest.raises(evlib.ShapeError, match="reads 6 channels, the recordings have 5"):
+        evlib.fit([(evlib.Recording(recording.read()[:, :5], RATE), events)], pretrain=pretrained, **TINY)
+
+
+def test_windows_carry_the_events_in_them():
+    """Against a loop over all events: presence, and time from the start of the window."""
+    rng = np.random.default_rng(3)
+    n, window = 6000, 200
+    signal = np.arange(n, dtype=np.float32)[:, None]
+    time = np.sort(rng.uniform(0, n - 1, 60))
+    sample = np.floor(time + 0.5).astype(int)
+    events = evlib.Events(sample, time - sample, rng.integers(3, size=60), ("a", "b", "c"), RATE)
+    made = windows_of(lambda: (signal, events), 250, window, rng)
+    assert len(made) == 250
+    seen = 0
+    for k in range(250):
+        start = int(made.data[k][0, 0])
+        assert np.array_equal(made.data[k], signal[start : start + window])
+        for e in range(3):
+            inside = [
+                t - start for t, type in zip(time, events.type, strict=True) if type == e and start <= t < start + window - 1
+            ]
+            assert made.event_labels[k, e] == bool(inside)
+            if inside:
+                seen += 1
+                assert np.abs(np.array(inside) - made.event_timings[k, e]).min() < 1e-3
+            else:
+                assert np.isnan(made.event_timings[k, e])
+    assert seen > 100
