@@ -108,6 +108,11 @@ class Remixer:
         share = np.where(mean > 1 + luck, 1 - 1 / np.maximum(mean, 1), 0.0)
         return left * np.sqrt(share[events.type])[:, None, None].astype(np.float32)
 
+    def enough(self, number):
+        """How many re-mixes to draw in place of ``number`` of full length: more where recordings are short."""
+        longest = max(len(piece.background) for piece in self.pieces) / self.rate
+        return number * int(np.clip(PIECE_S / longest, 1, 4))
+
     def draw(self, rng, find=None) -> Examples:
         """Candidates of one re-mix with their truth; ``find`` (signal -> Candidates) finds them, default: the templates."""
         signal, truth, overlooked = self.mix(rng)

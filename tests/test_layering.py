@@ -45,6 +45,7 @@ RANKS = {
     "context_training": 9,
     "classifier_training": 9,
     "pretraining": 10,
+    "groundwork": 10,
     "detection": 10,
     "inference": 10,
     "fitting": 11,

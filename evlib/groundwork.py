@@ -1,0 +1,163 @@
+"""The groundwork of every method: whitened signals, and the templates that labels and signal without labels give.
+
+Noise is estimated together with the templates, because strong events are part of both; then, where asked, what recurs
+in the signal joins the labels (discovery), and the bank trains itself on what it detects. Several detectors can stand
+on one groundwork.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from .candidates import explain
+from .discovery import Discovery, discover_in, find_kinds, name_kinds
+from .errors import OptionError
+from .events import Events
+from .learning import PRIOR_LOGIT, choose_window, learn_templates, self_train
+from .remix import Remixer
+from .templates import TemplateBank
+from .timebase import duration_to_samples
+from .training_data import TrainingData
+from .whitening import Whitener, estimate_whitener, refine_whitener
+
+# Events in the noise estimate: subtract them and estimate again, until the spectrum moves by less than 5 %.
+WHITENING_ROUNDS, WHITE_ENOUGH, RESIDUAL_S = 4, 0.05, 300.0
+# Longer templates are not events but stretches of signal.
+MAX_TEMPLATE_S = 1.0
+# A discovered event this close to a labelled one of its type is that event.
+SAME_EVENT_S = 0.02
+
+
+@dataclass(eq=False)
+class Groundwork:
+    """Checked data, whitener, whitened signals (n, C), bank; ``jitter``: samples by which labels scatter."""
+
+    data: TrainingData
+    whitener: Whitener
+    signals: list
+    bank: TemplateBank
+    jitter: float
+    card: dict
+
+    @cached_property
+    def remixer(self):
+        """Re-mixes of the recordings."""
+        return Remixer(self.bank, self.signals, self.data.train, PRIOR_LOGIT, self.data.rate)
+
+
+def lay_groundwork(
+    data, *, discovery=None, self_training=False, template_s=None, shrink=True, seed=0, advance=lambda stage: None
+) -> Groundwork:
+    """Learn the noise and the templates.
+
+    Parameters
+    ----------
+    data : TrainingData
+    discovery : "discovery", or a Discovery: what recurs is an event too, under the name that the labels give it
+    self_training : train the bank further on what it detects where nothing is labelled
+    template_s : (before, after) seconds that templates reach around the onset; default: found from the data
+    shrink : Wiener shrinkage of averaged snippets
+    advance : called with the name of each stage
+    """
+    rate, find_window = data.rate, template_s is None
+    advance("whiten and learn templates")
+    whitener = estimate_whitener(data.recordings)
+    for attempt in range(WHITENING_ROUNDS):
+        signals = [whitener(recording) for recording in data.recordings]
+        window = choose_window(signals, data.train, rate) if find_window else _given_window(template_s, rate)
+        bank, jitter, _ = learn_templates(signals, data.train, *window, rate, shrink=shrink)
+        if attempt == WHITENING_ROUNDS - 1:
+            break
+        refined = refine_whitener(whitener, _residuals(bank, signals, rate))
+        if refined.change < WHITE_ENOUGH:
+            break
+        whitener = refined
+    if discovery is not None:
+        advance("discover recurring kinds")
+        seen = _with_discovered(discovery, data, signals, None if find_window else window[1] / rate, seed)
+        window = choose_window(signals, seen, rate) if find_window else window
+        bank, jitter, _ = learn_templates(signals, seen, *window, rate, shrink=shrink)
+    self_training = bool(self_training and data.has_unlabelled)
+    if self_training:
+        bank = self_train(bank, signals, _known(data), shrink=shrink, widen=find_window, progress=lambda: advance("self-train"))
+    card = {
+        "self_train": self_training,
+        "shrink": bool(shrink),
+        "n_labelled": {name: int(n) for name, n in zip(data.names, sum(t.counts() for t in data.train), strict=True)},
+        "duration_s": float(sum(recording.duration_s for recording in data.recordings)),
+        "label_jitter_s": float(jitter / rate),
+        "data_hash": data.fingerprint(),
+    }
+    return Groundwork(data, whitener, signals, bank, jitter, card)
+
+
+def is_discovery(pretrain):
+    """Whether an option ``pretrain`` means kinds of events, not an encoder."""
+    return isinstance(pretrain, Discovery) or (isinstance(pretrain, str) and pretrain == "discovery")
+
+
+def _known(data):
+    """Labels of training with held-out blocks marked too: their labels are not known here, and their signal is not used."""
+    return [
+        replace(train, complete_spans=_union(train.complete_spans, development.complete_spans))
+        for train, development in zip(data.train, data.development, strict=True)
+    ]
+
+
+def _union(spans, others):
+    both = np.concatenate([spans, others])
+    return both[np.argsort(both[:, 0], kind="stable")]
+
+
+def _with_discovered(pretrain, data, signals, event_s, seed):
+    """The training labels and, where nothing is labelled, what recurs there under the names that labels give it."""
+    shortest = min(data.refractory.values())
+    if isinstance(pretrain, Discovery):
+        tables = [find_kinds(pretrain.bank, signal, data.rate, shortest) for signal in signals]
+    else:
+        options = {} if event_s is None else {"event_s": event_s}
+        _, tables = discover_in(signals, data.rate, None, shortest, seed=seed, **options)
+    kind, offset = name_kinds(data.train, tables)
+    out = []
+    for found, train, held in zip(tables, data.train, data.development, strict=True):
+        for e in np.flatnonzero(kind >= 0):
+            time = found.time_samples[found.type == kind[e]] + offset[e]
+            sample = np.floor(time + 0.5).astype(np.int64)
+            known = train.is_labelled(sample) | held.is_labelled(sample)
+            own = train.time_samples[train.type == e]
+            if len(own):
+                near = np.clip(np.searchsorted(own, time), 1, max(len(own) - 1, 1))
+                gap = np.minimum(np.abs(time - own[near - 1]), np.abs(time - own[np.minimum(near, len(own) - 1)]))
+                known |= gap < SAME_EVENT_S * data.rate
+            train = _add(train, time[~known], e)
+        out.append(train)
+    return out
+
+
+def _add(table, time, type):
+    """A label table with more events of one type."""
+    time = np.r_[table.time_samples, time]
+    sample = np.floor(time + 0.5).astype(np.int64)
+    types = np.r_[table.type, np.full(len(time) - len(table), type)]
+    return Events(sample, time - sample, types, table.names, table.sampling_rate_hz, complete_spans=table.complete_spans)
+
+
+def _given_window(template_s, rate):
+    try:
+        before_s, after_s = (float(value) for value in template_s)
+    except (TypeError, ValueError):
+        raise OptionError(f"template_s is (seconds before, seconds after the onset), got {template_s!r}") from None
+    if not (0 <= before_s <= MAX_TEMPLATE_S and 4 / rate <= after_s <= MAX_TEMPLATE_S):
+        raise OptionError(
+            f"template_s is (seconds before, seconds after the onset), at least 4 samples and at most {MAX_TEMPLATE_S:g} s "
+            f"each; got {template_s!r}"
+        )
+    before = duration_to_samples(before_s, rate)
+    return before, before + duration_to_samples(after_s, rate) + 1
+
+
+def _residuals(bank, signals, rate):
+    """What is left of the signals without their events, from the beginning of each (a few minutes tell the spectrum)."""
+    longest = int(RESIDUAL_S * rate / len(signals)) + 4 * bank.length
+    return [explain(bank, signal[:longest])[1] for signal in signals]
