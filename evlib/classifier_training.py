@@ -34,6 +34,7 @@ def train_classifier(
     hidden_size=64,
     seed=0,
     max_epochs=12,
+    n_windows=N_WINDOWS,
     progress=True,
     log_dir=None,
 ):
@@ -45,12 +46,13 @@ def train_classifier(
     window, resolution : samples in a window and in a frame
     encoder : a pretrained LSTMEncoder to start from
     freeze : keep it as it is (a probe)
+    n_windows : windows in an epoch
 
     Returns
     -------
     classifier (in eval mode), history
     """
-    train = windows_of(draw, N_WINDOWS, window, np.random.default_rng([15, seed]))
+    train = windows_of(draw, n_windows, window, np.random.default_rng([15, seed]))
     development = windows_of(development_draw, N_DEVELOPMENT_WINDOWS, window, np.random.default_rng([16, seed]))
     with torch.random.fork_rng():
         torch.manual_seed(seed)

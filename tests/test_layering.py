@@ -50,12 +50,13 @@ RANKS = {
     "inference": 10,
     "fitting": 11,
     "oracle": 12,
+    "label_budgets": 13,
     "plots": 10,
     "plots_pretraining": 11,
     "widgets": 11,
     "scale": 11,
     "workbook": 11,
-    "cli": 13,
+    "cli": 14,
 }
 HEAVY = {
     "lightning",

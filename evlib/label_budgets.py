@@ -1,0 +1,212 @@
+"""The label-budget study: how good each method is with 1, 2, 5, ... labels per type, on simulations with exact truth.
+
+A unit of the study is one simulated bell frame at one signal-to-noise ratio: a long recording of which a few events are
+labelled, and another one to judge. All methods of a unit see the same labels. What is done is kept on disk, a file per
+unit and budget; a study that was cut off goes on there.
+"""
+
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .detection import detect
+from .discovery import discover
+from .errors import OptionError
+from .files import replace_file
+from .fitting import fit_on
+from .groundwork import lay_groundwork
+from .metrics import compare
+from .oracle import oracle_detector
+from .pretraining import PRETEXTS, pretrain
+from .scores import bootstrap_interval
+from .synthetic import make_recording, make_templates
+from .training_data import prepare
+
+# Budget that stands for all labels.
+ALL = 0
+# Methods in the order of tables: templates alone, then networks.
+FILTERS = ("averaged snippets", "matched filter", "self-trained filter")
+NETWORKS = ("network", "discovery + network")
+CLASSIFIERS = ("classifier", *(f"classifier, {name}" for name in PRETEXTS), "probe, contrastive")
+METHODS = FILTERS + NETWORKS + CLASSIFIERS
+ORACLE = "oracle"
+
+
+@dataclass(frozen=True)
+class StudySize:
+    """Seconds to learn from and to judge, kinds, how kinds follow one another, and how long networks train."""
+
+    train_s: float = 1200.0
+    test_s: float = 300.0
+    n_types: int = 16
+    schedule: str = "rounds"
+    max_epochs: int = 12
+    classifier_windows: int = 3072
+    classifier_epochs: int = 6
+    pretext_windows: int = 4096
+    pretext_epochs: int = 20
+
+
+def run_study(folder, seeds, snrs, budgets, methods=METHODS, size=None, n_jobs=1, progress=True):
+    """Fit every method at every budget, on one bell frame per seed and ratio.
+
+    Parameters
+    ----------
+    folder : where results are kept; what lies there from the same settings is not done again
+    seeds : bell frames; the same seed also draws the labels
+    snrs : signal-to-noise ratios
+    budgets : labels per type; 0 stands for all
+    methods : names out of ``METHODS``
+    size : StudySize
+    n_jobs : processes at once
+    progress : show a progress bar
+
+    Returns
+    -------
+    pandas table : snr, seed, labels_per_type (0: all), method, f1, precision, recall, rmse_ms, seconds; the oracle, which
+    needs no labels, has a row at each budget
+
+    Raises
+    ------
+    OptionError : an unknown method, no seeds, ratios or budgets, or a budget below 0
+    """
+    import joblib
+    import pandas as pd
+    from tqdm.auto import tqdm
+
+    size = size or StudySize()
+    if unknown := set(methods) - set(METHODS):
+        raise OptionError(f"methods must be among {', '.join(METHODS)}; got {', '.join(sorted(unknown))}")
+    for name, values in (("seeds", seeds), ("snrs", snrs), ("budgets", budgets)):
+        if len(values) == 0 or min(values) < 0:
+            raise OptionError(f"{name} must be numbers of at least 0, and not empty; got {values!r}")
+    units = [(seed, snr) for seed in seeds for snr in snrs]
+    jobs = (joblib.delayed(_run_unit)(Path(folder), seed, snr, tuple(budgets), tuple(methods), size) for seed, snr in units)
+    done = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")(jobs)
+    rows = [row for unit in tqdm(done, total=len(units), desc="study", unit="unit", disable=not progress) for row in unit]
+    table = pd.DataFrame(rows)
+    order = {name: k for k, name in enumerate((*METHODS, ORACLE))}
+    rank = {budget: k for k, budget in enumerate(sorted(budgets, key=lambda n: n or np.inf))}
+    keys = [table["snr"].rsub(0), table["labels_per_type"].map(rank), table["method"].map(order), table["seed"]]
+    return table.iloc[np.lexsort(keys[::-1])].reset_index(drop=True)
+
+
+def _run_unit(folder, seed, snr, budgets, methods, size):
+    """Rows of one bell frame at one ratio, all budgets."""
+    key = hashlib.sha256(repr((snr, seed, sorted(asdict(size).items()))).encode()).hexdigest()[:12]
+    files = {(n, m): folder / f"{key}_{n}_{_slug(m)}.json" for n in budgets for m in (*methods, ORACLE)}
+    missing = {n: [m for m in methods if not files[n, m].is_file()] for n in budgets}
+    if any(missing.values()) or not all(files[n, ORACLE].is_file() for n in budgets):
+        folder.mkdir(parents=True, exist_ok=True)
+        for budget, row in _fresh_rows(seed, snr, missing, size):
+            with replace_file(files[budget, row["method"]]) as temporary:
+                temporary.write_text(json.dumps({"snr": snr, "seed": seed, "labels_per_type": budget} | row))
+    return [json.loads(file.read_text()) for file in files.values()]
+
+
+def _slug(method):
+    return "".join(c for c in method.replace(" ", "_") if c.isalnum() or c == "_")
+
+
+def _fresh_rows(seed, snr, missing, size):
+    """(budget, row) of everything that is missing, as soon as it is known."""
+    templates = make_templates(size.n_types, seed=seed)
+    options = {"snr": snr, "schedule": size.schedule}
+    train = make_recording(templates, size.train_s, seed=1000 + seed, **options)
+    test = make_recording(templates, size.test_s, seed=2000 + seed, **options)
+    bound = _judge(oracle_detector(train), test, 0.0) | {"method": ORACLE}
+    yield from ((budget, bound) for budget in missing)
+    wanted = {method for methods in missing.values() for method in methods}
+    found = discover([train.recording], seed=seed, progress=False) if "discovery + network" in wanted else None
+    encoders = {
+        pretext: pretrain(
+            [train.recording],
+            pretext,
+            seed=seed,
+            n_windows=size.pretext_windows,
+            max_epochs=size.pretext_epochs,
+            progress=False,
+        )
+        for pretext in PRETEXTS
+        if any(method.endswith(f", {pretext}") for method in wanted)
+    }
+    for budget, methods in missing.items():
+        data = prepare([(train.recording, train.events)], (), budget or None, seed, 2.0)
+        grounds = {}
+        for method in methods:
+            start = time.perf_counter()
+            name, options = _recipe(method, size, encoders)
+            ground = _GROUND.get(method, "self-trained")
+            if ground not in grounds:
+                grounds[ground] = lay_groundwork(
+                    data,
+                    discovery=found if ground == "discovered" else None,
+                    self_training=ground in ("self-trained", "discovered"),
+                    shrink=ground != "averaged",
+                    seed=seed,
+                )
+            detector = fit_on(grounds[ground], name, seed=seed, progress=False, **options)
+            yield budget, _judge(detector, test, time.perf_counter() - start) | {"method": method}
+
+
+# What each method stands on; all others on the self-trained templates, so that classifiers differ in their encoder alone.
+_GROUND = {"averaged snippets": "averaged", "matched filter": "labelled", "discovery + network": "discovered"}
+
+
+def _recipe(method, size, encoders):
+    """Method and options of :func:`fit_on`."""
+    if method in FILTERS:
+        return "matched_filter", {}
+    if method in NETWORKS:
+        return "lstm", {"max_epochs": size.max_epochs}
+    options = {"max_epochs": size.classifier_epochs, "n_windows": size.classifier_windows}
+    kind, _, pretext = method.partition(", ")
+    return "classifier", options | {"pretrain": encoders.get(pretext), "freeze_encoder": kind == "probe"}
+
+
+def _judge(detector, test, seconds):
+    report = compare(test.events, detect(detector, test.recording))
+    names = ("f1", "precision", "recall")
+    values = {name: None if np.isnan(getattr(report, name)) else float(getattr(report, name)) for name in names}
+    rmse = report.timing()["rmse_ms"]
+    return values | {"rmse_ms": None if rmse is None or np.isnan(rmse) else float(rmse), "seconds": float(seconds)}
+
+
+def summarise(table, value="f1"):
+    """Mean over bell frames with its 95 % bootstrap interval, for each ratio, budget and method.
+
+    Returns a pandas table with the columns snr, labels_per_type, method, mean, low, high, n; a missing value (no event
+    found, so no timing error either) is left out and not counted in n.
+    """
+    import pandas as pd
+
+    rows = []
+    for (snr, budget, method), part in table.groupby(["snr", "labels_per_type", "method"], sort=False):
+        values = part[value].dropna().to_numpy(float)
+        low, high = bootstrap_interval(values) if len(values) else (np.nan, np.nan)
+        rows.append((snr, budget, method, values.mean() if len(values) else np.nan, low, high, len(values)))
+    return pd.DataFrame(rows, columns=["snr", "labels_per_type", "method", "mean", "low", "high", "n"])
+
+
+def paired_differences(table, pairs, value="f1"):
+    """Mean difference of two methods on the same bell frames and labels, with its 95 % bootstrap interval.
+
+    ``pairs``: (method, baseline) names. The verdict is "better" or "worse" where the interval leaves zero out and there
+    are at least three bell frames, else "open".
+    """
+    import pandas as pd
+
+    wide = table.pivot_table(index=["snr", "labels_per_type", "seed"], columns="method", values=value, sort=False)
+    rows = []
+    for method, baseline in pairs:
+        difference = (wide[method] - wide[baseline]).dropna()
+        for (snr, budget), part in difference.groupby(level=[0, 1], sort=False):
+            low, high = bootstrap_interval(part.to_numpy())
+            sure = len(part) >= 3 and (low > 0 or high < 0)
+            verdict = ("better" if low > 0 else "worse") if sure else "open"
+            rows.append((method, baseline, snr, budget, part.mean(), low, high, verdict))
+    return pd.DataFrame(rows, columns=["method", "baseline", "snr", "labels_per_type", "difference", "low", "high", "verdict"])
