@@ -183,15 +183,19 @@ def cut_off_after(kind, n_items):
 def test_a_run_that_was_cut_off_goes_on_as_if_nothing_had_happened(recording, tmp_path, monkeypatch, made):
     pretext = made.card["pretext"]
     options = {"seed": 4, "max_epochs": 4, **TINY}
-    whole = pretrain([recording], pretext, save_dir=tmp_path / "whole", **options)
     name = "ContrastiveDataset" if pretext == "contrastive" else "UnsupervisedDataset"
-    with monkeypatch.context() as patch:
-        patch.setattr(pretraining, name, cut_off_after(getattr(pretraining, name), 330))
-        with pytest.raises(CutOff):
-            pretrain([recording], pretext, save_dir=tmp_path / "parts", **options)
+    kind, limits = getattr(pretraining, name), {"whole": 10_000, "cut off": 330, "resumed": 10_000}
+    sets = {run: cut_off_after(kind, limit) for run, limit in limits.items()}
+    monkeypatch.setattr(pretraining, name, sets["whole"])
+    whole = pretrain([recording], pretext, save_dir=tmp_path / "whole", **options)
+    monkeypatch.setattr(pretraining, name, sets["cut off"])
+    with pytest.raises(CutOff):
+        pretrain([recording], pretext, save_dir=tmp_path / "parts", **options)
     done = sorted(path.name for path in (tmp_path / "parts").glob("checkpoint_epoch_*.pth"))
     assert 1 <= len(done) < 4
+    monkeypatch.setattr(pretraining, name, sets["resumed"])
     resumed = pretrain([recording], pretext, save_dir=tmp_path / "parts", resume=True, **options)
+    assert sets["resumed"].left > sets["whole"].left  # it did not begin again
     assert same_weights(resumed.model, whole.model)
     assert resumed.card == whole.card
     assert [row["val_total_loss"] for row in resumed.history] == [row["val_total_loss"] for row in whole.history]
