@@ -126,3 +126,34 @@ def plot_active_units(variance, threshold=0.01, ax=None):
     ax.set(yscale="log", xlabel="latent dimension, sorted", ylabel="variance over windows", ylim=(1e-6, 10))
     ax.set_title(f"{active} of {len(variance)} dimensions vary (more than {threshold:g})")
     return ax
+
+
+def plot_label_budgets(summary, ax=None, value="F1 at ±5 ms", legend=True):
+    """A line per method over labels per type, with its interval; the methods keep colour and marker from figure to figure.
+
+    Parameters
+    ----------
+    summary : pandas table with the columns labels_per_type (0: all), method, mean, low, high, as
+        `evlib.label_budgets.summarise` gives, of one signal-to-noise ratio
+    value : what the mean is of
+    legend : draw one on the right
+    """
+    ax = _axes(ax)
+    missing = {"labels_per_type", "method", "mean", "low", "high"} - set(summary.columns)
+    if missing:
+        raise OptionError(f"summary lacks the column {' and '.join(sorted(missing))}; it has {list(summary.columns)}")
+    budgets = sorted(summary["labels_per_type"].unique(), key=lambda n: n or np.inf)
+    place = {budget: k for k, budget in enumerate(budgets)}
+    for k, (method, rows) in enumerate(summary.groupby("method", sort=False)):
+        x = rows["labels_per_type"].map(place).to_numpy()
+        if method == "oracle":
+            ax.plot(x, rows["mean"], "k--", linewidth=1, label="oracle (knows the templates)")
+            continue
+        marker, line = "os^DvPX<>*hd"[k % 12], "-" if k < 5 else ":"
+        ax.plot(x, rows["mean"], marker + line, color=f"C{k % 10}", markersize=5, linewidth=1.4, label=method)
+        ax.fill_between(x, rows["low"], rows["high"], color=f"C{k % 10}", alpha=0.15, linewidth=0)
+    ax.set_xticks(range(len(budgets)), ["all" if budget == 0 else f"{budget:g}" for budget in budgets])
+    ax.set(xlabel="labelled events per type", ylabel=value)
+    if legend:
+        _legend_right(ax)
+    return ax
