@@ -23,7 +23,7 @@ from .learning import PRIOR_LOGIT, choose_window, learn_templates
 from .refractory import decode_refractory, refractory_samples
 from .templates import TemplateBank
 from .timebase import duration_to_samples
-from .training_data import check_alike
+from .training_data import as_list, check_alike
 from .whitening import Whitener, estimate_whitener, refine_whitener
 
 # Energy counts as a moment worth looking at from this many standard deviations of its background on.
@@ -38,6 +38,8 @@ MIN_EVENTS = 4
 CHANCE_ROWS = 500
 ROUNDS, SEARCHES = 4, 2
 WHITENING_S = 300.0
+# A label may be at least so far from the time origin of the kind that it names.
+LEAST_REACH_S = 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,20 +69,20 @@ class Discovery:
         """(K,) events found of each kind."""
         return sum(table.counts() for table in self.events)
 
-    def name(self, labels, reach_s=0.02):
+    def name(self, labels, reach_s=None):
         """Which kind is which labelled type, from as little as one label each.
 
         Parameters
         ----------
         labels : list of Events, one for each recording that was searched, or for the first of them
-        reach_s : how far a label may be from the template's own time origin
+        reach_s : how far a label may be from the template's own time origin; default: half the template, at least 20 ms
 
         Returns
         -------
         kind : (E,) row of the bank for each labelled type, -1 for a type that no kind stands for
         offset : (E,) samples from the kind's time origin to the label
         """
-        return name_kinds(labels, self.events, reach_s)
+        return name_kinds(labels, self.events, naming_reach_s(self.bank, self.events[0].sampling_rate_hz, reach_s))
 
 
 def discover(recordings, n_types=None, refractory_s=2.0, event_s=0.04, seed=0, progress=True) -> Discovery:
@@ -88,7 +90,7 @@ def discover(recordings, n_types=None, refractory_s=2.0, event_s=0.04, seed=0, p
 
     Parameters
     ----------
-    recordings : list of Recording with one rate and the same channels
+    recordings : Recording, or list of them with one rate and the same channels
     n_types : how many kinds to keep, the most frequent first; default: all that recur
     refractory_s : the least time between two events of one kind
     event_s : about how long an event is
@@ -112,8 +114,8 @@ def discover(recordings, n_types=None, refractory_s=2.0, event_s=0.04, seed=0, p
     >>> len(found.names)
     3
     """
-    recordings = list(recordings)
-    _check(recordings, n_types, refractory_s, event_s)
+    recordings = as_list(recordings)
+    _check(recordings, n_types, refractory_s, event_s, seed)
     rate = recordings[0].sampling_rate_hz
     with tqdm(total=2 * SEARCHES * (ROUNDS + 1), desc="discover", unit="step", disable=not progress) as bar:
         whitener = estimate_whitener(recordings)
@@ -131,14 +133,18 @@ def discover(recordings, n_types=None, refractory_s=2.0, event_s=0.04, seed=0, p
     return Discovery(bank, events, whitener, float(refractory_s))
 
 
-def _check(recordings, n_types, refractory_s, event_s):
+def _check(recordings, n_types, refractory_s, event_s, seed):
     check_alike(recordings)
-    if n_types is not None and (isinstance(n_types, bool) or n_types != int(n_types) or n_types < 1):
-        raise OptionError(f"n_types must be a whole number of at least 1, got {n_types!r}")
-    if not 0 < event_s <= 1:
+    for name, value, least in (("n_types", n_types, 1), ("seed", seed, 0)):
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if not (whole and value >= least) and not (name == "n_types" and value is None):
+            raise OptionError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    if not (isinstance(event_s, (int, float)) and 0 < event_s <= 1):
         raise OptionError(f"event_s must be seconds between 0 and 1, got {event_s!r} (did you pass milliseconds?)")
-    if not refractory_s >= 0:
-        raise OptionError(f"refractory_s must not be negative, got {refractory_s!r}")
+    if not (isinstance(refractory_s, (int, float)) and 0 <= refractory_s < np.inf):
+        raise OptionError(
+            f"refractory_s must not be negative, and one number for all kinds (they have no names yet); got {refractory_s!r}"
+        )
 
 
 def discover_in(signals, rate, n_types=None, refractory_s=2.0, event_s=0.04, seed=0, advance=None):
@@ -154,6 +160,8 @@ def discover_in(signals, rate, n_types=None, refractory_s=2.0, event_s=0.04, see
             break
         tables = fresh if bank is None else [_join(old, new) for old, new in zip(tables, fresh, strict=True)]
         bank, tables = _settle(signals, tables, rate, refractory_s, advance)
+        if bank is None:
+            break
         residuals = [_without(bank, signal, rate, refractory_s) for signal in signals]
     if bank is None:
         raise DataError(
@@ -184,8 +192,7 @@ def _search(signals, rate, width, rng):
     # Either of the two may be the one that moves.
     turn = similarity.T > similarity
     similarity[turn], lag[turn] = similarity.T[turn], -lag.T[turn]
-    chance, _ = _compare(wide[:: max(1, len(wide) // CHANCE_ROWS)], _strangers(wide, rng), width // step)
-    cluster = _cluster(similarity, chance)
+    cluster = _cluster(similarity, _chance(wide, width // step))
     size = np.bincount(cluster)
     kept = np.argsort(-size, kind="stable")[: int((size >= MIN_EVENTS).sum())]
     if len(kept) == 0:
@@ -241,11 +248,15 @@ def _cut_wide(signals, owner, sample, width):
     return np.concatenate(pieces).astype(np.float32)
 
 
-def _strangers(wide, rng):
-    """Moments with the same spectra that have nothing in common: their phases are random."""
-    spectrum = np.abs(np.fft.rfft(wide, axis=1))
-    turn = np.exp(2j * np.pi * rng.random(spectrum.shape))
-    return np.fft.irfft(spectrum * turn, wide.shape[1], axis=1).astype(np.float32)
+def _chance(wide, width):
+    """How alike moments are that have nothing in common, (rows, N).
+
+    Noise played backwards is noise of the same spectrum, with the same peak of energy in its middle, but an event is
+    another event, unless it is the same backwards; then its negative is not.
+    """
+    rows = wide[:: max(1, len(wide) // CHANCE_ROWS)]
+    backwards = np.ascontiguousarray(wide[:, ::-1])
+    return min((_compare(rows, sign * backwards, width)[0] for sign in (1, -1)), key=lambda alike: _nearest(alike).max())
 
 
 def _compare(wide, others, width):
@@ -291,7 +302,7 @@ def _nearest(similarity):
 
 
 def _settle(signals, tables, rate, refractory_s, advance):
-    """Average, detect, drop doubles and what does not recur, until the kinds are stable: bank and tables."""
+    """Average, detect, drop doubles and what does not recur, until the kinds are stable: bank and tables, or None twice."""
     nothing = np.zeros((0, 2), dtype=np.int64)
     for _ in range(ROUNDS):
         window = choose_window(signals, tables, rate)
@@ -299,6 +310,8 @@ def _settle(signals, tables, rate, refractory_s, advance):
         bank = replace(bank, trust=1.0)
         tables = [find_kinds(bank, signal, rate, refractory_s) for signal in signals]
         keep = _kinds_to_keep(bank, tables, refractory_s * rate)
+        if len(keep) == 0:
+            return None, None
         if len(keep) < len(bank.names):
             bank, tables = _select(bank, tables, keep)
         if advance is not None:
@@ -383,7 +396,12 @@ def _join(old, new):
     return _table(time, type, len(names), old.sampling_rate_hz, int(time.max()) + 2)
 
 
-def name_kinds(labels, tables, reach_s=0.02):
+def naming_reach_s(bank, rate, reach_s=None):
+    """How far a label may be from a kind's time origin: as told, or half the template, at least 20 ms."""
+    return max(LEAST_REACH_S, bank.length / 2 / rate) if reach_s is None else reach_s
+
+
+def name_kinds(labels, tables, reach_s=LEAST_REACH_S):
     """Which discovered kind stands for which labelled type, and how far its time origin is off; see :meth:`Discovery.name`."""
     names, n_kinds = labels[0].names, len(tables[0].names)
     votes, distances = np.zeros((len(names), n_kinds)), [[[] for _ in range(n_kinds)] for _ in names]

@@ -19,7 +19,7 @@ from .detection import Detector
 from .errors import OptionError
 from .groundwork import is_discovery, lay_groundwork
 from .learning import PRIOR_LOGIT, nearest_label
-from .pretraining import PRETEXTS, encoder_for, frame_samples
+from .pretraining import PRETEXTS, check_encoder, encoder_for, frame_samples
 from .remix import label_examples
 from .thresholds import choose_thresholds
 from .timebase import tolerance_to_samples
@@ -108,6 +108,8 @@ def fit(
         raise OptionError(f"tolerance_s must be seconds between 0 and 1, got {tolerance_s!r} (did you pass milliseconds?)")
     data = prepare(pairs, unlabelled, labels_per_type, seed, refractory_s)
     discovery, encoder = (pretrain, None) if is_discovery(pretrain) else (None, pretrain)
+    if encoder is not None:
+        encoder = check_encoder(encoder, data.recordings)
     n_stages = 3 + 5 * bool(self_train) + (method != "matched_filter") + (pretrain is not None)
     with _Stages(progress, n_stages) as stages:
         ground = lay_groundwork(
@@ -215,7 +217,7 @@ def fit_on(
     detector.card = ground.card | {
         "method": method,
         "seed": int(seed),
-        "pretrain": None if pretext is None else str(pretext["pretext"]),
+        "pretrain": None if pretext is None else str(pretext.get("pretext")),
         "freeze_encoder": bool(freeze_encoder),
         "pretext": pretext,
         "development_f1": {name: float(value) for name, value in zip(data.names, f1, strict=True)},
@@ -232,10 +234,11 @@ def choose_method(method, pretrain, freeze_encoder):
         method = "classifier" if is_encoder else "lstm"
     if method not in METHODS:
         raise OptionError(f"method must be one of {METHODS}, got {method!r}")
-    if isinstance(pretrain, str) and pretrain not in (*PRETEXTS, "discovery") and not Path(pretrain).is_file():
+    is_name = isinstance(pretrain, str) and pretrain in (*PRETEXTS, "discovery")
+    if isinstance(pretrain, str | Path) and not is_name and not Path(pretrain).is_file():
         raise OptionError(
             f"pretrain must be one of {', '.join(PRETEXTS)}, discovery, or the path of an encoder that evlib.pretrain saved; "
-            f"got {pretrain!r}"
+            f"got {str(pretrain)!r}"
         )
     if is_encoder and method != "classifier":
         raise OptionError(

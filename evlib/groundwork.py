@@ -11,8 +11,8 @@ from functools import cached_property
 import numpy as np
 
 from .candidates import explain
-from .discovery import Discovery, discover_in, find_kinds, name_kinds
-from .errors import OptionError
+from .discovery import Discovery, discover_in, find_kinds, name_kinds, naming_reach_s
+from .errors import OptionError, ShapeError, UnitError
 from .events import Events
 from .learning import PRIOR_LOGIT, choose_window, learn_templates, self_train
 from .remix import Remixer
@@ -61,6 +61,8 @@ def lay_groundwork(
     advance : called with the name of each stage
     """
     rate, find_window = data.rate, template_s is None
+    if isinstance(discovery, Discovery):
+        _check_discovery(discovery, data)
     advance("whiten and learn templates")
     whitener = estimate_whitener(data.recordings)
     for attempt in range(WHITENING_ROUNDS):
@@ -97,6 +99,19 @@ def is_discovery(pretrain):
     return isinstance(pretrain, Discovery) or (isinstance(pretrain, str) and pretrain == "discovery")
 
 
+def _check_discovery(discovery, data):
+    rate, n_channels = discovery.whitener.sampling_rate_hz, len(discovery.whitener.taps)
+    if rate != data.rate:
+        raise UnitError(
+            f"kinds were discovered at {rate:g} Hz, the recordings have {data.rate:g} Hz; discover in these recordings"
+        )
+    if n_channels != data.recordings[0].n_channels:
+        raise ShapeError(
+            f"kinds were discovered in {n_channels} channels, the recordings have {data.recordings[0].n_channels}; "
+            "discover in these recordings"
+        )
+
+
 def _known(data):
     """Labels of training with held-out blocks marked too: their labels are not known here, and their signal is not used."""
     return [
@@ -114,11 +129,12 @@ def _with_discovered(pretrain, data, signals, event_s, seed):
     """The training labels and, where nothing is labelled, what recurs there under the names that labels give it."""
     shortest = min(data.refractory.values())
     if isinstance(pretrain, Discovery):
-        tables = [find_kinds(pretrain.bank, signal, data.rate, shortest) for signal in signals]
+        bank, whitener = pretrain.bank, pretrain.whitener
+        tables = [find_kinds(bank, whitener(recording), data.rate, shortest) for recording in data.recordings]
     else:
         options = {} if event_s is None else {"event_s": event_s}
-        _, tables = discover_in(signals, data.rate, None, shortest, seed=seed, **options)
-    kind, offset = name_kinds(data.train, tables)
+        bank, tables = discover_in(signals, data.rate, None, shortest, seed=seed, **options)
+    kind, offset = name_kinds(data.train, tables, naming_reach_s(bank, data.rate))
     out = []
     for found, train, held in zip(tables, data.train, data.development, strict=True):
         for e in np.flatnonzero(kind >= 0):

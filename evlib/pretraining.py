@@ -1,8 +1,8 @@
 """Pretraining: what an encoder of the signal can learn from recordings without labels.
 
-Windows of whitened signal, half of them where the signal has energy and half anywhere (a window of noise alone teaches
-little), train an autoencoder, a variational autoencoder or a contrastive model; its encoder is what remains. Every
-window that touches the held-out tenths of a recording is development data.
+Windows of whitened signal, most of them around a peak of its energy and the rest anywhere (noise alone teaches little),
+train an autoencoder, a variational autoencoder or a contrastive model; its encoder is what remains. Every window that
+touches the held-out tenths of a recording is development data.
 """
 
 import hashlib
@@ -24,18 +24,23 @@ from .losses import AutoencoderLoss, VariationalAutoencoderLoss
 from .models import ContrastiveLSTM, LSTMAutoencoder, VariationalLSTMAutoencoder
 from .timebase import duration_to_samples
 from .training import ContrastiveTrainer, UnsupervisedTrainer
-from .training_data import check_alike, held_out_spans
+from .training_data import as_list, check_alike, held_out_spans
 from .whitening import estimate_whitener
 
 PRETEXTS = {"autoencoder": LSTMAutoencoder, "variational": VariationalLSTMAutoencoder, "contrastive": ContrastiveLSTM}
-LEARNING_RATE = 2e-3
+LEARNING_RATE = 5e-3
 BATCH = 64
 # A frame of the encoder; finer times come out of its states.
 FRAME_S = 0.005
 # Longer windows hold many events: what an encoder learns of them is no longer about one.
 LONGEST_WINDOW_S = 10.0
 # Two views of one window: what a sensor may do to an event without making it another.
-VIEWS = Compose([Gain((0.7, 1.4)), WhiteNoise(0.5), TimeShift(10), ChannelDropout(0.1)])
+VIEWS = Compose([Gain((0.7, 1.4)), TimeShift(4), ChannelDropout(0.1), WhiteNoise(0.5)])
+# Views that share their noise are matched by it, event or not: only so many principal components of a window are shared.
+SHARED_COMPONENTS = 32
+# So many windows lie around a peak of energy, which is so far from their middle at most, in parts of a window.
+SHARE_AT_PEAKS = 0.8
+OFF_CENTRE = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +73,7 @@ def pretrain(
     *,
     seed=0,
     hidden_size=64,
-    window_s=0.1,
+    window_s=0.06,
     n_windows=4096,
     max_epochs=20,
     progress=True,
@@ -84,7 +89,7 @@ def pretrain(
     pretext : "autoencoder", "variational" or "contrastive"
     seed : of weights, windows and views
     hidden_size : units of the encoder in each direction, for ``fit`` a multiple of 4
-    window_s : length of a window; 0.1 s holds one event and little else
+    window_s : length of a window; 0.06 s holds one event and little else
     n_windows : windows in an epoch, fewer when the recordings are short
     max_epochs : at most; five epochs without a better development loss end the training
     progress : show a progress bar
@@ -103,7 +108,7 @@ def pretrain(
     >>> pretrain([recording], n_windows=64, hidden_size=8, max_epochs=1, progress=False).card["pretext"]
     'autoencoder'
     """
-    recordings = list(recordings)
+    recordings = as_list(recordings)
     check_alike(recordings)
     whitener = estimate_whitener(recordings)
     signals = [whitener(recording) for recording in recordings]
@@ -130,7 +135,7 @@ def pretrain_on(
     *,
     seed=0,
     hidden_size=64,
-    window_s=0.1,
+    window_s=0.06,
     n_windows=4096,
     max_epochs=20,
     progress=True,
@@ -168,17 +173,19 @@ def pretrain_on(
         )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = PRETEXTS[pretext](train.shape[2], hidden_size, timing_resolution_samples=frame_samples(rate))
+        # Noise is new in every window, there is nothing to learn by heart: dropout would only slow it down.
+        model = PRETEXTS[pretext](train.shape[2], hidden_size, dropout=0.0, timing_resolution_samples=frame_samples(rate))
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
     with tempfile.TemporaryDirectory() as scratch:
         options = {"device": "cpu", "log_dir": log_dir or scratch}
         if pretext == "contrastive":
             trainer = ContrastiveTrainer(model, optimizer, **options)
-            sets = [ContrastiveDataset(w, VIEWS, seed=seed, train=t) for w, t in ((train, True), (development, False))]
+            shared = shared_part(train, development)
+            sets = [ContrastiveDataset(w, VIEWS, seed=seed, train=t) for w, t in zip(shared, (True, False), strict=True)]
             collate = collate_fn_contrastive
         else:
             steps = max_epochs * len(train) // BATCH
-            loss = AutoencoderLoss() if pretext == "autoencoder" else VariationalAutoencoderLoss(1.0, 1.0, steps // 4)
+            loss = AutoencoderLoss() if pretext == "autoencoder" else VariationalAutoencoderLoss(warmup_steps=steps // 4)
             trainer = UnsupervisedTrainer(model, loss, optimizer, **options)
             sets, collate = [UnsupervisedDataset(train), UnsupervisedDataset(development)], collate_fn_unsupervised
         loaders = [
@@ -219,13 +226,14 @@ def frame_samples(rate):
 
 
 def cut_windows(signals, rate, window, n_windows, seed):
-    """Training and development windows (N, window, C) of whitened signals: half at peaks of energy, half anywhere."""
+    """Training and development windows (N, window, C) of whitened signals: most around peaks of energy, some anywhere."""
     rng = np.random.default_rng([14, seed])
     owner, start, total = [], [], sum(map(len, signals))
     for k, signal in enumerate(signals):
         n = min(n_windows * len(signal) // total, max(8, 4 * len(signal) // window))
-        peaks = energy_peaks(signal, window)
-        near = rng.choice(peaks, n // 2) - rng.integers(window // 4, 3 * window // 4, n // 2) if len(peaks) else peaks
+        peaks, n_near, reach = energy_peaks(signal, 2 * window // 3), round(SHARE_AT_PEAKS * n), round(OFF_CENTRE * window)
+        middle = rng.choice(peaks, n_near) + rng.integers(-reach, reach + 1, n_near) if len(peaks) else peaks
+        near = middle - window // 2
         at = np.r_[near, rng.integers(0, len(signal) - window, n - len(near))]
         start.append(np.clip(at, 0, len(signal) - window))
         owner.append(np.full(len(at), k))
@@ -241,26 +249,42 @@ def cut_windows(signals, rate, window, n_windows, seed):
     return windows[~apart], windows[held]
 
 
-def encoder_for(pretrain, signals, recordings, seed, hidden_size, progress):
-    """The encoder that ``fit(pretrain=...)`` names, and its card: trained now, or checked against the recordings."""
+def shared_part(train, development):
+    """Windows (N, time, C) rebuilt from their first principal components: what recurs, and little of the noise."""
+    from sklearn.decomposition import PCA
+
+    flat = train.reshape(len(train), -1)
+    pca = PCA(min(SHARED_COMPONENTS, *flat.shape), random_state=0).fit(flat)
+    return [pca.inverse_transform(pca.transform(w.reshape(len(w), -1))).reshape(w.shape) for w in (train, development)]
+
+
+def check_encoder(pretrain, recordings):
+    """What ``fit(pretrain=...)`` names: a pretext, or an encoder as Pretrained, checked against the recordings."""
     if isinstance(pretrain, str) and pretrain in PRETEXTS:
-        made = pretrain_on(signals, recordings, pretrain, seed=seed, hidden_size=hidden_size, progress=progress)
-        return made.encoder, made.card
-    if isinstance(pretrain, Pretrained):
-        encoder, card = pretrain.encoder, pretrain.card
-    elif isinstance(pretrain, str | Path):
+        return pretrain
+    if isinstance(pretrain, str | Path):
         encoder, card = load_encoder(pretrain)
-    else:
+        pretrain = Pretrained(encoder, None, [], card)
+    if not isinstance(pretrain, Pretrained):
         raise OptionError(
-            f"pretrain must be one of {', '.join(PRETEXTS)}, discovery, a path, or what evlib.pretrain returns; "
-            f"got a {type(pretrain).__name__}"
+            f"pretrain must be one of {', '.join(PRETEXTS)}, discovery, a path, or what evlib.pretrain or evlib.discover "
+            f"returns; got a {type(pretrain).__name__}"
         )
-    rate = card.get("sampling_rate_hz")
-    if rate != recordings[0].sampling_rate_hz:
+    rate, here = pretrain.card.get("sampling_rate_hz"), recordings[0].sampling_rate_hz
+    if rate != here:
         raise UnitError(
-            f"the encoder was pretrained at {rate} Hz, the recordings have {recordings[0].sampling_rate_hz:g} Hz; "
+            f"the encoder was pretrained at {rate} Hz, the recordings have {here:g} Hz; "
             "resample the recordings, or pretrain on recordings like these"
         )
-    if encoder.input_size != recordings[0].n_channels:
-        raise ShapeError(f"the encoder reads {encoder.input_size} channels, the recordings have {recordings[0].n_channels}")
-    return encoder, card
+    n_channels = pretrain.encoder.input_size
+    if n_channels != recordings[0].n_channels:
+        raise ShapeError(f"the encoder reads {n_channels} channels, the recordings have {recordings[0].n_channels}")
+    return pretrain
+
+
+def encoder_for(pretrain, signals, recordings, seed, hidden_size, progress):
+    """The encoder that ``fit(pretrain=...)`` names, and its card: trained now, or checked against the recordings."""
+    pretrain = check_encoder(pretrain, recordings)
+    if isinstance(pretrain, str):
+        pretrain = pretrain_on(signals, recordings, pretrain, seed=seed, hidden_size=hidden_size, progress=progress)
+    return pretrain.encoder, pretrain.card

@@ -89,6 +89,11 @@ def prepare(pairs, unlabelled, labels_per_type, seed, refractory_s):
     return TrainingData(recordings, train, development, names, rate, refractory)
 
 
+def as_list(recordings):
+    """A list of recordings; a single one makes a list of one."""
+    return [recordings] if isinstance(recordings, Recording) else list(recordings)
+
+
 def check_alike(recordings):
     """Refuse recordings that cannot be learned from together; returns their rate in Hz."""
     if not recordings:
