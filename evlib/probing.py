@@ -8,13 +8,34 @@ principal components of the samples, and averaged snippets, compared as a matche
 import numpy as np
 import torch
 
-from .encoders import pool_frames
+from .encoders import LSTMEncoder, pool_frames
 from .errors import OptionError, ShapeError
-from .templates import TemplateBank, average_snippets, shrink_templates
+from .templates import TemplateBank, average_snippets, cut_snippets, shrink_templates
 
 BATCH = 512
 # Weak labels, many features: a strong prior towards zero is better than none.
 INVERSE_PENALTY = 0.1
+N_COMPONENTS = 32
+
+
+def event_windows(whitened, events, before, length):
+    """A window around each event that has room for one, (N, length, C) from ``before`` samples ahead of it, and its type (N,).
+
+    >>> from evlib import Events
+    >>> windows, type = event_windows(np.zeros((100, 6)), Events.from_seconds([0.03, 0.095], [0, 1], 1000.0), 10, 20)
+    >>> windows.shape, type
+    ((1, 20, 6), array([0]))
+    """
+    time = events.time_samples
+    whole = (time >= before) & (time + length - before <= len(whitened))
+    return cut_snippets(whitened, time[whole], before, length), events.type[whole]
+
+
+def untrained_like(encoder, seed=0):
+    """An encoder of the same architecture with random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LSTMEncoder(**encoder.config)
 
 
 def encode_windows(encoder, windows, pooling="mean"):
@@ -164,6 +185,63 @@ def compare_probes(representations, train_type, test_type, labels_per_type=(1, 5
                 told = methods.get(name, probe)(train[chosen], train_type[chosen], test)
                 rows.append((name, n, seed, float(np.mean(told == test_type))))
     return pd.DataFrame(rows, columns=["method", "labels_per_type", "seed", "accuracy"])
+
+
+def probe_encoder(encoder, train, test, event, labels_per_type=(1, 5, 20), seeds=(0, 1, 2)):
+    """What a pretrained encoder is worth, beside all that needs no pretraining and sees the same labels.
+
+    The encoder and an untrained one of the same architecture are read twice: the mean of their states over a window, and
+    the states of all frames. Linear probes of them, and of the principal components of the samples, compete with averaged
+    snippets, compared as a matched filter does.
+
+    Parameters
+    ----------
+    encoder : LSTMEncoder
+    train, test : pairs of windows (N, time, C) and types (N,), as `event_windows` gives; labels are drawn from ``train``
+    event : slice of a window's samples that the snippets are cut to
+    labels_per_type, seeds : as in `compare_probes`
+
+    Returns
+    -------
+    pandas table as that of `compare_probes`
+    """
+    from sklearn.decomposition import PCA
+
+    (train, train_type), (test, test_type) = train, test
+    blank = untrained_like(encoder)
+    flat = train.reshape(len(train), -1)
+    components = PCA(min(N_COMPONENTS, *flat.shape), random_state=0).fit(flat)
+    representations = {
+        f"{name}, {how}": [encode_windows(one, x, pooling) for x in (train, test)]
+        for name, one in (("pretrained", encoder), ("untrained", blank))
+        for how, pooling in (("mean state", "mean"), ("all states", "none"))
+    }
+    representations["principal components"] = [components.transform(x.reshape(len(x), -1)) for x in (train, test)]
+    representations["matched filter"] = train[:, event], test[:, event]
+    methods = {"matched filter": match_snippets}
+    return compare_probes(representations, train_type, test_type, labels_per_type, seeds, methods)
+
+
+def verdict(table, method, rival):
+    """A sentence for each number of labels: is ``method`` better than ``rival`` in every draw, worse in every, or neither?
+
+    >>> import pandas as pd
+    >>> rows = [("a", 5, 0, 0.8), ("b", 5, 0, 0.7), ("a", 5, 1, 0.9), ("b", 5, 1, 0.6)]
+    >>> table = pd.DataFrame(rows, columns=["method", "labels_per_type", "seed", "accuracy"])
+    >>> verdict(table, "a", "b")
+    ['5 labelled per kind: a beats b, 85 % against 65 % (+10 to +30 points in 2 draws of labels)']
+    """
+    wide = table.pivot_table(index=["labels_per_type", "seed"], columns="method", values="accuracy")
+    if missing := {method, rival} - set(wide.columns):
+        raise OptionError(f"table has no method {', '.join(sorted(missing))}; it has {', '.join(wide.columns)}")
+    sentences = []
+    for n, rows in wide.groupby(level="labels_per_type"):
+        gain = 100 * (rows[method] - rows[rival])
+        words = "beats" if gain.min() > 0 else "is below" if gain.max() < 0 else "cannot be told from"
+        means = f"{100 * rows[method].mean():.0f} % against {100 * rows[rival].mean():.0f} %"
+        spread = f"{gain.min():+.0f} to {gain.max():+.0f} points in {len(rows)} draws of labels"
+        sentences.append(f"{n} labelled per kind: {method} {words} {rival}, {means} ({spread})")
+    return sentences
 
 
 def nearest_neighbours(features, k=1):

@@ -3,12 +3,13 @@
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evlib import LSTMEncoder, OptionError, ShapeError, probing
+from evlib import Events, LSTMEncoder, OptionError, ShapeError, probing
 
 
 def planted(rng, n, noise=0.3, shift=0, length=60, kinds=4):
@@ -104,6 +105,54 @@ def test_comparison_gives_every_method_the_same_labels(rng):
     assert list(table.columns) == ["method", "labels_per_type", "seed", "accuracy"] and len(table) == 12
     assert table[table.method == "a"].accuracy.tolist() == [0.25] * 4  # ten of forty are of type 0
     assert (table[table.method == "linear"].accuracy > 0.25).all()
+
+
+def test_event_windows_hold_the_event_at_one_place(rng):
+    signal = np.zeros((400, 2), np.float32)
+    events = Events.from_seconds([0.003, 0.05, 0.1604, 0.395], [0, 1, 0, 1], 1000.0)
+    signal[[50, 160]] = 1
+    windows, type = probing.event_windows(signal, events, 5, 20)
+    assert windows.shape == (2, 20, 2) and type.tolist() == [1, 0]
+    # The second event lies between two samples, and is moved onto one.
+    assert windows[0, :, 0].argmax() == windows[1, :, 0].argmax() == 5
+    assert windows[0, 5, 0] == pytest.approx(1, abs=1e-5) and windows[1, 5, 0] < 0.95
+
+
+def test_untrained_encoder_has_the_architecture_and_none_of_the_weights():
+    encoder = LSTMEncoder(3, hidden_size=4, num_layers=1, resolution=5)
+    state = torch.random.get_rng_state()
+    blank, again, other = (probing.untrained_like(encoder, seed) for seed in (0, 0, 1))
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert blank.config == encoder.config
+    weight = "recurrent.weight_hh_l0"
+    assert torch.equal(blank.state_dict()[weight], again.state_dict()[weight])
+    assert not any(torch.equal(blank.state_dict()[weight], e.state_dict()[weight]) for e in (encoder, other))
+
+
+def test_encoder_meets_every_baseline_with_the_same_labels(rng):
+    train, test = planted(rng, 80), planted(rng, 40)
+    table = probing.probe_encoder(LSTMEncoder(2, hidden_size=4), train, test, slice(15, 45), (1, 5), (0, 1))
+    mean = table.groupby(["method", "labels_per_type"]).accuracy.mean()
+    assert len(table) == 6 * 2 * 2
+    assert mean["matched filter", 5] == 1.0 and mean["principal components", 5] > 0.5
+    # An untrained encoder in the place of the pretrained one is no better than itself.
+    blank = probing.untrained_like(LSTMEncoder(2, hidden_size=4))
+    table = probing.probe_encoder(blank, train, test, slice(15, 45), (1, 5), (0, 1))
+    for how in ("mean state", "all states"):
+        for sentence in probing.verdict(table, f"pretrained, {how}", f"untrained, {how}"):
+            assert "cannot be told from" in sentence and "+0 to +0 points" in sentence
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=4))
+def test_verdict_follows_from_every_draw(pairs):
+    rows = [(m, 5, k, v / 10) for k, pair in enumerate(pairs) for m, v in zip("ab", pair, strict=True)]
+    table = pd.DataFrame(rows, columns=["method", "labels_per_type", "seed", "accuracy"])
+    (sentence,) = probing.verdict(table, "a", "b")
+    better, worse = all(a > b for a, b in pairs), all(a < b for a, b in pairs)
+    assert ("a beats b" in sentence, "a is below b" in sentence) == (better, worse)
+    assert ("a cannot be told from b" in sentence) == (not better and not worse)
+    with pytest.raises(OptionError, match="no method c; it has a, b"):
+        probing.verdict(table, "c", "b")
 
 
 @given(n=st.integers(2, 12), k=st.integers(1, 11), seed=st.integers(0, 50))
