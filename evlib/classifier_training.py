@@ -34,7 +34,7 @@ def train_classifier(
     hidden_size=64,
     seed=0,
     max_epochs=12,
-    n_windows=N_WINDOWS,
+    n_windows=None,
     progress=True,
     log_dir=None,
 ):
@@ -46,13 +46,13 @@ def train_classifier(
     window, resolution : samples in a window and in a frame
     encoder : a pretrained LSTMEncoder to start from
     freeze : keep it as it is (a probe)
-    n_windows : windows in an epoch
+    n_windows : windows in an epoch; default 6144
 
     Returns
     -------
     classifier (in eval mode), history
     """
-    train = windows_of(draw, n_windows, window, np.random.default_rng([15, seed]))
+    train = windows_of(draw, n_windows or N_WINDOWS, window, np.random.default_rng([15, seed]))
     development = windows_of(development_draw, N_DEVELOPMENT_WINDOWS, window, np.random.default_rng([16, seed]))
     with torch.random.fork_rng():
         torch.manual_seed(seed)

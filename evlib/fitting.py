@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .classifier_training import N_WINDOWS, train_classifier
+from .classifier_training import train_classifier
 from .context_training import train_context
 from .detection import Detector
 from .errors import OptionError
@@ -150,7 +150,7 @@ def fit_on(
     tolerance_s=TOLERANCE_S,
     hidden_size=64,
     max_epochs=12,
-    n_windows=N_WINDOWS,
+    n_windows=None,
     progress=True,
     logger=False,
     advance=lambda stage: None,
@@ -163,7 +163,7 @@ def fit_on(
     advance : called with the name of each stage
     method, pretrain, freeze_encoder, seed, tolerance_s, hidden_size, max_epochs, progress, logger : as in :func:`fit`;
         ``pretrain`` names an encoder or is one
-    n_windows : windows of re-mixes that a classifier learns from
+    n_windows : windows of re-mixes that a classifier learns from; default: those of :func:`train_classifier`
     """
     data, remixer = ground.data, ground.remixer
     advance("re-mix")

@@ -5,6 +5,7 @@ train an autoencoder, a variational autoencoder or a contrastive model; its enco
 touches the held-out tenths of a recording is development data.
 """
 
+import contextlib
 import hashlib
 import tempfile
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from .losses import AutoencoderLoss, VariationalAutoencoderLoss
 from .models import ContrastiveLSTM, LSTMAutoencoder, VariationalLSTMAutoencoder
 from .timebase import duration_to_samples
 from .training import ContrastiveTrainer, UnsupervisedTrainer
-from .training_data import check_alike, held_out_spans
+from .training_data import as_list, check_alike, held_out_spans
 from .whitening import estimate_whitener
 
 PRETEXTS = {"autoencoder": LSTMAutoencoder, "variational": VariationalLSTMAutoencoder, "contrastive": ContrastiveLSTM}
@@ -108,7 +109,7 @@ def pretrain(
     >>> pretrain([recording], n_windows=64, hidden_size=8, max_epochs=1, progress=False).card["pretext"]
     'autoencoder'
     """
-    recordings = list(recordings)
+    recordings = as_list(recordings)
     check_alike(recordings)
     whitener = estimate_whitener(recordings)
     signals = [whitener(recording) for recording in recordings]
@@ -176,7 +177,7 @@ def pretrain_on(
         # Noise is new in every window, there is nothing to learn by heart: dropout would only slow it down.
         model = PRETEXTS[pretext](train.shape[2], hidden_size, dropout=0.0, timing_resolution_samples=frame_samples(rate))
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, one_thread():
         options = {"device": "cpu", "log_dir": log_dir or scratch}
         if pretext == "contrastive":
             trainer = ContrastiveTrainer(model, optimizer, **options)
@@ -225,6 +226,17 @@ def frame_samples(rate):
     return max(1, round(FRAME_S * rate))
 
 
+@contextlib.contextmanager
+def one_thread():
+    """PyTorch works in one thread: in steps as small as these, threads wait for each other longer than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def cut_windows(signals, rate, window, n_windows, seed):
     """Training and development windows (N, window, C) of whitened signals: most around peaks of energy, some anywhere."""
     rng = np.random.default_rng([14, seed])
@@ -258,26 +270,33 @@ def shared_part(train, development):
     return [pca.inverse_transform(pca.transform(w.reshape(len(w), -1))).reshape(w.shape) for w in (train, development)]
 
 
-def encoder_for(pretrain, signals, recordings, seed, hidden_size, progress):
-    """The encoder that ``fit(pretrain=...)`` names, and its card: trained now, or checked against the recordings."""
+def check_encoder(pretrain, recordings):
+    """What ``fit(pretrain=...)`` names: a pretext, or an encoder as Pretrained, checked against the recordings."""
     if isinstance(pretrain, str) and pretrain in PRETEXTS:
-        made = pretrain_on(signals, recordings, pretrain, seed=seed, hidden_size=hidden_size, progress=progress)
-        return made.encoder, made.card
-    if isinstance(pretrain, Pretrained):
-        encoder, card = pretrain.encoder, pretrain.card
-    elif isinstance(pretrain, str | Path):
+        return pretrain
+    if isinstance(pretrain, str | Path):
         encoder, card = load_encoder(pretrain)
-    else:
+        pretrain = Pretrained(encoder, None, [], card)
+    if not isinstance(pretrain, Pretrained):
         raise OptionError(
-            f"pretrain must be one of {', '.join(PRETEXTS)}, discovery, a path, or what evlib.pretrain returns; "
-            f"got a {type(pretrain).__name__}"
+            f"pretrain must be one of {', '.join(PRETEXTS)}, discovery, a path, or what evlib.pretrain or evlib.discover "
+            f"returns; got a {type(pretrain).__name__}"
         )
-    rate = card.get("sampling_rate_hz")
-    if rate != recordings[0].sampling_rate_hz:
+    rate, here = pretrain.card.get("sampling_rate_hz"), recordings[0].sampling_rate_hz
+    if rate != here:
         raise UnitError(
-            f"the encoder was pretrained at {rate} Hz, the recordings have {recordings[0].sampling_rate_hz:g} Hz; "
+            f"the encoder was pretrained at {rate} Hz, the recordings have {here:g} Hz; "
             "resample the recordings, or pretrain on recordings like these"
         )
-    if encoder.input_size != recordings[0].n_channels:
-        raise ShapeError(f"the encoder reads {encoder.input_size} channels, the recordings have {recordings[0].n_channels}")
-    return encoder, card
+    n_channels = pretrain.encoder.input_size
+    if n_channels != recordings[0].n_channels:
+        raise ShapeError(f"the encoder reads {n_channels} channels, the recordings have {recordings[0].n_channels}")
+    return pretrain
+
+
+def encoder_for(pretrain, signals, recordings, seed, hidden_size, progress):
+    """The encoder that ``fit(pretrain=...)`` names, and its card: trained now, or checked against the recordings."""
+    pretrain = check_encoder(pretrain, recordings)
+    if isinstance(pretrain, str):
+        pretrain = pretrain_on(signals, recordings, pretrain, seed=seed, hidden_size=hidden_size, progress=progress)
+    return pretrain.encoder, pretrain.card

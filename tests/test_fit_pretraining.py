@@ -1,5 +1,7 @@
 """Fit with what was learned without labels: discovered kinds, pretrained encoders, and the classifier that takes them."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -237,6 +239,23 @@ def test_an_encoder_of_other_recordings_is_refused(short, pretrained):
         evlib.fit([(recording.resample(1000.0), events)], pretrain=pretrained, **TINY)
     with pytest.raises(evlib.ShapeError, match="reads 6 channels, the recordings have 5"):
         evlib.fit([(evlib.Recording(recording.read()[:, :5], RATE), events)], pretrain=pretrained, **TINY)
+
+
+@pytest.mark.parametrize("rate, channels, error", [(1000.0, 6, evlib.UnitError), (RATE, 5, evlib.ShapeError)])
+def test_kinds_of_other_recordings_are_refused_before_any_work(short, monkeypatch, rate, channels, error):
+    found = evlib.discover(short[0].recording, progress=False)
+    monkeypatch.setattr("evlib.groundwork.estimate_whitener", None)
+    recording = evlib.Recording(np.random.default_rng(0).standard_normal((8000, channels)), rate)
+    events = evlib.Events.from_seconds([0.5, 3.0], ["a", "a"], rate)
+    with pytest.raises(error, match="kinds were discovered .* the recordings have .*discover in these"):
+        evlib.fit([(recording, events)], pretrain=found, progress=False)
+
+
+@pytest.mark.parametrize("wrong", [3, "no_such_file.pth", Path("no_such_file.pth")])
+def test_what_is_no_encoder_is_refused_before_any_work(short, monkeypatch, wrong):
+    monkeypatch.setattr("evlib.groundwork.estimate_whitener", None)
+    with pytest.raises(evlib.OptionError, match="pretrain must be one of"):
+        evlib.fit([tuple(short[0])], pretrain=wrong, progress=False)
 
 
 def test_windows_carry_the_events_in_them():

@@ -344,5 +344,5 @@ def test_an_encoder_must_fit_the_recordings(recording, tmp_path):
     with pytest.raises(evlib.DataError, match="nosuch"):
         encoder_for(tmp_path / "nosuch", None, [recording], 0, 8, False)
     for wrong in (3, LSTMEncoder(6, 8), ["autoencoder"]):
-        with pytest.raises(evlib.OptionError, match="pretrain must be one of .*, a path, or what evlib.pretrain returns"):
+        with pytest.raises(evlib.OptionError, match="pretrain must be one of .*, a path, or what evlib.pretrain"):
             encoder_for(wrong, None, [recording], 0, 8, False)
