@@ -100,7 +100,7 @@ def plot_probes(table, chance=None, ax=None):
         raise OptionError(f"table lacks the column {' and '.join(sorted(missing))}; it has {list(table.columns)}")
     for k, (method, rows) in enumerate(table.groupby("method", sort=False)):
         spread = rows.groupby("labels_per_type")["accuracy"].agg(["mean", "min", "max"])
-        ax.plot(spread.index, spread["mean"], "osD^vP"[k % 6] + "-", color=f"C{k}", markersize=5, label=method)
+        ax.plot(spread.index, spread["mean"], "osD^vPX"[k % 7] + "-", color=f"C{k}", markersize=5, label=method)
         ax.fill_between(spread.index, spread["min"], spread["max"], color=f"C{k}", alpha=0.2, linewidth=0)
     if chance is not None:
         ax.axhline(chance, color="0.4", linestyle="--", linewidth=1, label="chance")

@@ -13,9 +13,8 @@ from .errors import OptionError, ShapeError
 from .templates import TemplateBank, average_snippets, cut_snippets, shrink_templates
 
 BATCH = 512
-# Weak labels, many features: a strong prior towards zero is better than none.
-INVERSE_PENALTY = 0.1
-N_COMPONENTS = 32
+# As many as the latent vector of an autoencoder has numbers.
+N_COMPONENTS = 64
 
 
 def event_windows(whitened, events, before, length):
@@ -85,7 +84,9 @@ def draw_rows(type, labels_per_type, seed=0):
 
 
 def probe(train, train_type, test):
-    """Types of ``test`` by a linear classifier: logistic regression on standardised features.
+    """Types of ``test`` by a linear classifier: logistic regression on features that share one scale.
+
+    A scale for each feature, from a few labelled rows, would be mostly luck.
 
     Parameters
     ----------
@@ -97,12 +98,12 @@ def probe(train, train_type, test):
     (M,) integers
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
     train, train_type, test = _check(train, train_type, test)
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=INVERSE_PENALTY, max_iter=500))
-    return model.fit(train.reshape(len(train), -1), train_type).predict(test.reshape(len(test), -1))
+    train, test = train.reshape(len(train), -1), test.reshape(len(test), -1)
+    mean, scale = train.mean(axis=0), max(train.std(), np.finfo(np.float32).tiny)
+    model = LogisticRegression(max_iter=500).fit((train - mean) / scale, train_type)
+    return model.predict((test - mean) / scale)
 
 
 def match_snippets(train, train_type, test, reach=0):
@@ -187,16 +188,17 @@ def compare_probes(representations, train_type, test_type, labels_per_type=(1, 5
     return pd.DataFrame(rows, columns=["method", "labels_per_type", "seed", "accuracy"])
 
 
-def probe_encoder(encoder, train, test, event, labels_per_type=(1, 5, 20), seeds=(0, 1, 2)):
+def probe_encoder(encoder, unlabelled, train, test, event, labels_per_type=(1, 5, 20), seeds=(0, 1, 2)):
     """What a pretrained encoder is worth, beside all that needs no pretraining and sees the same labels.
 
     The encoder and an untrained one of the same architecture are read twice: the mean of their states over a window, and
-    the states of all frames. Linear probes of them, and of the principal components of the samples, compete with averaged
+    the states of all frames. Linear probes of them, of the samples and of their principal components compete with averaged
     snippets, compared as a matched filter does.
 
     Parameters
     ----------
     encoder : LSTMEncoder
+    unlabelled : (M, time, C) windows that the principal components are learnt from: those of the encoder, for a fair match
     train, test : pairs of windows (N, time, C) and types (N,), as `event_windows` gives; labels are drawn from ``train``
     event : slice of a window's samples that the snippets are cut to
     labels_per_type, seeds : as in `compare_probes`
@@ -209,7 +211,7 @@ def probe_encoder(encoder, train, test, event, labels_per_type=(1, 5, 20), seeds
 
     (train, train_type), (test, test_type) = train, test
     blank = untrained_like(encoder)
-    flat = train.reshape(len(train), -1)
+    flat = unlabelled.reshape(len(unlabelled), -1)
     components = PCA(min(N_COMPONENTS, *flat.shape), random_state=0).fit(flat)
     representations = {
         f"{name}, {how}": [encode_windows(one, x, pooling) for x in (train, test)]
@@ -217,6 +219,7 @@ def probe_encoder(encoder, train, test, event, labels_per_type=(1, 5, 20), seeds
         for how, pooling in (("mean state", "mean"), ("all states", "none"))
     }
     representations["principal components"] = [components.transform(x.reshape(len(x), -1)) for x in (train, test)]
+    representations["samples"] = train, test
     representations["matched filter"] = train[:, event], test[:, event]
     methods = {"matched filter": match_snippets}
     return compare_probes(representations, train_type, test_type, labels_per_type, seeds, methods)

@@ -131,13 +131,13 @@ def test_untrained_encoder_has_the_architecture_and_none_of_the_weights():
 
 def test_encoder_meets_every_baseline_with_the_same_labels(rng):
     train, test = planted(rng, 80), planted(rng, 40)
-    table = probing.probe_encoder(LSTMEncoder(2, hidden_size=4), train, test, slice(15, 45), (1, 5), (0, 1))
+    table = probing.probe_encoder(LSTMEncoder(2, hidden_size=4), planted(rng, 300)[0], train, test, slice(15, 45), (1, 5), (0, 1))
     mean = table.groupby(["method", "labels_per_type"]).accuracy.mean()
-    assert len(table) == 6 * 2 * 2
-    assert mean["matched filter", 5] == 1.0 and mean["principal components", 5] > 0.5
+    assert len(table) == 7 * 2 * 2
+    assert mean["matched filter", 5] == 1.0 and mean["samples", 5] > 0.9 and mean["principal components", 5] > 0.5
     # An untrained encoder in the place of the pretrained one is no better than itself.
     blank = probing.untrained_like(LSTMEncoder(2, hidden_size=4))
-    table = probing.probe_encoder(blank, train, test, slice(15, 45), (1, 5), (0, 1))
+    table = probing.probe_encoder(blank, train[0], train, test, slice(15, 45), (1, 5), (0, 1))
     for how in ("mean state", "all states"):
         for sentence in probing.verdict(table, f"pretrained, {how}", f"untrained, {how}"):
             assert "cannot be told from" in sentence and "+0 to +0 points" in sentence
