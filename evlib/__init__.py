@@ -23,11 +23,13 @@ _MODULES = {
     "datasets": "EventDataset collate_fn_supervised SyntheticEventDataset UnsupervisedDataset collate_fn_unsupervised "
     "ContrastiveDataset collate_fn_contrastive",
     "encoders": "LSTMEncoder",
-    "models.classifier": "LSTMEventClassifier EventOutput",
+    "event_output": "EventOutput",
+    "models.classifier": "LSTMEventClassifier",
+    "models.event_specific": "EventTemplateBank EventSpecificCNN EventSpecificTimingHeads EventSpecificClassifier",
     "models.autoencoder": "LSTMAutoencoder VariationalLSTMAutoencoder",
     "models.contrastive": "ContrastiveLSTM",
     "transfer": "transfer_encoder freeze_encoder unfreeze_encoder parameter_groups",
-    "losses": "EventTimingLoss AutoencoderLoss VariationalAutoencoderLoss nt_xent",
+    "losses": "EventTimingLoss EventSpecificLoss AutoencoderLoss VariationalAutoencoderLoss nt_xent",
     "templates": "TemplateBank",
     "checkpoints": "load_checkpoint latest_checkpoint save_encoder load_encoder",
     "training": "SupervisedTrainer UnsupervisedTrainer ContrastiveTrainer",
@@ -39,6 +41,7 @@ _MODULES = {
     "augment": "Augmentation Compose WhiteNoise PinkNoise Gain ChannelDropout MagnitudeWarp Rotation",
     "augment_time": "TimeShift Crop TimeWarp TemporalAugmentation",
     "augment_fitted": "RecordedBackground DataDrivenAugmentation",
+    "plots_templates": "visualize_learned_templates",
     "detection": "Detector detect load_detector",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}

@@ -26,7 +26,8 @@ def supervised_losses(model, loss_fn, batch):
     if "lengths" not in batch:
         raise DataError("the batch has no 'lengths': make the DataLoader with collate_fn=collate_fn_supervised")
     output = model(batch["input"], batch["lengths"])
-    return loss_fn(output.event_logits, output.timing_logits, batch["event_labels"], batch["event_timings"])
+    scores = (output.template_scores,) if getattr(loss_fn, "needs_templates", False) else ()
+    return loss_fn(output.event_logits, output.timing_logits, *scores, batch["event_labels"], batch["event_timings"])
 
 
 def unsupervised_losses(model, loss_fn, batch):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .candidates import Candidates
-from .models.classifier import evaluating, pick_times
+from .event_output import evaluating
 
 BATCH = 256
 # Probability below which a window's answer is not worth a look.
@@ -51,7 +51,7 @@ def _answers(model, windows, starts, window):
     """Candidates of some windows (N, window, C) that begin at ``starts``: onsets in the middle half only."""
     with evaluating(model):
         output = model(torch.from_numpy(windows))
-    time = pick_times(output.timing_logits, model.timing_resolution_samples).numpy().astype(np.float64)
+        time = model.times(output).numpy().astype(np.float64)
     logit = output.event_logits.numpy().astype(np.float64)
     keep = (time >= window / 4) & (time < 3 * window / 4) & (logit > np.log(LEAST_PROBABILITY))
     row, type = np.nonzero(keep)

@@ -6,9 +6,9 @@ import torch
 
 from evlib.encoders import LSTMEncoder, check_batch, frame_mask, length_mask, pool_frames
 from evlib.errors import DataError, OptionError, ShapeError
+from evlib.event_output import pick_times
 from evlib.inference import batch_inference, detect_events_from_sequence
 from evlib.models import EventOutput, LSTMEventClassifier
-from evlib.models.classifier import pick_times
 
 
 @pytest.fixture

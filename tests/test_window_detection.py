@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+from evlib.event_output import EventOutput, pick_times
 from evlib.models import LSTMEventClassifier
-from evlib.models.classifier import EventOutput, pick_times
 from evlib.window_detection import LEAST_PROBABILITY, window_candidates
 
 WINDOW = 40
@@ -21,6 +21,9 @@ class ReadsMarkers(nn.Module):
         assert x.shape[1] == WINDOW and x.dtype == torch.float32
         found, value = x.abs() > 0, x.sum(1)
         return EventOutput(torch.where(found.any(1), value, -20.0), torch.where(found, 100.0, -100.0))
+
+    def times(self, output):
+        return pick_times(output.timing_logits, 1)
 
 
 def markers(n_samples, places, n_types=2, value=3.0):

@@ -1,13 +1,19 @@
 """Models: one family a file. A checkpoint names its model by one of the classes here."""
 
+from ..event_output import EventOutput
 from .autoencoder import LSTMAutoencoder, VariationalLSTMAutoencoder
-from .classifier import EventOutput, LSTMEventClassifier
+from .classifier import LSTMEventClassifier
 from .contrastive import ContrastiveLSTM, ContrastiveOutput
+from .event_specific import EventSpecificClassifier, EventSpecificCNN, EventSpecificTimingHeads, EventTemplateBank
 
 __all__ = [
     "ContrastiveLSTM",
     "ContrastiveOutput",
     "EventOutput",
+    "EventSpecificCNN",
+    "EventSpecificClassifier",
+    "EventSpecificTimingHeads",
+    "EventTemplateBank",
     "LSTMAutoencoder",
     "LSTMEventClassifier",
     "VariationalLSTMAutoencoder",
