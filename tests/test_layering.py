@@ -55,7 +55,10 @@ RANKS = {
     "plots": 10,
     "plots_pretraining": 11,
     "plots_templates": 11,
-    "widgets": 11,
+    "plots_inspection": 11,
+    "widgets": 12,
+    "widgets.twin": 10,
+    "widgets.signal_view": 11,
     "scale": 11,
     "workbook": 11,
     "cli": 14,
@@ -72,13 +75,17 @@ HEAVY = {
     "nbformat",
     "tensorboard",
 }
+# A widget is a class of these packages: its file cannot do without them, and nothing else imports it.
+HEAVY_IN_WIDGETS = HEAVY - {"ipywidgets", "anywidget"}
 MAX_LINES = 450
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 
 def rank(module):
-    """The rank of a dotted module below evlib; models/ is one rank."""
-    first = module.split(".")[0]
+    """The rank of a dotted module below evlib; a folder is one rank, but for the files in it that have their own."""
+    first, second = (*module.split("."), "")[:2]
+    if f"{first}.{second}" in RANKS:
+        return RANKS[f"{first}.{second}"]
     assert first in RANKS, f"evlib/{first}.py has no rank: add it to RANKS, and to the table in the README"
     return RANKS[first]
 
@@ -108,14 +115,15 @@ def imports(path, package=PACKAGE):
 
 def heavy_imports(path):
     """(line, package) of heavy packages that importing the file imports too."""
+    heavy = HEAVY_IN_WIDGETS if path.parent.name == "widgets" else HEAVY
     pending = list(ast.parse(path.read_text()).body)
     while pending:
         node = pending.pop()
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             continue
         if isinstance(node, ast.Import):
-            yield from ((node.lineno, a.name) for a in node.names if a.name.split(".")[0] in HEAVY)
-        elif isinstance(node, ast.ImportFrom) and not node.level and node.module.split(".")[0] in HEAVY:
+            yield from ((node.lineno, a.name) for a in node.names if a.name.split(".")[0] in heavy)
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module.split(".")[0] in heavy:
             yield node.lineno, node.module
         pending.extend(ast.iter_child_nodes(node))
 
