@@ -1,0 +1,283 @@
+// Channels over time on one canvas, with events as marks. The kernel sends at most a thousand bins a channel; zooming and
+// dragging redraw at once from what is there, and ask the kernel for the new part a moment later.
+const GUTTER = 92, RIGHT = 10, HEADER = 22, ROW = 26, AXIS = 34, STRIP = 16, SCORES = 74, REDRAW_MS = 30;
+const FONT = '12px system-ui, "Segoe UI", "DejaVu Sans", sans-serif', SMALL = '11px system-ui, "Segoe UI", "DejaVu Sans", sans-serif';
+const INK = '#222', FAINT = '#6b6b6b', GRID = '#e6e6e6', TRACE = '#3c4652', SELECTED = '#1f5fd0';
+
+function render({ model, el }) {
+  const box = document.createElement('div');
+  box.className = 'evlib-signal';
+  box.tabIndex = 0;
+  box.setAttribute('role', 'application');
+  box.setAttribute('data-lm-suppress-shortcuts', 'true');  // JupyterLab leaves the keys to this widget
+  box.setAttribute('aria-label', 'Signal: arrow keys move and scale, plus and minus zoom');
+  const canvas = document.createElement('canvas');
+  const said = document.createElement('div');  // the message again, for screen readers
+  said.className = 'evlib-said';
+  said.setAttribute('aria-live', 'polite');
+  box.append(canvas, said);
+  el.appendChild(box);
+  const g = canvas.getContext('2d');
+  let view = [...model.get('view')], width = 0, height = 0, timer = null, wanted = false, drag = null, hover = null, moved = null;
+  let signal = new Float32Array(0);
+
+  const shown = name => model.get(name);
+  const x = t => GUTTER + (t - view[0]) / (view[1] - view[0]) * (width - GUTTER - RIGHT);
+  const time = px => view[0] + (px - GUTTER) / (width - GUTTER - RIGHT) * (view[1] - view[0]);
+  const rows = () => shown('rows');
+  const lanesTop = () => HEADER + rows().length * ROW + 4;
+  const lanesBottom = () => height - AXIS - STRIP - (shown('scores').length || shown('score_label') ? SCORES : 0);
+  const rowOf = kind => Math.max(rows().findIndex(row => row.kinds.includes(kind)), 0);
+  const place = mark => (moved && moved.id === mark.id ? moved.time_s : mark.time_s);
+
+  function clamp([a, b]) {
+    const all = shown('duration_s'), w = Math.min(Math.max(b - a, shown('least_s')), all);
+    const start = Math.min(Math.max((a + b - w) / 2, 0), all - w);
+    return [start, start + w];
+  }
+  function ask() {
+    clearTimeout(timer);
+    timer = setTimeout(() => { model.set('view', [...view]); model.save_changes(); }, REDRAW_MS);
+  }
+  function move(next) { view = clamp(next); ask(); redraw(); }
+  function zoom(factor, at = (view[0] + view[1]) / 2) { move([at - (at - view[0]) * factor, at + (view[1] - at) * factor]); }
+  function redraw() { if (!wanted) { wanted = true; requestAnimationFrame(() => { wanted = false; draw(); }); } }
+  function send(name, value) { model.set(name, value); model.save_changes(); }
+
+  function text(words, px, py, colour = INK, align = 'left', font = FONT) {
+    g.fillStyle = colour; g.font = font; g.textAlign = align; g.textBaseline = 'middle'; g.fillText(words, px, py);
+  }
+  function line(x0, y0, x1, y1, colour, thick = 1, dash = []) {
+    g.strokeStyle = colour; g.lineWidth = thick; g.setLineDash(dash);
+    g.beginPath(); g.moveTo(x0, y0); g.lineTo(x1, y1); g.stroke(); g.setLineDash([]);
+  }
+  function ticks(from, to, most) {
+    const raw = (to - from) / most, power = 10 ** Math.floor(Math.log10(raw));
+    const steps = raw >= 20 ? [30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 18000, 36000] : [1, 2, 5, 10].map(s => s * power);
+    const step = steps.find(s => s >= raw * 0.999) || 36000, out = [];
+    for (let k = Math.ceil(from / step - 1e-9); k * step <= to + 1e-9 * step; k++) out.push(k * step);
+    return [out, step];
+  }
+  function clock(t, step) {
+    if (step < 30) return t.toFixed(Math.max(0, -Math.floor(Math.log10(step) + 1e-9)));
+    const h = Math.floor(t / 3600), m = Math.floor(t / 60) % 60, s = Math.round(t % 60), two = v => String(v).padStart(2, '0');
+    return h ? `${h}:${two(m)}:${two(s)}` : `${m}:${two(s)}`;
+  }
+  function size(v) { return v >= 1e5 || v < 1e-3 ? v.toExponential(1) : String(Number(v.toPrecision(2))); }
+
+  function draw() {
+    width = Math.max(box.clientWidth, 360); height = shown('height');
+    const ratio = window.devicePixelRatio || 1;
+    if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
+      canvas.width = Math.round(width * ratio); canvas.height = Math.round(height * ratio);
+      canvas.style.height = height + 'px';
+    }
+    g.setTransform(ratio, 0, 0, ratio, 0, 0);
+    g.fillStyle = '#fff'; g.fillRect(0, 0, width, height);
+    drawGrid(); drawSignal(); drawMarks(); drawScores(); drawHeader(); drawStrip();
+    canvas.dataset.draws = Number(canvas.dataset.draws || 0) + 1;  // for tests
+  }
+  function drawGrid() {
+    const [at, step] = ticks(view[0], view[1], Math.max(2, (width - GUTTER - RIGHT) / 90)), bottom = height - AXIS - STRIP;
+    for (const t of at) {
+      line(x(t), lanesTop(), x(t), bottom + 4, GRID);
+      text(clock(t, step), x(t), bottom + 12, FAINT, 'center', SMALL);
+    }
+    line(GUTTER, bottom, width - RIGHT, bottom, '#999');
+    text(step < 30 ? 'time (s)' : 'time (min:s)', GUTTER - 8, bottom + 12, FAINT, 'right', SMALL);
+  }
+  function drawSignal() {
+    const names = shown('channels'), units = shown('units'), half = shown('half'), gain = shown('gain');
+    const [t0, dt, bins] = shown('grid'), n = names.length, top = lanesTop(), lane = (lanesBottom() - top) / n;
+    const thick = bins && dt * (width - GUTTER) / (view[1] - view[0]) > 3 ? 1.2 : 1;
+    for (let c = 0; c < n; c++) {
+      const middle = top + (c + 0.5) * lane, k = lane / 2 / half[c] * gain, unit = units[c];
+      line(GUTTER, middle, width - RIGHT, middle, '#f0f0f0');
+      text(names[c], GUTTER - 8, middle - (lane > 28 ? 7 : 0), INK, 'right');
+      if (lane > 28) text(`±${size(half[c] / gain)} ${unit}`.trim(), GUTTER - 8, middle + 8, FAINT, 'right', SMALL);
+      if (signal.length < 2 * n * bins) continue;
+      const low = signal.subarray(c * bins, (c + 1) * bins), high = signal.subarray((n + c) * bins, (n + c + 1) * bins);
+      let zero = 0, seen = 0;  // the middle of what is in view; a signal without sway stays where it is
+      for (let i = 0; i < bins; i++) if (low[i] === low[i]) { zero += (low[i] + high[i]) / 2; seen++; }
+      zero = seen ? zero / seen : 0;
+      g.save(); g.beginPath(); g.rect(GUTTER, top - 2, width - GUTTER - RIGHT, lanesBottom() - top + 4); g.clip();
+      g.strokeStyle = TRACE; g.lineWidth = thick; g.lineJoin = 'round'; g.beginPath();
+      let open = false;
+      for (let i = 0; i < bins; i++) {
+        const px = x(t0 + dt * i), a = middle - (low[i] - zero) * k, b = middle - (high[i] - zero) * k;
+        if (a !== a) { open = false; continue; }
+        open ? g.lineTo(px, a) : g.moveTo(px, a);
+        if (b !== a) g.lineTo(px, b);
+        open = true;
+      }
+      g.stroke(); g.restore();
+    }
+  }
+  function drawMarks() {
+    const marks = shown('marks'), chosen = shown('selected'), top = lanesTop(), bottom = lanesBottom();
+    const near = marks.filter(m => place(m) >= view[0] && place(m) <= view[1]);
+    rows().forEach((row, k) => {
+      const middle = HEADER + (k + 0.5) * ROW;
+      text(row.name, GUTTER - 8, middle, INK, 'right');
+      line(GUTTER, middle + ROW / 2, width - RIGHT, middle + ROW / 2, GRID);
+    });
+    const ends = rows().map(() => -1e9), crowded = near.length > 120;
+    for (const mark of [...near].sort((a, b) => (a.id === chosen) - (b.id === chosen))) {
+      const px = x(place(mark)), row = rowOf(mark.kind), y0 = HEADER + row * ROW, dash = mark.kind === 'proposal' ? [4, 3] : [];
+      const strong = mark.id === chosen || mark === hover;
+      if (strong) { g.fillStyle = SELECTED + '22'; g.fillRect(px - 5, y0 + 1, 10, bottom - y0); }
+      line(px, y0 + 4, px, y0 + ROW - 4, mark.colour, strong ? 4 : crowded ? 1 : 2.5, dash);
+      if (!crowded || strong) {
+        g.globalAlpha = strong ? 0.9 : 0.45;
+        line(px, top, px, bottom, mark.colour, strong ? 1.6 : 1, row ? [5, 4] : dash);
+        g.globalAlpha = 1;
+      }
+    }
+    for (const mark of [...near].sort((a, b) => (b.id === chosen) - (a.id === chosen) || place(a) - place(b))) {
+      const px = x(place(mark)), row = rowOf(mark.kind), middle = HEADER + (row + 0.5) * ROW, strong = mark.id === chosen;
+      g.font = strong ? '600 ' + FONT : FONT;
+      const w = g.measureText(mark.label).width, left = px + w + 10 > width - RIGHT, start = left ? px - w - 5 : px + 5;
+      if (!strong && start < ends[row]) continue;
+      if (!strong && near.some(o => o.id === chosen && rowOf(o.kind) === row && start < x(place(o)) + g.measureText(o.label).width + 10 && start + w > x(place(o)) - 6)) continue;
+      if (!strong && near.some(o => o !== mark && rowOf(o.kind) === row && x(place(o)) > start && x(place(o)) < start + w)) continue;
+      text(mark.label, start, middle, strong ? SELECTED : mark.colour, 'left', g.font);
+      if (!strong) ends[row] = start + w + 4;
+    }
+  }
+  function drawScores() {
+    const label = shown('score_label'), stems = shown('scores');
+    if (!label && !stems.length) return;
+    const top = lanesBottom() + 12, bottom = height - AXIS - STRIP - 8, limit = 10, middle = (top + bottom) / 2;
+    const y = v => middle - Math.max(-1, Math.min(1, v / limit)) * (bottom - top) / 2;
+    line(GUTTER, lanesBottom() + 3, width - RIGHT, lanesBottom() + 3, GRID);
+    line(GUTTER, middle, width - RIGHT, middle, '#999');
+    const words = label.split('\n');
+    words.forEach((w, k) => text(w, GUTTER - 22, middle + 13 * (k - (words.length - 1) / 2), FAINT, 'right', SMALL));
+    for (const v of [-limit, 0, limit]) text(v > 0 ? '+' + v : String(v).replace('-', '−'), GUTTER - 4, y(v), FAINT, 'right', '10px system-ui, sans-serif');
+    for (const stem of stems) {
+      if (stem.time_s < view[0] || stem.time_s > view[1]) continue;
+      const px = x(stem.time_s), py = y(stem.value);
+      line(px, middle, px, py, stem.colour, 1.2);
+      g.beginPath(); g.arc(px, py, 3.2, 0, 7); g.fillStyle = stem.value >= 0 ? stem.colour : '#fff'; g.fill();
+      g.strokeStyle = stem.colour; g.lineWidth = 1.2; g.stroke();
+    }
+  }
+  function drawHeader() {
+    g.font = SMALL;
+    let right = width - RIGHT;
+    for (const [name, colour] of [...shown('legend')].reverse()) {
+      text(name, right, HEADER / 2, INK, 'right', SMALL);
+      right -= g.measureText(name).width + 7;
+      g.fillStyle = colour; g.fillRect(right - 10, HEADER / 2 - 5, 10, 10); right -= 24;
+    }
+    g.save(); g.beginPath(); g.rect(0, 0, right, HEADER); g.clip();
+    text(tip() || shown('message'), 8, HEADER / 2, tip() ? SELECTED : INK); g.restore();
+    said.textContent = shown('message');
+  }
+  function tip() {
+    if (!hover) return '';
+    const score = hover.score == null ? '' : `, score ${hover.score.toFixed(3)}`;
+    return `${hover.kind || 'candidate'} ${hover.label} at ${place(hover).toFixed(4)} s${score}${hover.note ? ', ' + hover.note : ''}`;
+  }
+  function drawStrip() {  // the whole recording: where this view lies, and where to go
+    const all = shown('duration_s'), top = height - STRIP, w = width - GUTTER - RIGHT, at = t => GUTTER + t / all * w;
+    g.fillStyle = '#f1f3f5'; g.fillRect(GUTTER, top, w, STRIP - 2);
+    for (const [t, colour] of shown('landmarks')) { g.fillStyle = colour; g.fillRect(at(t) - 0.5, top + 2, 1.2, STRIP - 6); }
+    g.fillStyle = SELECTED + '33'; g.fillRect(at(view[0]), top, Math.max(at(view[1]) - at(view[0]), 3), STRIP - 2);
+    g.strokeStyle = SELECTED; g.lineWidth = 1; g.strokeRect(at(view[0]) - 0.5, top + 0.5, Math.max(at(view[1]) - at(view[0]), 3), STRIP - 3);
+    text(all >= 600 ? `${(all / 60).toFixed(0)} min` : `${all.toFixed(0)} s`, GUTTER - 8, top + STRIP / 2 - 1, FAINT, 'right', SMALL);
+  }
+
+  const position = event => { const r = canvas.getBoundingClientRect(); return [event.clientX - r.left, event.clientY - r.top]; };
+  function markAt(px, py) {
+    if (px < GUTTER || py < HEADER || py > lanesBottom()) return null;
+    const inRows = py < lanesTop();
+    const near = shown('marks').map(m => [Math.abs(x(place(m)) - px), m])
+      .filter(([d, m]) => d < 6 && (!inRows || rowOf(m.kind) === Math.floor((py - HEADER) / ROW)));
+    near.sort((a, b) => a[0] - b[0]);
+    return near.length ? near[0][1] : null;
+  }
+  function channelAt(py) {
+    const n = shown('channels').length, c = Math.floor((py - lanesTop()) / (lanesBottom() - lanesTop()) * n);
+    return c >= 0 && c < n ? c : -1;
+  }
+  const inStrip = py => py >= height - STRIP;
+  function jump(px) {
+    const t = (px - GUTTER) / (width - GUTTER - RIGHT) * shown('duration_s'), w = view[1] - view[0];
+    move([t - w / 2, t + w / 2]);
+  }
+  canvas.addEventListener('pointerdown', event => {
+    const [px, py] = position(event);
+    box.focus({ preventScroll: true });
+    canvas.setPointerCapture(event.pointerId);
+    drag = { px, py, view: [...view], mark: markAt(px, py), strip: inStrip(py), far: false };
+    if (drag.strip) jump(px);
+  });
+  canvas.addEventListener('pointermove', event => {
+    const [px, py] = position(event);
+    if (!drag) {
+      const mark = markAt(px, py);
+      if (mark !== hover) { hover = mark; redraw(); }
+      canvas.style.cursor = mark ? (shown('editable') ? 'ew-resize' : 'pointer') : inStrip(py) ? 'col-resize' : 'crosshair';
+      return;
+    }
+    if (drag.strip) { jump(px); return; }
+    if (Math.abs(px - drag.px) > 3) drag.far = true;
+    if (!drag.far) return;
+    if (drag.mark && shown('editable')) { moved = { id: drag.mark.id, time_s: time(px) }; redraw(); return; }
+    const shift = (px - drag.px) / (width - GUTTER - RIGHT) * (drag.view[1] - drag.view[0]);
+    canvas.style.cursor = 'grabbing';
+    move([drag.view[0] - shift, drag.view[1] - shift]);
+  });
+  canvas.addEventListener('pointerup', event => {
+    const was = drag, [px, py] = position(event);
+    drag = null;
+    if (!was || was.strip) return;
+    if (was.far) {
+      if (moved) { send('dragged', { ...moved }); }  // the mark stays where it was put until the kernel answers
+      return;
+    }
+    if (was.mark) { send('selected', was.mark.id); redraw(); return; }
+    if (px >= GUTTER && px <= width - RIGHT && py > HEADER && py < lanesBottom())
+      send('clicked', { time_s: time(px), channel: channelAt(py), shift: event.shiftKey, count: Number(shown('clicked').count || 0) + 1 });
+  });
+  canvas.addEventListener('pointercancel', () => { drag = null; moved = null; redraw(); });
+  canvas.addEventListener('pointerleave', () => { if (hover) { hover = null; redraw(); } });
+  box.addEventListener('wheel', event => {
+    event.preventDefault(); event.stopPropagation();
+    if (event.shiftKey || Math.abs(event.deltaX) > Math.abs(event.deltaY)) {
+      const shift = (event.deltaX || event.deltaY) / 600 * (view[1] - view[0]);
+      move([view[0] + shift, view[1] + shift]);
+    } else zoom(Math.exp(event.deltaY * 0.0015), time(position(event)[0]));
+  }, { passive: false });
+  box.addEventListener('keydown', event => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.key === 'Tab') return;
+    const w = view[1] - view[0], all = shown('duration_s');
+    const own = {
+      ArrowLeft: () => move([view[0] - 0.25 * w, view[1] - 0.25 * w]), ArrowRight: () => move([view[0] + 0.25 * w, view[1] + 0.25 * w]),
+      PageUp: () => move([view[0] - w, view[1] - w]), PageDown: () => move([view[0] + w, view[1] + w]),
+      ArrowUp: () => send('gain', shown('gain') * 1.25), ArrowDown: () => send('gain', shown('gain') / 1.25),
+      '+': () => zoom(0.6), '=': () => zoom(0.6), '-': () => zoom(1 / 0.6), Home: () => move([0, w]), End: () => move([all - w, all]),
+    }[event.key];
+    event.preventDefault(); event.stopPropagation();
+    if (own) own();
+    else if (event.key.length === 1 || ['Enter', 'Delete', 'Backspace', 'Escape'].includes(event.key))
+      send('pressed', { key: event.key, count: Number(shown('pressed').count || 0) + 1 });
+  });
+
+  function take() {
+    const bytes = shown('data');
+    signal = new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
+    redraw();
+  }
+  model.on('change:data', take);
+  model.on('change:view', () => { if (!drag) { view = [...shown('view')]; redraw(); } });
+  model.on('change:marks', () => { moved = null; hover = null; redraw(); });
+  for (const name of ['scores', 'selected', 'message', 'legend', 'landmarks', 'rows', 'gain', 'half', 'height', 'channels', 'score_label'])
+    model.on('change:' + name, redraw);
+  const watch = new ResizeObserver(redraw);
+  watch.observe(box);
+  take();
+  return () => { clearTimeout(timer); watch.disconnect(); model.off(null, null, null); };
+}
+export default { render };
