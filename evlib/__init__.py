@@ -37,6 +37,8 @@ _MODULES = {
     "discovery": "discover Discovery",
     "pretraining": "pretrain Pretrained",
     "fitting": "fit",
+    "annotations": "AnnotationLog",
+    "proposals": "propose snap changes Changes",
     "oracle": "oracle_detector",
     "augment": "Augmentation Compose WhiteNoise PinkNoise Gain ChannelDropout MagnitudeWarp Rotation",
     "augment_time": "TimeShift Crop TimeWarp TemporalAugmentation",
