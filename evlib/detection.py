@@ -20,6 +20,8 @@ from .templates import TemplateBank
 from .whitening import Whitener
 
 FORMAT = 1
+# An amplitude below this says nothing about its event's time.
+LEAST_AMPLITUDE = 0.05
 # The network reads this many candidates at a time, which bounds memory, and this many more on either side: by then its
 # LSTM has forgotten where it began, and windows change nothing.
 WINDOW_CANDIDATES, HALO_CANDIDATES = 8192, 512
@@ -30,7 +32,8 @@ class Detector:
     """Everything that turns a recording into events; made by :func:`evlib.fit`, kept by :meth:`save`.
 
     ``thresholds`` (E,) are log odds; a candidate is kept at or over the one of its type. ``refractory_s`` is a dict
-    name -> seconds. ``card`` says where the detector comes from (method, options, seed, data hash, development F1).
+    name -> seconds. The stated ``sigma_s`` of a time is the Cramer-Rao bound times ``timing_scale``, and ``timing_error_s`` of
+    the labels' own scatter. ``card`` says where the detector comes from (method, options, seed, data hash, development F1).
     """
 
     whitener: Whitener
@@ -45,6 +48,7 @@ class Detector:
     card: dict = field(default_factory=dict)
     classifier: object = None
     classifier_window: int = 0
+    timing_scale: float = 1.0
 
     @property
     def names(self):
@@ -130,6 +134,11 @@ class Detector:
             inputs = (features, llr, candidates.type[low:high])
             return self.network.eval()(*(torch.from_numpy(value)[None] for value in inputs))[0].numpy().astype(np.float64)
 
+    def timing_bound(self, candidates):
+        """(n,) Cramer-Rao bound of the time of each candidate, in samples."""
+        information = self.bank.timing_information[candidates.type]
+        return 1 / (np.maximum(candidates.amplitude, LEAST_AMPLITUDE) * np.sqrt(information))
+
     def decode(self, candidates, log_odds=None, thresholds=None) -> Events:
         """Candidates over their threshold, in the best choice that the refractory rule allows."""
         log_odds = self.log_odds(candidates) if log_odds is None else log_odds
@@ -138,7 +147,7 @@ class Detector:
         period = refractory_samples(self.refractory_s, self.names, self.sampling_rate_hz)
         keep, _ = decode_refractory(candidates.time, candidates.type, rise + 1e-9 * (rise >= 0), period)
         kept = candidates[keep]
-        crlb = 1 / (np.maximum(kept.amplitude, 0.05) ** 2 * self.bank.timing_information[kept.type]) / self.sampling_rate_hz**2
+        bound_s = self.timing_scale * self.timing_bound(kept) / self.sampling_rate_hz
         sample = np.floor(kept.time + 0.5).astype(np.int64)
         return Events(
             sample,
@@ -147,7 +156,7 @@ class Detector:
             self.names,
             self.sampling_rate_hz,
             score=1 / (1 + np.exp(-np.clip(log_odds[keep], -500, 500))),
-            sigma_s=np.sqrt(crlb + self.timing_error_s**2),
+            sigma_s=np.hypot(bound_s, self.timing_error_s),
         )
 
     def save(self, path):
@@ -173,6 +182,7 @@ class Detector:
             "refractory_s": {str(name): float(value) for name, value in self.refractory_s.items()},
             "prior_logit": float(self.prior_logit),
             "timing_error_s": float(self.timing_error_s),
+            "timing_scale": float(self.timing_scale),
             "channels": list(self.channels),
             "units": list(self.units),
             "card": self.card,
@@ -244,6 +254,7 @@ def load_detector(path) -> Detector:
             content["card"],
             _rebuilt(LSTMEventClassifier, content["classifier"]),
             content["classifier_window"],
+            content["timing_scale"],
         )
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise DataError(f"{path} is an incomplete detector: {error}") from error

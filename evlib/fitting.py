@@ -31,6 +31,8 @@ TOLERANCE_S = 0.005
 N_REMIXES, N_DEVELOPMENT_REMIXES = 12, 3
 # Re-mixed development events weigh like this many real ones per type, when there are real ones.
 REMIX_EVENTS = 20.0
+# Shares of errors that are to lie within one and 1.96 stated standard deviations; so many errors are needed to tell.
+COVERAGE, COVERED_SIGMAS, LEAST_ERRORS = (0.6827, 0.95), (1.0, 1.96), 50
 # The classifier reads windows of so many template lengths, at least so many seconds, at most the refractory period.
 WINDOW_TEMPLATES, SHORTEST_WINDOW_S = 4, 0.1
 
@@ -212,8 +214,9 @@ def fit_on(
             **options,
         )
     advance("thresholds")
-    detector.timing_error_s = _timing_error(detector, ground.signals, data.train, ground.jitter)
     detector.thresholds, f1 = _fit_thresholds(detector, held_out, real)
+    detector.timing_scale = _timing_scale(detector, held_out + real)
+    detector.timing_error_s = _timing_error(detector, ground.signals, data.train, ground.jitter)
     detector.card = ground.card | {
         "method": method,
         "seed": int(seed),
@@ -279,8 +282,25 @@ def _is_complete(examples):
     return bool((examples.weight > examples.target).any())
 
 
+def _timing_scale(detector, development):
+    """What the Cramer-Rao bound must be multiplied with to cover 68 and 95 % of the errors of detections.
+
+    Overlaps and doubtful events err by more than the bound, some by a whole oscillation: one factor cannot serve both
+    levels exactly, so it is the geometric mean of the two.
+    """
+    ratios = []
+    for examples in development:
+        kept = detector.log_odds(examples.candidates) >= detector.thresholds[examples.candidates.type]
+        kept &= np.isfinite(examples.error)
+        ratios.append(np.abs(examples.error[kept]) / detector.timing_bound(examples.candidates[kept]))
+    ratios = np.concatenate(ratios) if ratios else np.zeros(0)
+    if len(ratios) < LEAST_ERRORS:
+        return 1.0
+    return float(np.sqrt(np.prod(np.quantile(ratios, COVERAGE) / COVERED_SIGMAS)))
+
+
 def _timing_error(detector, signals, labels, jitter):
-    """What detections scatter around labels beyond the Cramer-Rao bound, in seconds (robust)."""
+    """What detections scatter around labels beyond what they should, in seconds (robust)."""
     errors, bounds = [], []
     for signal, table in zip(signals, labels, strict=True):
         if len(table) == 0:
@@ -288,12 +308,12 @@ def _timing_error(detector, signals, labels, jitter):
         found = detector.find_in(signal)
         row, _, distance = nearest_label(found, table, max(2.0, 4 * jitter, 2 * detector.frame_samples))
         errors.append(distance)
-        bounds.append(1 / (np.maximum(found.amplitude[row], 0.05) ** 2 * detector.bank.timing_information[found.type[row]]))
+        bounds.append(detector.timing_scale * detector.timing_bound(found[row]))
     errors = np.concatenate(errors) if errors else np.zeros(0)
     if len(errors) < 5:
         return 0.0
     scatter = np.median(np.abs(errors)) / 0.6745
-    return float(np.sqrt(max(scatter**2 - np.median(np.concatenate(bounds)), 0.0)) / labels[0].sampling_rate_hz)
+    return float(np.sqrt(max(scatter**2 - np.median(np.concatenate(bounds)) ** 2, 0.0)) / labels[0].sampling_rate_hz)
 
 
 def _fit_thresholds(detector, held_out, real):

@@ -16,7 +16,17 @@ from .errors import OptionError, UnitError
 from .events import Events
 from .matching import check_tolerance, match_events, on_one_clock
 from .refractory import find_violations
-from .scores import average_precision, bootstrap_interval, median_per_type, plain, ratio, threshold_curve, timing_statistics
+from .scores import (
+    average_precision,
+    bootstrap_interval,
+    coverage,
+    median_per_type,
+    plain,
+    ratio,
+    reliability,
+    threshold_curve,
+    timing_statistics,
+)
 
 __all__ = ["Comparison", "bootstrap_interval", "compare", "match_events"]
 
@@ -183,6 +193,23 @@ class Comparison:
         shift = median_per_type(wide.dt_s, type, len(reference.names)) * estimated.sampling_rate_hz
         moved = replace(estimated, fraction=estimated.fraction - shift[estimated.type])
         return compare(reference, moved, self.tolerance_s, self.refractory_s, self.duration_s)
+
+    # ---- calibration ------------------------------------------------------------------------------------------------
+
+    def calibration(self, n_bins=10):
+        """Whether stated probabilities and standard deviations can be believed.
+
+        Returns
+        -------
+        dict : of `evlib.scores.reliability`, over all judged estimates (detect with a low threshold to see the doubtful
+        ones too); ``coverage_68`` and ``coverage_95``, the shares of hits within 1 and 1.96 stated standard deviations,
+        NaN where none were stated
+        """
+        hit = self.estimated_outcome == "hit"
+        sigma = None if self.estimated.sigma_s is None else self.estimated.sigma_s[self.pairs[:, 1]]
+        known = sigma is not None and len(sigma) and np.isfinite(sigma).all()
+        within = coverage(self.dt_s, sigma) if known else (np.nan, np.nan)
+        return reliability(self.estimated.score, hit, n_bins) | dict(zip(("coverage_68", "coverage_95"), within, strict=True))
 
     # ---- other tolerances and thresholds ----------------------------------------------------------------------------
 

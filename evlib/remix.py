@@ -29,13 +29,14 @@ OVERLOOKED_LLR = 4.0
 class Examples:
     """Candidates with their truth: ``target`` (n,) 1 for a true event, ``weight`` (n,) 0 where the truth is unknown.
 
-    ``n_missed``: (E,) true events that no candidate stands for.
+    ``n_missed``: (E,) true events that no candidate stands for; ``error`` (n,) samples from the true time, NaN without one.
     """
 
     candidates: Candidates
     target: np.ndarray
     weight: np.ndarray
     n_missed: np.ndarray
+    error: np.ndarray
 
 
 def label_examples(candidates, labels, match_samples, tolerated=None):
@@ -43,13 +44,13 @@ def label_examples(candidates, labels, match_samples, tolerated=None):
 
     Outside of the completely labelled spans only labelled events count, with weight 1; everything else has weight 0.
     """
-    row, label, _ = nearest_label(candidates, labels, match_samples)
-    target = np.zeros(len(candidates), np.float32)
-    target[row] = 1.0
+    row, label, distance = nearest_label(candidates, labels, match_samples)
+    target, error = np.zeros(len(candidates), np.float32), np.full(len(candidates), np.nan)
+    target[row], error[row] = 1.0, distance
     known = labels.is_labelled(np.floor(candidates.time + 0.5).astype(int))
     weight = np.maximum(known, target).astype(np.float32)
     missed = np.bincount(np.delete(labels.type, label), minlength=len(labels.names))
-    return Examples(candidates, target, weight, missed)
+    return Examples(candidates, target, weight, missed, error)
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,6 +79,46 @@ def timing_statistics(dt_s):
     }
 
 
+def reliability(score, is_hit, n_bins=10):
+    """What share of estimates with a stated probability were hits, in bins of equal width.
+
+    Parameters
+    ----------
+    score : (n,) stated probabilities
+    is_hit : (n,) bool
+    n_bins : between 0 and 1
+
+    Returns
+    -------
+    dict of (n_bins,) arrays : ``stated`` (mean score, NaN in an empty bin), ``observed`` (share of hits), ``n``; and the
+    expected calibration error ``ece`` (mean distance of the two, weighted by n) and the ``brier`` score, NaN without estimates
+
+    >>> result = reliability(np.array([0.9, 0.9, 0.1]), np.array([True, True, False]), n_bins=2)
+    >>> result["n"].tolist(), round(result["ece"], 3)
+    ([1, 2], 0.1)
+    """
+    score, is_hit = np.asarray(score, dtype=np.float64), np.asarray(is_hit, dtype=np.float64)
+    if np.isnan(score).any() or ((score < 0) | (score > 1)).any():
+        raise DataError("scores must be probabilities between 0 and 1 to be called calibrated or not; some are not")
+    row = np.minimum((score * n_bins).astype(int), n_bins - 1)
+    n = np.bincount(row, minlength=n_bins)
+    stated, observed = (ratio(np.bincount(row, values, n_bins), n) for values in (score, is_hit))
+    ece = float(np.nansum(n * np.abs(stated - observed)) / n.sum()) if n.sum() else np.nan
+    brier = float(np.mean((score - is_hit) ** 2)) if len(score) else np.nan
+    return {"stated": stated, "observed": observed, "n": n, "ece": ece, "brier": brier}
+
+
+def coverage(dt_s, sigma_s, sigmas=(1.0, 1.96)):
+    """Share of errors within so many stated standard deviations, one for each of ``sigmas``; NaN without errors.
+
+    >>> coverage(np.array([0.5, 1.5]), np.array([1.0, 1.0]))
+    (0.5, 1.0)
+    """
+    if len(dt_s) == 0:
+        return (np.nan,) * len(sigmas)
+    return tuple(float(np.mean(np.abs(dt_s) <= k * np.asarray(sigma_s))) for k in sigmas)
+
+
 def average_precision(tp, n_estimated, n_reference):
     """Sum of precision times the rise of recall, over the thresholds."""
     if tp is None or n_reference == 0:

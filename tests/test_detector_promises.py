@@ -9,6 +9,9 @@ import pytest
 import torch
 
 import evlib
+from evlib.candidates import Candidates
+from evlib.fitting import _timing_scale
+from evlib.remix import Examples
 
 RATE = 2000.0
 
@@ -41,6 +44,30 @@ def test_finds_the_events_in_time(estimated, simulations):
     assert report.timing()["rmse_ms"] < 0.3
     assert ((estimated.score > 0) & (estimated.score < 1 + 1e-12)).all()
     assert (estimated.sigma_s > 0).all()
+
+
+def test_stated_times_and_scores_can_be_believed(detector, estimated, simulations):
+    stated = evlib.compare(simulations[1].events, estimated).calibration()
+    # Of some 120 hits: three standard deviations of a share are 0.13 and 0.06.
+    assert stated["coverage_68"] == pytest.approx(0.683, abs=0.13)
+    assert stated["coverage_95"] == pytest.approx(0.95, abs=0.06)
+    assert stated["ece"] < 0.03
+
+
+def test_the_stated_sigma_follows_the_errors_of_development_data(detector):
+    """Errors twice as large as the bound: stated times are twice as doubtful."""
+    candidates = sure_candidates(detector, n=400)
+    error = 2 * detector.timing_bound(candidates) * np.random.default_rng(0).standard_normal(len(candidates))
+    examples = Examples(candidates, np.ones(400), np.ones(400), np.zeros(6), error)
+    assert _timing_scale(detector, [examples]) == pytest.approx(2, rel=0.12)
+    few = Examples(candidates[:10], np.ones(10), np.ones(10), np.zeros(6), error[:10])
+    assert _timing_scale(detector, [few]) == 1.0  # too few to tell
+
+
+def sure_candidates(detector, n):
+    """Sure candidates of all types."""
+    type, ones = np.arange(n) % len(detector.names), np.ones(n)
+    return Candidates(1000.0 * np.arange(n), type, 200 * ones, 200 * ones, 200 * ones, ones, 0 * ones)
 
 
 @pytest.mark.parametrize("offset", [1, 2, 3, 5, 7, 9])

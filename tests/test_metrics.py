@@ -15,6 +15,7 @@ from evlib.errors import DataError, OptionError, UnitError
 from evlib.events import Events
 from evlib.matching import match_events
 from evlib.metrics import bootstrap_interval, compare
+from evlib.scores import coverage, reliability
 
 NAMES = ("a", "b")
 RATE = 1000
@@ -282,3 +283,48 @@ def test_bootstrap_covers_the_mean_and_repeats(rng):
         bootstrap_interval([])
     with pytest.raises(OptionError, match="per cent"):
         bootstrap_interval([1.0], level=95)
+
+
+# ---- calibration ----------------------------------------------------------------------------------------------------
+
+
+def test_scores_that_mean_what_they_say_are_calibrated():
+    rng = np.random.default_rng(0)
+    score = rng.random(40_000)
+    honest = reliability(score, rng.random(40_000) < score)
+    boastful = reliability(score, rng.random(40_000) < score**2)
+    assert honest["ece"] < 0.01 and boastful["ece"] == pytest.approx(1 / 6, abs=0.01)  # the mean of p - p^2
+    assert honest["brier"] == pytest.approx(1 / 6, abs=0.01)  # the mean of p (1 - p)
+    assert honest["n"].sum() == 40_000
+    assert np.abs(honest["stated"] - honest["observed"]).max() < 0.03
+
+
+def test_reliability_by_brute_force_and_at_its_edges():
+    score, hit = np.array([0.0, 0.05, 0.5, 1.0, 1.0]), np.array([False, True, True, True, False])
+    result = reliability(score, hit, n_bins=2)
+    assert result["n"].tolist() == [2, 3] and result["observed"].tolist() == [0.5, pytest.approx(2 / 3)]
+    assert result["ece"] == pytest.approx((2 * (0.5 - 0.025) + 3 * (2.5 / 3 - 2 / 3)) / 5)
+    nothing = reliability(np.zeros(0), np.zeros(0, bool))
+    assert np.isnan(nothing["ece"]) and np.isnan(nothing["brier"]) and nothing["n"].sum() == 0
+    for wrong in ([1.2], [np.nan], [-0.1]):
+        with pytest.raises(DataError, match="scores must be probabilities"):
+            reliability(np.array(wrong), np.array([True]))
+
+
+def test_coverage_of_stated_times():
+    rng = np.random.default_rng(1)
+    sigma = rng.uniform(0.5, 2, 20_000)
+    error = sigma * rng.standard_normal(20_000)
+    assert coverage(error, sigma) == (pytest.approx(0.683, abs=0.01), pytest.approx(0.95, abs=0.01))
+    assert coverage(error, 2 * sigma)[0] == pytest.approx(0.954, abs=0.01)
+    assert np.isnan(coverage(np.zeros(0), np.zeros(0))).all()
+
+
+def test_a_comparison_knows_its_calibration():
+    reference = table([(10, 0, 0), (50, 0, 0)])
+    estimated = table([(11, 0, 0), (50, 0, 0), (90, 0, 0)], scores=[0.9, 0.8, 0.2], sigma_s=np.array([0.0006, 0.001, 0.001]))
+    result = compare(reference, estimated).calibration(n_bins=2)
+    assert result["n"].tolist() == [1, 2] and result["observed"].tolist() == [0.0, 1.0]
+    assert (result["coverage_68"], result["coverage_95"]) == (0.5, 1.0)
+    unknown = compare(reference, table([(10, 0, 0)], scores=[0.5])).calibration()
+    assert np.isnan(unknown["coverage_68"])
