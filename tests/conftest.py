@@ -15,6 +15,8 @@ hypothesis.settings.register_profile("evlib", deadline=None, max_examples=50, de
 hypothesis.settings.load_profile("evlib")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+# The fixtures of tests in a real browser.
+pytest_plugins = ["browser"]
 
 
 @pytest.fixture(scope="session")
