@@ -45,6 +45,7 @@ _MODULES = {
     "augment_fitted": "RecordedBackground DataDrivenAugmentation",
     "plots_templates": "visualize_learned_templates",
     "detection": "Detector detect load_detector",
+    "widgets": "EventBrowser",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 

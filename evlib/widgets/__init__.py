@@ -3,3 +3,8 @@
 There is no science here: numbers come from the modules below, pictures from the functions in ``plots*.py``. Everything
 that a button, a slider or a key does is a method too, and every widget has a static twin (`twin.py`).
 """
+
+from .annotator import Annotator
+from .browser import EventBrowser
+
+__all__ = ["Annotator", "EventBrowser"]

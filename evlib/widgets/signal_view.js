@@ -2,7 +2,7 @@
 // dragging redraw at once from what is there, and ask the kernel for the new part a moment later.
 const GUTTER = 92, RIGHT = 10, HEADER = 22, ROW = 26, AXIS = 34, STRIP = 16, SCORES = 74, REDRAW_MS = 30;
 const FONT = '12px system-ui, "Segoe UI", "DejaVu Sans", sans-serif', SMALL = '11px system-ui, "Segoe UI", "DejaVu Sans", sans-serif';
-const INK = '#222', FAINT = '#6b6b6b', GRID = '#e6e6e6', TRACE = '#3c4652', SELECTED = '#1f5fd0';
+const INK = '#222', FAINT = '#6b6b6b', GRID = '#e6e6e6', TRACE = '#4b5a69', SELECTED = '#1f5fd0';
 
 function render({ model, el }) {
   const box = document.createElement('div');
@@ -81,10 +81,12 @@ function render({ model, el }) {
     const [at, step] = ticks(view[0], view[1], Math.max(2, (width - GUTTER - RIGHT) / 90)), bottom = height - AXIS - STRIP;
     for (const t of at) {
       line(x(t), lanesTop(), x(t), bottom + 4, GRID);
-      text(clock(t, step), x(t), bottom + 12, FAINT, 'center', SMALL);
+      g.font = SMALL;
+      const words = clock(t, step), edge = width - 2 - g.measureText(words).width / 2;
+      text(words, Math.min(x(t), edge), bottom + 12, FAINT, 'center', SMALL);
     }
     line(GUTTER, bottom, width - RIGHT, bottom, '#999');
-    text(step < 30 ? 'time (s)' : 'time (min:s)', GUTTER - 8, bottom + 12, FAINT, 'right', SMALL);
+    text(step < 30 ? 'time (s)' : 'time (min:s)', GUTTER - 18, bottom + 12, FAINT, 'right', SMALL);
   }
   function drawSignal() {
     const names = shown('channels'), units = shown('units'), half = shown('half'), gain = shown('gain');
@@ -122,25 +124,30 @@ function render({ model, el }) {
       line(GUTTER, middle + ROW / 2, width - RIGHT, middle + ROW / 2, GRID);
     });
     const ends = rows().map(() => -1e9), crowded = near.length > 120;
-    for (const mark of [...near].sort((a, b) => (a.id === chosen) - (b.id === chosen))) {
+    for (const mark of [...near].sort((a, b) => (a.id === chosen) - (b.id === chosen) || (a.weight || 1) - (b.weight || 1))) {
       const px = x(place(mark)), row = rowOf(mark.kind), y0 = HEADER + row * ROW, dash = mark.kind === 'proposal' ? [4, 3] : [];
       const strong = mark.id === chosen || mark === hover;
       if (strong) { g.fillStyle = SELECTED + '22'; g.fillRect(px - 5, y0 + 1, 10, bottom - y0); }
-      line(px, y0 + 4, px, y0 + ROW - 4, mark.colour, strong ? 4 : crowded ? 1 : 2.5, dash);
+      line(px, y0 + 4, px, y0 + ROW - 4, mark.colour, strong ? 4 : crowded ? 1.1 * (mark.weight || 1) : 2.5, dash);
       if (!crowded || strong) {
         g.globalAlpha = strong ? 0.9 : 0.45;
         line(px, top, px, bottom, mark.colour, strong ? 1.6 : 1, row ? [5, 4] : dash);
         g.globalAlpha = 1;
       }
     }
-    for (const mark of [...near].sort((a, b) => (b.id === chosen) - (a.id === chosen) || place(a) - place(b))) {
+    const named = crowded ? near.filter(m => m.id === chosen) : [...near];
+    // Where names are too long for all of them to stand side by side, what they begin with alike goes.
+    const brief = near.length * 62 > (width - GUTTER) * rows().length;
+    const nameOf = m => (brief && m.id !== chosen && m.short ? m.short : m.label);
+    for (const mark of named.sort((a, b) => (b.id === chosen) - (a.id === chosen) || place(a) - place(b))) {
       const px = x(place(mark)), row = rowOf(mark.kind), middle = HEADER + (row + 0.5) * ROW, strong = mark.id === chosen;
       g.font = strong ? '600 ' + FONT : FONT;
-      const w = g.measureText(mark.label).width, left = px + w + 10 > width - RIGHT, start = left ? px - w - 5 : px + 5;
+      const w = g.measureText(nameOf(mark)).width, left = px + w + 10 > width - RIGHT, start = left ? px - w - 5 : px + 5;
       if (!strong && start < ends[row]) continue;
-      if (!strong && near.some(o => o.id === chosen && rowOf(o.kind) === row && start < x(place(o)) + g.measureText(o.label).width + 10 && start + w > x(place(o)) - 6)) continue;
+      if (!strong && near.some(o => o.id === chosen && rowOf(o.kind) === row && start < x(place(o)) + g.measureText(nameOf(o)).width + 10 && start + w > x(place(o)) - 6)) continue;
       if (!strong && near.some(o => o !== mark && rowOf(o.kind) === row && x(place(o)) > start && x(place(o)) < start + w)) continue;
-      text(mark.label, start, middle, strong ? SELECTED : mark.colour, 'left', g.font);
+      if (strong) { g.fillStyle = '#ffffffe6'; g.fillRect(start - 2, middle - 9, w + 4, 18); }
+      text(nameOf(mark), start, middle, strong ? SELECTED : mark.colour, 'left', g.font);
       if (!strong) ends[row] = start + w + 4;
     }
   }
@@ -152,8 +159,8 @@ function render({ model, el }) {
     line(GUTTER, lanesBottom() + 3, width - RIGHT, lanesBottom() + 3, GRID);
     line(GUTTER, middle, width - RIGHT, middle, '#999');
     const words = label.split('\n');
-    words.forEach((w, k) => text(w, GUTTER - 22, middle + 13 * (k - (words.length - 1) / 2), FAINT, 'right', SMALL));
-    for (const v of [-limit, 0, limit]) text(v > 0 ? '+' + v : String(v).replace('-', '−'), GUTTER - 4, y(v), FAINT, 'right', '10px system-ui, sans-serif');
+    words.forEach((w, k) => text(w, GUTTER - 32, middle + 13 * (k - (words.length - 1) / 2), FAINT, 'right', SMALL));
+    for (const v of [-limit, 0, limit]) text(v > 0 ? '≥ ' + v : v < 0 ? '≤ −' + -v : '0', GUTTER - 4, y(v), FAINT, 'right', '10px system-ui, sans-serif');
     for (const stem of stems) {
       if (stem.time_s < view[0] || stem.time_s > view[1]) continue;
       const px = x(stem.time_s), py = y(stem.value);
@@ -189,6 +196,10 @@ function render({ model, el }) {
   }
 
   const position = event => { const r = canvas.getBoundingClientRect(); return [event.clientX - r.left, event.clientY - r.top]; };
+  function stemAt(px) {
+    const near = shown('scores').map(s => [Math.abs(x(s.time_s) - px), s]).filter(([d]) => d < 5).sort((a, b) => a[0] - b[0]);
+    return near.length ? { ...near[0][1], id: -2, note: `log odds over threshold ${near[0][1].value.toFixed(1)}` } : null;
+  }
   function markAt(px, py) {
     if (px < GUTTER || py < HEADER || py > lanesBottom()) return null;
     const inRows = py < lanesTop();
@@ -216,9 +227,9 @@ function render({ model, el }) {
   canvas.addEventListener('pointermove', event => {
     const [px, py] = position(event);
     if (!drag) {
-      const mark = markAt(px, py);
+      const below = py > lanesBottom() && py < height - AXIS - STRIP, mark = below ? stemAt(px) : markAt(px, py);
       if (mark !== hover) { hover = mark; redraw(); }
-      canvas.style.cursor = mark ? (shown('editable') ? 'ew-resize' : 'pointer') : inStrip(py) ? 'col-resize' : 'crosshair';
+      canvas.style.cursor = mark && !below ? (shown('editable') ? 'ew-resize' : 'pointer') : inStrip(py) ? 'col-resize' : 'crosshair';
       return;
     }
     if (drag.strip) { jump(px); return; }

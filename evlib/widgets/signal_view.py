@@ -37,7 +37,8 @@ class SignalView(anywidget.AnyWidget):
     ----------
     view : (t0_s, t1_s); setting it moves there, `show` does so with a check
     marks : list of dicts ``id`` (int), ``time_s``, ``label``, ``colour``, ``kind`` ("reference", "estimated", "proposal"),
-        and where known ``score`` and ``note``
+        and where known ``score``, ``note`` (told of the mark under the pointer), ``short`` (in place of the label where it is
+        tight) and ``weight`` (2 stands out among many)
     selected : id of a mark, or -1
     editable : may marks be dragged?
     clicked : {"time_s", "channel" (index, -1 outside of the channels), "shift"}, new with each click on empty signal
