@@ -45,7 +45,8 @@ _MODULES = {
     "augment_fitted": "RecordedBackground DataDrivenAugmentation",
     "plots_templates": "visualize_learned_templates",
     "detection": "Detector detect load_detector",
-    "widgets": "EventBrowser",
+    "annotating": "AnnotationSession",
+    "widgets": "EventBrowser Annotator",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 

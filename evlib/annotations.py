@@ -8,6 +8,7 @@ relabelling a proposal accepts it. What was *reviewed* is a span in which every 
 there does a missing label mean that nothing happened.
 """
 
+import zlib
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +21,7 @@ FORMAT = 1
 # What each kind of line says, besides its name and when it was written.
 FIELDS = {
     "open": {"format", "names", "sampling_rate_hz", "n_samples"},
-    "propose": {"id", "time_s", "type", "score"},
+    "propose": {"id", "time_s", "type", "score", "offered"},
     "add": {"id", "time_s", "type"},
     "review": {"id", "start_s", "stop_s"},
     "move": {"id", "time_s"},
@@ -108,7 +109,7 @@ class AnnotationLog:
 
     def __init__(self, path, recording=None, names=None):
         self.names, self._state, self._done, self._undone = None, {}, [], []
-        self._next_id, self._floor = 0, 0
+        self._next_id, self._floor, self._offered = 0, 0, None
         self.journal = Journal(path)
         for number, line in enumerate(self.journal.lines, start=1):
             self._replay(number, line)
@@ -237,11 +238,15 @@ class AnnotationLog:
     def propose(self, events) -> int:
         """Proposals of a detector take the place of those still undecided; returns how many.
 
-        What is near a decided annotation of its type is not proposed again. Undo does not reach behind new proposals.
+        What is near a decided annotation of its type is not proposed again, and the same table twice changes nothing. Undo
+        does not reach behind new proposals.
         """
         if not isinstance(events, Events):
             raise OptionError(f"proposals must be Events, got {type(events).__name__}")
         events = events.with_names(self.names)
+        offered = zlib.crc32(b"".join(np.ascontiguousarray(c) for c in (events.onset_s, events.type, events.score)))
+        if offered == self._offered:
+            return 0
         decided = {name: [] for name in self.names}
         for row in self.rows():
             if row.status != "proposed":
@@ -250,12 +255,16 @@ class AnnotationLog:
         new = [k for k, name in enumerate(kinds) if np.abs(np.subtract(decided[name], onset_s[k])).min(initial=1) > SAME_EVENT_S]
         score = [None if np.isnan(value) else float(value) for value in events.score[new]]
         columns = {"time_s": onset_s[new].tolist(), "type": [kinds[k] for k in new], "score": score}
-        self._commit("propose", id=self._next_id, **columns)
+        self._commit("propose", id=self._next_id, offered=offered, **columns)
         return len(new)
 
     def undo(self):
         """Take the last edit back; returns it, or None where there is none."""
-        return self._commit("undo") if len(self._done) > self._floor else None
+        if len(self._done) == self._floor:
+            return None
+        edit = self._done[-1]
+        self._commit("undo")
+        return edit
 
     def redo(self):
         """Do again what was undone last; returns the edit, or None where there is none."""
@@ -283,7 +292,7 @@ class AnnotationLog:
         if op == "propose":
             columns = (values[name] for name in ("time_s", "type", "score"))
             rows = [(self._time(time_s), self._type(type), score) for time_s, type, score in zip(*columns, strict=True)]
-            return [
+            return values["offered"], [
                 Annotation(k, time_s, type, "proposed", None if score is None else float(score))
                 for k, (time_s, type, score) in enumerate(rows, start=self._next_id)
             ]
@@ -320,9 +329,10 @@ class AnnotationLog:
             self.names, self.sampling_rate_hz = table.names, table.sampling_rate_hz
             return None
         if op == "propose":
+            self._offered, rows = edit
             self._state = {id: row for id, row in self._state.items() if getattr(row, "status", None) != "proposed"}
-            self._state |= {row.id: row for row in edit}
-            self._next_id += len(edit)
+            self._state |= {row.id: row for row in rows}
+            self._next_id += len(rows)
             self._floor, self._undone = len(self._done), []
             return edit
         if op == "undo":

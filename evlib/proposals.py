@@ -163,7 +163,7 @@ class Changes:
         return pd.DataFrame(columns, index=pd.Index(self.gained.names, name="type"))
 
 
-def changes(before, after, tolerance_s=0.005, moved_s=1e-4) -> Changes:
+def changes(before, after, tolerance_s=0.005, moved_s=5e-4) -> Changes:
     """Compare two detections of one recording, such as before and after fine-tuning.
 
     Parameters

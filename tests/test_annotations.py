@@ -22,6 +22,8 @@ PROPOSED = Events.from_seconds(
     [1.0, 2.0, 3.0, 4.0], ["bell", "clap", "bell", "clap"], RATE, NAMES, score=[0.9, 0.55, 0.2, np.nan]
 )
 
+TABLES = (PROPOSED, PROPOSED.shift(15))
+
 
 @pytest.fixture(autouse=True)
 def _quick_disk(monkeypatch, request):
@@ -44,7 +46,7 @@ class Model:
     """What a log promises, as plainly as possible: every state there was, in a list. A row is [time_s, type, status]."""
 
     def __init__(self):
-        self.states, self.now, self.first, self.next_id = [({}, [])], 0, 0, 0
+        self.states, self.now, self.first, self.next_id, self.offered = [({}, [])], 0, 0, 0, None
 
     def edit(self, op, id=None, **values):
         rows, spans = self.states[self.now]
@@ -67,6 +69,9 @@ class Model:
             self.now += 1
 
     def propose(self, events):
+        if self.offered is events:
+            return
+        self.offered = events
         rows, spans = self.states[self.now]
         rows = {k: row for k, row in rows.items() if row[2] != "proposed"}
         for time_s, type in zip(events.onset_s, events.type_names, strict=True):
@@ -110,7 +115,8 @@ def test_any_edits_and_undos_equal_a_plain_list_of_states_and_the_log_read_again
         if op in ("undo", "redo"):
             getattr(log, op)(), getattr(model, op)()
         elif op == "propose":
-            log.propose(PROPOSED), model.propose(PROPOSED)
+            table = TABLES[pick % 2]
+            log.propose(table), model.propose(table)
         elif op == "add":
             assert log.add(time_s, type) == model.next_id
             model.edit(op, time_s=time_s, type=type)
@@ -239,6 +245,7 @@ def test_proposals_come_least_certain_first_and_are_not_repeated_once_decided(lo
     assert [row.id for row in log.proposals()] == [3, 1, 2, 0]  # no score, 0.55, 0.2, 0.9
     log.accept(1), log.reject(2)
     moved = Events.from_seconds([1.0, 2.004, 3.0, 3.0, 9.0], ["bell", "clap", "bell", "clap", "bell"], RATE, NAMES)
+    assert log.propose(PROPOSED) == 0 and len(log.proposals()) == 2, "the same table again changes nothing"
     assert log.propose(moved) == 3  # the clap at 2 s and the bell at 3 s were decided
     assert [(row.time_s, row.type) for row in log.proposals()] == [(1.0, "bell"), (3.0, "clap"), (9.0, "bell")]
     assert log.undo() is None, "undo would bring back proposals that are gone"
@@ -285,8 +292,14 @@ def test_wrong_edits_are_refused_and_leave_no_trace(log):
         ('{"op": "add", "id": 7, "time_s": 1.0, "type": "bell"}', "line 3: .*the next id is 1"),
         ('{"op": "move", "id": [0], "time_s": 1.0}', "line 3: 'move' cannot be done"),
         ('{"op": "move", "id": 0, "time_s": 1e9}', "line 3: .*must be seconds"),
-        ('{"op": "propose", "id": 1, "time_s": [1.0], "type": [], "score": []}', "line 3: 'propose' cannot be done"),
-        ('{"op": "propose", "id": 1, "time_s": [1.0], "type": ["bell"], "score": ["x"]}', "line 3: 'propose' cannot be done"),
+        (
+            '{"op": "propose", "id": 1, "time_s": [1.0], "type": [], "score": [], "offered": 0}',
+            "line 3: 'propose' cannot be done",
+        ),
+        (
+            '{"op": "propose", "id": 1, "time_s": [1.0], "type": ["bell"], "score": ["x"], "offered": 0}',
+            "line 3: 'propose' cannot be done",
+        ),
         ('{"op": "redo"}', "line 3: .*nothing to redo"),
         ('{"op": "open", "format": 1, "names": ["a"], "sampling_rate_hz": 2000, "n_samples": 9}', "line 3: a log begins"),
         ("[1, 2]", "line 3: no object"),
