@@ -31,9 +31,9 @@ run-full: $(V)/.stamp
 	$(B)/python -m evlib.workbook --params notebooks/params $(NOTEBOOKS)
 
 test: $(V)/.stamp
-	$(B)/python -m pytest -q -n 2 --dist loadscope tests evlib
+	OMP_NUM_THREADS=1 $(B)/python -m pytest -q -n 2 --dist loadscope tests evlib
 ifneq ($(strip $(ALL_NOTEBOOKS)),)
-	$(B)/python -m pytest -q -n 2 --dist loadscope -p no:cacheprovider --timeout 900 \
+	OMP_NUM_THREADS=1 $(B)/python -m pytest -q -n 2 --dist loadscope -p no:cacheprovider --timeout 900 \
 		--nbval-lax --nbval-current-env --nbval-cell-timeout 600 $(ALL_NOTEBOOKS)
 endif
 

@@ -1,4 +1,4 @@
-"""Training the window classifier for continuous detection: windows of re-mixes, from scratch or from a pretrained encoder."""
+"""Training window classifiers for continuous detection: windows of re-mixes, from scratch or from a pretrained encoder."""
 
 import tempfile
 from pathlib import Path
@@ -8,8 +8,8 @@ import torch
 
 from .checkpoints import load_checkpoint
 from .datasets import EventDataset, collate_fn_supervised
-from .losses import EventTimingLoss
-from .models import LSTMEventClassifier
+from .losses import EventSpecificLoss, EventTimingLoss
+from .models import EventSpecificClassifier, LSTMEventClassifier
 from .training import SupervisedTrainer
 from .transfer import parameter_groups, transfer_encoder
 
@@ -31,6 +31,7 @@ def train_classifier(
     *,
     encoder=None,
     freeze=False,
+    bank=None,
     hidden_size=64,
     seed=0,
     max_epochs=12,
@@ -38,7 +39,9 @@ def train_classifier(
     progress=True,
     log_dir=None,
 ):
-    """Train an :class:`LSTMEventClassifier` on windows of re-mixes; the weights with the least development loss are kept.
+    """Train a model of windows on windows of re-mixes; the weights with the least development loss are kept.
+
+    An :class:`LSTMEventClassifier`, or with a ``bank`` of templates to start from an :class:`EventSpecificClassifier`.
 
     Parameters
     ----------
@@ -46,6 +49,7 @@ def train_classifier(
     window, resolution : samples in a window and in a frame
     encoder : a pretrained LSTMEncoder to start from
     freeze : keep it as it is (a probe)
+    bank : TemplateBank that the templates of an event-specific model start from
     n_windows : windows in an epoch; default 6144
 
     Returns
@@ -59,7 +63,12 @@ def train_classifier(
         sizes = {"hidden_size": hidden_size, "timing_resolution_samples": resolution, "dropout": DROPOUT}
         if encoder is not None:
             sizes |= {"hidden_size": encoder.config["hidden_size"], "timing_resolution_samples": encoder.config["resolution"]}
-        model = LSTMEventClassifier(train.data[0].shape[1], num_events=n_types, **sizes)
+        if bank is None:
+            model = LSTMEventClassifier(train.data[0].shape[1], num_events=n_types, **sizes)
+        else:
+            sizes |= {"template_length": bank.length, "before": bank.before}
+            model = EventSpecificClassifier(train.data[0].shape[1], num_events=n_types, **sizes)
+            model.template_bank.load_templates(bank.templates)
     groups, unfreeze = model.parameters(), None
     if encoder is not None:
         transfer_encoder(encoder, model)
@@ -68,7 +77,7 @@ def train_classifier(
     optimizer = torch.optim.Adam(groups, LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max_epochs)
     # A type occurs at most once in a window: there is no second event for the refractory term to hold off.
-    loss = EventTimingLoss(refractory_weight=0.0, timing_resolution_samples=resolution)
+    loss = (EventTimingLoss if bank is None else EventSpecificLoss)(refractory_weight=0.0, timing_resolution_samples=resolution)
     loaders = [
         torch.utils.data.DataLoader(part, BATCH, shuffle=shuffle, collate_fn=collate_fn_supervised)
         for part, shuffle in ((train, True), (development, False))

@@ -97,7 +97,7 @@ def make_parser() -> argparse.ArgumentParser:
     option("--template-ms", type=float, nargs=2, metavar=("BEFORE", "AFTER"), help="reach of templates; found from the data")
     option("--shrink", action=yes_no, default=True, help="Wiener shrinkage of the averaged snippets")
     option("--tolerance-ms", type=float, default=5.0, help="how far a detection may be from a development label")
-    option("--hidden-size", type=int, default=64, help="width of the network")
+    option("--hidden-size", type=int, help="width of the network in each direction (64, for event_specific 32)")
     option("--max-epochs", type=int, default=12, help="most passes of its training")
     add_rate(option)
     add_quiet(option)

@@ -62,9 +62,9 @@ class Detector:
 
     @property
     def method(self):
-        """ "lstm", "matched_filter" or "classifier"."""
+        """ "lstm", "matched_filter", "classifier" or "event_specific"."""
         if self.classifier is not None:
-            return "classifier"
+            return "event_specific" if hasattr(self.classifier, "template_bank") else "classifier"
         return "matched_filter" if self.network is None else "lstm"
 
     def __repr__(self):
@@ -195,14 +195,14 @@ class Detector:
 
 
 def _plain(model):
-    return None if model is None else {"config": model.config, "state": model.state_dict()}
+    return None if model is None else {"class": type(model).__name__, "config": model.config, "state": model.state_dict()}
 
 
-def _rebuilt(kind, stored):
-    """A model in evaluation mode from its arguments and weights."""
+def _rebuilt(kinds, stored):
+    """A model in evaluation mode from its arguments and weights; it must be of one of the ``kinds``."""
     if stored is None:
         return None
-    model = kind(**stored["config"])
+    model = {kind.__name__: kind for kind in kinds}[stored["class"]](**stored["config"])
     model.load_state_dict(stored["state"])
     return model.eval()
 
@@ -214,7 +214,7 @@ def load_detector(path) -> Detector:
     """
     import torch
 
-    from .models.classifier import LSTMEventClassifier
+    from .models import EventSpecificClassifier, LSTMEventClassifier
     from .models.context import ContextLSTM
 
     path = Path(path)
@@ -248,11 +248,11 @@ def load_detector(path) -> Detector:
             content["refractory_s"],
             content["prior_logit"],
             content["timing_error_s"],
-            _rebuilt(ContextLSTM, content["network"]),
+            _rebuilt([ContextLSTM], content["network"]),
             tuple(content["channels"]),
             tuple(content["units"]),
             content["card"],
-            _rebuilt(LSTMEventClassifier, content["classifier"]),
+            _rebuilt([LSTMEventClassifier, EventSpecificClassifier], content["classifier"]),
             content["classifier_window"],
             content["timing_scale"],
         )

@@ -4,7 +4,8 @@ All methods learn a template bank from the labelled events, by averaging, re-ali
 signal is unlabelled the bank trains itself further on what it detects. ``method="lstm"`` then trains the context
 network on re-mixes of the recordings, and on the labelled recordings themselves where they are labelled completely;
 ``method="classifier"`` trains a classifier of short windows of the signal itself on such re-mixes, from scratch or from
-an encoder that was pretrained without labels. Thresholds are fitted on development data that took no part in that:
+an encoder that was pretrained without labels; ``method="event_specific"`` one that carries the templates inside.
+Thresholds are fitted on development data that took no part in that:
 blocks of the labelled recordings held out in time, and re-mixes of their own.
 """
 
@@ -25,7 +26,9 @@ from .thresholds import choose_thresholds
 from .timebase import tolerance_to_samples
 from .training_data import prepare
 
-METHODS = ("lstm", "matched_filter", "classifier")
+METHODS = ("lstm", "matched_filter", "classifier", "event_specific")
+# LSTM units in each direction; the heads of the event-specific model grow with their square, for each type.
+HIDDEN_SIZE = {"lstm": 64, "matched_filter": 64, "classifier": 64, "event_specific": 32}
 # A candidate within this of a label stands for it in development data.
 TOLERANCE_S = 0.005
 N_REMIXES, N_DEVELOPMENT_REMIXES = 12, 3
@@ -51,7 +54,7 @@ def fit(
     template_s=None,
     shrink=True,
     tolerance_s=TOLERANCE_S,
-    hidden_size=64,
+    hidden_size=None,
     max_epochs=12,
     progress=True,
     logger=False,
@@ -62,14 +65,15 @@ def fit(
     ----------
     pairs : list of (Recording, Events), all with one rate and the same channels. Where an event table has
         ``complete_spans``, nothing is assumed outside of them
-    method : "lstm" (templates and a context network; the default), "matched_filter" (templates alone, the baseline) or
-        "classifier" (a network that reads the signal itself; the default where ``pretrain`` is an encoder)
+    method : "lstm" (templates and a context network; the default), "matched_filter" (templates alone, the baseline),
+        "classifier" (a network that reads the signal itself; the default where ``pretrain`` is an encoder) or
+        "event_specific" (such a network with a template, a path and a head for each type)
     refractory_s : the least time between events of one type: a number, or a dict name -> seconds
     seed : everything random follows from it: the same seed, the same detector
     labels_per_type : keep only so many labelled events of each type (drawn by ``seed``); the rest of the signal then
         counts as unlabelled, not as free of events
     self_train : learn further from unlabelled signal (what the labels leave open, and ``unlabelled``); default: yes for
-        "lstm", no for "matched_filter", whose plain form is the baseline from labelled snippets
+        "lstm" and "event_specific", no for "matched_filter", whose plain form is the baseline from labelled snippets
     unlabelled : further recordings without labels
     pretrain : what to learn from the signal before any label is looked at. "discovery", or what :func:`evlib.discover`
         returned: which kinds of events recur, each named by its labels afterwards. "autoencoder", "variational",
@@ -79,7 +83,9 @@ def fit(
     template_s : (before, after) seconds that templates reach around the onset; default: found from the data
     shrink : Wiener shrinkage of averaged snippets; False gives the plain average
     tolerance_s : how far a detection may be from a label of the development data to count
-    hidden_size, max_epochs : of the network; a pretrained encoder brings its own hidden size
+    hidden_size : LSTM units of the network in each direction; default: 64, for "event_specific" 32; a pretrained encoder
+        brings its own
+    max_epochs : of the network
     progress : show progress bars
     logger : a Lightning logger, or True for its default
 
@@ -101,7 +107,8 @@ def fit(
     """
     method = choose_method(method, pretrain, freeze_encoder)
     if self_train is None:
-        self_train = method == "lstm"
+        self_train = method in ("lstm", "event_specific")
+    hidden_size = HIDDEN_SIZE[method] if hidden_size is None else hidden_size
     whole_numbers = {"seed": (seed, 0), "hidden_size": (hidden_size, 1), "max_epochs": (max_epochs, 1)}
     for name, (value, least) in whole_numbers.items():
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
@@ -174,7 +181,7 @@ def fit_on(
     detector = Detector(ground.whitener, ground.bank, thresholds, data.refractory, PRIOR_LOGIT, channels=channels, units=units)
     history, pretext = [], None
     options = {"seed": seed, "max_epochs": max_epochs, "progress": progress}
-    if method == "classifier":
+    if method in ("classifier", "event_specific"):
         if pretrain is not None:
             advance("pretrain encoder")
             pretrain, pretext = encoder_for(pretrain, ground.signals, data.recordings, seed, hidden_size, progress)
@@ -188,6 +195,7 @@ def fit_on(
             frame_samples(data.rate),
             encoder=pretrain,
             freeze=freeze_encoder,
+            bank=ground.bank if method == "event_specific" else None,
             hidden_size=hidden_size,
             n_windows=n_windows,
             **options,

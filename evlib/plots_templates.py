@@ -36,7 +36,7 @@ def visualize_learned_templates(model, save_path=None, sampling_rate_hz=2000.0, 
         raise OptionError(f"a {type(model).__name__} has no templates: give an EventSpecificClassifier or an EventTemplateBank")
     templates = bank.apply_delays().detach().cpu().numpy()
     channels = channels or [f"F{c}" for c in range(bank.num_features)]
-    start_s = -bank.max_delay_samples / sampling_rate_hz
+    start_s = -(bank.max_delay_samples + bank.before) / sampling_rate_hz
     axes = plot_templates(templates, sampling_rate_hz, names, channels=channels, start_s=start_s)
     figure = np.atleast_1d(axes)[0].figure
     if save_path is not None:

@@ -23,6 +23,8 @@ MARGIN = 8
 KERNELS = (11, 21, 41)
 EVENT_CHANNELS, SHARED_CHANNELS = 8, 32
 ABSENT = -1e9
+# Filter outputs from here on count by their order of magnitude.
+FILTER_SCALE = 4.0
 
 
 class EventTemplateBank(nn.Module):
@@ -36,6 +38,7 @@ class EventTemplateBank(nn.Module):
     num_events, num_features : types of events and channels
     template_length : samples
     max_delay_samples : delays are kept within this
+    before : samples of the template ahead of the onset
 
     Attributes
     ----------
@@ -51,21 +54,22 @@ class EventTemplateBank(nn.Module):
     40
     """
 
-    def __init__(self, num_events=16, num_features=6, template_length=80, max_delay_samples=MAX_DELAY_SAMPLES):
+    def __init__(self, num_events=16, num_features=6, template_length=80, max_delay_samples=MAX_DELAY_SAMPLES, before=0):
         super().__init__()
         sizes = {"num_events": num_events, "num_features": num_features, "template_length": template_length}
         for name, size in sizes.items():
             if isinstance(size, bool) or size != int(size) or size < 1:
                 raise OptionError(f"{name} must be a whole number of at least 1, got {size!r}")
-        if max_delay_samples != int(max_delay_samples) or max_delay_samples < 0:
-            raise OptionError(f"max_delay_samples must be a whole number of at least 0, got {max_delay_samples!r}")
+        for name, size in {"max_delay_samples": max_delay_samples, "before": before}.items():
+            if isinstance(size, bool) or size != int(size) or size < 0:
+                raise OptionError(f"{name} must be a whole number of at least 0, got {size!r}")
         self.num_events, self.num_features, self.template_length = int(num_events), int(num_features), int(template_length)
-        self.max_delay_samples = int(max_delay_samples)
+        self.max_delay_samples, self.before = int(max_delay_samples), int(before)
         self.templates = nn.Parameter(0.1 * torch.randn(self.num_events, self.num_features, self.template_length))
         self.onset_delays = nn.Parameter(torch.zeros(self.num_events, self.num_features))
 
     def load_templates(self, templates):
-        """Start from templates (events, length, features), such as those of a `evlib.TemplateBank`, beginning at the onset.
+        """Start from templates (events, length, features), such as those of a `evlib.TemplateBank` with the same ``before``.
 
         Longer ones are cut, shorter ones filled up with zeros; delays become 0.
         """
@@ -82,7 +86,10 @@ class EventTemplateBank(nn.Module):
             self.onset_delays.zero_()
 
     def apply_delays(self):
-        """Templates with their delays, (events, features, length + 2 * max_delay_samples), onset at ``max_delay_samples``."""
+        """Templates with their delays, (events, features, length + 2 * max_delay_samples).
+
+        The onset is at sample ``max_delay_samples + before``.
+        """
         reach = self.max_delay_samples
         padded = F.pad(self.templates, (reach + MARGIN, reach + MARGIN))
         delays = self.onset_delays.clamp(-reach, reach)
@@ -93,24 +100,33 @@ class EventTemplateBank(nn.Module):
 
     def forward(self, x, lengths=None):
         """Scores (batch, time, events) in [-1, 1] of signals (batch, time, features); 0 at padding."""
+        return self.match(x, lengths)[0]
+
+    def match(self, x, lengths=None):
+        """Scores as :meth:`forward` gives, and the matched-filter output, both (batch, time, events).
+
+        The output is the correlation divided by the norm of the template alone: in white noise of standard deviation 1
+        it is normally distributed with standard deviation 1, however loud its surroundings are.
+        """
         lengths = check_batch(x, self.num_features, lengths)
-        return self._scores(x, lengths, self.apply_delays())
+        return self._match(x, lengths, self.apply_delays())
 
     def match_score(self, x, event_idx, lengths=None):
         """Scores (batch, time) of one type."""
         if not 0 <= event_idx < self.num_events:
             raise OptionError(f"event_idx must lie in 0..{self.num_events - 1}, got {event_idx!r}")
         lengths = check_batch(x, self.num_features, lengths)
-        return self._scores(x, lengths, self.apply_delays()[event_idx : event_idx + 1])[..., 0]
+        return self._match(x, lengths, self.apply_delays()[event_idx : event_idx + 1])[0][..., 0]
 
-    def _scores(self, x, lengths, kernels):
+    def _match(self, x, lengths, kernels):
         mask = length_mask(lengths, x.shape[1])[:, None]
         signal = x.transpose(1, 2).masked_fill(~mask, 0)
-        signal = F.pad(signal, (self.max_delay_samples, kernels.shape[2] - self.max_delay_samples - 1))
+        ahead = self.max_delay_samples + self.before
+        signal = F.pad(signal, (ahead, kernels.shape[2] - ahead - 1))
         energy = F.conv1d(signal.square().sum(1, keepdim=True), signal.new_ones(1, 1, kernels.shape[2]))
         norm = kernels.square().sum((1, 2)).clamp(min=1e-12).sqrt()[:, None]
-        score = F.conv1d(signal, kernels) / (norm * energy.clamp(min=1e-12).sqrt())
-        return score.masked_fill(~mask, 0).transpose(1, 2)
+        output = (F.conv1d(signal, kernels) / norm).masked_fill(~mask, 0)
+        return (output / energy.clamp(min=1e-12).sqrt()).transpose(1, 2), output.transpose(1, 2)
 
 
 class EventSpecificCNN(nn.Module):
@@ -254,7 +270,7 @@ class EventSpecificClassifier(nn.Module):
     input_size, hidden_size, num_layers, num_events, dropout, bidirectional, timing_resolution_samples,
     refractory_period_samples : as in `evlib.LSTMEventClassifier`
     template_length : samples (80 are 40 ms at 2000 Hz)
-    max_delay_samples : delays of a channel are kept within this
+    max_delay_samples, before : as in `EventTemplateBank`
     event_channels, shared_channels : of the paths of the types and of the shared path
 
     Examples
@@ -277,11 +293,12 @@ class EventSpecificClassifier(nn.Module):
         timing_resolution_samples=10,
         refractory_period_samples=4000,
         max_delay_samples=MAX_DELAY_SAMPLES,
+        before=0,
         event_channels=EVENT_CHANNELS,
         shared_channels=SHARED_CHANNELS,
     ):
         super().__init__()
-        self.template_bank = EventTemplateBank(num_events, input_size, template_length, max_delay_samples)
+        self.template_bank = EventTemplateBank(num_events, input_size, template_length, max_delay_samples, before)
         self.cnn = EventSpecificCNN(
             num_events, input_size, event_channels, stride=timing_resolution_samples, shared_channels=shared_channels
         )
@@ -289,13 +306,13 @@ class EventSpecificClassifier(nn.Module):
             input_size + num_events + shared_channels, hidden_size, num_layers, dropout, bidirectional, timing_resolution_samples
         )
         features = self.encoder.output_size
-        self.event_head = mlp_head(features, hidden_size, num_events, dropout)
+        self.event_head = mlp_head(features + 2 * num_events, hidden_size, num_events, dropout)
         self.timing_heads = EventSpecificTimingHeads(num_events, features, dropout)
         # What a type's own features and its template say, of its presence and of its time.
         self.presence_weight = nn.Parameter(0.1 * torch.randn(num_events, event_channels))
         self.place_weight = nn.Parameter(0.1 * torch.randn(num_events, event_channels))
-        self.presence_gain = nn.Parameter(torch.full((num_events,), 5.0))
-        self.place_gain = nn.Parameter(torch.full((num_events,), 10.0))
+        self.presence_gain = nn.Parameter(torch.full((num_events, 2), 3.0))
+        self.place_gain = nn.Parameter(torch.full((num_events, 2), 5.0))
         self.config = {
             "input_size": int(input_size),
             "hidden_size": int(hidden_size),
@@ -307,6 +324,7 @@ class EventSpecificClassifier(nn.Module):
             "timing_resolution_samples": int(timing_resolution_samples),
             "refractory_period_samples": int(refractory_period_samples),
             "max_delay_samples": int(max_delay_samples),
+            "before": int(before),
             "event_channels": int(event_channels),
             "shared_channels": int(shared_channels),
         }
@@ -319,15 +337,19 @@ class EventSpecificClassifier(nn.Module):
         lengths = check_batch(x, self.input_size, lengths)
         resolution = self.timing_resolution_samples
         mask = frame_mask(lengths, x.shape[1], resolution)
-        scores = self.template_bank(x, lengths)
+        scores, filtered = self.template_bank.match(x, lengths)
+        filtered = torch.arcsinh(filtered / FILTER_SCALE)
         event_features, shared = self.cnn(x, lengths)
         signal = x.masked_fill(~length_mask(lengths, x.shape[1])[..., None], 0)
         states = self.encoder(torch.cat([signal, scores, shared], -1), lengths)
-        best = self._frame_maximum(scores, lengths)
-        event_logits = self.event_head(pool_frames(states, mask)) + self.presence_gain * best.amax(1)
+        best, strongest = (self._frame_maximum(values, lengths) for values in (scores, filtered))
+        evidence = torch.cat([pool_frames(states, mask), best.amax(1), strongest.amax(1)], 1)
+        event_logits = self.event_head(evidence) + (self.presence_gain * torch.stack([best, strongest], -1).amax(1)).sum(-1)
         event_logits = event_logits + (event_features.amax(1) * self.presence_weight).sum(-1)
         timing_logits = self.timing_heads(states, mask=mask) + (event_features * self.place_weight).sum(-1)
-        timing_logits = timing_logits + self.place_gain * best.masked_fill(~mask[..., None], 0)
+        timing_logits = timing_logits + (
+            self.place_gain * torch.stack([best, strongest], -1).masked_fill(~mask[..., None, None], 0)
+        ).sum(-1)
         timing_logits = timing_logits.masked_fill(~mask[..., None], -torch.inf)
         return EventOutput(event_logits, timing_logits, scores, states)
 
