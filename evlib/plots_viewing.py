@@ -3,6 +3,7 @@
 import numpy as np
 
 MANY_MARKS = 120
+TRACE = "#4b5a69"
 
 
 def plot_view(view, channels, units, half, marks=(), rows=(), scores=(), legend=(), title="", selected=-1, figure=None):
@@ -53,19 +54,34 @@ def plot_view(view, channels, units, half, marks=(), rows=(), scores=(), legend=
 
 def _draw_marks(ax, marks, rows, selected, start_s, stop_s):
     """One row of ticks and names for each table of events."""
-    ends = np.full(max(len(rows), 1), -np.inf)
-    width_s = (stop_s - start_s) / 130  # of one letter
-    for mark in sorted(marks, key=lambda mark: mark["time_s"]):
-        row = next((k for k, row in enumerate(rows) if mark["kind"] in row["kinds"]), 0)
-        strong = mark["id"] == selected
-        dash = "--" if mark["kind"] == "proposal" else "-"
-        ax.vlines(mark["time_s"], row - 0.4, row + 0.4, mark["colour"], linewidth=4 if strong else 2, linestyle=dash)
-        if mark["time_s"] > ends[row]:
-            weight = "bold" if strong else "normal"
-            ax.text(mark["time_s"] + 0.5 * width_s, row, mark["label"], color=mark["colour"], va="center", size=8, weight=weight)
-            ends[row] = mark["time_s"] + (len(mark["label"]) + 1) * width_s
+    row_of = [next((k for k, row in enumerate(rows) if mark["kind"] in row["kinds"]), 0) for mark in marks]
+    letter_s = (stop_s - start_s) / 125
+    for row in range(max(len(rows), 1)):
+        own = sorted((mark for mark, k in zip(marks, row_of, strict=True) if k == row), key=lambda mark: mark["time_s"])
+        time_s = [mark["time_s"] for mark in own]
+        colours = [mark["colour"] for mark in own]
+        widths = [4.5 if mark["id"] == selected else 2 if len(own) <= MANY_MARKS else mark.get("weight", 1) for mark in own]
+        dashes = ["--" if mark["kind"] == "proposal" else "-" for mark in own]
+        ax.vlines(time_s, row - 0.4, row + 0.4, colours, linewidth=widths, linestyle=dashes)
+        _name_marks(ax, own, row, selected, letter_s)
     ax.set(yticks=range(len(rows)), yticklabels=[row["name"] for row in rows], ylim=(len(rows) - 0.5, -0.5))
     ax.tick_params(axis="x", bottom=False)
+
+
+def _name_marks(ax, marks, row, selected, letter_s):
+    """The name of each mark of one row, in short where it is tight; where there is no room at all, of errors only."""
+    gap_s = np.median(np.diff([mark["time_s"] for mark in marks])) if len(marks) > 1 else np.inf
+    brief, tight = gap_s < 8 * letter_s, gap_s < 2.5 * letter_s
+    taken = next(((m["time_s"], m["time_s"] + (len(m["label"]) + 1.5) * letter_s) for m in marks if m["id"] == selected), (0, 0))
+    for mark, following in zip(marks, [*marks[1:], None], strict=True):
+        strong = mark["id"] == selected
+        words = mark.get("short", mark["label"]) if brief and not strong else mark["label"]
+        stop = mark["time_s"] + (len(words) + 0.5) * letter_s
+        room = following is None or following["time_s"] > stop
+        wanted = not tight or mark.get("weight", 1) > 1
+        if strong or (wanted and room and not (mark["time_s"] < taken[1] and stop > taken[0])):
+            style = {"weight": "bold", "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1}} if strong else {}
+            ax.text(mark["time_s"] + 0.4 * letter_s, row, words, color=mark["colour"], va="center", size=8, clip_on=True, **style)
 
 
 def _draw_channels(ax, view, channels, units, half):
@@ -74,10 +90,10 @@ def _draw_channels(ax, view, channels, units, half):
     scale = np.asarray(half)[:, None]
     low, high = ((values - middle[:, None]) / scale + lane[:, None] for values in (view.low, view.high))
     if view.step == 1:
-        ax.plot(view.start_s, low.T, color="0.25", linewidth=0.7)
+        ax.plot(view.start_s, low.T, color=TRACE, linewidth=0.7)
     else:
         # Lows and highs in turn: a band that also joins neighbours.
-        ax.plot(np.repeat(view.start_s, 2), np.stack([low, high], 2).reshape(len(lane), -1).T, color="0.25", linewidth=0.5)
+        ax.plot(np.repeat(view.start_s, 2), np.stack([low, high], 2).reshape(len(lane), -1).T, color=TRACE, linewidth=0.5)
     labels = [f"{name}\n±{h:.2g} {unit}".rstrip() for name, h, unit in zip(channels, half, units, strict=True)]
     ax.set(yticks=lane, yticklabels=labels, ylim=(lane[-1] - 1.2, 1.2))
     ax.tick_params(axis="y", labelsize="small")

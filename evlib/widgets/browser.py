@@ -70,19 +70,19 @@ class EventBrowser(StaticTwin):
         view_s=10.0,
         progress=False,
     ):
+        self._trace = None if detector is None else CandidateTrace(detector, recording)
         if detector is not None and estimated is None:
             estimated = detect(detector, recording, progress=progress)
         if reference is None and estimated is None:
             raise OptionError("there is nothing to browse: pass reference, estimated, or a detector that finds events")
         _check_times(recording, reference=reference, estimated=estimated)
         self.recording, self.tolerance_s = recording, tolerance_s
-        rule, threshold = _rules(detector, refractory_s)
+        self.names = tuple(dict.fromkeys([*getattr(reference, "names", ()), *getattr(estimated, "names", ())]))
+        rule, threshold = _rules(detector, self.names, refractory_s)
         self.table = review(reference, estimated, tolerance_s, rule, threshold)
         self._rule = rule
-        self._trace = None if detector is None else CandidateTrace(detector, recording)
         self._columns = {name: self.table[name].to_numpy() for name in ("time_s", "outcome", "type", "score")}
         self._outcome = np.array([OUTCOMES.index(outcome) for outcome in self._columns["outcome"]], dtype=np.int64)
-        self.names = tuple(dict.fromkeys([*getattr(reference, "names", ()), *getattr(estimated, "names", ())]))
         self._prefix = len(commonprefix(self.names).rstrip("0123456789")) if len(self.names) > 1 else 0
         self._detector_names = () if detector is None else detector.names
         self._shown = np.ones(len(self.table), dtype=bool)
@@ -108,7 +108,7 @@ class EventBrowser(StaticTwin):
 
         ``kind`` is "event", "error" (miss or false alarm), "least_certain" (score closest to the threshold first),
         "refractory" (too close to the one before) or "disagreement" (right time, other type). Only events that the filters
-        show count. The search begins at the current event, or in the middle of the view when that is elsewhere.
+        show count. The search begins at the current event, or at the edge of the view when that is elsewhere.
         """
         return self._step(kind, 1)
 
@@ -170,9 +170,8 @@ class EventBrowser(StaticTwin):
         if kind == "least_certain":
             at = self._doubt + direction
         else:
-            here = self._position()
-            before = np.searchsorted(rows, here, "left" if direction < 0 or here % 1 else "right")
-            at = int(before) - (direction < 0)
+            here = self._position(direction)
+            at = int(np.searchsorted(rows, here, "right") if direction > 0 else np.searchsorted(rows, here) - 1)
         if not 0 <= at < len(rows):
             side = ("later" if direction > 0 else "earlier") if kind != "least_certain" else "other"
             none = "" if len(rows) else " (and no rule was given)" if kind == "refractory" and self._rule is None else " at all"
@@ -183,14 +182,12 @@ class EventBrowser(StaticTwin):
         self.signal.message = f"{words} {at + 1} of {len(rows)}: {self.signal.message}"
         return found
 
-    def _position(self):
-        """Row to search from: the current one when it is in view, else between two rows, at the middle of the view."""
+    def _position(self, direction):
+        """Row to search from: the current one while it is in view, else between two rows, where the view begins (or ends)."""
         start, stop = self.signal.view
         if self.current >= 0 and start <= self._columns["time_s"][self.current] <= stop:
             return self.current
-        # Before the first jump everything in view is still ahead.
-        time_s = start if self.current < 0 else (start + stop) / 2
-        return float(np.searchsorted(self._columns["time_s"], time_s)) - 0.5
+        return float(np.searchsorted(self._columns["time_s"], start if direction > 0 else stop)) - 0.5
 
     def _view_changed(self, _):
         with self.signal.hold_sync():
@@ -380,13 +377,15 @@ def _colours():
     return {outcome: to_hex(OUTCOME_COLOURS.get(outcome, "tab:blue")) for outcome in OUTCOMES}
 
 
-def _rules(detector, refractory_s):
-    """Refractory periods and thresholds as the review takes them; other types than the detector's have no rule."""
+def _rules(detector, names, refractory_s):
+    """Refractory periods and thresholds as the review takes them; a type that the detector does not know has no rule."""
     if detector is None:
         return refractory_s, 0.5
     probability = 1 / (1 + np.exp(-np.clip(np.asarray(detector.thresholds, dtype=float), -30, 30)))
-    threshold = {"default": 0.5, **dict(zip(detector.names, probability, strict=True))}
-    return {"default": None, **detector.refractory_s} if refractory_s is None else refractory_s, threshold
+    threshold = {name: p for name, p in zip(detector.names, probability, strict=True) if name in names}
+    if refractory_s is None:
+        refractory_s = {"default": None, **{name: s for name, s in detector.refractory_s.items() if name in names}}
+    return refractory_s, {"default": 0.5, **threshold}
 
 
 def _mark_rows(reference, estimated):
@@ -405,6 +404,8 @@ def _check_times(recording, **tables):
 
 def _chosen(what, values, known):
     values = [values] if isinstance(values, str) else list(values)
+    if not values:
+        raise OptionError(f"{what} is empty, nothing would be shown; None stands for all")
     unknown = [value for value in values if value not in known]
     if unknown:
         raise OptionError(f"{what} has the unknown {', '.join(map(repr, unknown))}; known: {', '.join(known)} (a spelling slip?)")

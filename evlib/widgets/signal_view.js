@@ -75,9 +75,14 @@ function render({ model, el }) {
     g.setTransform(ratio, 0, 0, ratio, 0, 0);
     g.fillStyle = '#fff'; g.fillRect(0, 0, width, height);
     drawGrid(); drawSignal(); drawMarks(); drawScores(); drawHeader(); drawStrip();
-    canvas.dataset.draws = Number(canvas.dataset.draws || 0) + 1;  // for tests
+    canvas.dataset.draws = Number(canvas.dataset.draws || 0) + 1;  // these two for tests
+    canvas.dataset.view = view.join(' ');
   }
   function drawGrid() {
+    for (const [t0, t1, colour] of shown('spans')) {
+      const left = Math.max(x(t0), GUTTER), right = Math.min(x(t1), width - RIGHT);
+      if (right > left) { g.fillStyle = colour; g.fillRect(left, lanesTop(), right - left, lanesBottom() - lanesTop()); }
+    }
     const [at, step] = ticks(view[0], view[1], Math.max(2, (width - GUTTER - RIGHT) / 90)), bottom = height - AXIS - STRIP;
     for (const t of at) {
       line(x(t), lanesTop(), x(t), bottom + 4, GRID);
@@ -135,9 +140,10 @@ function render({ model, el }) {
         g.globalAlpha = 1;
       }
     }
-    const named = crowded ? near.filter(m => m.id === chosen) : [...near];
-    // Where names are too long for all of them to stand side by side, what they begin with alike goes.
-    const brief = near.length * 62 > (width - GUTTER) * rows().length;
+    // Where names are too long to stand side by side, what they begin with alike goes; then only the weighty ones have names.
+    const fullest = Math.max(1, ...rows().map((_, k) => near.filter(m => rowOf(m.kind) === k).length));
+    const room = (width - GUTTER - RIGHT) / fullest, brief = room < 80;
+    const named = room > 24 ? [...near] : near.filter(m => m.id === chosen || (m.weight > 1 && !crowded));
     const nameOf = m => (brief && m.id !== chosen && m.short ? m.short : m.label);
     for (const mark of named.sort((a, b) => (b.id === chosen) - (a.id === chosen) || place(a) - place(b))) {
       const px = x(place(mark)), row = rowOf(mark.kind), middle = HEADER + (row + 0.5) * ROW, strong = mark.id === chosen;
@@ -189,6 +195,7 @@ function render({ model, el }) {
   function drawStrip() {  // the whole recording: where this view lies, and where to go
     const all = shown('duration_s'), top = height - STRIP, w = width - GUTTER - RIGHT, at = t => GUTTER + t / all * w;
     g.fillStyle = '#f1f3f5'; g.fillRect(GUTTER, top, w, STRIP - 2);
+    for (const [t0, t1, colour] of shown('spans')) { g.fillStyle = colour; g.fillRect(at(t0), top, Math.max(at(t1) - at(t0), 1), STRIP - 2); }
     for (const [t, colour] of shown('landmarks')) { g.fillStyle = colour; g.fillRect(at(t) - 0.5, top + 2, 1.2, STRIP - 6); }
     g.fillStyle = SELECTED + '33'; g.fillRect(at(view[0]), top, Math.max(at(view[1]) - at(view[0]), 3), STRIP - 2);
     g.strokeStyle = SELECTED; g.lineWidth = 1; g.strokeRect(at(view[0]) - 0.5, top + 0.5, Math.max(at(view[1]) - at(view[0]), 3), STRIP - 3);
@@ -245,7 +252,7 @@ function render({ model, el }) {
     drag = null;
     if (!was || was.strip) return;
     if (was.far) {
-      if (moved) { send('dragged', { ...moved }); }  // the mark stays where it was put until the kernel answers
+      if (moved) { send('dragged', { ...moved, shift: event.shiftKey }); }  // the mark stays where it was put until the kernel answers
       return;
     }
     if (was.mark) { send('selected', was.mark.id); redraw(); return; }
@@ -284,7 +291,7 @@ function render({ model, el }) {
   model.on('change:data', take);
   model.on('change:view', () => { if (!drag) { view = [...shown('view')]; redraw(); } });
   model.on('change:marks', () => { moved = null; hover = null; redraw(); });
-  for (const name of ['scores', 'selected', 'message', 'legend', 'landmarks', 'rows', 'gain', 'half', 'height', 'channels', 'score_label'])
+  for (const name of ['scores', 'spans', 'selected', 'message', 'legend', 'landmarks', 'rows', 'gain', 'half', 'height', 'channels', 'score_label'])
     model.on('change:' + name, redraw);
   const watch = new ResizeObserver(redraw);
   watch.observe(box);

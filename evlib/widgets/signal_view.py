@@ -42,13 +42,14 @@ class SignalView(anywidget.AnyWidget):
     selected : id of a mark, or -1
     editable : may marks be dragged?
     clicked : {"time_s", "channel" (index, -1 outside of the channels), "shift"}, new with each click on empty signal
-    dragged : {"id", "time_s"}, new after a mark was dragged; the mark stays there until ``marks`` is set
+    dragged : {"id", "time_s", "shift"}, new after a mark was dragged; the mark stays there until ``marks`` is set
     pressed : {"key"}, new with each key that is not the view's own
     channels, units, half, gain : labels; half the height of a lane is worth ``half / gain`` units
     rows : list of {"name", "kinds"}: the rows of marks above the signal
     scores : list of dicts ``time_s``, ``value`` (log odds), ``colour``, ``label``: stems below the signal
     score_label : beside the stems; the lane is there while this is not empty
     legend : list of (label, colour); landmarks : list of (time_s, colour) in the strip; message : words above the signal
+    spans : list of (start_s, stop_s, colour): the ground of the signal there
 
     Raises
     ------
@@ -74,6 +75,7 @@ class SignalView(anywidget.AnyWidget):
     score_label = traitlets.Unicode("").tag(sync=True)
     legend = traitlets.List().tag(sync=True)
     landmarks = traitlets.List().tag(sync=True)
+    spans = traitlets.List().tag(sync=True)
     message = traitlets.Unicode("").tag(sync=True)
     height = traitlets.Int(420).tag(sync=True)
     duration_s = traitlets.Float(1.0).tag(sync=True)
@@ -106,7 +108,8 @@ class SignalView(anywidget.AnyWidget):
             raise OptionError(
                 f"nothing to show from {t0_s} s to {t1_s} s: the recording lasts {self.duration_s:g} s (were samples passed?)"
             )
-        self.view = self._clamped(float(t0_s), float(t1_s))
+        with self.hold_sync():
+            self.view = self._clamped(float(t0_s), float(t1_s))
 
     def center(self, time_s):
         """Show the surroundings of a time, as much of them as now."""
