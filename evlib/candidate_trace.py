@@ -21,6 +21,9 @@ CONTEXT_S = 10.0
 class CandidateTrace:
     """Candidates of ``detector`` in any part of ``recording``, kept for as long as the part is near.
 
+    The context network of a detector reads ten seconds on either side of the part: its log odds may differ a little from
+    those of a search through the whole recording, the candidates do not.
+
     Raises
     ------
     UnitError, ShapeError : a recording that the detector cannot read

@@ -24,7 +24,7 @@ HELP = (
 )
 # More marks than these are thinned out to one of each outcome in each of so many parts of the view.
 MANY_MARKS, THIN_BINS = 300, 400
-MAX_SCORES_S = 60.0
+MAX_SCORES_S = 20.0
 HIGHPASS_HZ = (0.5, 1, 2, 5, 10, 20, 50, 100)
 STEM_COLOUR = "#5b4a8a"
 
