@@ -147,7 +147,7 @@ class Changes:
 
     def __str__(self):
         moved_ms = 1e3 * np.abs(self.moved_s[self.moved])
-        size = f" (by {np.median(moved_ms):.2g} ms in the middle)" if len(moved_ms) else ""
+        size = f" (median {np.median(moved_ms):.2g} ms)" if len(moved_ms) else ""
         return f"{len(self.gained)} gained, {len(self.lost)} lost, {self.moved.sum()} moved{size}, {len(self.after)} kept"
 
     def to_frame(self):
@@ -176,7 +176,7 @@ def changes(before, after, tolerance_s=0.005, moved_s=5e-4) -> Changes:
     --------
     >>> before = Events.from_seconds([1.0, 2.0], ["a", "a"], 2000)
     >>> print(changes(before, Events.from_seconds([1.002, 3.0], ["a", "a"], 2000)))
-    1 gained, 1 lost, 1 moved (by 2 ms in the middle), 1 kept
+    1 gained, 1 lost, 1 moved (median 2 ms), 1 kept
     """
     after = after.at_rate(before.sampling_rate_hz).with_names(before.names)
     pairs, dt_samples = match_events(before, after, tolerance_s)

@@ -165,8 +165,10 @@ def test_fine_tuning_shows_what_changed(aided, simulation):
     assert set(aided.changes.lost.type_names) >= {gone} and gone not in aided.changes.after.type_names
     assert "Without a label" in aided.report.value and gone in aided.report.value
     assert aided.signal.rows[-1]["name"] == "fine-tuned" and "Fine-tuned" in aided.said.value
+    number = len(aided.changes.gained) + len(aided.changes.lost) + int(aided.changes.moved.sum())
+    seen = [aided.next_change() for _ in range(number)]
+    assert seen == sorted(seen) and len(set(seen)) == number and aided.next_change() == seen[0]
     seen = [aided.next_change()[0] for _ in range(3)]
-    assert seen == sorted(seen) and len(set(seen)) == 3
     start, stop = aided.signal.view
     assert start < seen[-1] < stop
     changed = [mark for id, mark in marks(aided).items() if id >= CHANGE_ID]

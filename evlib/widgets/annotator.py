@@ -1,14 +1,15 @@
 """The annotator: look at what was detected, correct it, fine-tune, and see what changed."""
 
 from html import escape
+from os.path import commonprefix
 from pathlib import Path
 
 import ipywidgets
 import numpy as np
 
-from ..annotating import AnnotationSession
+from ..annotating import SAME_EVENT_S, AnnotationSession
 from ..errors import EvlibError, OptionError
-from ..plots_annotations import ANNOTATION_COLOURS, CHANGE_COLOURS, plot_annotations
+from ..plots_annotations import ANNOTATION_COLOURS, CHANGE_COLOURS, REVIEWED_COLOUR, plot_annotations
 from .annotator_view import CHANGE_ID, annotation_marks, changes_table, status_line
 from .signal_view import SignalView
 from .twin import StaticTwin
@@ -36,8 +37,8 @@ ACTIONS = {
     "next_change": ("next change ▸", "c", "the next event that fine-tuning gained, lost or moved"),
 }
 STYLES = {"accept": "success", "reject": "danger", "save_events": "primary", "fine_tune": "warning"}
-HINT = "click: add · drag: move · shift: do not snap · keys: " + ", ".join(
-    f"<b>{key}</b> {name.split('_')[0]}" for name, (_, key, _) in ACTIONS.items() if key
+HINT = "click: add · drag: move · with shift: just there · keys: " + ", ".join(
+    f"<b>{key}</b> {caption.strip('◂▸✓✗ ')}" for caption, key, _ in ACTIONS.values() if key
 )
 
 
@@ -87,8 +88,10 @@ class Annotator(StaticTwin):
         self.session = AnnotationSession(recording, detector, proposals, log, **options)
         self.annotations, self.recording, self.highpass_hz = self.session.log, recording, highpass_hz
         self.events_path = Path(events_path) if events_path else self.annotations.path.with_suffix(".tsv")
+        self._prefix = len(commonprefix(self.annotations.names).rstrip("0123456789")) if len(self.annotations.names) > 1 else 0
         self.changes, self._changed, self._covered = None, [], (0.0, -1.0, 0.0)
         self.signal = SignalView(recording, highpass_hz, view_s, progress, editable=True, rows=ROWS)
+        self.signal.layout.margin = "4px 0"
         self.signal.legend = [(kind, ANNOTATION_COLOURS[kind]) for kind in ANNOTATION_COLOURS]
         super().__init__(self._controls())
         for name, act in {"clicked": self._clicked, "dragged": self._dragged, "pressed": self._pressed}.items():
@@ -109,7 +112,7 @@ class Annotator(StaticTwin):
         self.snapping = ipywidgets.Checkbox(
             detector is not None, description="snap to onsets", indent=False, layout=layout(width="130px")
         )
-        self.status, self.said, self.report = ipywidgets.HTML(), ipywidgets.HTML(HINT), ipywidgets.HTML()
+        self.status, self.said, self.report = (ipywidgets.HTML() for _ in range(3))
         self.buttons = {}
         for name, (caption, key, what) in ACTIONS.items():
             options = {"tooltip": f"{what} (key {key})" if key else what, "button_style": STYLES.get(name, "")}
@@ -124,7 +127,8 @@ class Annotator(StaticTwin):
         for title, names, before in rows:
             children = [ipywidgets.Label(title, layout=layout(width="66px")), *before, *(self.buttons[n] for n in names.split())]
             boxes.append(ipywidgets.HBox(children, layout=layout(flex_flow="row wrap", align_items="center")))
-        return [self.status, *boxes, self.signal, self.said, self.report]
+        hint = ipywidgets.HTML(f"<div style='color:#6b6b6b;line-height:1.4'>{HINT}</div>")
+        return [self.status, *boxes, self.signal, self.said, self.report, hint]
 
     # What buttons, keys and the mouse do.
 
@@ -263,7 +267,7 @@ class Annotator(StaticTwin):
             button.disabled, button.description = False, caption
         parts = {"gained": self.changes.gained, "lost": self.changes.lost, "moved": self.changes.after[self.changes.moved]}
         rows = [(t, name, kind) for kind, e in parts.items() for t, name in zip(e.onset_s, e.type_names, strict=True)]
-        self._changed = sorted(rows)
+        self._changed, self._change = sorted(rows), -1
         self.kind.options = list(dict.fromkeys([BEST, *self.kind.options]))
         self.signal.rows = [*ROWS, CHANGE_ROW]
         self.signal.legend = [*ANNOTATION_COLOURS.items(), *CHANGE_COLOURS.items()]
@@ -273,15 +277,16 @@ class Annotator(StaticTwin):
         return self.changes
 
     def next_change(self):
-        """Go to the next event after the middle of the view that fine-tuning changed, or again to the first."""
+        """Go to the next event that fine-tuning gained, lost or moved, and after the last to the first."""
         if not self._changed:
             raise OptionError("nothing has changed: fine-tune first" if self.changes is None else "fine-tuning changed nothing")
-        middle = sum(self.signal.view) / 2
-        # The view may have been moved by rounding alone.
-        later = [row for row in self._changed if row[0] > middle + 1e-6]
-        row = (later or self._changed)[0]
+        self._change = (self._change + 1) % len(self._changed)
+        row = self._changed[self._change]
         self.signal.center(row[0])
-        self._say(f"{row[2].capitalize()}: {row[1]} at {row[0]:.4f} s.")
+        # Where the new detector proposes it, it can be decided at once.
+        same = (r.id for r in self.annotations.rows() if r.type == row[1] and abs(r.time_s - row[0]) < SAME_EVENT_S)
+        self.signal.selected = next(same, CHANGE_ID + self._change)
+        self._say(f"{row[2].capitalize()} ({self._change + 1} of {len(self._changed)}): {row[1]} at {row[0]:.4f} s.")
         return row
 
     # From the front end.
@@ -338,6 +343,7 @@ class Annotator(StaticTwin):
         every = max(1, -(-len(undecided) // MAX_LANDMARKS))
         marks = [(row.time_s, ANNOTATION_COLOURS["undecided"]) for row in undecided[::every]]
         self.signal.landmarks = marks + [(row[0], CHANGE_COLOURS[row[2]]) for row in self._changed[:MAX_LANDMARKS]]
+        self.signal.spans = [(*span, REVIEWED_COLOUR) for span in self.annotations.reviewed_s.tolist()]
         self.status.value = status_line(self.session)
         self._draw_marks(again=True)
         self._describe()
@@ -349,7 +355,7 @@ class Annotator(StaticTwin):
         if not again and self._covered[0] <= start and stop <= self._covered[1] and self._covered[2] <= 4 * width:
             return
         self._covered = (start - width, stop + width, width)
-        marks = annotation_marks(self.annotations.rows(), self._changed, start - width, stop + width)
+        marks = annotation_marks(self.annotations.rows(), self._changed, start - width, stop + width, self._prefix)
         if again and marks == self.signal.marks:
             self.signal.marks = []  # a mark that was dragged goes back only when it is told so
         self.signal.marks = marks

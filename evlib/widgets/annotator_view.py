@@ -11,19 +11,23 @@ CHANGE_ID = 1 << 30
 MAX_ROWS = 20
 
 
-def annotation_marks(rows, changed, start_s, stop_s):
-    """Marks of annotations, and of ``changed`` (time_s, name, "gained" | "lost" | "moved"), from ``start_s`` to ``stop_s``."""
+def annotation_marks(rows, changed, start_s, stop_s, prefix=0):
+    """Marks of annotations, and of ``changed`` (time_s, name, "gained" | "lost" | "moved"), from ``start_s`` to ``stop_s``.
+
+    Without their first ``prefix`` letters names are told apart where they have little room.
+    """
     marks = []
     for row in rows:
         if start_s <= row.time_s <= stop_s:
             mark = {"id": row.id, "time_s": row.time_s, "label": row.type, "colour": ANNOTATION_COLOURS[standing(row)]}
             kind = "reference" if row.is_event else "proposal"
-            marks.append(mark | {"kind": kind, "score": row.score, "note": row.status})
+            weight = 2 if row.status == "proposed" else 1
+            marks.append(mark | {"kind": kind, "score": row.score, "note": row.status, "weight": weight})
     for k, (time_s, name, kind) in enumerate(changed):
         if start_s <= time_s <= stop_s:
             mark = {"id": CHANGE_ID + k, "time_s": float(time_s), "label": name, "colour": CHANGE_COLOURS[kind]}
-            marks.append(mark | {"kind": "estimated", "score": None, "note": kind})
-    return marks
+            marks.append(mark | {"kind": "estimated", "score": None, "note": kind, "weight": 2})
+    return [mark | {"short": mark["label"][prefix:]} for mark in marks]
 
 
 def status_line(session):
@@ -33,12 +37,13 @@ def status_line(session):
     for row in log.rows():
         number[row.status] += 1
     reviewed_s = float(np.diff(log.reviewed_s).sum())
+    n_events = number["accepted"] + number["added"]
     parts = [
         f"<b style='color:{ANNOTATION_COLOURS['undecided']}'>{number['proposed']} undecided</b>",
-        f"<b style='color:{ANNOTATION_COLOURS['event']}'>{number['accepted'] + number['added']} events</b>"
+        f"<b style='color:{ANNOTATION_COLOURS['event']}'>{n_events} event{'s' * (n_events != 1)}</b>"
         f" ({number['accepted']} accepted, {number['added']} added)",
         f"{number['rejected']} rejected",
-        f"{reviewed_s / 60:.2f} of {log.duration_s / 60:.2f} min complete",
+        f"{_duration(reviewed_s, log.duration_s)} complete",
     ]
     if reviewed_s:
         parts.append(f"{log.edits_per_minute:.1f} edits per minute of it")
@@ -46,6 +51,10 @@ def status_line(session):
     if violations:
         parts.append(f"<b style='color:{CHANGE_COLOURS['lost']}'>{violations} pairs closer than the refractory period</b>")
     return " · ".join(parts)
+
+
+def _duration(part_s, all_s):
+    return f"{part_s:.1f} of {all_s:.1f} s" if all_s < 300 else f"{part_s / 60:.1f} of {all_s / 60:.1f} min"
 
 
 def changes_table(changes, unlearnable=()):
