@@ -84,7 +84,7 @@ def make_parser() -> argparse.ArgumentParser:
     option = add("fit", _fit, "Train a detector from recordings and their labelled events.")
     option("files", nargs="+", metavar="RECORDING EVENTS", help="each recording is followed by its event table")
     option("-o", "--output", type=Path, required=True, metavar="DETECTOR", help="the checkpoint to write")
-    methods = ("lstm", "matched_filter", "classifier")
+    methods = ("lstm", "matched_filter", "classifier", "event_specific")
     option("--method", choices=methods, help="templates and a network (by itself), templates alone, or a network on the signal")
     option("--refractory-s", type=_per_type, default=2.0, metavar="S", help=f"least time between events of a type: {PER_TYPE}")
     option("--seed", type=int, default=0, help="the same seed gives the same detector")
