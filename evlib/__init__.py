@@ -46,7 +46,9 @@ _MODULES = {
     "plots_templates": "visualize_learned_templates",
     "detection": "Detector detect load_detector",
     "annotating": "AnnotationSession",
-    "widgets": "EventBrowser Annotator",
+    "ambiguity": "look_alikes",
+    "delays": "channel_delays ChannelDelays time_to_next_kind",
+    "widgets": "EventBrowser Annotator ThresholdExplorer TemplateView TimingView",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 

@@ -6,5 +6,8 @@ that a button, a slider or a key does is a method too, and every widget has a st
 
 from .annotator import Annotator
 from .browser import EventBrowser
+from .templates import TemplateView
+from .thresholds import ThresholdExplorer
+from .timing import TimingView
 
-__all__ = ["Annotator", "EventBrowser"]
+__all__ = ["Annotator", "EventBrowser", "TemplateView", "ThresholdExplorer", "TimingView"]

@@ -1,0 +1,86 @@
+"""Parts that several widgets are made of: a picture that is drawn anew, a list with buttons to step through, messages."""
+
+from html import escape
+
+import ipywidgets as w
+
+from ..errors import EvlibError
+from .twin import StaticTwin
+
+LABEL = {"description_width": "initial"}
+CSS = """<style>
+.evlib-numbers table {border-collapse: collapse; font-variant-numeric: tabular-nums; line-height: 1.5}
+.evlib-numbers td, .evlib-numbers th {padding: 0 0.9em 0 0; text-align: right; white-space: nowrap}
+.evlib-numbers td:first-child, .evlib-numbers th:first-child {text-align: left; font-weight: 600}
+.evlib-warning {color: #b3261e}
+</style>"""
+
+
+class Stepper(w.HBox):
+    """A drop-down list between two buttons, to the option before and after."""
+
+    def __init__(self, options, description="", value=None):
+        self.list = w.Dropdown(options=options, description=description, style=LABEL, layout=w.Layout(width="260px"))
+        self.list.value = self.list.options[0] if value is None else value
+        back, forth = (
+            w.Button(icon=icon, tooltip=tip, layout=w.Layout(width="36px"))
+            for icon, tip in (("chevron-left", f"{description} before"), ("chevron-right", f"{description} after"))
+        )
+        # Icons come from a font that may not be there.
+        back.description, back.icon, forth.description, forth.icon = "◀", "", "▶", ""
+        back.on_click(lambda _: self.step(-1))
+        forth.on_click(lambda _: self.step(1))
+        super().__init__([back, self.list, forth])
+
+    @property
+    def value(self):
+        """What is chosen."""
+        return self.list.value
+
+    def step(self, by):
+        """Go on by so many options, round and round."""
+        options = list(self.list.options)
+        self.list.value = options[(options.index(self.list.value) + by) % len(options)]
+
+
+class Pictured(StaticTwin):
+    """Widgets around a matplotlib picture, which :meth:`draw` draws anew."""
+
+    def __init__(self, children, **options):
+        self.picture = w.Image(format="png", layout=w.Layout(width="100%", max_width="1150px"))
+        self.message = w.HTML()
+        super().__init__([w.HTML(CSS, layout=w.Layout(display="none")), *children, self.message, self.picture], **options)
+        self.layout.width = "100%"
+
+    def draw(self):
+        """Draw the present state."""
+        self.picture.value = self.png()
+
+    def say(self, text, warning=False):
+        """Show a line of plain text between the controls and the picture; none for an empty one."""
+        self.message.value = f'<div class="{"evlib-warning" if warning else ""}">{escape(text)}</div>' if text else ""
+
+    def on_click(self, button, act):
+        """Let a button act; what evlib refuses is shown instead of raised, because nobody would see it."""
+
+        def clicked(_):
+            try:
+                act()
+            except EvlibError as error:
+                self.say(str(error), warning=True)
+
+        button.on_click(clicked)
+
+
+def blank_figure(width, height):
+    """A figure of so many inches that pyplot knows nothing of: it is shown once, and freed."""
+    from matplotlib.figure import Figure
+
+    return Figure((width, height), layout="constrained")
+
+
+def html_table(header, rows):
+    """A small table; cells are plain text."""
+    head = "".join(f"<th>{escape(str(cell))}</th>" for cell in header)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<div class="evlib-numbers"><table><tr>{head}</tr>{body}</table></div>'
