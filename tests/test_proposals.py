@@ -74,6 +74,21 @@ def test_snapping_finds_what_detection_finds(weak):
         assert snap(detector, simulation.recording, onset_s + 0.001, name, reach_s=0.003)[0] == pytest.approx(onset_s, abs=1e-6)
 
 
+def test_of_several_candidates_in_reach_the_clearest_is_taken(weak):
+    simulation, detector = weak
+    candidates = detector.candidates(simulation.recording)
+    rate, crowded = simulation.recording.sampling_rate_hz, 0
+    for time_s in np.arange(2.0, 38.0, 1.1):
+        near = np.flatnonzero(np.abs(candidates.time / rate - time_s) <= 0.2)
+        if len(near) < 2:
+            continue
+        crowded += 1
+        best = near[candidates.alone[near].argmax()]
+        found = snap(detector, simulation.recording, time_s, reach_s=0.2)
+        assert found[:2] == (pytest.approx(candidates.time[best] / rate, abs=1e-6), detector.names[candidates.type[best]])
+    assert crowded > 10
+
+
 def test_where_nothing_happened_the_highest_template_score_in_reach_is_taken(clear):
     simulation, detector = clear
     onset_s = simulation.events.onset_s
