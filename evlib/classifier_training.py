@@ -32,6 +32,7 @@ def train_classifier(
     encoder=None,
     freeze=False,
     bank=None,
+    keep_templates=True,
     hidden_size=64,
     seed=0,
     max_epochs=12,
@@ -50,6 +51,7 @@ def train_classifier(
     encoder : a pretrained LSTMEncoder to start from
     freeze : keep it as it is (a probe)
     bank : TemplateBank that the templates of an event-specific model start from
+    keep_templates : False gives them the bank's size only, and lets them start from noise
     n_windows : windows in an epoch; default 6144
 
     Returns
@@ -68,7 +70,8 @@ def train_classifier(
         else:
             sizes |= {"template_length": bank.length, "before": bank.before}
             model = EventSpecificClassifier(train.data[0].shape[1], num_events=n_types, **sizes)
-            model.template_bank.load_templates(bank.templates)
+            if keep_templates:
+                model.template_bank.load_templates(bank.templates)
     groups, unfreeze = model.parameters(), None
     if encoder is not None:
         transfer_encoder(encoder, model)

@@ -33,7 +33,8 @@ class Detector:
 
     ``thresholds`` (E,) are log odds; a candidate is kept at or over the one of its type. ``refractory_s`` is a dict
     name -> seconds. The stated ``sigma_s`` of a time is the Cramer-Rao bound times ``timing_scale``, and ``timing_error_s`` of
-    the labels' own scatter. ``card`` says where the detector comes from (method, options, seed, data hash, development F1).
+    the labels' own scatter. ``calibration``, slope and offset, turns the log odds of a window classifier into such as held on
+    development data. ``card`` says where the detector comes from (method, options, seed, data hash, development F1).
     """
 
     whitener: Whitener
@@ -49,6 +50,7 @@ class Detector:
     classifier: object = None
     classifier_window: int = 0
     timing_scale: float = 1.0
+    calibration: tuple = (1.0, 0.0)
 
     @property
     def names(self):
@@ -111,7 +113,8 @@ class Detector:
     def log_odds(self, candidates):
         """(n,) log odds that each candidate is an event."""
         if self.network is None or len(candidates) == 0:
-            return candidates.llr - self.prior_logit
+            slope, offset = self.calibration
+            return slope * (candidates.llr - self.prior_logit) + offset
         out = np.empty(len(candidates))
         for start in range(0, len(candidates), WINDOW_CANDIDATES):
             stop = min(start + WINDOW_CANDIDATES, len(candidates))
@@ -183,6 +186,7 @@ class Detector:
             "prior_logit": float(self.prior_logit),
             "timing_error_s": float(self.timing_error_s),
             "timing_scale": float(self.timing_scale),
+            "calibration": [float(value) for value in self.calibration],
             "channels": list(self.channels),
             "units": list(self.units),
             "card": self.card,
@@ -255,6 +259,7 @@ def load_detector(path) -> Detector:
             _rebuilt([LSTMEventClassifier, EventSpecificClassifier], content["classifier"]),
             content["classifier_window"],
             content["timing_scale"],
+            tuple(content["calibration"]),
         )
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise DataError(f"{path} is an incomplete detector: {error}") from error

@@ -160,6 +160,7 @@ def fit_on(
     hidden_size=64,
     max_epochs=12,
     n_windows=None,
+    keep_templates=True,
     progress=True,
     logger=False,
     advance=lambda stage: None,
@@ -172,6 +173,7 @@ def fit_on(
     advance : called with the name of each stage
     method, pretrain, freeze_encoder, seed, tolerance_s, hidden_size, max_epochs, progress, logger : as in :func:`fit`;
         ``pretrain`` names an encoder or is one
+    keep_templates : False lets the templates of an event-specific model start from noise, to see what they are worth
     n_windows : windows of re-mixes that a classifier learns from; default: those of :func:`train_classifier`
     """
     data, remixer = ground.data, ground.remixer
@@ -196,6 +198,7 @@ def fit_on(
             encoder=pretrain,
             freeze=freeze_encoder,
             bank=ground.bank if method == "event_specific" else None,
+            keep_templates=keep_templates,
             hidden_size=hidden_size,
             n_windows=n_windows,
             **options,
@@ -222,6 +225,8 @@ def fit_on(
             **options,
         )
     advance("thresholds")
+    if detector.classifier is not None:
+        detector.calibration = _calibration(detector, held_out + real)
     detector.thresholds, f1 = _fit_thresholds(detector, held_out, real)
     detector.timing_scale = _timing_scale(detector, held_out + real)
     detector.timing_error_s = _timing_error(detector, ground.signals, data.train, ground.jitter)
@@ -288,6 +293,24 @@ def real_examples(find, signals, labels, tolerance_s):
 
 def _is_complete(examples):
     return bool((examples.weight > examples.target).any())
+
+
+def _calibration(detector, development):
+    """Slope and offset that make the log odds of development candidates as true as they say (Platt's logistic fit).
+
+    Templates state likelihood ratios, and the context network is trained on candidates as they come; windows, in which
+    a type is rare and present only as a whole, teach a classifier other odds than those of its candidates.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    logit = np.concatenate([detector.log_odds(examples.candidates) for examples in development])
+    target, weight = (np.concatenate([getattr(e, name) for e in development]) for name in ("target", "weight"))
+    known = weight > 0
+    if len(np.unique(target[known])) < 2:
+        return 1.0, 0.0
+    model = LogisticRegression(C=10.0).fit(logit[known, None], target[known] > 0.5, weight[known])
+    slope, offset = float(model.coef_[0, 0]), float(model.intercept_[0])
+    return (slope, offset) if slope > 0 else (1.0, 0.0)
 
 
 def _timing_scale(detector, development):

@@ -244,6 +244,23 @@ def plot_precision_recall(curves, points=None, ax=None):
     return ax
 
 
+def plot_reliability(calibrations, ax=None):
+    """Observed share of hits over stated probability, a line per detector; on the diagonal scores mean what they say.
+
+    ``calibrations``: dict of label to what :meth:`Comparison.calibration` gives. Markers grow with the number of estimates.
+    """
+    ax = _axes(ax)
+    ax.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1, label="as stated")
+    for k, (label, result) in enumerate(calibrations.items()):
+        full = np.flatnonzero(result["n"])
+        stated, observed, n = (np.asarray(result[name])[full] for name in ("stated", "observed", "n"))
+        ax.plot(stated, observed, color=f"C{k}", linewidth=1)
+        ax.scatter(stated, observed, s=12 + 20 * np.log10(1 + n), color=f"C{k}", label=f"{label} (ECE {result['ece']:.3f})")
+    ax.set(xlabel="stated probability", ylabel="observed share of hits", xlim=(-0.02, 1.02), ylim=(-0.02, 1.05), aspect="equal")
+    _legend_right(ax)
+    return ax
+
+
 def plot_learning_curves(history, x="epoch", y=("train_loss", "val_loss"), ax=None, unit=""):
     """Losses over training; ``history`` is a pandas table such as Lightning's ``metrics.csv`` (gaps are skipped)."""
     ax = _axes(ax)

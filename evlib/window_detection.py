@@ -13,7 +13,7 @@ from .event_output import evaluating
 
 BATCH = 256
 # Probability below which a window's answer is not worth a look.
-LEAST_PROBABILITY = 0.01
+LEAST_PROBABILITY = 0.001
 
 
 def window_candidates(model, read, n_samples, window, block=1 << 17, advance=None) -> Candidates:

@@ -66,3 +66,11 @@ def test_block_size_changes_nothing(detector, estimated, simulations, block_s):
 def test_it_takes_no_encoder(simulations):
     with pytest.raises(evlib.OptionError, match='use method="classifier"'):
         evlib.fit([tuple(simulations[0])], method="event_specific", pretrain="autoencoder", progress=False)
+
+
+def test_its_probabilities_can_be_believed(detector, simulations):
+    """Windows teach a classifier other odds than those of its candidates; a fit on development data mends that."""
+    found = evlib.detect(detector, simulations[1].recording, threshold=0.02)
+    stated = evlib.compare(simulations[1].events, found).calibration()
+    assert stated["ece"] < 0.1
+    assert detector.calibration != (1.0, 0.0)

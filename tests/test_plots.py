@@ -217,3 +217,12 @@ def test_error_gallery(recording):
     assert len(plots.plot_error_gallery(recording, outcomes[:1])) == 0
     with pytest.raises(OptionError, match="lacks the column type"):
         plots.plot_error_gallery(recording, outcomes.drop(columns="type"))
+
+
+def test_reliability_shows_full_bins_only_and_names_the_error():
+    result = {"stated": [0.1, np.nan, 0.9], "observed": [0.0, np.nan, 1.0], "n": np.array([5, 0, 50]), "ece": 0.1}
+    ax = plots.plot_reliability({"network": result})
+    (_, line) = ax.lines
+    assert line.get_xdata().tolist() == [0.1, 0.9] and line.get_ydata().tolist() == [0.0, 1.0]
+    assert "network (ECE 0.100)" in [text.get_text() for text in ax.get_legend().get_texts()]
+    assert ax.get_xlabel() and ax.get_ylabel()
