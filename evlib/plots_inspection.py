@@ -71,7 +71,7 @@ def plot_scores_by_type(table, chosen=None, tolerance_s=0.005, ax=None):
     least = np.nanmin(table[["precision", "recall", "f1"]].to_numpy(float), initial=1.0)
     ax.set(yticks=rows, yticklabels=table.index, ylim=(len(table) - 0.5, -0.5), xlabel=f"at ±{1e3 * tolerance_s:g} ms")
     ax.set_xlim(max(0.0, min(0.9, np.floor(20 * least - 0.5) / 20)), 1.01)
-    ax.tick_params(axis="y", labelsize="small" if len(table) <= 12 else "x-small")
+    ax.tick_params(axis="y", labelsize="small")
     ax.grid(axis="x", color="0.9", linewidth=0.8)
     ax.legend(fontsize="small", ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), handletextpad=0.1, columnspacing=0.8)
     return ax
@@ -128,7 +128,7 @@ def plot_aligned_events(
     ax.set(xlabel="time after the onset (ms)", xlim=time_ms[[0, -1]], ylim=(lane[-1] - 1.3, 1.3))
     # How high a lane is, beside the first one.
     ax.plot([1.012] * 2, [-1, 1], color="0.3", linewidth=1.5, transform=ax.get_yaxis_transform(), clip_on=False)
-    ax.text(1.03, 0, f"±{half:.2g}\nnoise SD", transform=ax.get_yaxis_transform(), fontsize="x-small", va="center", color="0.3")
+    ax.text(1.03, 0, f"±{half:.2g}\nSD", transform=ax.get_yaxis_transform(), fontsize="small", va="center", color="0.3")
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize="small", ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return ax
@@ -148,7 +148,7 @@ def plot_channel_delays(delays, channels=None, truth=None, ax=None):
     ax.errorbar(middle, rows, xerr=interval, fmt="none", ecolor="0.2", capsize=4, linewidth=1.6, label=label)
     ax.scatter(middle, rows, c=[f"C{c}" for c in rows], s=34, zorder=3)
     ax.axvline(0, color="0.4", linewidth=0.9, linestyle=":")
-    ax.set(yticks=rows, yticklabels=names, ylim=(len(rows) - 0.5, -0.5), xlabel="delay (ms), late is positive")
+    ax.set(yticks=rows, yticklabels=names, ylim=(len(rows) - 0.5, -0.5), xlabel="delay (ms)")
     ax.grid(axis="x", color="0.9", linewidth=0.8)
     ax.legend(fontsize="small", ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return ax
@@ -201,14 +201,14 @@ def plot_error_groups(error_s, ax=None, tolerance_s=None, colours=None):
             low, middle, high = np.quantile(error_ms, [0.25, 0.5, 0.75])
             ax.barh(row, high - low, 0.62, low, facecolor="none", edgecolor="0.15", linewidth=1.1, zorder=3)
             ax.vlines(middle, row - 0.31, row + 0.31, color="0.05", linewidth=2.2, zorder=4)
-            text = f"{middle:+.3f} ms"
+            text = f"{middle:+.3f}"
         else:
-            text = "no events"
-        ax.text(1.01, row, text, transform=ax.get_yaxis_transform(), fontsize="x-small", va="center")
+            text = "none"
+        ax.text(1.01, row, text, transform=ax.get_yaxis_transform(), fontsize="small", va="center")
     ax.axvline(0, color="0.4", linewidth=0.9, linestyle=":")
     ax.set(yticks=rows, yticklabels=groups.keys(), ylim=(len(rows) - 0.4, -0.6), xlim=(-limit, limit))
-    ax.set(xlabel="timing error (ms), late is positive; median at the right")
-    ax.tick_params(axis="y", labelsize="small" if len(groups) <= 12 else "x-small")
+    ax.set(xlabel="timing error (ms); right: median")
+    ax.tick_params(axis="y", labelsize="small")
     return ax
 
 
@@ -228,7 +228,7 @@ def plot_time_to_next(before, after, interval_s, names, chosen=None, ax=None):
     middle = 0.5 * (np.nanmin(median) + np.nanmax(median)) if len(interval_s) else 0
     for a, b in zip(*np.nonzero(count), strict=True):
         colour = "white" if median[a, b] > middle else "black"
-        ax.text(b, a, count[a, b], ha="center", va="center", fontsize="xx-small" if n > 10 else "small", color=colour)
+        ax.text(b, a, count[a, b], ha="center", va="center", fontsize="x-small" if n > 10 else "small", color=colour)
     ticks = np.arange(n)
     ax.set_xticks(ticks, names, rotation=90)
     ax.set_yticks(ticks, names)

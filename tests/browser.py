@@ -24,6 +24,7 @@ import pytest
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 CHROMIUM_OPTIONS = ["--no-sandbox", "--headless", "--disable-gpu", "--disable-background-networking"]
 TOKEN = "evlib"
+SETTLED_MS = 800
 # A picture's pixels, once it is there; null before.
 PICTURE = """() => {
     const image = [...document.querySelectorAll('img.widget-image')].find(i => i.complete && i.naturalWidth);
@@ -68,10 +69,16 @@ class Page:
             self.errors += re.findall(r'"evalue": ?"[^"]*"', text) or [text]
 
     def changed(self, script, act, timeout_s=30):
-        """Do something and wait until ``script``, a JavaScript function, gives another value; returns old and new."""
+        """Do something and wait until ``script``, a JavaScript function, gives another value; returns old and new.
+
+        What was done before comes to an end first: ``old`` is a value that has not changed for a while.
+        """
         options = {"timeout": 1e3 * timeout_s, "polling": 100}
         self.page.wait_for_function(script, **options)
-        old = self.page.evaluate(script)
+        old, now = None, self.page.evaluate(script)
+        while now != old:
+            self.page.wait_for_timeout(SETTLED_MS)
+            old, now = now, self.page.evaluate(script)
         act()
         self.page.wait_for_function(f"old => {{ const now = ({script})(); return now && now !== old }}", arg=old, **options)
         return old, self.page.evaluate(script)

@@ -125,7 +125,7 @@ class TemplateView(Pictured):
 
     def figure(self):
         """Single events with the template, what they leave over, delays of the channels, similarity of the kinds."""
-        figure = blank_figure(13, 5.4)
+        figure = blank_figure(11.5, 5.2)
         bank, rate, channels = self.detector.bank, self.detector.sampling_rate_hz, self.detector.channels or None
         template, pieces = bank.templates[self.type], self.snippets
         few = pieces[np.linspace(0, len(pieces) - 1, min(self.shown.value, len(pieces))).astype(int)] if len(pieces) else pieces
@@ -139,7 +139,7 @@ class TemplateView(Pictured):
             rest = subtract_template(pieces, template)
             shown = subtract_template(few, template)
             plot_aligned_events(shown, rest.mean(axis=0), rate, bank.before, channels, half=half, label="mean", ax=middle[0])
-            middle[0].set_title(f"left over: SD {rest.std():.2f} of the noise's 1", y=1.09)
+            middle[0].set_title(f"left over: SD {rest.std():.2f} (noise: 1)", y=1.09)
         true_delays = None if true is None else channel_delays(true[None], rate)
         plot_channel_delays(self.delays, channels, true_delays, delays)
         delays.set_title("delay of each channel", y=1.09)

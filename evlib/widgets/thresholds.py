@@ -154,9 +154,15 @@ class ThresholdExplorer(Pictured):
         """Its index."""
         return self.detector.names.index(self.name)
 
+    @property
+    def is_applied(self):
+        """Whether the detector has the thresholds and refractory periods that are seen here."""
+        same = np.array_equal(self.thresholds, self.detector.thresholds)
+        return same and self.refractory_s == self.detector.refractory_s
+
     def figure(self):
         """Precision over recall, scores of candidates, and all types, side by side."""
-        figure = blank_figure(12, 4.4)
+        figure = blank_figure(10.5, 4.4)
         axes = figure.subplots(1, 3, width_ratios=[1, 1.15, 1])
         _, precision, recall = self.tuning.curve(self.type, self.refractory_s, self.tolerance_s)
         table = self.comparison.per_type()
@@ -171,7 +177,7 @@ class ThresholdExplorer(Pictured):
         log_odds = self.tuning.log_odds[self.tuning.candidates.type == self.type]
         is_event = self.tuning.is_event(self.type, self.tolerance_s)
         plot_candidate_scores(log_odds, is_event, self.thresholds[self.type], axes[1])
-        axes[1].set_title(f"candidates of {self.name}", y=1.15)
+        axes[1].set_title(f"{self.name}, refractory period {self.refractory_s[self.name]:.3g} s", y=1.15)
         plot_scores_by_type(table, self.name, self.tolerance_s, axes[2])
         return figure
 
@@ -209,12 +215,10 @@ class ThresholdExplorer(Pictured):
         self.numbers.value = html_table(header, rows)
         broken = find_violations(self.tuning.reference, self.refractory_s)[0]
         broken = int((self.tuning.reference.type[broken[:, 0]] == self.type).sum())
-        text = (
-            f"{broken} reference events of {self.name} follow each other faster than its refractory period allows"
-            if broken
-            else ""
-        )
-        self.say(text, warning=True)
+        if broken:
+            self.say(f"{broken} reference events of {self.name} come sooner than its refractory period allows", warning=True)
+        else:
+            self.say("" if self.is_applied else "The detector does not have this choice yet.")
 
     def _type_chosen(self, change):
         self._update()

@@ -110,11 +110,11 @@ class TimingView(Pictured):
         tolerance_s, name = self.comparison.tolerance_s, self.types.value
         with_channels = self.channel_error_s is not None
         height = max(4.2, 0.27 * max(len(self.names), len(self.channels)) + 1.2)
-        figure = blank_figure(12.5, height)
+        figure = blank_figure(11, height)
         left, *right = figure.subplots(1, 2 + with_channels, width_ratios=[1.15, *[1] * (1 + with_channels)])
-        what = ", bias taken away" if self.without_bias.value else ""
+        what = ", without bias" if self.without_bias.value else ""
         plot_timing_errors({name: self.errors()}, tolerance_s, left)
-        left.set_title(f"hits of {name}{what}", y=1.1)
+        left.set_title(f"hits of {name}{what}", y=1.07)
         groups = {kind: self.errors(kind) for kind in self.names}
         plot_error_groups(groups, right[0], tolerance_s, type_colours(len(self.names)))
         right[0].set_title(f"by type{what}")
@@ -123,11 +123,11 @@ class TimingView(Pictured):
             shift = self._bias[self.type[rows]] if self.without_bias.value else 0.0
             groups = {channel: self.channel_error_s[rows, c] - shift for c, channel in enumerate(self.channels)}
             plot_error_groups(groups, right[1], tolerance_s)
-            right[1].set_title(f"each channel alone, {name}{what}")
+            right[1].set_title(f"each channel alone{what}")
         return figure
 
     def _kinds_figure(self):
-        figure = blank_figure(12.5, 5.4)
+        figure = blank_figure(11, 5.2)
         left, right = figure.subplots(1, 2, width_ratios=[1.1, 1])
         name = self.types.value
         tables = {"reference": self.comparison.reference, "estimated": self.comparison.estimated}
