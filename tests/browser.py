@@ -226,15 +226,28 @@ def _close(pages, end_kernel):
 
 @pytest.fixture
 def open_in_lab(chromium, lab_server):
-    """Open cells in JupyterLab and run them all."""
+    """Open cells in JupyterLab and run them all; with ``run=False`` they ran elsewhere, and the page does not trust them."""
     opened = []
 
-    def open_(cells):
+    def open_(cells, run=True):
         page, address = _new_page(chromium, lab_server, cells)
         opened.append(page)
+        if not run:
+            command = [
+                sys.executable,
+                "-m",
+                "papermill",
+                "-k",
+                "python3",
+                "--no-progress-bar",
+                "notebook.ipynb",
+                "notebook.ipynb",
+            ]
+            subprocess.run(command, cwd=page.folder, check=True, capture_output=True)
         page.page.goto(f"{lab_server.base}/lab/tree/{address}?token={TOKEN}&reset")
         page.page.wait_for_function(KERNEL_IS_IDLE)
-        assert page.page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => true)")
+        if run:
+            assert page.page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => true)")
         return page
 
     yield open_

@@ -55,3 +55,18 @@ def test_timing_errors(open_notebook):
     page.changed(PICTURE, lambda: page.choose("type", "event_03"))
     page.changed(PICTURE, lambda: page.page.get_by_text("between kinds").click())
     page.screenshot(f"timing_view_kinds_{open_notebook.front_end}", WIDGET)
+
+
+SMALL = """
+import evlib
+reference = evlib.Events.from_seconds([1.0, 1.5, 2.0], ["heel", "toe", "heel"], 2000)
+evlib.TimingView(evlib.compare(reference, reference.shift(1)))
+"""
+
+
+def test_a_notebook_that_ran_elsewhere_shows_the_picture(open_in_lab):
+    page = open_in_lab([SMALL], run=False)
+    picture = page.page.locator(".jp-RenderedImage img")
+    picture.wait_for()
+    assert picture.evaluate("image => image.naturalWidth") > 500
+    assert page.page.locator(".jupyter-widgets").count() == 0
