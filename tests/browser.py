@@ -68,7 +68,7 @@ class Page:
         if re.search(r'"msg_type": ?"error"', text):
             self.errors += re.findall(r'"evalue": ?"[^"]*"', text) or [text]
 
-    def changed(self, script, act, timeout_s=30):
+    def changed(self, script, act, timeout_s=60):
         """Do something and wait until ``script``, a JavaScript function, gives another value; returns old and new.
 
         What was done before comes to an end first: ``old`` is a value that has not changed for a while.
@@ -111,6 +111,12 @@ class Page:
             Path(folder).mkdir(parents=True, exist_ok=True)
             seen = self.page if selector is None else self.page.locator(selector).first
             seen.screenshot(path=Path(folder) / f"{name}.png")
+
+    def wait_for_error(self, timeout_s=60):
+        """Wait until something went wrong; for tests that want to see it."""
+        end = time.monotonic() + timeout_s
+        while not self.errors and time.monotonic() < end:
+            self.page.wait_for_timeout(100)
 
     def check(self):
         """Nothing went wrong so far: no error in the console, in the kernel, in an output or in a dialog."""

@@ -45,10 +45,12 @@ def test_errors_are_seen(open_notebook):
     page.check()
     # What a callback raises is shown nowhere in the page.
     page.click("divide")
+    page.wait_for_error()
     with pytest.raises(AssertionError, match="division by zero"):
         page.check()
     page.errors.clear()
     page.page.evaluate("() => setTimeout(() => { throw new Error('a widget broke') })")
+    page.wait_for_error()
     with pytest.raises(AssertionError, match="a widget broke"):
         page.check()
     page.errors.clear()  # the fixture would complain too
@@ -56,6 +58,7 @@ def test_errors_are_seen(open_notebook):
 
 def test_a_cell_that_fails_is_seen(open_notebook):
     page = open_notebook(["import ipywidgets\nipywidgets.Button()", "1 / 0"])
+    page.page.get_by_text("ZeroDivisionError: division by zero").wait_for()
     with pytest.raises(AssertionError, match="ZeroDivisionError"):
         page.check()
     page.errors.clear()
