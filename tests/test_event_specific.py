@@ -102,6 +102,21 @@ def test_delays_are_learned_to_a_quarter_of_a_sample():
     assert np.abs(bank.onset_delays.detach().numpy() - true).max() < 0.25
 
 
+def test_delays_of_many_oscillations_are_found_and_then_learned():
+    """Far off, training alone stops at the nearest oscillation; a search over all lags starts it at the right one."""
+    rng = np.random.default_rng(4)
+    true = rng.uniform(-9.5, 9.5, (EVENTS, FEATURES))
+    bank = bank_with(damped())
+    with torch.no_grad():
+        bank.onset_delays.copy_(torch.from_numpy(true))
+        snippets = bank.apply_delays().transpose(1, 2) + 0.01 * torch.randn(EVENTS, LENGTH + 20, FEATURES)
+    bank.onset_delays.data.zero_()
+    bank.find_delays(snippets)
+    assert np.abs(bank.onset_delays.detach().numpy() - true).max() < 0.25
+    with pytest.raises(ShapeError, match="snippets must be"):
+        bank.find_delays(snippets[:, 1:])
+
+
 def test_delays_stay_within_their_bound():
     bank = evlib.EventTemplateBank(1, 1, 20, max_delay_samples=3)
     with torch.no_grad():

@@ -23,6 +23,8 @@ MARGIN = 8
 KERNELS = (11, 21, 41)
 EVENT_CHANNELS, SHARED_CHANNELS = 8, 32
 ABSENT = -1e9
+# Steps in a sample in which delays are looked for.
+DELAY_STEPS = 8
 # Filter outputs from here on count by their order of magnitude.
 FILTER_SCALE = 4.0
 
@@ -84,6 +86,33 @@ class EventTemplateBank(nn.Module):
             self.templates.zero_()
             self.templates[:, :, :length] = templates[:, :length].transpose(1, 2)
             self.onset_delays.zero_()
+
+    def find_delays(self, snippets):
+        """Start each delay where its channel correlates best with the template; from there training finds the rest.
+
+        Training alone would stop at the nearest oscillation.
+
+        Parameters
+        ----------
+        snippets : (events, length + 2 * max_delay_samples, features), a mean snippet of each type with its onset at sample
+            ``max_delay_samples + before``
+        """
+        reach = self.max_delay_samples
+        wanted = (self.num_events, self.template_length + 2 * reach, self.num_features)
+        snippets = torch.as_tensor(snippets, dtype=self.templates.dtype)
+        if snippets.shape != wanted:
+            raise ShapeError(
+                f"snippets must be (events, length + 2 * max_delay_samples, features) = {wanted}, got {tuple(snippets.shape)}"
+            )
+        n = 2 * snippets.shape[1]
+        with torch.no_grad():
+            templates = torch.fft.rfft(F.pad(self.templates, (reach, reach)), n)
+            product = torch.fft.rfft(snippets.transpose(1, 2), n) * templates.conj()
+            # Zeros beyond the highest frequency interpolate between samples.
+            correlation = torch.fft.irfft(product, n * DELAY_STEPS)
+            lags = torch.arange(-reach * DELAY_STEPS, reach * DELAY_STEPS + 1)
+            best = correlation[:, :, lags % (n * DELAY_STEPS)].argmax(2)
+            self.onset_delays.copy_(lags[best] / DELAY_STEPS)
 
     def apply_delays(self):
         """Templates with their delays, (events, features, length + 2 * max_delay_samples).
