@@ -3,15 +3,17 @@ PY ?= python3
 V := .venv
 B := $(V)/bin
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
+APP ?= notebooks/06_inspect_detections.ipynb
 ALL_NOTEBOOKS := $(NOTEBOOKS) $(sort $(wildcard notebooks/studies/*.ipynb))
 
-.PHONY: help setup run run-full test lab lint format clean
+.PHONY: help setup run run-full test lab app lint format clean
 
 help:
 	@echo "make run       execute the notebooks into build/ (small runs, minutes)"
 	@echo "make run-full  the same with notebooks/params/*.yaml (full size)"
 	@echo "make test      the whole test suite, notebooks included"
 	@echo "make lab       JupyterLab"
+	@echo "make app       look at detections and correct them: notebook 06 as a page without code (APP=... another one)"
 	@echo "make lint      what continuous integration checks;  make format  repairs it"
 	@echo "make clean     remove build/ and caches (keeps .venv, data/ and figures/published/)"
 
@@ -39,6 +41,9 @@ endif
 
 lab: $(V)/.stamp
 	$(B)/python -m jupyter lab notebooks
+
+app: $(V)/.stamp
+	$(B)/python -m voila --VoilaConfiguration.show_tracebacks=True $(APP)
 
 lint: $(V)/.stamp
 	$(B)/ruff check .

@@ -108,7 +108,7 @@ def test_python_blocks_of_the_readme_compile_and_use_names_that_exist(repository
 def test_make_has_the_targets_that_are_promised(repository):
     makefile = (repository / "Makefile").read_text()
     targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, re.MULTILINE))
-    assert {"setup", "run", "run-full", "test", "lab", "lint", "format", "clean"} <= targets
+    assert {"setup", "run", "run-full", "test", "lab", "app", "lint", "format", "clean"} <= targets
     readme = (repository / "README.md").read_text()
     assert set(re.findall(r"`?\bmake ([a-z][a-z-]*)`", readme)) <= targets
     phony = set(re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split())
