@@ -93,7 +93,7 @@ def trained_a_little(network, batch, steps, learning_rate=1e-2):
 def batch_of(rng, n=60):
     found = random_candidates(rng, n)
     target = rng.integers(0, 2, n).astype(np.float32)
-    examples = Examples(found, target, np.ones(n, np.float32), np.zeros(3))
+    examples = Examples(found, target, np.ones(n, np.float32), np.zeros(3), np.full(n, np.nan))
     return in_crops(as_sequence(examples, RATE, 8.0))
 
 
