@@ -8,8 +8,7 @@ from .annotations import AnnotationLog
 from .detection import detect
 from .errors import OptionError
 from .events import Events
-from .fitting import fit
-from .proposals import REACH_S, changes, propose, snap
+from .proposals import REACH_S, changes, propose, search, snap
 from .refractory import find_violations
 
 # Annotations of one type this close are one event.
@@ -139,6 +138,8 @@ class AnnotationSession:
         ------
         DataError : there are no labels to learn from
         """
+        from .fitting import fit  # brings torch and the trainers
+
         if method is None and self.detector is not None:
             method = self.detector.method
         options = {"refractory_s": self.refractory_s, "progress": False} | options
@@ -146,9 +147,10 @@ class AnnotationSession:
         detector = fit(pairs, method, **options)
         none = Events.empty(self.log.names, self.recording.sampling_rate_hz)
         before = none if self.detector is None else detect(self.detector, self.recording).with_names(self.log.names)
-        change = changes(before, detect(detector, self.recording))
+        detected, doubtful = search(detector, self.recording)
+        change = changes(before, detected)
         self.detector = detector
-        self.log.propose(propose(detector, self.recording))
+        self.log.propose(Events.concatenate([detected, doubtful]))
         return change
 
     def unlearnable(self):

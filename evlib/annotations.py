@@ -16,6 +16,7 @@ import numpy as np
 from .errors import DataError, EvlibError, OptionError, UnitError
 from .events import Events, write_events
 from .journal import Journal
+from .timebase import distance_to_nearest
 
 FORMAT = 1
 # What each kind of line says, besides its name and when it was written.
@@ -142,11 +143,13 @@ class AnnotationLog:
     def __len__(self):
         return sum(isinstance(row, Annotation) for row in self._state.values())
 
+    def __contains__(self, id):
+        return isinstance(self._state.get(id), Annotation)
+
     def __getitem__(self, id) -> Annotation:
-        row = self._state.get(id)
-        if not isinstance(row, Annotation):
+        if id not in self:
             raise OptionError(f"there is no annotation {id!r} (deleted, or undone?)")
-        return row
+        return self._state[id]
 
     @property
     def duration_s(self):
@@ -178,9 +181,9 @@ class AnnotationLog:
 
     def events(self) -> Events:
         """The events that were accepted or added; complete in the reviewed spans, but not around what is undecided."""
-        rows = [row for row in self.rows() if row.is_event]
-        spans = _without(self.reviewed_s, [row.time_s for row in self.rows() if row.status == "proposed"], UNDECIDED_S)
-        onset_s, type = [row.time_s for row in rows], [row.type for row in rows]
+        rows = self.rows()
+        spans = _without(self.reviewed_s, [row.time_s for row in rows if row.status == "proposed"], UNDECIDED_S)
+        onset_s, type = [row.time_s for row in rows if row.is_event], [row.type for row in rows if row.is_event]
         return Events.from_seconds(onset_s, type, self.sampling_rate_hz, self.names, complete_spans_s=spans)
 
     def save(self, path):
@@ -247,16 +250,15 @@ class AnnotationLog:
         offered = zlib.crc32(b"".join(np.ascontiguousarray(c) for c in (events.onset_s, events.type, events.score)))
         if offered == self._offered:
             return 0
-        decided = {name: [] for name in self.names}
-        for row in self.rows():
-            if row.status != "proposed":
-                decided[row.type].append(row.time_s)
-        onset_s, kinds = events.onset_s, events.type_names
-        new = [k for k, name in enumerate(kinds) if np.abs(np.subtract(decided[name], onset_s[k])).min(initial=1) > SAME_EVENT_S]
-        score = [None if np.isnan(value) else float(value) for value in events.score[new]]
-        columns = {"time_s": onset_s[new].tolist(), "type": [kinds[k] for k in new], "score": score}
+        decided, is_new = [row for row in self.rows() if row.status != "proposed"], np.ones(len(events), dtype=bool)
+        for k, name in enumerate(self.names):
+            time_s = np.array([row.time_s for row in decided if row.type == name])
+            is_new[events.type == k] = distance_to_nearest(events.onset_s[events.type == k], time_s) > SAME_EVENT_S
+        events = events[is_new]
+        score = [None if np.isnan(value) else float(value) for value in events.score]
+        columns = {"time_s": events.onset_s.tolist(), "type": events.type_names, "score": score}
         self._commit("propose", id=self._next_id, offered=offered, **columns)
-        return len(new)
+        return len(events)
 
     def undo(self):
         """Take the last edit back; returns it, or None where there is none."""
@@ -378,9 +380,8 @@ class AnnotationLog:
 
 
 def _without(spans, times, reach):
-    """Spans (k, 2) without what lies within ``reach`` of any of the times."""
-    for time in times:
-        left, right = np.minimum(spans[:, 1], time - reach), np.maximum(spans[:, 0], time + reach)
-        spans = np.concatenate([np.column_stack([spans[:, 0], left]), np.column_stack([right, spans[:, 1]])])
-        spans = spans[spans[:, 1] > spans[:, 0]]
-    return spans
+    """Spans (k, 2) without what lies within ``reach`` of any of the times, which are sorted."""
+    times = np.asarray(times, dtype=np.float64)
+    free = np.r_[-np.inf, times + reach], np.r_[times - reach, np.inf]
+    start, stop = np.maximum(spans[:, :1], free[0]), np.minimum(spans[:, 1:], free[1])
+    return np.stack([start, stop], axis=-1)[stop > start]

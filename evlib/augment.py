@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from .errors import DataError, OptionError, ShapeError
+from .options import check_whole
 
 
 class Batch(NamedTuple):
@@ -123,12 +124,6 @@ def check_range(name, value, low=0.0, high=math.inf):
     numeric = len(pair) == 2 and all(isinstance(v, numbers.Real) and math.isfinite(v) for v in pair)
     if not numeric or not low <= pair[0] <= pair[1] <= high:
         raise OptionError(f"{name} must be a number in [{low:g}, {high:g}] or a pair (least, most) of them, got {value!r}")
-
-
-def check_whole(name, value, least):
-    """Refuse what is not a whole number of at least ``least``."""
-    if not isinstance(value, numbers.Real) or value != int(value) or value < least:
-        raise OptionError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
 
 def uniform(shape, x, generator, dtype=None):
@@ -323,7 +318,7 @@ class MagnitudeWarp(Augmentation):
 
     def __post_init__(self):
         check_range("strength", self.strength, 0, 1)
-        check_whole("knots", self.knots, 2)
+        check_whole(2, knots=self.knots)
 
     def apply(self, batch, generator):
         size, time, channels = batch.x.shape

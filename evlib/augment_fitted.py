@@ -8,7 +8,7 @@ import torch
 from .augment import Augmentation, check_range, draw, fast_length, normal, spectral_noise, take_steps, uniform
 from .errors import DataError, OptionError, ShapeError
 from .recording import BLOCK_SAMPLES, Recording
-from .timebase import duration_to_samples
+from .timebase import distance_to_nearest, duration_to_samples
 from .whitening import estimate_psd, estimate_whitener
 
 MAX_SNIPPETS = 256
@@ -68,7 +68,7 @@ class RecordedBackground(Augmentation):
         before = (self._lengths.cumsum(0) - self._lengths).to(place)
         start = place - (last - starts)[signal] + before[signal]
         index = start[:, None] + torch.arange(time, device=place.device)
-        pieces = take_steps(self._samples.to(batch.x)[None], index.view(1, -1)).view(batch.x.shape)
+        pieces = take_steps(self._samples[None], index.cpu().view(1, -1)).to(batch.x).view(batch.x.shape)
         return batch.with_signal(batch.x + draw(self.gain, (size, 1, 1), batch.x, generator) * pieces)
 
 
@@ -216,7 +216,7 @@ class DataDrivenAugmentation(Augmentation):
         start = (uniform((size, slots), x, generator, torch.float64) * places[:, None]).long() - (length - 1)
         sequence, slot = taken.nonzero(as_tuple=True)
         step = start[sequence, slot][:, None] + torch.arange(length, device=x.device)
-        values = torch.as_tensor(self.snippets).to(x)[which[sequence, slot]]
+        values = torch.as_tensor(self.snippets)[which[sequence, slot].cpu()].to(x)
         values = values * ((step >= 0) & (step < time))[..., None]
         rows = step.clamp(0, time - 1) + time * sequence[:, None]
         planted = x.new_zeros(size * time, channels).index_add_(0, rows.flatten(), values.view(-1, channels))
@@ -241,9 +241,7 @@ def find_bursts(recording, whitener, length, threshold):
 
 def _unexplained(peaks, events, length, n_samples):
     """Which bursts are known not to be events: their snippet touches none, and was labelled completely."""
-    times = np.concatenate([[-np.inf], events.time_samples, [np.inf]])
-    after = np.searchsorted(times, peaks)
-    distance = np.minimum(times[after] - peaks, peaks - times[after - 1])
+    distance = distance_to_nearest(peaks, events.time_samples)
     # An event is up to a snippet long, on either side of its time.
     reach = length + length // 2
     ends = [np.clip(peaks + side, 0, n_samples - 1) for side in (-reach, reach)]

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .augment import Augmentation, Compose, Gain, WhiteNoise, check_range, check_whole, draw, take_steps, uniform
+from .augment import Augmentation, Compose, Gain, WhiteNoise, check_range, draw, take_steps, uniform
 from .errors import OptionError
+from .options import check_whole
 
 FILLS = ("edge", "zero")
 
@@ -44,7 +45,7 @@ class TimeShift(Augmentation):
     event_samples: float = 0
 
     def __post_init__(self):
-        check_whole("max_samples", self.max_samples, 0)
+        check_whole(0, max_samples=self.max_samples)
         check_range("event_samples", self.event_samples)
         if self.fill not in FILLS:
             raise OptionError(f"fill must be one of {', '.join(FILLS)}, got {self.fill!r}")
@@ -129,7 +130,7 @@ class TimeWarp(Augmentation):
 
     def __post_init__(self):
         check_range("stretch", self.stretch, 0, 0.99)
-        check_whole("knots", self.knots, 2)
+        check_whole(2, knots=self.knots)
 
     def apply(self, batch, generator):
         x, lengths = batch.x, batch.lengths

@@ -4,8 +4,6 @@ The recording is searched in tiles of a few seconds when they are first looked a
 that its candidates are those of a search through the whole recording.
 """
 
-from dataclasses import replace
-
 import numpy as np
 
 from .candidates import Candidates
@@ -35,7 +33,7 @@ class CandidateTrace:
         # Windows of a classifier begin at multiples of half their length; so do tiles.
         self._unit = max(detector.classifier_window, 1)
         self._samples = -(-int(TILE_S * recording.sampling_rate_hz) // self._unit) * self._unit
-        self._tiles = {}
+        self._tiles, self._last = {}, (None, None, None)
 
     def between(self, start_s, stop_s):
         """Candidates from ``start_s`` to ``stop_s``: times (n,) in seconds, types (n,), log odds over their thresholds (n,)."""
@@ -43,8 +41,11 @@ class CandidateTrace:
         context_s = 0.0 if detector.network is None else CONTEXT_S
         first = int(max(start_s - context_s, 0.0) * rate) // self._samples
         last = int(min(stop_s + context_s, self.recording.duration_s) * rate - 1) // self._samples
-        found = Candidates.concatenate([self._tile(k) for k in range(first, max(first, last) + 1)])
-        rise = detector.log_odds(found) - np.asarray(detector.thresholds)[found.type]
+        if self._last[0] != (first, last):
+            found = Candidates.concatenate([self._tile(k) for k in range(first, max(first, last) + 1)])
+            self._last = (first, last), found, detector.log_odds(found)
+        _, found, log_odds = self._last
+        rise = log_odds - np.asarray(detector.thresholds)[found.type]
         time_s = found.time / rate
         inside = (time_s >= start_s) & (time_s <= stop_s)
         return time_s[inside], found.type[inside], rise[inside]
@@ -62,5 +63,5 @@ class CandidateTrace:
         halo = -(-HALO_LENGTHS * detector.bank.length // self._unit) * self._unit
         low, high = max(start - halo, 0), min(stop + halo, n)
         found = detector.find(lambda a, b: detector.whitener(self.recording, low + a, low + b), high - low)
-        found = replace(found, time=found.time + low)
+        found = found.shift(low)
         return found[(found.time >= start - 0.5) & ((found.time < stop - 0.5) | (stop == n))]

@@ -38,7 +38,6 @@ def train_classifier(
     max_epochs=12,
     n_windows=None,
     progress=True,
-    log_dir=None,
 ):
     """Train a model of windows on windows of re-mixes; the weights with the least development loss are kept.
 
@@ -86,7 +85,7 @@ def train_classifier(
         for part, shuffle in ((train, True), (development, False))
     ]
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = SupervisedTrainer(model, loss, optimizer, "cpu", log_dir or scratch, schedule)
+        trainer = SupervisedTrainer(model, loss, optimizer, "cpu", scratch, schedule)
         history = trainer.fit(
             *loaders,
             num_epochs=max_epochs,

@@ -16,7 +16,8 @@ import numpy as np
 import scipy.fft
 
 from .candidates import refine_peak
-from .errors import DataError, OptionError, ShapeError
+from .errors import DataError, ShapeError
+from .options import check_whole
 from .timebase import check_rate
 
 # Envelopes and correlations are looked at in steps of this part of a sample, and interpolated between.
@@ -74,8 +75,7 @@ def channel_delays(snippets, sampling_rate_hz, reference=None, n_bootstrap=200, 
         raise DataError("there are no events to take delays from")
     if not np.isfinite(snippets).all():
         raise DataError("snippets must be finite; found NaN or infinity")
-    if isinstance(n_bootstrap, bool) or not isinstance(n_bootstrap, (int, np.integer)) or n_bootstrap < 1:
-        raise OptionError(f"n_bootstrap must be a whole number of at least 1, got {n_bootstrap!r}")
+    check_whole(1, n_bootstrap=n_bootstrap)
     mean = snippets.mean(axis=0)
     energy = (mean**2).sum(axis=0)
     if not energy.any():

@@ -15,8 +15,10 @@ from .candidates import Candidates, find_candidates
 from .errors import DataError, OptionError, ShapeError, UnitError
 from .events import Events
 from .files import replace_file
+from .options import log_odds_of
 from .refractory import decode_refractory, refractory_samples
 from .templates import TemplateBank
+from .timebase import split_time
 from .whitening import Whitener
 
 FORMAT = 1
@@ -151,10 +153,8 @@ class Detector:
         keep, _ = decode_refractory(candidates.time, candidates.type, rise + 1e-9 * (rise >= 0), period)
         kept = candidates[keep]
         bound_s = self.timing_scale * self.timing_bound(kept) / self.sampling_rate_hz
-        sample = np.floor(kept.time + 0.5).astype(np.int64)
         return Events(
-            sample,
-            kept.time - sample,
+            *split_time(kept.time),
             kept.type,
             self.names,
             self.sampling_rate_hz,
@@ -301,7 +301,5 @@ def _log_odds_thresholds(threshold, detector):
         raise OptionError(f"threshold names unknown event types {unknown}; the detector knows {list(detector.names)}")
     out = detector.thresholds.copy()
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < 1:
-            raise OptionError(f"threshold is a probability strictly between 0 and 1, got {value!r} (percent, or log odds?)")
-        out[detector.names.index(name)] = np.log(value / (1 - value))
+        out[detector.names.index(name)] = log_odds_of(value, "threshold")
     return out

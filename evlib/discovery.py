@@ -20,9 +20,10 @@ from .candidates import explain, find_candidates
 from .errors import DataError, OptionError
 from .events import Events
 from .learning import PRIOR_LOGIT, choose_window, learn_templates
+from .options import check_short, check_whole
 from .refractory import decode_refractory, refractory_samples
 from .templates import TemplateBank
-from .timebase import duration_to_samples
+from .timebase import distance_to_nearest, duration_to_samples, split_time
 from .training_data import as_list, check_alike
 from .whitening import Whitener, estimate_whitener, refine_whitener
 
@@ -135,12 +136,10 @@ def discover(recordings, n_types=None, refractory_s=2.0, event_s=0.04, seed=0, p
 
 def _check(recordings, n_types, refractory_s, event_s, seed):
     check_alike(recordings)
-    for name, value, least in (("n_types", n_types, 1), ("seed", seed, 0)):
-        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if not (whole and value >= least) and not (name == "n_types" and value is None):
-            raise OptionError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    if not (isinstance(event_s, (int, float)) and 0 < event_s <= 1):
-        raise OptionError(f"event_s must be seconds between 0 and 1, got {event_s!r} (did you pass milliseconds?)")
+    if n_types is not None:
+        check_whole(1, n_types=n_types)
+    check_whole(0, seed=seed)
+    check_short(event_s=event_s)
     if not (isinstance(refractory_s, (int, float)) and 0 <= refractory_s < np.inf):
         raise OptionError(
             f"refractory_s must not be negative, and one number for all kinds (they have no names yet); got {refractory_s!r}"
@@ -151,8 +150,9 @@ def discover_in(signals, rate, n_types=None, refractory_s=2.0, event_s=0.04, see
     """Kinds in whitened signals (n, C): the bank, and one table of events for each signal."""
     width = max(4, duration_to_samples(event_s, rate))
     rng = np.random.default_rng([13, seed])
-    bank, tables, residuals = None, None, signals
+    bank, tables = None, None
     for _ in range(SEARCHES):
+        residuals = signals if bank is None else [_without(bank, signal, rate, refractory_s) for signal in signals]
         fresh = _search(residuals, rate, width, rng)
         if advance is not None:
             advance(1)
@@ -162,7 +162,6 @@ def discover_in(signals, rate, n_types=None, refractory_s=2.0, event_s=0.04, see
         bank, tables = _settle(signals, tables, rate, refractory_s, advance)
         if bank is None:
             break
-        residuals = [_without(bank, signal, rate, refractory_s) for signal in signals]
     if bank is None:
         raise DataError(
             f"nothing of about {event_s:g} s recurs often enough in {sum(map(len, signals)) / rate:.0f} s of signal to be a kind "
@@ -303,11 +302,9 @@ def _nearest(similarity):
 
 def _settle(signals, tables, rate, refractory_s, advance):
     """Average, detect, drop doubles and what does not recur, until the kinds are stable: bank and tables, or None twice."""
-    nothing = np.zeros((0, 2), dtype=np.int64)
     for _ in range(ROUNDS):
         window = choose_window(signals, tables, rate)
-        bank, _, _ = learn_templates(signals, tables, *window, rate, rounds=2)
-        bank = replace(bank, trust=1.0)
+        bank, _, _ = learn_templates(signals, tables, *window, rate, rounds=2, weigh=False)
         tables = [find_kinds(bank, signal, rate, refractory_s) for signal in signals]
         keep = _kinds_to_keep(bank, tables, refractory_s * rate)
         if len(keep) == 0:
@@ -316,14 +313,15 @@ def _settle(signals, tables, rate, refractory_s, advance):
             bank, tables = _select(bank, tables, keep)
         if advance is not None:
             advance(1)
-    return bank, [replace(table, complete_spans=nothing) for table in tables]
+    return bank, tables
 
 
 def find_kinds(bank, signal, rate, refractory_s):
     """What the templates find in one whitened signal, in the best choice that the refractory period allows."""
     found = _find(bank, signal, rate, refractory_s)
-    table = _table(found.time, found.type, len(bank.names), rate, len(signal))
-    return replace(table, score=1 / (1 + np.exp(PRIOR_LOGIT - found.llr)))
+    found = found[(found.time >= 0) & (found.time < len(signal) - 1)]
+    score, nothing = 1 / (1 + np.exp(PRIOR_LOGIT - found.llr)), np.zeros((0, 2), dtype=np.int64)
+    return Events(*split_time(found.time), found.type, bank.names, rate, score=score, complete_spans=nothing)
 
 
 def _find(bank, signal, rate, refractory_s):
@@ -360,22 +358,18 @@ def _is_other_kind(tables, first, second, period, length):
         one, two = table.time_samples[table.type == first], table.time_samples[table.type == second]
         if len(one) == 0 or len(two) == 0:
             continue
-        at = np.clip(np.searchsorted(one, two), 1, max(len(one) - 1, 1))
-        gap = np.minimum(np.abs(two - one[at - 1]), np.abs(two - one[np.minimum(at, len(one) - 1)]))
+        gap = distance_to_nearest(two, one)
         close += int(((gap > length) & (gap < 0.9 * period)).sum())
         total += len(two)
     return close > 0.2 * max(total, 1)
 
 
 def _table(time, type, n_kinds, rate, n_samples):
-    """Events with the names of kinds, in order of time, nothing labelled completely."""
-    order = np.argsort(time, kind="stable")
-    time, type = np.asarray(time, dtype=float)[order], np.asarray(type)[order]
+    """Events with the names of kinds, nothing labelled completely."""
     inside = (time >= 0) & (time < n_samples - 1)
-    sample = np.floor(time[inside] + 0.5).astype(np.int64)
     names = tuple(f"kind_{k + 1:02d}" for k in range(n_kinds))
     nothing = np.zeros((0, 2), dtype=np.int64)
-    return Events(sample, time[inside] - sample, type[inside], names, rate, complete_spans=nothing)
+    return Events(*split_time(time[inside]), type[inside], names, rate, complete_spans=nothing)
 
 
 def _select(bank, tables, kinds):
@@ -390,10 +384,9 @@ def _select(bank, tables, kinds):
 
 def _join(old, new):
     """Two tables with different kinds as one."""
-    names = tuple(f"kind_{k + 1:02d}" for k in range(len(old.names) + len(new.names)))
     time = np.r_[old.time_samples, new.time_samples]
     type = np.r_[old.type, new.type + len(old.names)]
-    return _table(time, type, len(names), old.sampling_rate_hz, int(time.max()) + 2)
+    return _table(time, type, len(old.names) + len(new.names), old.sampling_rate_hz, np.inf)
 
 
 def naming_reach_s(bank, rate, reach_s=None):

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from .errors import DataError, OptionError, ShapeError
+from .options import check_whole
 from .timebase import n_frames
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
@@ -114,9 +115,7 @@ class LSTMEncoder(nn.Module):
     def __init__(self, input_size, hidden_size=128, num_layers=2, dropout=0.3, bidirectional=True, resolution=10, cell="lstm"):
         super().__init__()
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "resolution": resolution}
-        for name, size in sizes.items():
-            if size != int(size) or size < 1:
-                raise OptionError(f"{name} must be a whole number of at least 1, got {size!r}")
+        check_whole(1, **sizes)
         if not 0 <= dropout < 1:
             raise OptionError(f"dropout must lie in [0, 1), got {dropout!r}")
         if cell not in CELLS:
@@ -138,6 +137,11 @@ class LSTMEncoder(nn.Module):
             bidirectional=bidirectional,
             dropout=dropout if num_layers > 1 else 0.0,
         )
+
+    def pooled(self, x, lengths=None):
+        """(batch, time, channels) -> (batch, output_size): the mean state of each sequence, padding left out."""
+        lengths = check_batch(x, self.input_size, lengths)
+        return pool_frames(self(x, lengths), frame_mask(lengths, x.shape[1], self.resolution))
 
     def forward(self, x, lengths=None):
         """(batch, time, channels) -> (batch, ceil(time / resolution), output_size); zero behind the end of a sequence."""

@@ -20,6 +20,7 @@ from .detection import Detector
 from .errors import OptionError
 from .groundwork import is_discovery, lay_groundwork
 from .learning import PRIOR_LOGIT, nearest_label
+from .options import check_short, check_whole
 from .pretraining import PRETEXTS, check_encoder, encoder_for, frame_samples
 from .remix import label_examples
 from .thresholds import choose_thresholds
@@ -109,12 +110,9 @@ def fit(
     if self_train is None:
         self_train = method in ("lstm", "event_specific")
     hidden_size = HIDDEN_SIZE[method] if hidden_size is None else hidden_size
-    whole_numbers = {"seed": (seed, 0), "hidden_size": (hidden_size, 1), "max_epochs": (max_epochs, 1)}
-    for name, (value, least) in whole_numbers.items():
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise OptionError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    if not (isinstance(tolerance_s, (int, float)) and 0 < tolerance_s <= 1):
-        raise OptionError(f"tolerance_s must be seconds between 0 and 1, got {tolerance_s!r} (did you pass milliseconds?)")
+    check_whole(0, seed=seed)
+    check_whole(1, hidden_size=hidden_size, max_epochs=max_epochs)
+    check_short(tolerance_s=tolerance_s)
     data = prepare(pairs, unlabelled, labels_per_type, seed, refractory_s)
     discovery, encoder = (pretrain, None) if is_discovery(pretrain) else (None, pretrain)
     if encoder is not None:
@@ -206,10 +204,13 @@ def fit_on(
     held_out = [
         remixer.draw(np.random.default_rng([11, seed, k]), detector.find_in) for k in range(remixer.enough(N_DEVELOPMENT_REMIXES))
     ]
-    real = real_examples(detector.find, ground.signals, data.development, tolerance_s)
+    # What the recordings themselves hold, looked for once, and only where labels say something of it.
+    parts = zip(ground.signals, data.train, data.development, strict=True)
+    found = [detector.find_in(s) if len(t) + len(t.complete_spans) + len(h.complete_spans) else None for s, t, h in parts]
+    real = real_examples(found, data.development, tolerance_s)
     if method == "lstm":
         train = [remixer.draw(np.random.default_rng([12, seed, k])) for k in range(remixer.enough(N_REMIXES))]
-        known = real_examples(detector.find, ground.signals, data.train, tolerance_s)
+        known = real_examples(found, data.train, tolerance_s)
         known = [examples for examples in known if _is_complete(examples)]
         advance("train network")
         detector.network, history = train_context(
@@ -227,9 +228,10 @@ def fit_on(
     advance("thresholds")
     if detector.classifier is not None:
         detector.calibration = _calibration(detector, held_out + real)
-    detector.thresholds, f1 = _fit_thresholds(detector, held_out, real)
-    detector.timing_scale = _timing_scale(detector, held_out + real)
-    detector.timing_error_s = _timing_error(detector, ground.signals, data.train, ground.jitter)
+    logits = [detector.log_odds(examples.candidates) for examples in held_out + real]
+    detector.thresholds, f1 = _fit_thresholds(detector, logits, held_out, real)
+    detector.timing_scale = _timing_scale(detector, logits, held_out + real)
+    detector.timing_error_s = _timing_error(detector, found, data.train, ground.jitter)
     detector.card = ground.card | {
         "method": method,
         "seed": int(seed),
@@ -279,16 +281,13 @@ def _mixes(remixer, number, seed):
     return lambda: remixer.mix(np.random.default_rng([number, seed, next(count)]))[:2]
 
 
-def real_examples(find, signals, labels, tolerance_s):
-    """Candidates of the recordings themselves with what the labels say of them; ``find`` as :meth:`Detector.find`."""
-    out = []
-    for signal, table in zip(signals, labels, strict=True):
-        if len(table.complete_spans) == 0:
-            continue
-        found = find(lambda a, b, s=signal: s[a:b], len(signal))
-        reach = max(1, tolerance_to_samples(tolerance_s, table.sampling_rate_hz))
-        out.append(label_examples(found, table, reach + 0.5))
-    return out
+def real_examples(found, labels, tolerance_s):
+    """Candidates of recordings with what the labels say of them, where those are complete anywhere."""
+    return [
+        label_examples(candidates, table, max(1, tolerance_to_samples(tolerance_s, table.sampling_rate_hz)) + 0.5)
+        for candidates, table in zip(found, labels, strict=True)
+        if len(table.complete_spans)
+    ]
 
 
 def _is_complete(examples):
@@ -313,15 +312,15 @@ def _calibration(detector, development):
     return (slope, offset) if slope > 0 else (1.0, 0.0)
 
 
-def _timing_scale(detector, development):
+def _timing_scale(detector, logits, development):
     """What the Cramer-Rao bound must be multiplied with to cover 68 and 95 % of the errors of detections.
 
     Overlaps and doubtful events err by more than the bound, some by a whole oscillation: one factor cannot serve both
     levels exactly, so it is the geometric mean of the two.
     """
     ratios = []
-    for examples in development:
-        kept = detector.log_odds(examples.candidates) >= detector.thresholds[examples.candidates.type]
+    for logit, examples in zip(logits, development, strict=True):
+        kept = logit >= detector.thresholds[examples.candidates.type]
         kept &= np.isfinite(examples.error)
         ratios.append(np.abs(examples.error[kept]) / detector.timing_bound(examples.candidates[kept]))
     ratios = np.concatenate(ratios) if ratios else np.zeros(0)
@@ -330,16 +329,15 @@ def _timing_scale(detector, development):
     return float(np.sqrt(np.prod(np.quantile(ratios, COVERAGE) / COVERED_SIGMAS)))
 
 
-def _timing_error(detector, signals, labels, jitter):
+def _timing_error(detector, found, labels, jitter):
     """What detections scatter around labels beyond what they should, in seconds (robust)."""
     errors, bounds = [], []
-    for signal, table in zip(signals, labels, strict=True):
+    for candidates, table in zip(found, labels, strict=True):
         if len(table) == 0:
             continue
-        found = detector.find_in(signal)
-        row, _, distance = nearest_label(found, table, max(2.0, 4 * jitter, 2 * detector.frame_samples))
+        row, _, distance = nearest_label(candidates, table, max(2.0, 4 * jitter, 2 * detector.frame_samples))
         errors.append(distance)
-        bounds.append(detector.timing_scale * detector.timing_bound(found[row]))
+        bounds.append(detector.timing_scale * detector.timing_bound(candidates[row]))
     errors = np.concatenate(errors) if errors else np.zeros(0)
     if len(errors) < 5:
         return 0.0
@@ -347,20 +345,19 @@ def _timing_error(detector, signals, labels, jitter):
     return float(np.sqrt(max(scatter**2 - np.median(np.concatenate(bounds)) ** 2, 0.0)) / labels[0].sampling_rate_hz)
 
 
-def _fit_thresholds(detector, held_out, real):
+def _fit_thresholds(detector, logits, held_out, real):
     """Best thresholds on held-out blocks and held-out re-mixes; the re-mixes weigh little where there is real data."""
     n_types = len(detector.names)
     n_real = sum(float(examples.target.sum()) for examples in real)
     n_remixed = sum(float(examples.target.sum()) for examples in held_out)
     share = min(1.0, REMIX_EVENTS * n_types / max(n_remixed, 1.0)) if n_real else 1.0
-    logit, type, target, weight, missed = [], [], [], [], np.zeros(n_types)
+    type, target, weight, missed = [], [], [], np.zeros(n_types)
     for examples, factor in [(e, share) for e in held_out] + [(e, 1.0) for e in real]:
-        logit.append(detector.log_odds(examples.candidates))
         type.append(examples.candidates.type)
         target.append(examples.target)
         weight.append(examples.weight * factor)
         missed += examples.n_missed * factor
-    return choose_thresholds(*(np.concatenate(values) for values in (logit, type, target, weight)), missed)
+    return choose_thresholds(*(np.concatenate(values) for values in (logits, type, target, weight)), missed)
 
 
 class _Stages:

@@ -17,7 +17,7 @@ from .events import Events
 from .learning import PRIOR_LOGIT, choose_window, learn_templates, self_train
 from .remix import Remixer
 from .templates import TemplateBank
-from .timebase import duration_to_samples
+from .timebase import distance_to_nearest, duration_to_samples, split_time
 from .training_data import TrainingData
 from .whitening import Whitener, estimate_whitener, refine_whitener
 
@@ -115,14 +115,9 @@ def _check_discovery(discovery, data):
 def _known(data):
     """Labels of training with held-out blocks marked too: their labels are not known here, and their signal is not used."""
     return [
-        replace(train, complete_spans=_union(train.complete_spans, development.complete_spans))
+        replace(train, complete_spans=np.concatenate([train.complete_spans, development.complete_spans]))
         for train, development in zip(data.train, data.development, strict=True)
     ]
-
-
-def _union(spans, others):
-    both = np.concatenate([spans, others])
-    return both[np.argsort(both[:, 0], kind="stable")]
 
 
 def _with_discovered(pretrain, data, signals, event_s, seed):
@@ -139,13 +134,9 @@ def _with_discovered(pretrain, data, signals, event_s, seed):
     for found, train, held in zip(tables, data.train, data.development, strict=True):
         for e in np.flatnonzero(kind >= 0):
             time = found.time_samples[found.type == kind[e]] + offset[e]
-            sample = np.floor(time + 0.5).astype(np.int64)
+            sample, _ = split_time(time)
             known = train.is_labelled(sample) | held.is_labelled(sample)
-            own = train.time_samples[train.type == e]
-            if len(own):
-                near = np.clip(np.searchsorted(own, time), 1, max(len(own) - 1, 1))
-                gap = np.minimum(np.abs(time - own[near - 1]), np.abs(time - own[np.minimum(near, len(own) - 1)]))
-                known |= gap < SAME_EVENT_S * data.rate
+            known |= distance_to_nearest(time, train.time_samples[train.type == e]) < SAME_EVENT_S * data.rate
             train = _add(train, time[~known], e)
         out.append(train)
     return out
@@ -154,9 +145,8 @@ def _with_discovered(pretrain, data, signals, event_s, seed):
 def _add(table, time, type):
     """A label table with more events of one type."""
     time = np.r_[table.time_samples, time]
-    sample = np.floor(time + 0.5).astype(np.int64)
     types = np.r_[table.type, np.full(len(time) - len(table), type)]
-    return Events(sample, time - sample, types, table.names, table.sampling_rate_hz, complete_spans=table.complete_spans)
+    return Events(*split_time(time), types, table.names, table.sampling_rate_hz, complete_spans=table.complete_spans)
 
 
 def _given_window(template_s, rate):

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from .errors import DataError, OptionError, ShapeError
+from .errors import DataError, ShapeError
+from .options import check_whole
 
 
 def detect_events_from_sequence(model, sequence, threshold=0.5, apply_refractory=True, device=None):
@@ -61,8 +62,7 @@ def batch_inference(model, sequences, batch_size=32, threshold=0.5, apply_refrac
     ------
     ShapeError, DataError, OptionError : as in `detect_events_from_sequence`; no sequence at all; a batch size below 1
     """
-    if batch_size != int(batch_size) or batch_size < 1:
-        raise OptionError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+    check_whole(1, batch_size=batch_size)
     if len(sequences) == 0:
         raise ShapeError("sequences is empty: at least one sequence of shape (time, channels) is needed")
     if device is not None:

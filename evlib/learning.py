@@ -14,9 +14,12 @@ from .candidates import find_candidates, refine_peak
 from .errors import DataError
 from .events import Events
 from .templates import TemplateBank, average_snippets, cut_snippets, shrink_templates
+from .timebase import split_time
 
 # A template is looked for within this time on either side of the label.
 SEARCH_S = 0.25
+# What comes after so long a gap, or is so small a share of the strongest, is no part of it.
+GAP_S, SHARE = 0.008, 0.02
 # A label may be this far from where the signal says (first guess; the data then say how far).
 LABEL_JITTER_S = 0.005
 # Log prior odds of an event per candidate in self-training: about one in 3000 samples.
@@ -25,14 +28,16 @@ PRIOR_LOGIT = 8.0
 WIDEN_EVENTS = 1000
 
 
-def choose_window(signals, labels, rate, search_s=SEARCH_S, gap_s=0.008, share=0.02):
+def choose_window(signals, labels, rate):
     """How far templates reach before and after the label, (before, length) in samples.
 
-    From the strongest lag of the averages outwards, until for ``gap_s`` nothing stands out: less than luck makes, or
-    less than ``share`` of the strongest. What comes after a gap is another event that often follows, not this one.
+    From the strongest lag of the averages outwards, until for ``GAP_S`` nothing stands out: less than luck makes, or
+    less than ``SHARE`` of the strongest. What comes after a gap is another event that often follows, not this one.
     """
-    reach = max(4, int(round(search_s * rate)))
-    mean, worth = _average(signals, labels, reach, 2 * reach + 1)
+    reach = max(4, int(round(SEARCH_S * rate)))
+    type = np.concatenate([table.type for table in labels])
+    pieces = _cut(signals, [table.time_samples for table in labels], reach, 2 * reach + 1)
+    mean, worth = average_snippets(pieces, type, np.ones(len(type)), len(labels[0].names))
     known = worth > 0
     excess = (mean[known] ** 2 - 1 / worth[known, None, None]).sum((0, 2))
     # Averages over 2 ms tell a lag with signal from one with luck.
@@ -41,9 +46,9 @@ def choose_window(signals, labels, rate, search_s=SEARCH_S, gap_s=0.008, share=0
     luck = np.sqrt((2 / worth[known] ** 2).sum() * mean.shape[2] / width)
     near = np.abs(np.arange(2 * reach + 1) - reach) <= max(2, reach // 4)
     peak = int(np.where(near, level, -np.inf).argmax())
-    stands = level > max(3 * luck, share * level[peak])
+    stands = level > max(3 * luck, SHARE * level[peak])
     stands[peak] = True
-    gap = max(1, int(round(gap_s * rate)))
+    gap = max(1, int(round(GAP_S * rate)))
     lags = np.flatnonzero(stands)
     here = int(np.searchsorted(lags, peak))
     jumps = np.diff(lags) > gap
@@ -54,29 +59,27 @@ def choose_window(signals, labels, rate, search_s=SEARCH_S, gap_s=0.008, share=0
     return reach - start, stop - start
 
 
-def _average(signals, labels, before, length, times=None):
-    """Mean snippets of labelled events over all recordings, (E, length, C), and their worth (E,)."""
-    times = [table.time_samples for table in labels] if times is None else times
-    pieces = [cut_snippets(signal, time, before, length) for signal, time in zip(signals, times, strict=True)]
-    type = np.concatenate([table.type for table in labels])
-    return average_snippets(np.concatenate(pieces), type, np.ones(len(type)), len(labels[0].names))
+def _cut(signals, times, before, length):
+    """Snippets of all recordings, (N, length, C)."""
+    return np.concatenate([cut_snippets(signal, time, before, length) for signal, time in zip(signals, times, strict=True)])
 
 
-def learn_templates(signals, labels, before, length, rate, shrink=True, align=True, rounds=3):
+def learn_templates(signals, labels, before, length, rate, shrink=True, align=True, rounds=3, weigh=True):
     """Template bank from labels alone: average, re-align by cross-correlation, repeat.
 
     Returns the bank, the label jitter in samples (standard deviation of label minus signal time) and the aligned
     times. How far a snippet may move is itself learned: exact labels hardly move, hand labels move freely; the mean
-    move of each type is zero, so the bank keeps the labels' time origin.
+    move of each type is zero, so the bank keeps the labels' time origin. ``weigh``: learn ``trust`` too.
     """
     counts = sum(table.counts() for table in labels)
     if counts.sum() == 0:
         raise DataError("there is not one labelled event to learn from; give events with at least one row")
-    times = [table.time_samples.copy() for table in labels]
+    times, type = [table.time_samples for table in labels], np.concatenate([table.type for table in labels])
     jitter = LABEL_JITTER_S * rate
     names = labels[0].names
     for round_ in range(rounds if align else 1):
-        mean, worth = _average(signals, labels, before, length, times)
+        pieces = _cut(signals, times, before, length)
+        mean, worth = average_snippets(pieces, type, np.ones(len(type)), len(names))
         bank = TemplateBank(shrink_templates(mean, worth) if shrink else mean, before, names)
         if not align or round_ == rounds - 1:
             break
@@ -86,13 +89,15 @@ def learn_templates(signals, labels, before, length, rate, shrink=True, align=Tr
             move = _best_shift(bank, signal, table, reach, jitter)
             times[k] = table.time_samples + move
             moves.append(move)
-        moved, type = np.concatenate(moves), np.concatenate([table.type for table in labels])
+        moved = np.concatenate(moves)
         bias = np.bincount(type, moved, len(names)) / np.maximum(np.bincount(type, minlength=len(names)), 1)
         times = [time - bias[table.type] for time, table in zip(times, labels, strict=True)]
         jitter = float(np.clip(np.sqrt(np.mean((moved - bias[type]) ** 2)), 0.2, LABEL_JITTER_S * 5 * rate))
-    spread = _amplitude_spread(bank, signals, times, labels)
+    spread = _amplitude_spread(bank, pieces, type)
     bank = replace(bank, amplitude_spread=spread, log_rate=_log_rate(labels))
-    return replace(bank, trust=_trust(bank, signals, labels, int(np.ceil(3 * jitter)) + 1)), jitter, times
+    if weigh:
+        bank = replace(bank, trust=_trust(bank, signals, labels, int(np.ceil(3 * jitter)) + 1))
+    return bank, jitter, times
 
 
 def _log_rate(labels):
@@ -118,12 +123,9 @@ def _trust(bank, signals, labels, reach):
     count = np.bincount(type, minlength=len(bank.names))
     if (count > 1).sum() < 2:
         return 1.0
-    wide = [
-        cut_snippets(signal, table.time_samples, bank.before + reach, bank.length + 2 * reach)
-        for signal, table in zip(signals, labels, strict=True)
-    ]
+    wide = _cut(signals, [table.time_samples for table in labels], bank.before + reach, bank.length + 2 * reach)
     usable = count[type] > 1
-    pieces, type = np.concatenate(wide)[usable], type[usable]
+    pieces, type = wide[usable], type[usable]
     n, rows = count[type][:, None, None].astype(np.float32), np.arange(len(type))
     keep = (bank.norm**2 / (bank.norm**2 + 1))[type][:, None, None].astype(np.float32)
     middle = pieces[:, reach : reach + bank.length]
@@ -155,10 +157,8 @@ def _best_shift(bank, signal, table, reach, jitter):
     return lags[best] + offset
 
 
-def _amplitude_spread(bank, signals, times, labels):
+def _amplitude_spread(bank, pieces, type):
     """Standard deviation of the amplitudes of labelled events beyond what noise makes of them."""
-    type = np.concatenate([table.type for table in labels])
-    pieces = np.concatenate([cut_snippets(s, t, bank.before, bank.length) for s, t in zip(signals, times, strict=True)])
     amplitude = np.einsum("nlc,nlc->n", pieces, bank.shapes[type]) / bank.norm[type]
     centre = np.bincount(type, amplitude, len(bank.names)) / np.maximum(np.bincount(type, minlength=len(bank.names)), 1)
     extra = (amplitude - centre[type]) ** 2 - 1 / bank.norm[type] ** 2
@@ -183,7 +183,7 @@ def self_train(bank, signals, labels, rounds=5, shrink=True, widen=True, progres
             offset_types.append(table.type[label])
             weight[row] = 0.0  # the label itself comes in with weight 1, at the time the signal says
             weight[table.is_labelled(np.floor(found.time + 0.5).astype(int))] = 0.0
-            time = table.time_samples.copy()
+            time = table.time_samples
             time[label] = found.time[row]
             keep = weight > 0.05
             times.append(np.r_[found.time[keep], time])
@@ -192,8 +192,7 @@ def self_train(bank, signals, labels, rounds=5, shrink=True, widen=True, progres
         type, weight = np.concatenate(types), np.concatenate(weights)
         if widen and round_ > 0:
             bank = _widened(bank, signals, labels[0], times, types, weights)
-        pieces = [cut_snippets(signal, time, bank.before, bank.length) for signal, time in zip(signals, times, strict=True)]
-        mean, worth = average_snippets(np.concatenate(pieces), type, weight, len(names))
+        mean, worth = average_snippets(_cut(signals, times, bank.before, bank.length), type, weight, len(names))
         known = worth > 0
         mean[~known], worth[~known] = bank.templates[~known], 1.0
         bank = replace(bank, templates=shrink_templates(mean, worth) if shrink else mean)
@@ -214,8 +213,7 @@ def _widened(bank, signals, table, times, types, weights):
     for time, type, weight in zip(times, types, weights, strict=True):
         sure = np.flatnonzero(weight > 0.5)
         sure = sure[:: max(1, len(sure) * len(times) // WIDEN_EVENTS)]  # more would tell no more
-        sample = np.floor(time[sure] + 0.5).astype(np.int64)
-        found.append(Events(sample, time[sure] - sample, type[sure], table.names, table.sampling_rate_hz))
+        found.append(Events(*split_time(time[sure]), type[sure], table.names, table.sampling_rate_hz))
     before, length = choose_window(signals, found, table.sampling_rate_hz)
     ahead = max(before - bank.before, 0)
     behind = max(length - before - (bank.length - bank.before), 0)

@@ -8,6 +8,7 @@ from torch import nn
 
 from .encoders import length_mask
 from .errors import DataError, OptionError, ShapeError
+from .options import check_whole
 from .refractory import refractory_penalty
 
 
@@ -81,8 +82,7 @@ class EventTimingLoss(nn.Module):
         for name, value in least.items():
             if not value >= 0:
                 raise OptionError(f"{name} must not be negative, got {value!r}")
-        if timing_resolution_samples != int(timing_resolution_samples) or timing_resolution_samples < 1:
-            raise OptionError(f"timing_resolution_samples must be a whole number above 0, got {timing_resolution_samples!r}")
+        check_whole(1, timing_resolution_samples=timing_resolution_samples)
         if not sigma_samples > 0:
             raise OptionError(f"sigma_samples must be positive, got {sigma_samples!r}")
         self.event_weight, self.timing_weight, self.refractory_weight = event_weight, timing_weight, refractory_weight
@@ -166,7 +166,7 @@ class EventTimingLoss(nn.Module):
         return mask[..., None]
 
 
-class EventSpecificLoss(nn.Module):
+class EventSpecificLoss(EventTimingLoss):
     """`EventTimingLoss`, and templates that score highest at the onset: for windows with at most one event of each type.
 
     ``template_loss`` is the cross-entropy of the onset under a softmax of a type's template scores over time, mean over the
@@ -201,15 +201,14 @@ class EventSpecificLoss(nn.Module):
         timing_resolution_samples=10,
         sigma_samples=5.0,
     ):
-        super().__init__()
+        super().__init__(
+            event_weight, timing_weight, refractory_weight, refractory_period_samples, timing_resolution_samples, sigma_samples
+        )
         if not template_weight >= 0:
             raise OptionError(f"template_weight must not be negative, got {template_weight!r}")
         if not temperature > 0:
             raise OptionError(f"temperature must be positive, got {temperature!r}")
         self.template_weight, self.temperature = template_weight, temperature
-        self.presence_and_time = EventTimingLoss(
-            event_weight, timing_weight, refractory_weight, refractory_period_samples, timing_resolution_samples, sigma_samples
-        )
 
     def forward(self, event_logits, timing_logits, template_scores, event_labels, event_timings):
         """Losses of a batch; ``template_scores`` (batch, time, events), the rest as in `EventTimingLoss.forward`."""
@@ -219,7 +218,7 @@ class EventSpecificLoss(nn.Module):
                 f"template_scores must be (batch, time, events) for {tuple(event_logits.shape)} logits, got {got} "
                 "(a model without templates? use EventTimingLoss)"
             )
-        losses = self.presence_and_time(event_logits, timing_logits, event_labels, event_timings)
+        losses = super().forward(event_logits, timing_logits, event_labels, event_timings)
         last = template_scores.shape[1] - 1
         counted = (event_labels > 0.5) & (event_timings >= 0) & (event_timings <= last)
         time = event_timings.masked_fill(~counted, 0).to(template_scores.dtype)

@@ -9,6 +9,7 @@ A ratio with nothing to divide by (no reference event: recall; no estimate: prec
 """
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -64,8 +65,9 @@ def compare(reference, estimated, tolerance_s=0.005, refractory_s=None, duration
     pairs, dt_samples = match_events(reference[labelled], estimated, tolerance_s)
     judged = reference.is_labelled(estimated.sample)
     judged[pairs[:, 1]] = False
-    answers_outside, _ = match_events(reference[~labelled], estimated[judged], tolerance_s)
-    judged[np.flatnonzero(judged)[answers_outside[:, 1]]] = False
+    if not labelled.all():
+        answers_outside, _ = match_events(reference[~labelled], estimated[judged], tolerance_s)
+        judged[np.flatnonzero(judged)[answers_outside[:, 1]]] = False
     judged[pairs[:, 1]] = True
     pairs[:, 1] = (np.cumsum(judged) - 1)[pairs[:, 1]]
     dt_s = dt_samples / estimated.sampling_rate_hz
@@ -206,8 +208,8 @@ class Comparison:
         NaN where none were stated
         """
         hit = self.estimated_outcome == "hit"
-        sigma = None if self.estimated.sigma_s is None else self.estimated.sigma_s[self.pairs[:, 1]]
-        known = sigma is not None and len(sigma) and np.isfinite(sigma).all()
+        sigma = self.estimated.sigma_s[self.pairs[:, 1]]
+        known = len(sigma) and np.isfinite(sigma).all()
         within = coverage(self.dt_s, sigma) if known else (np.nan, np.nan)
         return reliability(self.estimated.score, hit, n_bins) | dict(zip(("coverage_68", "coverage_95"), within, strict=True))
 
@@ -268,14 +270,19 @@ class Comparison:
             rate: ratio(int(tp.max(where=false_alarms <= rate * self.hours, initial=0)), n_reference) for rate in rates_per_hour
         }
 
+    @cached_property
+    def _score_hit(self):
+        """(n_estimated,) bool, the hits of the pairing that prefers high scores."""
+        pairs, _ = match_events(self.reference, self.estimated, self.tolerance_s, prefer="score")
+        return np.isin(np.arange(self.n_estimated), pairs[:, 1])
+
     def _score_curves(self):
         """A function: type (None: all) -> (hits, estimates, reference events) as the threshold falls over the scores.
 
         The pairing that prefers high scores holds the most possible matches at every threshold at once (the sets of
         estimates that can be matched form a matroid, and the best score is taken first), so one matching serves all.
         """
-        pairs, _ = match_events(self.reference, self.estimated, self.tolerance_s, prefer="score")
-        hit = np.isin(np.arange(self.n_estimated), pairs[:, 1])
+        hit = self._score_hit
 
         def curve(kind):
             rows = slice(None) if kind is None else self.estimated.type == kind
@@ -348,7 +355,7 @@ class Comparison:
         counts = f"{self.n_reference} reference, {self.n_estimated} estimated"
         return f"Comparison(F1 {self.f1:.3f} at {1e3 * self.tolerance_s:g} ms, {counts})"
 
-    def __str__(self):
+    def _headlines(self):
         timing = self.timing()
         lines = [
             f"F1 {self.f1:.3f} at {1e3 * self.tolerance_s:g} ms (precision {self.precision:.3f}, recall {self.recall:.3f}): "
@@ -360,11 +367,13 @@ class Comparison:
             lines.append(f"false alarms: {self.false_alarms_per_hour:.3g} per hour, over {self.hours:.3g} h")
         if self.refractory_s is not None:
             lines.append("refractory violations: " + ", ".join(f"{n} in {k}" for k, n in self.refractory_violations().items()))
-        return "\n".join([*lines, "", self.per_type().to_string(float_format="{:.3f}".format)])
+        return lines
+
+    def __str__(self):
+        return "\n".join([*self._headlines(), "", self.per_type().to_string(float_format="{:.3f}".format)])
 
     def _repr_html_(self):
-        lines = str(self).split("\n\n")[0].splitlines()
-        return f"<p>{'<br>'.join(lines)}</p>{self.per_type().to_html(float_format='{:.3f}'.format)}"
+        return f"<p>{'<br>'.join(self._headlines())}</p>{self.per_type().to_html(float_format='{:.3f}'.format)}"
 
     def plot(self, ax=None):
         """F1 of each type beside a histogram of the signed timing errors.

@@ -44,7 +44,7 @@ def oracle_detector(simulation, refractory_s=2.0, before_s=0.01, after_s=0.055, 
         channels=simulation.recording.channels,
     )
     detector.card = {"method": "oracle"}
-    examples = real_examples(detector.find, [whitener(simulation.recording)], [_complete(simulation)], tolerance_s)[0]
+    examples = real_examples([detector.candidates(simulation.recording)], [_complete(simulation)], tolerance_s)[0]
     logit = detector.log_odds(examples.candidates)
     detector.thresholds, _ = choose_thresholds(
         logit, examples.candidates.type, examples.target, examples.weight, examples.n_missed

@@ -199,9 +199,7 @@ def plot_f1_bars(table, tolerance_s=0.005, ax=None):
     ``table`` is a pandas table with the columns ``method`` and ``f1``, and ``condition`` where bars are grouped.
     """
     ax = _axes(ax)
-    missing = {"method", "f1"} - set(table.columns)
-    if missing:
-        raise OptionError(f"table lacks the column {' and '.join(sorted(missing))}; it has {list(table.columns)}")
+    need_columns("table", table, "method", "f1")
     grouped = "condition" in table
     methods = list(dict.fromkeys(table["method"]))
     conditions = list(dict.fromkeys(table["condition"])) if grouped else [None]
@@ -340,9 +338,7 @@ def plot_error_gallery(recording, outcomes, n_examples=9, window_s=0.1, axes=Non
     """
     import matplotlib.pyplot as plt
 
-    missing = {"outcome", "onset_s", "type"} - set(outcomes.columns)
-    if missing:
-        raise OptionError(f"outcomes lacks the column {' and '.join(sorted(missing))}; it has {list(outcomes.columns)}")
+    need_columns("outcomes", outcomes, "outcome", "onset_s", "type")
     kinds = [outcomes[outcomes["outcome"] == kind] for kind in ("miss", "false_alarm")]
     wanted = min(len(kinds[0]), max(n_examples - len(kinds[1]), -(-n_examples // 2)))
     rows = [_spread(kinds[0], wanted), _spread(kinds[1], n_examples - wanted)]
@@ -357,7 +353,7 @@ def plot_error_gallery(recording, outcomes, n_examples=9, window_s=0.1, axes=Non
         if not rows:
             grid[0, 0].text(0.5, 0.5, "no errors", ha="center", va="center")
     axes = np.asarray(axes, dtype=object).ravel()[: len(rows)]
-    length_s = recording.signal.shape[0] / recording.sampling_rate_hz
+    length_s = recording.duration_s
     for ax, row in zip(axes, rows, strict=True):
         begin = np.clip(row.onset_s - window_s / 2, 0, max(length_s - window_s, 0))
         plot_recording(recording, None, begin, min(begin + window_s, length_s), ax, highpass_hz=highpass_hz)
@@ -372,6 +368,12 @@ def plot_error_gallery(recording, outcomes, n_examples=9, window_s=0.1, axes=Non
     return axes
 
 
+def need_columns(name, table, *columns):
+    """Refuse a pandas table without these columns."""
+    if missing := set(columns) - set(table.columns):
+        raise OptionError(f"{name} lacks the column {' and '.join(sorted(missing))}; it has {list(table.columns)}")
+
+
 def _axes(ax):
     if ax is not None:
         return ax
@@ -382,7 +384,7 @@ def _axes(ax):
 
 def _sample_range(recording, start_s, stop_s):
     """Rate, first sample and one past the last of a part of a recording."""
-    rate, n = recording.sampling_rate_hz, recording.signal.shape[0]
+    rate, n = recording.sampling_rate_hz, recording.n_samples
     first = int(round(start_s * rate))
     stop = n if stop_s is None else min(int(round(stop_s * rate)), n)
     if not 0 <= first < stop:

@@ -7,7 +7,7 @@ standard deviation of the noise.
 import numpy as np
 
 from .errors import OptionError, ShapeError
-from .plots import _axes
+from .plots import _axes, need_columns
 
 TRUTH = {"color": "0.55", "linewidth": 2.6, "alpha": 0.6}
 LANE = 2.2
@@ -54,9 +54,7 @@ def plot_scores_by_type(table, chosen=None, tolerance_s=0.005, ax=None):
     ``chosen`` names a type to set off.
     """
     ax = _axes(ax)
-    missing = {"precision", "recall", "f1"} - set(table.columns)
-    if missing:
-        raise OptionError(f"table lacks the column {' and '.join(sorted(missing))}; it has {list(table.columns)}")
+    need_columns("table", table, "precision", "recall", "f1")
     rows = np.arange(len(table))
     if chosen is not None:
         ax.axhspan(*(list(table.index).index(chosen) + np.array([-0.5, 0.5])), color="tab:blue", alpha=0.12, linewidth=0)

@@ -5,8 +5,8 @@ As in `evlib.plots`: data and axes in, axes out, no function runs a model.
 
 import numpy as np
 
-from .errors import OptionError, ShapeError
-from .plots import _axes, _legend_right, type_colours
+from .errors import ShapeError
+from .plots import _axes, _legend_right, need_columns, type_colours
 from .timebase import check_rate
 
 
@@ -95,9 +95,7 @@ def plot_probes(table, chance=None, ax=None):
     chance : accuracy of a guess, drawn as a dashed line
     """
     ax = _axes(ax)
-    missing = {"method", "labels_per_type", "accuracy"} - set(table.columns)
-    if missing:
-        raise OptionError(f"table lacks the column {' and '.join(sorted(missing))}; it has {list(table.columns)}")
+    need_columns("table", table, "method", "labels_per_type", "accuracy")
     for k, (method, rows) in enumerate(table.groupby("method", sort=False)):
         spread = rows.groupby("labels_per_type")["accuracy"].agg(["mean", "min", "max"])
         ax.plot(spread.index, spread["mean"], "osD^vPX"[k % 7] + "-", color=f"C{k}", markersize=5, label=method)
@@ -139,9 +137,7 @@ def plot_label_budgets(summary, ax=None, value="F1 at ±5 ms", legend=True):
     legend : draw one on the right
     """
     ax = _axes(ax)
-    missing = {"labels_per_type", "method", "mean", "low", "high"} - set(summary.columns)
-    if missing:
-        raise OptionError(f"summary lacks the column {' and '.join(sorted(missing))}; it has {list(summary.columns)}")
+    need_columns("summary", summary, "labels_per_type", "method", "mean", "low", "high")
     budgets = sorted(summary["labels_per_type"].unique(), key=lambda n: n or np.inf)
     place = {budget: k for k, budget in enumerate(budgets)}
     for k, (method, rows) in enumerate(summary.groupby("method", sort=False)):

@@ -6,7 +6,7 @@ MANY_MARKS = 120
 TRACE = "#4b5a69"
 
 
-def plot_view(view, channels, units, half, marks=(), rows=(), scores=(), legend=(), title="", selected=-1, figure=None):
+def plot_view(view, channels, units, half, marks=(), rows=(), scores=(), legend=(), title="", selected=-1):
     """Draw what a `evlib.widgets.signal_view.SignalView` shows.
 
     Parameters
@@ -14,7 +14,6 @@ def plot_view(view, channels, units, half, marks=(), rows=(), scores=(), legend=
     view : evlib.viewing.View
     channels, units, half : a name, a unit and half the height of a lane for each channel
     marks, rows, scores, legend, selected : as the attributes of a SignalView
-    figure : matplotlib Figure to draw in
 
     Returns
     -------
@@ -22,11 +21,7 @@ def plot_view(view, channels, units, half, marks=(), rows=(), scores=(), legend=
     """
     from matplotlib.figure import Figure
 
-    figure = (
-        Figure(figsize=(11, 1.8 + 0.62 * len(channels) + 1.1 * bool(len(scores))), layout="constrained")
-        if figure is None
-        else figure
-    )
+    figure = Figure(figsize=(11, 1.8 + 0.62 * len(channels) + 1.1 * bool(len(scores))), layout="constrained")
     ratios = [max(0.35 * len(rows), 0.2), 0.62 * len(channels)] + [1.0] * bool(len(scores))
     axes = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios, squeeze=False)[:, 0]
     start_s = view.start_s

@@ -23,6 +23,7 @@ from .encoders import LSTMEncoder
 from .errors import DataError, OptionError, ShapeError, UnitError
 from .losses import AutoencoderLoss, VariationalAutoencoderLoss
 from .models import ContrastiveLSTM, LSTMAutoencoder, VariationalLSTMAutoencoder
+from .options import check_short, check_whole
 from .timebase import duration_to_samples
 from .training import ContrastiveTrainer, UnsupervisedTrainer
 from .training_data import as_list, check_alike, held_out_spans
@@ -72,6 +73,7 @@ def pretrain(
     recordings,
     pretext="autoencoder",
     *,
+    whitened=None,
     seed=0,
     hidden_size=64,
     window_s=0.06,
@@ -88,6 +90,7 @@ def pretrain(
     ----------
     recordings : list of Recording with one rate and the same channels
     pretext : "autoencoder", "variational" or "contrastive"
+    whitened : their signals, list of (n, C), where they are whitened already
     seed : of weights, windows and views
     hidden_size : units of the encoder in each direction, for ``fit`` a multiple of 4
     window_s : length of a window; 0.06 s holds one event and little else
@@ -111,57 +114,18 @@ def pretrain(
     """
     recordings = as_list(recordings)
     check_alike(recordings)
-    whitener = estimate_whitener(recordings)
-    signals = [whitener(recording) for recording in recordings]
-    return pretrain_on(
-        signals,
-        recordings,
-        pretext,
-        seed=seed,
-        hidden_size=hidden_size,
-        window_s=window_s,
-        n_windows=n_windows,
-        max_epochs=max_epochs,
-        progress=progress,
-        log_dir=log_dir,
-        save_dir=save_dir,
-        resume=resume,
-    )
-
-
-def pretrain_on(
-    signals,
-    recordings,
-    pretext,
-    *,
-    seed=0,
-    hidden_size=64,
-    window_s=0.06,
-    n_windows=4096,
-    max_epochs=20,
-    progress=True,
-    log_dir=None,
-    save_dir=None,
-    resume=False,
-):
-    """:func:`pretrain` for signals that are whitened already."""
     if pretext not in PRETEXTS:
         raise OptionError(f"pretext must be one of {', '.join(PRETEXTS)}, got {pretext!r}")
-    whole_numbers = {
-        "seed": (seed, 0),
-        "hidden_size": (hidden_size, 1),
-        "n_windows": (n_windows, 8),
-        "max_epochs": (max_epochs, 1),
-    }
-    for name, (value, least) in whole_numbers.items():
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise OptionError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    if not (isinstance(window_s, (int, float)) and 0 < window_s <= LONGEST_WINDOW_S):
-        raise OptionError(
-            f"window_s must be seconds between 0 and {LONGEST_WINDOW_S:g}, got {window_s!r} (did you pass milliseconds?)"
-        )
+    check_whole(0, seed=seed)
+    check_whole(1, hidden_size=hidden_size, max_epochs=max_epochs)
+    check_whole(8, n_windows=n_windows)
+    check_short(LONGEST_WINDOW_S, window_s=window_s)
     if resume and save_dir is None:
         raise OptionError("resume=True needs save_dir, the folder with the checkpoints of the run that was cut off")
+    signals = whitened
+    if whitened is None:
+        whitener = estimate_whitener(recordings)
+        signals = [whitener(recording) for recording in recordings]
     rate = recordings[0].sampling_rate_hz
     window = max(8, duration_to_samples(window_s, rate))
     if min(map(len, signals)) <= window:
@@ -294,9 +258,9 @@ def check_encoder(pretrain, recordings):
     return pretrain
 
 
-def encoder_for(pretrain, signals, recordings, seed, hidden_size, progress):
+def encoder_for(wanted, signals, recordings, seed, hidden_size, progress):
     """The encoder that ``fit(pretrain=...)`` names, and its card: trained now, or checked against the recordings."""
-    pretrain = check_encoder(pretrain, recordings)
-    if isinstance(pretrain, str):
-        pretrain = pretrain_on(signals, recordings, pretrain, seed=seed, hidden_size=hidden_size, progress=progress)
-    return pretrain.encoder, pretrain.card
+    found = check_encoder(wanted, recordings)
+    if isinstance(found, str):
+        found = pretrain(recordings, found, whitened=signals, seed=seed, hidden_size=hidden_size, progress=progress)
+    return found.encoder, found.card

@@ -10,6 +10,7 @@ import torch
 
 from .encoders import LSTMEncoder, pool_frames
 from .errors import OptionError, ShapeError
+from .event_output import evaluating
 from .templates import TemplateBank, average_snippets, cut_snippets, shrink_templates
 
 BATCH = 512
@@ -55,13 +56,8 @@ def encode_windows(encoder, windows, pooling="mean"):
     (3, 320)
     """
     x = torch.as_tensor(np.asarray(windows, dtype=np.float32))
-    was_training = encoder.training
-    encoder.eval()
-    try:
-        with torch.inference_mode():
-            states = torch.cat([encoder(part) for part in x.split(BATCH)])
-    finally:
-        encoder.train(was_training)
+    with evaluating(encoder):
+        states = torch.cat([encoder(part) for part in x.split(BATCH)])
     if pooling == "none":
         return states.flatten(1).numpy()
     return pool_frames(states, torch.ones(states.shape[:2], dtype=torch.bool), pooling).numpy()

@@ -8,7 +8,9 @@ from .candidates import refine_peak
 from .errors import OptionError, UnitError
 from .events import Events
 from .matching import match_events
+from .options import log_odds_of
 from .refractory import refractory_samples
+from .timebase import distance_to_nearest
 
 # Proposals hold whatever is at least so probable.
 DOUBT = 0.1
@@ -41,8 +43,12 @@ def propose(detector, recording, doubt=DOUBT) -> Events:
     >>> len(propose(detector, simulation.recording)) > len(evlib.detect(detector, simulation.recording))
     True
     """
-    if isinstance(doubt, bool) or not isinstance(doubt, (int, float, np.number)) or not 0 < doubt < 1:
-        raise OptionError(f"doubt is a probability strictly between 0 and 1, got {doubt!r} (percent?)")
+    return Events.concatenate(search(detector, recording, doubt))
+
+
+def search(detector, recording, doubt=DOUBT):
+    """The two parts of :func:`propose`: Events that are detected, and doubtful ones."""
+    limit = log_odds_of(doubt, "doubt")
     candidates = detector.candidates(recording)
     log_odds = detector.log_odds(candidates)
     detected = detector.decode(candidates, log_odds)
@@ -52,15 +58,8 @@ def propose(detector, recording, doubt=DOUBT) -> Events:
         rows = np.flatnonzero(candidates.type == kind)
         # Without a rule, an event is still no second one of itself.
         near = max(period[kind], REACH_S * detector.sampling_rate_hz)
-        free[rows] = _distance(candidates.time[rows], detected.time_samples[detected.type == kind]) >= near
-    doubtful = detector.decode(candidates[free], log_odds[free], np.log(doubt / (1 - doubt)))
-    return Events.concatenate([detected, doubtful])
-
-
-def _distance(time, others):
-    """(n,) how far each time is from the nearest of sorted others."""
-    k = np.clip(np.searchsorted(others, time), 1, max(len(others) - 1, 1))
-    return np.minimum(np.abs(time - others[k - 1]), np.abs(time - others[np.minimum(k, len(others) - 1)]))
+        free[rows] = distance_to_nearest(candidates.time[rows], detected.time_samples[detected.type == kind]) >= near
+    return detected, detector.decode(candidates[free], log_odds[free], limit)
 
 
 def snap(detector, recording, time_s, type=None, reach_s=REACH_S):

@@ -15,6 +15,7 @@ from .candidates import Candidates, explain, find_candidates
 from .events import Events
 from .learning import nearest_label
 from .templates import cut_snippets
+from .timebase import split_time
 
 # Longer signals are cut into pieces of this length, one piece a re-mix.
 PIECE_S = 300.0
@@ -39,7 +40,7 @@ class Examples:
     error: np.ndarray
 
 
-def label_examples(candidates, labels, match_samples, tolerated=None):
+def label_examples(candidates, labels, match_samples):
     """Compare candidates with labels: which are true, which cannot be known.
 
     Outside of the completely labelled spans only labelled events count, with weight 1; everything else has weight 0.
@@ -145,7 +146,7 @@ class Remixer:
         return signal, self._events(time, type), self._events((doubtful.time + turn) % n, doubtful.type)
 
     def _events(self, time, type):
-        return Events(np.floor(time).astype(int), time % 1, type, self.bank.names, self.rate)
+        return Events(*split_time(time), type, self.bank.names, self.rate)
 
     def _vary(self, signal, time, variation):
         """Add to each planted event how another of its type differed from the template."""

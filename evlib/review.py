@@ -98,12 +98,12 @@ def rows_of_kind(table, kind, shown=None):
     if kind not in KINDS:
         raise OptionError(f"kind must be one of {', '.join(KINDS)}; got {kind!r} (a spelling slip?)")
     wanted = {
-        "event": np.ones(len(table), dtype=bool),
-        "error": table["outcome"].isin(["miss", "false_alarm"]).to_numpy(),
-        "least_certain": table["certainty"].notna().to_numpy(),
-        "refractory": table["gap_s"].notna().to_numpy(),
-        "disagreement": ((table["other"] != "") & table["reference_s"].notna()).to_numpy(),
-    }[kind]
+        "event": lambda: np.ones(len(table), dtype=bool),
+        "error": lambda: table["outcome"].isin(["miss", "false_alarm"]).to_numpy(),
+        "least_certain": lambda: table["certainty"].notna().to_numpy(),
+        "refractory": lambda: table["gap_s"].notna().to_numpy(),
+        "disagreement": lambda: ((table["other"] != "") & table["reference_s"].notna()).to_numpy(),
+    }[kind]()
     rows = np.flatnonzero(wanted if shown is None else wanted & shown)
     if kind == "least_certain":
         rows = rows[np.argsort(table["certainty"].to_numpy()[rows], kind="stable")]

@@ -14,6 +14,7 @@ import numpy as np
 
 from .errors import OptionError
 from .events import Events
+from .options import check_whole
 from .recording import Recording
 from .timebase import check_rate, duration_to_samples
 
@@ -90,7 +91,7 @@ def make_templates(n_types=16, n_channels=6, sampling_rate_hz=2000.0, seed=0, n_
     rate = check_rate(sampling_rate_hz)
     if n_types < 1 or n_channels < 1 or n_modes < 1:
         raise OptionError(f"n_types, n_channels and n_modes must be at least 1, got {n_types}, {n_channels}, {n_modes}")
-    _check_seed(seed)
+    check_whole(0, seed=seed)
     rng = np.random.default_rng([0, seed])
     scale = 2000.0 / rate
     shape = (n_types, n_channels, n_modes)
@@ -107,11 +108,6 @@ def make_templates(n_types=16, n_channels=6, sampling_rate_hz=2000.0, seed=0, n_
     energy = (templates.sampled(rate, 0.01 * scale, 0.06 * scale) ** 2).sum((1, 2))
     object.__setattr__(templates, "gain", templates.gain / np.sqrt(energy)[:, None, None])
     return templates
-
-
-def _check_seed(seed):
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise OptionError(f"seed must be a whole number of at least 0, got {seed!r}")
 
 
 def _check_numbers(wanted, least, **values):
@@ -243,7 +239,7 @@ def make_recording(
         sway_ratio=sway_ratio,
         transients_per_s=transients_per_s,
     )
-    _check_seed(seed)
+    check_whole(0, seed=seed)
     if duration_s <= 4 * MARGIN_S:
         raise OptionError(f"duration_s must be longer than {4 * MARGIN_S} s, got {duration_s}")
     if not 0 <= pink_share <= 1:

@@ -174,7 +174,6 @@ def cut_snippets(whitened, time_samples, before, length):
 def average_snippets(snippets, type, weight, n_types):
     """Weighted mean snippet of each type, (E, L, C), and the number of snippets it is worth, (E,)."""
     length, channels = snippets.shape[1:]
-    total, count, square = np.zeros((n_types, length * channels)), np.zeros(n_types), np.zeros(n_types)
     share = np.zeros((n_types, len(type)))
     share[type, np.arange(len(type))] = weight
     total = share @ snippets.reshape(len(snippets), -1)

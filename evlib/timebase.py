@@ -43,6 +43,19 @@ def split_time(time_samples):
     return sample.astype(np.int64), time_samples - sample
 
 
+def distance_to_nearest(time, others):
+    """(n,) how far each time is from the nearest of the ``others`` (m,), which are sorted; infinite where there is none.
+
+    >>> distance_to_nearest(np.array([1.0, 9.0]), np.array([2.0, 5.0]))
+    array([1., 4.])
+    """
+    if len(others) == 0:
+        return np.full(len(time), np.inf)
+    after = np.searchsorted(others, time)
+    before, after = others[np.maximum(after - 1, 0)], others[np.minimum(after, len(others) - 1)]
+    return np.minimum(np.abs(time - before), np.abs(time - after))
+
+
 def seconds_to_samples(time_s, sampling_rate_hz):
     """Split times in seconds into (integer sample, fraction) at a rate."""
     return split_time(np.asarray(time_s, dtype=np.float64) * sampling_rate_hz)

@@ -16,6 +16,7 @@ import torch
 from .checkpoints import load_checkpoint, restore_rng, rng_state, save_checkpoint
 from .errors import DataError, OptionError
 from .losses import nt_xent
+from .options import check_whole
 from .transfer import encoder_of, set_frozen_layers
 
 LOG_EVERY_STEPS = 10
@@ -123,9 +124,7 @@ class Trainer:
         OptionError : epochs or frequencies below 1, ``unfreeze_epochs`` that do not fit the encoder
         DataError : a checkpoint that does not fit, a loss that is no longer finite
         """
-        for name, value in {"num_epochs": num_epochs, "save_freq": save_freq, "patience": patience}.items():
-            if value is not None and (value != int(value) or value < 1):
-                raise OptionError(f"{name} must be a whole number of at least 1, got {value!r}")
+        check_whole(1, num_epochs=num_epochs, save_freq=save_freq, patience=1 if patience is None else patience)
         monitor = ("train_" if val_loader is None else "val_") + getattr(self.loss_fn, "monitor", "total_loss")
         start = {"epoch": 0, "global_step": 0, "history": []} if resume_from is None else self._resume(resume_from)
         self.history = list(start["history"])

@@ -7,6 +7,7 @@ import numpy as np
 
 from .errors import DataError, OptionError, ShapeError, UnitError
 from .events import Events
+from .options import check_whole
 from .recording import Recording
 from .refractory import refractory_samples
 
@@ -129,8 +130,7 @@ def refractory_table(refractory_s, names, rate):
 
 def _draw_labels(labels, labels_per_type, seed, number):
     """At most ``labels_per_type`` labelled events of each type."""
-    if isinstance(labels_per_type, bool) or int(labels_per_type) != labels_per_type or labels_per_type < 1:
-        raise OptionError(f"labels_per_type must be a whole number of at least 1, got {labels_per_type!r}")
+    check_whole(1, labels_per_type=labels_per_type)
     order = np.random.default_rng([10, seed, number]).permutation(len(labels))
     return labels[np.sort(order[_rank_in_type(labels.type[order]) < labels_per_type])]
 

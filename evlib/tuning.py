@@ -10,6 +10,7 @@ import numpy as np
 from .errors import DataError
 from .metrics import compare
 from .scores import ratio
+from .timebase import distance_to_nearest
 
 # Thresholds on the curve of one type.
 CURVE_POINTS = 41
@@ -23,19 +24,18 @@ class Tuning:
     detector : Detector; it is not changed
     recording : Recording of development data: thresholds that are chosen on test data are worth nothing there
     reference : its Events, of types that the detector knows
-    block_s : seconds of signal in memory at a time
 
     Attributes
     ----------
     candidates, log_odds : everything that may be an event, and the log odds that it is
     """
 
-    def __init__(self, detector, recording, reference, block_s=60.0):
+    def __init__(self, detector, recording, reference):
         if len(reference) == 0:
             raise DataError("the reference has no events: there is nothing to choose thresholds by")
         self.detector, self.duration_s = detector, recording.duration_s
         self.reference = reference.at_rate(detector.sampling_rate_hz).with_names(detector.names)
-        self.candidates = detector.candidates(recording, max(int(block_s * detector.sampling_rate_hz), 4 * detector.bank.length))
+        self.candidates = detector.candidates(recording)
         self.log_odds = detector.log_odds(self.candidates)
         self._curves = {}
 
@@ -73,13 +73,9 @@ class Tuning:
 
     def is_event(self, type, tolerance_s):
         """(n,) booleans: which candidates of one type lie within the tolerance of a reference event of that type."""
-        time = np.sort(self.reference.time_samples[self.reference.type == type])
+        time = self.reference.time_samples[self.reference.type == type]
         at = self.candidates.time[self.candidates.type == type]
-        if len(time) == 0:
-            return np.zeros(len(at), dtype=bool)
-        after = np.clip(np.searchsorted(time, at), 0, len(time) - 1)
-        gap = np.minimum(np.abs(time[after] - at), np.abs(time[np.maximum(after - 1, 0)] - at))
-        return gap <= tolerance_s * self.detector.sampling_rate_hz + 0.5
+        return distance_to_nearest(at, time) <= tolerance_s * self.detector.sampling_rate_hz + 0.5
 
     def _counts(self, estimated, reference, tolerance_s):
         report = compare(reference, estimated, tolerance_s, duration_s=self.duration_s)

@@ -199,10 +199,10 @@ def test_pretraining_inside_of_fit(short, pretext, monkeypatch):
     from evlib import pretraining
 
     def few(*arguments, **options):
-        return pretrain_on(*arguments, **options | {"n_windows": 100, "max_epochs": 1})
+        return pretrain(*arguments, **options | {"n_windows": 100, "max_epochs": 1})
 
-    pretrain_on = pretraining.pretrain_on
-    monkeypatch.setattr(pretraining, "pretrain_on", few)
+    pretrain = pretraining.pretrain
+    monkeypatch.setattr(pretraining, "pretrain", few)
     detector = evlib.fit([tuple(short[0])], pretrain=pretext, labels_per_type=3, unlabelled=[short[1].recording], **TINY)
     assert detector.card["pretrain"] == detector.card["pretext"]["pretext"] == pretext
     assert detector.card["pretext"]["duration_s"] == 40.0  # it saw the unlabelled recording too

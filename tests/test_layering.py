@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "evlib"
 RANKS = {
     "errors": 0,
     "files": 0,
+    "options": 1,
     "timebase": 1,
     "journal": 1,
     "events": 2,

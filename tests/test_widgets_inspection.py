@@ -54,6 +54,7 @@ def widgets(detector, simulation, report):
 def test_every_widget_brings_a_picture_along(detector, simulation, report, tmp_path):
     import matplotlib.pyplot as plt
 
+    before = plt.get_fignums()
     for k, widget in enumerate(widgets(detector, simulation, report)):
         bundle = widget._repr_mimebundle_()
         assert base64.b64decode(bundle["image/png"]).startswith(b"\x89PNG")
@@ -62,7 +63,7 @@ def test_every_widget_brings_a_picture_along(detector, simulation, report, tmp_p
         assert bytes(widget.picture.value).startswith(b"\x89PNG")
         widget.save(tmp_path / f"{k}.png")
         assert (tmp_path / f"{k}.png").stat().st_size > 5000
-    assert plt.get_fignums() == []
+    assert plt.get_fignums() == before
 
 
 def test_a_twin_without_a_figure_says_so():

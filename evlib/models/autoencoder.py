@@ -8,8 +8,9 @@ and the reconstruction is zero behind the end of a sequence.
 import torch
 from torch import nn
 
-from ..encoders import LSTMEncoder, check_batch, frame_mask, length_mask, pool_frames
-from ..errors import OptionError, ShapeError
+from ..encoders import LSTMEncoder, check_batch, length_mask
+from ..errors import ShapeError
+from ..options import check_whole
 from ..timebase import n_frames
 from ..transfer import transfer_encoder
 
@@ -55,8 +56,7 @@ class LSTMAutoencoder(nn.Module):
     ):
         super().__init__()
         self.encoder = LSTMEncoder(input_size, hidden_size, num_layers, dropout, bidirectional, timing_resolution_samples)
-        if latent_size != int(latent_size) or latent_size < 1:
-            raise OptionError(f"latent_size must be a whole number of at least 1, got {latent_size!r}")
+        check_whole(1, latent_size=latent_size)
         # Python's own numbers, so that a checkpoint holds nothing else.
         self.config = {
             "input_size": int(input_size),
@@ -96,14 +96,13 @@ class LSTMAutoencoder(nn.Module):
 
     def encode(self, x, lengths=None):
         """(batch, time, channels) -> (batch, latent_size)."""
-        return self.to_latent(self._pooled(x, lengths))
+        return self.to_latent(self.encoder.pooled(x, lengths))
 
     def decode(self, latent, n_samples):
         """(batch, latent_size) -> (batch, n_samples, channels)."""
         if latent.ndim != 2 or latent.shape[1] != self.latent_size:
             raise ShapeError(f"latent must have shape (batch, {self.latent_size}), got {tuple(latent.shape)}")
-        if n_samples != int(n_samples) or n_samples < 1:
-            raise OptionError(f"n_samples must be a whole number of at least 1, got {n_samples!r}")
+        check_whole(1, n_samples=n_samples)
         frames = n_frames(n_samples, self.timing_resolution_samples)
         states, _ = self.decoder(self.from_latent(latent)[:, None].expand(-1, frames, -1))
         return self.to_samples(states).reshape(len(latent), -1, self.input_size)[:, :n_samples]
@@ -115,10 +114,6 @@ class LSTMAutoencoder(nn.Module):
     def transfer_encoder_to_classifier(self, classifier):
         """Hand the encoder's weights on, see `evlib.transfer.transfer_encoder`."""
         return transfer_encoder(self, classifier)
-
-    def _pooled(self, x, lengths):
-        lengths = check_batch(x, self.input_size, lengths)
-        return pool_frames(self.encoder(x, lengths), frame_mask(lengths, x.shape[1], self.timing_resolution_samples))
 
     def _rebuild(self, latent, lengths, n_samples):
         return self.decode(latent, n_samples).masked_fill(~length_mask(lengths, n_samples)[..., None], 0)
@@ -156,7 +151,7 @@ class VariationalLSTMAutoencoder(LSTMAutoencoder):
 
         ``generator`` is a `torch.Generator` on the model's device; None draws as dropout does.
         """
-        pooled = self._pooled(x, lengths)
+        pooled = self.encoder.pooled(x, lengths)
         mu, logvar = self.to_latent(pooled), self.to_logvar(pooled)
         if not self.training:
             return mu, logvar, mu

@@ -14,6 +14,7 @@ from torch import nn
 from ..encoders import LSTMEncoder, check_batch, frame_mask, pool_frames
 from ..errors import OptionError
 from ..event_output import EventOutput, mlp_head, pick_times, predict_windows
+from ..options import check_whole
 
 ATTENTION_HEADS = 8
 
@@ -62,8 +63,7 @@ class LSTMEventClassifier(nn.Module):
         features = self.encoder.output_size
         if features % ATTENTION_HEADS:
             raise OptionError(f"hidden_size * directions must be a multiple of {ATTENTION_HEADS} attention heads, got {features}")
-        if num_events != int(num_events) or num_events < 1:
-            raise OptionError(f"num_events must be a whole number of at least 1, got {num_events!r}")
+        check_whole(1, num_events=num_events)
         if not refractory_period_samples >= 0:
             raise OptionError(f"refractory_period_samples must not be negative, got {refractory_period_samples!r}")
         # Python's own numbers, so that a checkpoint holds nothing else.

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..encoders import LSTMEncoder, check_batch, frame_mask, pool_frames
+from ..encoders import LSTMEncoder
 from ..errors import OptionError
+from ..options import check_whole
 from ..transfer import transfer_encoder
 
 
@@ -65,8 +66,7 @@ class ContrastiveLSTM(nn.Module):
     ):
         super().__init__()
         self.encoder = LSTMEncoder(input_size, hidden_size, num_layers, dropout, bidirectional, timing_resolution_samples)
-        if projection_size != int(projection_size) or projection_size < 1:
-            raise OptionError(f"projection_size must be a whole number of at least 1, got {projection_size!r}")
+        check_whole(1, projection_size=projection_size)
         if not temperature > 0:
             raise OptionError(f"temperature must be positive, got {temperature!r}")
         # Python's own numbers, so that a checkpoint holds nothing else.
@@ -106,8 +106,7 @@ class ContrastiveLSTM(nn.Module):
 
     def get_embeddings(self, x, lengths=None):
         """(batch, features): the mean state of each sequence, in the model's present mode."""
-        lengths = check_batch(x, self.input_size, lengths)
-        return pool_frames(self.encoder(x, lengths), frame_mask(lengths, x.shape[1], self.timing_resolution_samples))
+        return self.encoder.pooled(x, lengths)
 
     def get_encoder_weights(self):
         """A copy of the encoder's weights, by name."""

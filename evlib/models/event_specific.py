@@ -13,6 +13,7 @@ from torch import nn
 from ..encoders import LSTMEncoder, check_batch, frame_mask, length_mask, pool_frames
 from ..errors import OptionError, ShapeError
 from ..event_output import EventOutput, mlp_head, pick_times, predict_windows
+from ..options import check_whole
 from ..timebase import n_frames
 
 # 5 ms at 2000 Hz: sound in a frame does not need longer from sensor to sensor.
@@ -58,13 +59,8 @@ class EventTemplateBank(nn.Module):
 
     def __init__(self, num_events=16, num_features=6, template_length=80, max_delay_samples=MAX_DELAY_SAMPLES, before=0):
         super().__init__()
-        sizes = {"num_events": num_events, "num_features": num_features, "template_length": template_length}
-        for name, size in sizes.items():
-            if isinstance(size, bool) or size != int(size) or size < 1:
-                raise OptionError(f"{name} must be a whole number of at least 1, got {size!r}")
-        for name, size in {"max_delay_samples": max_delay_samples, "before": before}.items():
-            if isinstance(size, bool) or size != int(size) or size < 0:
-                raise OptionError(f"{name} must be a whole number of at least 0, got {size!r}")
+        check_whole(1, num_events=num_events, num_features=num_features, template_length=template_length)
+        check_whole(0, max_delay_samples=max_delay_samples, before=before)
         self.num_events, self.num_features, self.template_length = int(num_events), int(num_features), int(template_length)
         self.max_delay_samples, self.before = int(max_delay_samples), int(before)
         self.templates = nn.Parameter(0.1 * torch.randn(self.num_events, self.num_features, self.template_length))
@@ -178,10 +174,7 @@ class EventSpecificCNN(nn.Module):
 
     def __init__(self, num_events=16, input_channels=6, output_channels=32, use_shared=True, stride=1, shared_channels=None):
         super().__init__()
-        sizes = {"num_events": num_events, "input_channels": input_channels, "output_channels": output_channels, "stride": stride}
-        for name, size in sizes.items():
-            if isinstance(size, bool) or size != int(size) or size < 1:
-                raise OptionError(f"{name} must be a whole number of at least 1, got {size!r}")
+        check_whole(1, num_events=num_events, input_channels=input_channels, output_channels=output_channels, stride=stride)
         self.num_events, self.input_channels, self.stride = int(num_events), int(input_channels), int(stride)
         width = num_events * output_channels
         first, *rest = KERNELS
@@ -369,16 +362,14 @@ class EventSpecificClassifier(nn.Module):
         scores, filtered = self.template_bank.match(x, lengths)
         filtered = torch.arcsinh(filtered / FILTER_SCALE)
         event_features, shared = self.cnn(x, lengths)
-        signal = x.masked_fill(~length_mask(lengths, x.shape[1])[..., None], 0)
-        states = self.encoder(torch.cat([signal, scores, shared], -1), lengths)
+        states = self.encoder(torch.cat([x, scores, shared], -1), lengths)
         best, strongest = (self._frame_maximum(values, lengths) for values in (scores, filtered))
         evidence = torch.cat([pool_frames(states, mask), best.amax(1), strongest.amax(1)], 1)
-        event_logits = self.event_head(evidence) + (self.presence_gain * torch.stack([best, strongest], -1).amax(1)).sum(-1)
+        both = torch.stack([best, strongest], -1)
+        event_logits = self.event_head(evidence) + (self.presence_gain * both.amax(1)).sum(-1)
         event_logits = event_logits + (event_features.amax(1) * self.presence_weight).sum(-1)
         timing_logits = self.timing_heads(states, mask=mask) + (event_features * self.place_weight).sum(-1)
-        timing_logits = timing_logits + (
-            self.place_gain * torch.stack([best, strongest], -1).masked_fill(~mask[..., None, None], 0)
-        ).sum(-1)
+        timing_logits = timing_logits + (self.place_gain * both.masked_fill(~mask[..., None, None], 0)).sum(-1)
         timing_logits = timing_logits.masked_fill(~mask[..., None], -torch.inf)
         return EventOutput(event_logits, timing_logits, scores, states)
 

@@ -86,7 +86,7 @@ class Annotator(StaticTwin):
         **options,
     ):
         self.session = AnnotationSession(recording, detector, proposals, log, **options)
-        self.annotations, self.recording, self.highpass_hz = self.session.log, recording, highpass_hz
+        self.annotations, self.recording = self.session.log, recording
         self.events_path = Path(events_path) if events_path else self.annotations.path.with_suffix(".tsv")
         self._prefix = len(commonprefix(self.annotations.names).rstrip("0123456789")) if len(self.annotations.names) > 1 else 0
         self.changes, self._changed, self._covered = None, [], (0.0, -1.0, 0.0)
@@ -318,7 +318,7 @@ class Annotator(StaticTwin):
     # What is shown.
 
     def _selected(self):
-        if self.signal.selected not in {row.id for row in self.annotations.rows()}:
+        if self.signal.selected not in self.annotations:
             raise OptionError("select an annotation first: click on its mark, or go to the next proposal")
         return self.annotations[self.signal.selected]
 
@@ -362,7 +362,7 @@ class Annotator(StaticTwin):
 
     def _describe(self):
         """The selected annotation in words, above the signal."""
-        row = next((row for row in self.annotations.rows() if row.id == self.signal.selected), None)
+        row = self.annotations[self.signal.selected] if self.signal.selected in self.annotations else None
         score = "" if row is None or row.score is None else f", probability {row.score:.2f}"
         self.signal.message = "" if row is None else f"{row.type} at {row.time_s:.4f} s, {row.status}{score}"
 
@@ -372,5 +372,5 @@ class Annotator(StaticTwin):
 
         figure = Figure(figsize=(11, 1.6 + 0.6 * self.recording.n_channels), layout="constrained")
         view = (self.annotations.reviewed_s, *self.signal.view, figure.add_subplot())
-        plot_annotations(self.recording, self.annotations.rows(), *view, self.highpass_hz, self.signal.selected)
+        plot_annotations(self.recording, self.annotations.rows(), *view, self.signal.overview.highpass_hz, self.signal.selected)
         return figure

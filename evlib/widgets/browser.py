@@ -93,13 +93,13 @@ class EventBrowser(StaticTwin):
             self.signal.height += 74
         self._build_controls()
         super().__init__([self._title, self._navigation, self._filters, self.signal, self._line, self._help])
+        first = self._columns["time_s"][0] if len(self.table) else 0.0
+        start = float(np.clip(first - 0.1 * view_s, 0, max(recording.duration_s - view_s, 0)))
+        self.signal.show(start, start + view_s)
         self.signal.observe(self._view_changed, "view")
         self.signal.observe(self._mark_chosen, "selected")
         self.signal.observe(self._key_pressed, "pressed")
-        first = self._columns["time_s"][0] if len(self.table) else 0.0
-        start = float(np.clip(first - 0.1 * view_s, 0, max(recording.duration_s - view_s, 0)))
         self._filter_changed()
-        self.signal.show(start, start + view_s)
 
     # ---- what is looked at ------------------------------------------------------------------------------------------
 

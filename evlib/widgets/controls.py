@@ -4,7 +4,7 @@ from html import escape
 
 import ipywidgets as w
 
-from ..errors import EvlibError
+from ..errors import EvlibError, OptionError
 from .twin import StaticTwin
 
 LABEL = {"description_width": "initial"}
@@ -19,15 +19,13 @@ CSS = """<style>
 class Stepper(w.HBox):
     """A drop-down list between two buttons, to the option before and after."""
 
-    def __init__(self, options, description="", value=None):
+    def __init__(self, options, description=""):
         self.list = w.Dropdown(options=options, description=description, style=LABEL, layout=w.Layout(width="260px"))
-        self.list.value = self.list.options[0] if value is None else value
+        # Signs, not icons: these come from a font that may not be there.
         back, forth = (
-            w.Button(icon=icon, tooltip=tip, layout=w.Layout(width="36px"))
-            for icon, tip in (("chevron-left", f"{description} before"), ("chevron-right", f"{description} after"))
+            w.Button(description=sign, tooltip=f"{description} {where}", layout=w.Layout(width="36px"))
+            for sign, where in (("◀", "before"), ("▶", "after"))
         )
-        # Icons come from a font that may not be there.
-        back.description, back.icon, forth.description, forth.icon = "◀", "", "▶", ""
         back.on_click(lambda _: self.step(-1))
         forth.on_click(lambda _: self.step(1))
         super().__init__([back, self.list, forth])
@@ -52,9 +50,13 @@ class Pictured(StaticTwin):
         super().__init__([w.HTML(CSS, layout=w.Layout(display="none")), *children, self.message, self.picture], **options)
         self.layout.width = "100%"
 
+    def png(self):
+        """The picture that is shown."""
+        return bytes(self.picture.value)
+
     def draw(self):
         """Draw the present state."""
-        self.picture.value = self.png()
+        self.picture.value = super().png()
 
     def say(self, text, warning=False):
         """Show a line of plain text between the controls and the picture; none for an empty one."""
@@ -70,6 +72,27 @@ class Pictured(StaticTwin):
                 self.say(str(error), warning=True)
 
         button.on_click(clicked)
+
+
+class OneType(Pictured):
+    """A picture of one type of a ``detector``, which ``types``, a Stepper, chooses."""
+
+    @property
+    def name(self):
+        """The type in view."""
+        return self.types.value
+
+    @property
+    def type(self):
+        """Its index."""
+        return self.detector.names.index(self.name)
+
+    def choose(self, name):
+        """Look at one type."""
+        if name not in self.detector.names:
+            raise OptionError(f"the detector knows no type {name!r}; it knows {', '.join(self.detector.names)}")
+        self.types.list.value = name
+        return self
 
 
 def blank_figure(width, height):

@@ -10,14 +10,14 @@ from ..detection import detect
 from ..errors import OptionError, ShapeError, UnitError
 from ..events import Events
 from ..plots_inspection import plot_aligned_events, plot_channel_delays, plot_similarity
-from .controls import LABEL, Pictured, Stepper, blank_figure
+from .controls import LABEL, OneType, Stepper, blank_figure
 
 # Delays come from so many events of a kind at most, evenly spread: more change nothing that one can see.
 MOST_EVENTS = 200
 SHOWN_EVENTS = 30
 
 
-class TemplateView(Pictured):
+class TemplateView(OneType):
     """Templates per type and channel, single events over them, what these leave over, delays, and which kinds look alike.
 
     Signal is whitened: its unit is the standard deviation of the noise, and so a good residual looks like noise of 1.
@@ -78,23 +78,6 @@ class TemplateView(Pictured):
         self.types.list.observe(lambda change: self.draw(), "value")
         self.shown.observe(lambda change: self.draw(), "value")
         self.draw()
-
-    @property
-    def name(self):
-        """The type in view."""
-        return self.types.value
-
-    @property
-    def type(self):
-        """Its index."""
-        return self.detector.names.index(self.name)
-
-    def choose(self, name):
-        """Look at one type."""
-        if name not in self.detector.names:
-            raise OptionError(f"the detector knows no type {name!r}; it knows {', '.join(self.detector.names)}")
-        self.types.list.value = name
-        return self
 
     def step(self, by=1):
         """Look at the next type, or with -1 at the one before."""

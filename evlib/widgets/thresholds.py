@@ -6,11 +6,12 @@ import numpy as np
 from ..errors import OptionError, UnitError
 from ..events import Events
 from ..matching import check_tolerance
+from ..options import log_odds_of
 from ..plots import plot_precision_recall
 from ..plots_inspection import plot_candidate_scores, plot_scores_by_type
 from ..refractory import find_violations, refractory_samples
 from ..tuning import Tuning
-from .controls import LABEL, Pictured, Stepper, blank_figure, html_table
+from .controls import LABEL, OneType, Stepper, blank_figure, html_table
 
 # Steps of the threshold slider, even in log odds: 0.5, 0.52, ... 0.9997.
 SLIDER_LOG_ODDS = np.arange(-100, 101) / 10.0
@@ -18,7 +19,7 @@ TOLERANCES_MS = (0.25, 0.5, 1, 2, 2.5, 5, 10, 20, 25, 50, 100, 150, 200)
 WIDE = w.Layout(width="360px")
 
 
-class ThresholdExplorer(Pictured):
+class ThresholdExplorer(OneType):
     """Thresholds and refractory periods per type, with precision, recall, F1 and false alarms per hour, live.
 
     The detector is not touched until :meth:`apply` (or its button) writes the choice into it; :meth:`reset` goes back to
@@ -90,21 +91,10 @@ class ThresholdExplorer(Pictured):
 
     # ---- what buttons and sliders do ----------------------------------------------------------------------------------
 
-    def choose(self, name):
-        """Look at one type."""
-        if name not in self.detector.names:
-            raise OptionError(f"the detector knows no type {name!r}; it knows {', '.join(self.detector.names)}")
-        self.types.list.value = name
-        return self
-
     def set(self, threshold=None, refractory_s=None, tolerance_s=None):
         """Set the threshold (a probability) and refractory period of the type in view, and the tolerance of all."""
         if threshold is not None:
-            if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 < threshold < 1:
-                raise OptionError(
-                    f"threshold is a probability strictly between 0 and 1, got {threshold!r} (percent, or log odds?)"
-                )
-            self.thresholds[self.type] = np.log(threshold / (1 - threshold))
+            self.thresholds[self.type] = log_odds_of(threshold, "threshold")
         if refractory_s is not None:
             refractory_samples(refractory_s, (self.name,), self.detector.sampling_rate_hz)
             if np.ndim(refractory_s):
@@ -145,16 +135,6 @@ class ThresholdExplorer(Pictured):
     # ---- state --------------------------------------------------------------------------------------------------------
 
     @property
-    def name(self):
-        """The type in view."""
-        return self.types.value
-
-    @property
-    def type(self):
-        """Its index."""
-        return self.detector.names.index(self.name)
-
-    @property
     def is_applied(self):
         """Whether the detector has the thresholds and refractory periods that are seen here."""
         same = np.array_equal(self.thresholds, self.detector.thresholds)
@@ -165,7 +145,7 @@ class ThresholdExplorer(Pictured):
         figure = blank_figure(10.5, 4.4)
         axes = figure.subplots(1, 3, width_ratios=[1, 1.15, 1])
         _, precision, recall = self.tuning.curve(self.type, self.refractory_s, self.tolerance_s)
-        table = self.comparison.per_type()
+        table = self._table
         point = table.loc[self.name, ["precision", "recall"]].to_list()
         # From the highest threshold to the lowest: where recall stands still, precision falls.
         plot_precision_recall({self.name: (precision[::-1], recall[::-1])}, {self.name: point}, axes[0])
@@ -183,6 +163,10 @@ class ThresholdExplorer(Pictured):
 
     def _update(self):
         self.comparison = self.tuning.compare(self.thresholds, self.refractory_s, self.tolerance_s)
+        self._table = self.comparison.per_type()
+        return self._show()
+
+    def _show(self):
         self._moving = True  # the sliders follow; what is set exactly stays exact
         try:
             nearest = np.abs(SLIDER_LOG_ODDS - self.thresholds[self.type]).argmin()
@@ -199,7 +183,7 @@ class ThresholdExplorer(Pictured):
         return self
 
     def _report(self):
-        report, table = self.comparison, self.comparison.per_type()
+        report, table = self.comparison, self._table
         one, hours = table.loc[self.name], report.hours
         rows = [
             [self.name, one.tp, one.fn, one.fp, one.precision, one.recall, one.f1, one.fp / hours],
@@ -221,7 +205,7 @@ class ThresholdExplorer(Pictured):
             self.say("" if self.is_applied else "The detector does not have this choice yet.")
 
     def _type_chosen(self, change):
-        self._update()
+        self._show()
 
     def _threshold_moved(self, change):
         if not self._moving:

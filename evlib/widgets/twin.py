@@ -25,10 +25,10 @@ class StaticTwin(ipywidgets.VBox):
         """The present state as a matplotlib Figure."""
         raise NotImplementedError(f"{type(self).__name__} has no figure()")
 
-    def png(self, dpi=SCREEN_DPI) -> bytes:
+    def png(self) -> bytes:
         """The figure as PNG."""
         buffer = io.BytesIO()
-        self.figure().savefig(buffer, format="png", dpi=dpi)
+        self.figure().savefig(buffer, format="png", dpi=SCREEN_DPI)
         return buffer.getvalue()
 
     def save(self, path, dpi=150):
