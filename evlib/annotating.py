@@ -1,5 +1,6 @@
 """Annotating with a detector at hand: clicks snap to onsets, proposals are decided, and corrected labels train it anew."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from .refractory import find_violations
 
 # Annotations of one type this close are one event.
 SAME_EVENT_S = 0.005
+# Log odds that no candidate reaches.
+NEVER = 1e9
 
 
 class AnnotationSession:
@@ -122,7 +125,8 @@ class AnnotationSession:
     def fine_tune(self, method=None, **options):
         """Train anew on the corrected labels (and ``training``), and detect again; returns what changed.
 
-        Only in reviewed spans does a missing label mean that nothing happened. The new detector takes the place of the old
+        Only in reviewed spans does a missing label mean that nothing happened. Kinds without a label are learned from what
+        the old detector finds of them, unless what it proposed of them was rejected. The new detector takes the place of the old
         one, and what it proposes the place of what is undecided.
 
         Parameters
@@ -142,7 +146,7 @@ class AnnotationSession:
 
         if method is None and self.detector is not None:
             method = self.detector.method
-        options = {"refractory_s": self.refractory_s, "progress": False} | options
+        options = {"refractory_s": self.refractory_s, "progress": False, "pretrain": self._teacher(method)} | options
         pairs = [(self.recording, self.log.events()), *self.training]
         detector = fit(pairs, method, **options)
         none = Events.empty(self.log.names, self.recording.sampling_rate_hz)
@@ -153,7 +157,28 @@ class AnnotationSession:
         self.log.propose(Events.concatenate([detected, doubtful]))
         return change
 
-    def unlearnable(self):
-        """Names of events without one label to learn from."""
-        known = {name for _, events in [(None, self.log.events()), *self.training] for name in events.type_names}
-        return [name for name in self.log.names if name not in known]
+    def unlearnable(self, method=None):
+        """Names of events that fine-tuning cannot learn: without a label, and not taught by the detector that there is."""
+        return [name for name in self._unlabelled() if name not in self._taught(method)]
+
+    def _taught(self, method):
+        """Kinds without a label that the detector knows and the annotator has not rejected."""
+        if self.detector is None or (method or self.detector.method) == "classifier":
+            return []
+        rejected = {row.type for row in self.log.rows() if row.status == "rejected"}
+        return [name for name in self._unlabelled() if name in self.detector.bank.known_names and name not in rejected]
+
+    def _teacher(self, method):
+        """The detector, as far as it can teach the next one; None where it has nothing to teach."""
+        taught = self._taught(method)
+        if not taught:
+            return None
+        thresholds = [
+            t if name in taught else NEVER for name, t in zip(self.detector.names, self.detector.thresholds, strict=True)
+        ]
+        return replace(self.detector, thresholds=np.array(thresholds))
+
+    def _unlabelled(self):
+        tables = [self.log.events(), *(events for _, events in self.training)]
+        labelled = {name for events in tables for name in events.type_names}
+        return [name for name in self.log.names if name not in labelled]

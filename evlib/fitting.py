@@ -77,7 +77,8 @@ def fit(
         "lstm" and "event_specific", no for "matched_filter", whose plain form is the baseline from labelled snippets
     unlabelled : further recordings without labels
     pretrain : what to learn from the signal before any label is looked at. "discovery", or what :func:`evlib.discover`
-        returned: which kinds of events recur, each named by its labels afterwards. "autoencoder", "variational",
+        returned: which kinds of events recur, each named by its labels afterwards. A Detector: kinds without a label are
+        learned from what it finds (fine-tuning forgets none). "autoencoder", "variational",
         "contrastive", what :func:`evlib.pretrain` returned, or the path of an encoder that it saved: the encoder of the
         classifier
     freeze_encoder : keep the pretrained encoder as it is and train what stands on it only (a probe)
@@ -143,7 +144,7 @@ def fit(
         )
     detector.card |= {"labels_per_type": labels_per_type, "self_train": bool(self_train)}
     if discovery is not None:
-        detector.card["pretrain"] = "discovery"
+        detector.card["pretrain"] = "detector" if isinstance(discovery, Detector) else "discovery"
     return detector
 
 

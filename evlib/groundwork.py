@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 
 from .candidates import explain
+from .detection import Detector, detect
 from .discovery import Discovery, discover_in, find_kinds, name_kinds, naming_reach_s
 from .errors import OptionError, ShapeError, UnitError
 from .events import Events
@@ -54,7 +55,8 @@ def lay_groundwork(
     Parameters
     ----------
     data : TrainingData
-    discovery : "discovery", or a Discovery: what recurs is an event too, under the name that the labels give it
+    discovery : "discovery", or a Discovery: what recurs is an event too, under the name that the labels give it; or a
+        Detector, whose detections are events of the kinds that have no label
     self_training : train the bank further on what it detects where nothing is labelled
     template_s : (before, after) seconds that templates reach around the onset; default: found from the data
     shrink : Wiener shrinkage of averaged snippets
@@ -63,6 +65,8 @@ def lay_groundwork(
     rate, find_window = data.rate, template_s is None
     if isinstance(discovery, Discovery):
         _check_discovery(discovery, data)
+    elif isinstance(discovery, Detector):
+        _check_detector(discovery, data)
     advance("whiten and learn templates")
     whitener = estimate_whitener(data.recordings)
     for attempt in range(WHITENING_ROUNDS):
@@ -96,7 +100,7 @@ def lay_groundwork(
 
 def is_discovery(pretrain):
     """Whether an option ``pretrain`` means kinds of events, not an encoder."""
-    return isinstance(pretrain, Discovery) or (isinstance(pretrain, str) and pretrain == "discovery")
+    return isinstance(pretrain, Discovery | Detector) or (isinstance(pretrain, str) and pretrain == "discovery")
 
 
 def _check_discovery(discovery, data):
@@ -112,6 +116,16 @@ def _check_discovery(discovery, data):
         )
 
 
+def _check_detector(detector, data):
+    for recording in data.recordings:
+        detector.check(recording)
+    if not set(detector.names) & set(data.names):
+        raise OptionError(
+            f"the detector to start from knows {', '.join(detector.names)}, the labels name {', '.join(data.names)}: "
+            "no name in common (another detector?)"
+        )
+
+
 def _known(data):
     """Labels of training with held-out blocks marked too: their labels are not known here, and their signal is not used."""
     return [
@@ -121,15 +135,25 @@ def _known(data):
 
 
 def _with_discovered(pretrain, data, signals, event_s, seed):
-    """The training labels and, where nothing is labelled, what recurs there under the names that labels give it."""
+    """The training labels and, where nothing is labelled, what recurs there under the names that labels give it.
+
+    What a detector finds has names: it stands for kinds without labels, of all others the labels know better.
+    """
     shortest = min(data.refractory.values())
-    if isinstance(pretrain, Discovery):
-        bank, whitener = pretrain.bank, pretrain.whitener
-        tables = [find_kinds(bank, whitener(recording), data.rate, shortest) for recording in data.recordings]
+    if isinstance(pretrain, Detector):
+        tables = [detect(pretrain, recording) for recording in data.recordings]
+        known = dict(zip(data.names, sum(table.counts() for table in data.train), strict=True))
+        wanted = [name in pretrain.bank.known_names and not known[name] for name in data.names]
+        kind = np.array([pretrain.names.index(n) if w else -1 for n, w in zip(data.names, wanted, strict=True)])
+        offset = np.zeros(len(kind))
     else:
-        options = {} if event_s is None else {"event_s": event_s}
-        bank, tables = discover_in(signals, data.rate, None, shortest, seed=seed, **options)
-    kind, offset = name_kinds(data.train, tables, naming_reach_s(bank, data.rate))
+        if isinstance(pretrain, Discovery):
+            bank, whitener = pretrain.bank, pretrain.whitener
+            tables = [find_kinds(bank, whitener(recording), data.rate, shortest) for recording in data.recordings]
+        else:
+            options = {} if event_s is None else {"event_s": event_s}
+            bank, tables = discover_in(signals, data.rate, None, shortest, seed=seed, **options)
+        kind, offset = name_kinds(data.train, tables, naming_reach_s(bank, data.rate))
     out = []
     for found, train, held in zip(tables, data.train, data.development, strict=True):
         for e in np.flatnonzero(kind >= 0):

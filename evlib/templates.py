@@ -53,6 +53,11 @@ class TemplateBank:
         object.__setattr__(self, "templates", templates)
 
     @property
+    def known_names(self):
+        """Names of the kinds that have a template at all: an event of them stands out from noise."""
+        return tuple(name for name, norm in zip(self.names, self.norm, strict=True) if norm > 1)
+
+    @property
     def length(self):
         """L, samples in a template."""
         return self.templates.shape[1]

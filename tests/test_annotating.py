@@ -125,6 +125,20 @@ def test_corrected_labels_train_a_better_detector_and_its_changes_are_told(simul
         assert all(row.type != other.type or abs(row.time_s - other.time_s) > 0.01 for other in decided)
 
 
+def test_kinds_without_a_label_are_learned_from_what_the_old_detector_finds(simulation, detector, tmp_path):
+    """Two labels of two kinds: fine-tuning on them alone would forget all others."""
+    events, recording = simulation.events, simulation.recording
+    session = AnnotationSession(recording, detector, proposals=events[:0], log=tmp_path / "log.jsonl")
+    for name in events.names[:2]:
+        for onset_s in events.onset_s[events.type == events.names.index(name)][:2]:
+            session.add(onset_s, name)
+    assert session.unlearnable() == [] and session.unlearnable("classifier") == list(events.names[2:])
+    session.fine_tune("matched_filter", self_train=True)
+    report = compare(events, detect(session.detector, recording))
+    assert session.detector.card["pretrain"] == "detector"
+    assert report.f1 > 0.9 and (report.per_type()["recall"] > 0.8).all()
+
+
 def test_without_a_detector_everything_is_by_hand(simulation, tmp_path):
     recording, events = simulation.recording, simulation.events
     session = AnnotationSession(recording, log=tmp_path / "log.jsonl", names=events.names)

@@ -56,7 +56,7 @@ RANKS = {
     "classifier_training": 9,
     "pretraining": 10,
     "groundwork": 10,
-    "detection": 10,
+    "detection": 9,
     "inference": 10,
     "proposals": 11,
     "fitting": 11,

@@ -261,6 +261,7 @@ class Annotator(StaticTwin):
         button, caption = self.buttons["fine_tune"], ACTIONS["fine_tune"][0]
         button.disabled, button.description = True, "fine-tuning …"
         self._say("Fine-tuning: learning from the corrected labels, then detecting again.")
+        unlearnable = self.session.unlearnable(method)
         try:
             self.changes = self.session.fine_tune(method, **options)
         finally:
@@ -272,7 +273,7 @@ class Annotator(StaticTwin):
         self.signal.rows = [*ROWS, CHANGE_ROW]
         self.signal.legend = [*ANNOTATION_COLOURS.items(), *CHANGE_COLOURS.items()]
         self._say(f"Fine-tuned: {self.changes}.")
-        self.report.value = changes_table(self.changes, self.session.unlearnable())
+        self.report.value = changes_table(self.changes, unlearnable)
         self._refresh()
         return self.changes
 
