@@ -23,7 +23,8 @@ CERTAIN = 6.0
 DOUBTFUL = 3.0
 # Another type counts as an alternative to an explained event when it explains this share of it.
 ALTERNATIVE_SHARE = 0.5
-ROUNDS = 10
+# A round explains one event in two template lengths; where templates are long and events dense, many are needed.
+ROUNDS = 40
 BLOCK_SAMPLES = 1 << 17
 
 
