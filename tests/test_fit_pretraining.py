@@ -283,3 +283,29 @@ def test_windows_carry_the_events_in_them():
             else:
                 assert np.isnan(made.event_timings[k, e])
     assert seen > 100
+
+
+def test_a_detector_teaches_the_kinds_that_have_no_label(short):
+    """With labels of one kind alone, the other is learned from what the old detector finds; labels win where there are any."""
+    (recording, events), test = short
+    old = evlib.fit([(recording, events)], "matched_filter", progress=False)
+    first = evlib.Events.from_seconds(
+        events.onset_s[events.type == 0][:3], ["event_00"] * 3, RATE, events.names, complete_spans_s=[]
+    )
+    forgetful = evlib.fit([(recording, first)], "matched_filter", progress=False)
+    taught = evlib.fit([(recording, first)], "matched_filter", pretrain=old, progress=False)
+    recall = [
+        evlib.compare(test.events, evlib.detect(d, test.recording)).per_type()["recall"].to_list() for d in (forgetful, taught)
+    ]
+    assert recall[0][1] == 0 and min(recall[1]) > 0.9
+    assert taught.card["pretrain"] == "detector"
+
+
+def test_a_detector_of_other_kinds_or_recordings_is_refused(short):
+    recording, events = short[0]
+    old = evlib.fit([(recording, events)], "matched_filter", progress=False)
+    renamed = evlib.Events.from_seconds(events.onset_s, ["a"] * len(events), RATE)
+    with pytest.raises(evlib.OptionError, match="the detector to start from knows event_00, event_01, the labels name a"):
+        evlib.fit([(recording, renamed)], pretrain=old, **TINY)
+    with pytest.raises(evlib.UnitError, match="trained at 2000 Hz"):
+        evlib.fit([(recording.resample(1000.0), events)], pretrain=old, **TINY)
