@@ -20,7 +20,7 @@ IN_MILLISECONDS = {name: name[:-1] + "ms" for name in ("template_s", "tolerance_
 RENAMED = {"progress": "quiet"} | IN_MILLISECONDS
 NOT_OPTIONS = {
     "fit": {"pairs", "logger"},
-    "pretrain": {"recordings"},
+    "pretrain": {"recordings", "whitened"},
     "discover": {"recordings"},
     "detect": {"detector", "recording"},
     "compare": {"reference", "estimated"},
