@@ -159,7 +159,8 @@ class AnnotationSession:
 
     def unlearnable(self, method=None):
         """Names of events that fine-tuning cannot learn: without a label, and not taught by the detector that there is."""
-        return [name for name in self._unlabelled() if name not in self._taught(method)]
+        taught = self._taught(method)
+        return [name for name in self._unlabelled() if name not in taught]
 
     def _taught(self, method):
         """Kinds without a label that the detector knows and the annotator has not rejected."""
@@ -173,10 +174,7 @@ class AnnotationSession:
         taught = self._taught(method)
         if not taught:
             return None
-        thresholds = [
-            t if name in taught else NEVER for name, t in zip(self.detector.names, self.detector.thresholds, strict=True)
-        ]
-        return replace(self.detector, thresholds=np.array(thresholds))
+        return replace(self.detector, thresholds=np.where(np.isin(self.detector.names, taught), self.detector.thresholds, NEVER))
 
     def _unlabelled(self):
         tables = [self.log.events(), *(events for _, events in self.training)]
