@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from scipy.ndimage import maximum_filter1d
 
-from .templates import SUBSAMPLES
+from .repicking import nearest_step, refine_peak, repick
 
 # An event is explained away when its log-likelihood ratio exceeds this; noise reaches it about once in 20 s and type.
 CERTAIN = 6.0
@@ -95,7 +95,7 @@ def find_candidates(bank, read, n_samples, block=BLOCK_SAMPLES, advance=None) ->
 def explain(bank, whitened):
     """Candidates in one piece of whitened signal (n, C), and what is left of the signal without the explained events."""
     score = bank.scores(whitened)
-    time, type, peak = _pursue(bank, score)
+    time, type, peak, score = repick(bank, whitened, score, *_pursue(bank, score))
     amplitude = bank.amplitude(peak, type)
     residual = whitened - bank.render(len(whitened), time, type, amplitude)
     llr = bank.log_likelihood_ratio(peak, type)
@@ -119,14 +119,6 @@ def _misfit(bank, energy, time, own, shape):
     return (energy[stop] - energy[start] - own - (stop - start) * channels) / np.sqrt(2.0 * bank.length * channels)
 
 
-def refine_peak(before, peak, after):
-    """Vertex of the parabola through three samples: (offset in [-0.5, 0.5], height)."""
-    curvature = before - 2 * peak + after
-    safe = np.where(curvature < 0, curvature, -1.0)
-    offset = np.where(curvature < 0, np.clip(0.5 * (before - after) / safe, -0.5, 0.5), 0.0)
-    return offset, peak - 0.25 * (before - after) * offset
-
-
 def _pursue(bank, score):
     """Explain events round by round; ``score`` (n, E) is left without them. Returns time, type, peak score."""
     n, length = len(score), bank.length
@@ -142,8 +134,7 @@ def _pursue(bank, score):
         sample, type = _decide_type(bank, llr, sample)
         offset, peak = refine_peak(*(score[sample + step, type].astype(np.float64) for step in (-1, 0, 1)))
         amplitude = bank.amplitude(peak, type) * bank.norm[type]
-        step = np.floor((offset + 0.5) * SUBSAMPLES + 0.5).astype(int)
-        place, step = sample + (step == SUBSAMPLES), step % SUBSAMPLES
+        place, step = nearest_step(sample + offset)
         index = place[:, None] + lags
         inside = (index >= 0) & (index < n)
         # Leaders lie about a template or more apart, so the reach of every third one touches no other.
@@ -179,11 +170,10 @@ def _decide_type(bank, llr, sample):
 
 def _alternatives(bank, score, time, type, amplitude, llr):
     """Other types at explained events: the lead over the best (n,), and those that come close, as candidates."""
-    sample = np.floor(time + 0.5).astype(int)
+    sample, step = nearest_step(time)
     reach = max(2, bank.length // 8)
     lags = np.arange(-reach, reach + 1)
     index = np.clip(sample[:, None] + lags, 0, len(score) - 1)
-    step = np.clip(np.floor((time - sample + 0.5) * SUBSAMPLES + 0.5).astype(int), 0, SUBSAMPLES - 1)
     share = bank.overlap[type, step][:, bank.length - 1 + lags] * (amplitude * bank.norm[type])[:, None, None]
     own = bank.log_likelihood_ratio((score[index] + share).astype(np.float32))  # (n, lags, E) without the explained event
     own[np.arange(len(time)), :, type] = -np.inf

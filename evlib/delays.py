@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 
-from .candidates import refine_peak
 from .errors import DataError, ShapeError
 from .options import check_whole
+from .repicking import refine_peak
 from .timebase import check_rate
 
 # Envelopes and correlations are looked at in steps of this part of a sample, and interpolated between.

@@ -10,9 +10,10 @@ from dataclasses import replace
 import numpy as np
 from scipy.special import logsumexp
 
-from .candidates import find_candidates, refine_peak
+from .candidates import find_candidates
 from .errors import DataError
 from .events import Events
+from .repicking import refine_peak
 from .templates import TemplateBank, average_snippets, cut_snippets, shrink_templates
 from .timebase import split_time
 

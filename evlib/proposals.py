@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .candidates import refine_peak
 from .errors import OptionError, UnitError
 from .events import Events
 from .matching import match_events
 from .options import log_odds_of
 from .refractory import refractory_samples
+from .repicking import refine_peak
 from .timebase import distance_to_nearest
 
 # Proposals hold whatever is at least so probable.

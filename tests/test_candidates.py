@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planted import BEFORE, LENGTH, make_bank, make_templates, plant, schedule
 
-from evlib.candidates import CERTAIN, Candidates, explain, find_candidates, refine_peak
+from evlib.candidates import CERTAIN, Candidates, explain, find_candidates
+from evlib.repicking import refine_peak
 from evlib.templates import TemplateBank
 
 TEMPLATES = make_templates(seed=1)

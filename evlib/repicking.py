@@ -1,0 +1,139 @@
+"""Re-picking: events that a matching pursuit explained, put at a better time nearby once their neighbours are known.
+
+The pursuit decides on the clearest events first, while those around them are still in the signal. Where an event looks
+like itself some time later, as an oscillation or a bell does one period on, its neighbours then decide for the wrong
+place, and its neighbours' amplitudes adapt to it. So a place is judged by its profile likelihood: the greatest over
+the amplitudes of the event and of all that overlap with it.
+"""
+
+import numpy as np
+
+from .templates import SUBSAMPLES
+
+# Overlaps are tabulated in steps of a part of a sample; what this hides of an event's energy is not trusted.
+RIDGE = 0.01
+# An event moves only for more than this log-likelihood.
+GAIN = 1.0
+# So many other places are weighed for each event.
+PLACES = 4
+# Rounds of moves; in each, the event with the greatest gain of its surroundings moves.
+ROUNDS = 40
+
+
+def refine_peak(before, peak, after):
+    """Vertex of the parabola through three samples: (offset in [-0.5, 0.5], height)."""
+    curvature = before - 2 * peak + after
+    safe = np.where(curvature < 0, curvature, -1.0)
+    offset = np.where(curvature < 0, np.clip(0.5 * (before - after) / safe, -0.5, 0.5), 0.0)
+    return offset, peak - 0.25 * (before - after) * offset
+
+
+def nearest_step(time):
+    """Times in samples as (sample, row of ``TemplateBank.overlap``)."""
+    sample = np.floor(time + 0.5).astype(int)
+    step = np.floor((time - sample + 0.5) * SUBSAMPLES + 0.5).astype(int)
+    return sample + (step == SUBSAMPLES), step % SUBSAMPLES
+
+
+def repick(bank, whitened, score, time, type, peak):
+    """Move explained events to their next best time nearby where that makes the signal likelier.
+
+    Parameters
+    ----------
+    bank : TemplateBank
+    whitened : (n, C) signal
+    score : (n, E) template scores of the signal without the events
+    time, type, peak : (N,) samples, type and template score of the events
+
+    Returns
+    -------
+    time, type, peak, score : as they are after the last move, events sorted by time
+    """
+    for _ in range(ROUNDS):
+        order = np.lexsort((type, time))
+        time, type, peak = time[order], type[order], peak[order]
+        height = bank.amplitude(peak, type) * bank.norm[type]
+        places, own = _places(bank, score, time, type, height)
+        evidence, best, neighbour, change = _profile(bank, score, time, type, height, places, own)
+        choice = evidence.argmax(axis=1)
+        gain = evidence.max(axis=1) - evidence[:, 0]
+        rival, valid = _within(time, 4 * bank.length)
+        rows = np.flatnonzero((gain > GAIN) & (gain >= np.where(valid, gain[rival], 0).max(axis=1, initial=0)))
+        if len(rows) == 0:
+            break
+        choice, near = choice[rows], neighbour[rows]
+        change = change[rows, :, choice]
+        touched = np.unique(np.r_[rows, near[change != 0]])
+        time[rows], height[rows] = places[rows, choice], best[rows, choice]
+        height[near[change != 0]] += change[change != 0]
+        score = bank.scores(whitened - bank.render(len(whitened), time, type, height / bank.norm[type]))
+        events = time[touched], type[touched], height[touched]
+        peak[touched] = _own_score(bank, score, *events, reach=0)[0][:, 0]
+    return time, type, peak, score
+
+
+def _own_score(bank, score, time, type, height, reach):
+    """Score of each event's own type around it with the event put back, (N, 2 reach + 1), and its nearest sample."""
+    sample, step = nearest_step(time)
+    lags = np.arange(-reach, reach + 1)
+    share = bank.overlap[type[:, None], step[:, None], bank.length - 1 + lags, type[:, None]]
+    index = np.clip(sample[:, None] + lags, 0, len(score) - 1)
+    return score[index, type[:, None]] + share * height[:, None], sample
+
+
+def _places(bank, score, time, type, height):
+    """Where each event is and the greatest other peaks of its own score nearby: times and scores, (N, 1 + PLACES)."""
+    reach = max(2, bank.length // 8)
+    own, sample = _own_score(bank, score, time, type, height, reach)
+    place = sample[:, None] + np.arange(-reach, reach + 1)
+    peak = np.pad((own[:, 1:-1] > own[:, :-2]) & (own[:, 1:-1] >= own[:, 2:]), ((0, 0), (1, 1)))
+    peak &= (place > 0) & (place < len(score) - 1)
+    peak[:, reach - 1 : reach + 2] = False
+    lag = np.argsort(np.where(peak, -own, np.inf), axis=1)[:, :PLACES].clip(1, 2 * reach - 1)
+    lag = np.concatenate([np.full((len(time), 1), reach), lag], axis=1)
+    offset, value = refine_peak(*(np.take_along_axis(own, lag + k, axis=1) for k in (-1, 0, 1)))
+    at = np.take_along_axis(place, lag, axis=1) + offset
+    at[:, 0] = time
+    value[:, 1:][~np.take_along_axis(peak, lag[:, 1:], axis=1)] = 0
+    return at, value
+
+
+def _profile(bank, score, time, type, height, places, own):
+    """Log-likelihood of each event at its places, (N, P), its height there, its neighbours (N, K) and the change of theirs.
+
+    The change is (N, K, P): what the neighbours' heights gain when the event is at a place.
+    """
+    neighbour, valid = _within(time, 2 * bank.length)
+    valid &= neighbour != np.arange(len(time))[:, None]
+    near_time, near_type = time[neighbour], type[neighbour]
+    overlap = _overlap(bank, places[:, None], type[:, None, None], near_time[:, :, None], near_type[:, :, None])
+    overlap[~valid] = 0
+    gram = _overlap(bank, near_time[:, :, None], near_type[:, :, None], near_time[:, None], near_type[:, None])
+    gram *= valid[:, :, None] & valid[:, None]
+    precision = RIDGE + 1 / np.maximum(bank.amplitude_spread * bank.norm[type], 1) ** 2
+    diagonal = np.arange(neighbour.shape[1])
+    gram[:, diagonal, diagonal] = 1 + precision[neighbour]
+    # Slope of the posterior over the neighbours' heights once the event is taken away.
+    at = np.clip(nearest_step(near_time)[0], 0, len(score) - 1)
+    slope = score[at, near_type] + precision[neighbour] * (bank.norm[near_type] - height[neighbour])
+    slope = np.where(valid, slope + overlap[:, :, 0] * height[:, None], 0)
+    solved = np.linalg.solve(gram, np.concatenate([slope[:, :, None], overlap], axis=2))
+    alone, shared = solved[:, :, :1], solved[:, :, 1:]
+    numerator = own + (precision * bank.norm[type])[:, None] - (overlap * alone).sum(1)
+    denominator = 1 + precision[:, None] - (overlap * shared).sum(1)
+    best = numerator / denominator
+    return 0.5 * np.maximum(numerator, 0) * best, best, neighbour, (alone - shared * best[:, None]) * valid[:, :, None]
+
+
+def _within(time, reach):
+    """For each of the sorted times those at most ``reach`` away, (N, K), and which of them are meant."""
+    first, last = np.searchsorted(time, time - reach), np.searchsorted(time, time + reach, side="right")
+    index = first[:, None] + np.arange((last - first).max(initial=0))
+    return np.minimum(index, len(time) - 1), index < last[:, None]
+
+
+def _overlap(bank, time, type, other_time, other_type):
+    """Score of the other events' unit templates at their times in unit events (arrays that broadcast)."""
+    lag, step = nearest_step(time - other_time)
+    inside = np.abs(lag) < bank.length
+    return np.where(inside, bank.overlap[type, step, np.where(inside, bank.length - 1 - lag, 0), other_type], 0)
