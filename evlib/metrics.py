@@ -392,7 +392,7 @@ class Comparison:
         left.axhline(self.f1, color="black", linestyle="--", label=f"all events: {self.f1:.3f}")
         left.set(ylim=(0, 1.05), xlabel="event type", ylabel=f"F1 at {1e3 * self.tolerance_s:g} ms")
         left.tick_params(axis="x", rotation=90 if len(self.reference.names) > 6 else 0)
-        left.legend(loc="lower right")
+        left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
         tolerance_ms = 1e3 * self.tolerance_s
         # Matched in whole samples, a hit may lie a fraction beyond the tolerance: it counts in the outer bin.
         dt_ms = np.clip(1e3 * self.dt_s, -tolerance_ms, tolerance_ms)
