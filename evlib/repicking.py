@@ -10,10 +10,12 @@ import numpy as np
 
 from .templates import SUBSAMPLES
 
-# Overlaps are tabulated in steps of a part of a sample; what this hides of an event's energy is not trusted.
-RIDGE = 0.01
-# An event moves only for more than this log-likelihood.
-GAIN = 1.0
+# Overlaps are tabulated in steps of a part of a sample: amplitudes of events that nearly coincide change reluctantly.
+RIDGE = 0.05
+# An event keeps its place unless this share of it is its own, not to be explained by its neighbours, here and there.
+ALONE = 0.5
+# An event moves only for as much log-likelihood as makes a candidate certain.
+GAIN = 6.0
 # So many other places are weighed for each event.
 PLACES = 4
 # Rounds of moves; in each, the event with the greatest gain of its surroundings moves.
@@ -49,14 +51,14 @@ def repick(bank, whitened, score, time, type, peak):
     -------
     time, type, peak, score : as they are after the last move, events sorted by time
     """
+    order = np.lexsort((type, time))
+    time, type, peak = time[order], type[order], peak[order]
+    height = bank.amplitude(peak, type) * bank.norm[type]
+    misfit = None
     for _ in range(ROUNDS):
-        order = np.lexsort((type, time))
-        time, type, peak = time[order], type[order], peak[order]
-        height = bank.amplitude(peak, type) * bank.norm[type]
         places, own = _places(bank, score, time, type, height)
         evidence, best, neighbour, change = _profile(bank, score, time, type, height, places, own)
-        choice = evidence.argmax(axis=1)
-        gain = evidence.max(axis=1) - evidence[:, 0]
+        choice, gain = evidence.argmax(axis=1), evidence.max(axis=1) - evidence[:, 0]
         rival, valid = _within(time, 4 * bank.length)
         rows = np.flatnonzero((gain > GAIN) & (gain >= np.where(valid, gain[rival], 0).max(axis=1, initial=0)))
         if len(rows) == 0:
@@ -64,12 +66,34 @@ def repick(bank, whitened, score, time, type, peak):
         choice, near = choice[rows], neighbour[rows]
         change = change[rows, :, choice]
         touched = np.unique(np.r_[rows, near[change != 0]])
+        before = time, height, misfit if misfit is not None else _misfit(bank, whitened, time, type, height)[0]
+        time, height = time.copy(), height.copy()
         time[rows], height[rows] = places[rows, choice], best[rows, choice]
         height[near[change != 0]] += change[change != 0]
-        score = bank.scores(whitened - bank.render(len(whitened), time, type, height / bank.norm[type]))
+        misfit, left = _misfit(bank, whitened, time, type, height)
+        if misfit > before[2]:
+            time, height, misfit = before
+            break
+        score = bank.scores(left)
         events = time[touched], type[touched], height[touched]
         peak[touched] = _own_score(bank, score, *events, reach=0)[0][:, 0]
+        order = np.lexsort((type, time))
+        time, type, peak, height = time[order], type[order], peak[order], height[order]
+    if misfit is not None:
+        score = bank.scores(whitened - bank.render(len(whitened), time, type, bank.amplitude(peak, type)))
     return time, type, peak, score
+
+
+def _misfit(bank, whitened, time, type, height):
+    """Twice the negative log posterior of events, but for a constant, and what is left of the signal without them."""
+    left = whitened - bank.render(len(whitened), time, type, height / bank.norm[type])
+    unlikely = (height - bank.norm[type]) ** 2 * _precision(bank, type)
+    return np.square(left, dtype=np.float64).sum() + unlikely.sum(), left
+
+
+def _precision(bank, type):
+    """Of the normal distribution of heights about their mean, the norm of the type."""
+    return 1 / np.maximum(bank.amplitude_spread * bank.norm[type], 1) ** 2
 
 
 def _own_score(bank, score, time, type, height, reach):
@@ -110,19 +134,25 @@ def _profile(bank, score, time, type, height, places, own):
     overlap[~valid] = 0
     gram = _overlap(bank, near_time[:, :, None], near_type[:, :, None], near_time[:, None], near_type[:, None])
     gram *= valid[:, :, None] & valid[:, None]
-    precision = RIDGE + 1 / np.maximum(bank.amplitude_spread * bank.norm[type], 1) ** 2
+    precision = _precision(bank, type)
     diagonal = np.arange(neighbour.shape[1])
-    gram[:, diagonal, diagonal] = 1 + precision[neighbour]
+    gram[:, diagonal, diagonal] = 1 + RIDGE + precision[neighbour]
     # Slope of the posterior over the neighbours' heights once the event is taken away.
     at = np.clip(nearest_step(near_time)[0], 0, len(score) - 1)
     slope = score[at, near_type] + precision[neighbour] * (bank.norm[near_type] - height[neighbour])
     slope = np.where(valid, slope + overlap[:, :, 0] * height[:, None], 0)
     solved = np.linalg.solve(gram, np.concatenate([slope[:, :, None], overlap], axis=2))
     alone, shared = solved[:, :, :1], solved[:, :, 1:]
-    numerator = own + (precision * bank.norm[type])[:, None] - (overlap * alone).sum(1)
-    denominator = 1 + precision[:, None] - (overlap * shared).sum(1)
-    best = numerator / denominator
-    return 0.5 * np.maximum(numerator, 0) * best, best, neighbour, (alone - shared * best[:, None]) * valid[:, :, None]
+    numerator = own + (RIDGE * height + precision * bank.norm[type])[:, None] - (overlap * alone).sum(1)
+    denominator = 1 + RIDGE + precision[:, None] - (overlap * shared).sum(1)
+    free = (denominator > ALONE) & (denominator[:, :1] > ALONE)
+    best = numerator / np.where(free, denominator, 1)
+    return (
+        np.where(free, 0.5 * np.maximum(numerator, 0) * best, 0),
+        best,
+        neighbour,
+        (alone - shared * best[:, None]) * valid[:, :, None],
+    )
 
 
 def _within(time, reach):
