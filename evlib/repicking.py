@@ -54,37 +54,36 @@ def repick(bank, whitened, score, time, type, peak):
     order = np.lexsort((type, time))
     time, type, peak = time[order], type[order], peak[order]
     height = bank.amplitude(peak, type) * bank.norm[type]
-    misfit = None
+    unlikelihood = None  # of the events as they are; not known before the first move
     for _ in range(ROUNDS):
         places, own = _places(bank, score, time, type, height)
         evidence, best, neighbour, change = _profile(bank, score, time, type, height, places, own)
         choice, gain = evidence.argmax(axis=1), evidence.max(axis=1) - evidence[:, 0]
+        # Of events whose neighbours overlap, one moves at a time.
         rival, valid = _within(time, 4 * bank.length)
         rows = np.flatnonzero((gain > GAIN) & (gain >= np.where(valid, gain[rival], 0).max(axis=1, initial=0)))
         if len(rows) == 0:
             break
-        choice, near = choice[rows], neighbour[rows]
-        change = change[rows, :, choice]
+        if unlikelihood is None:
+            unlikelihood = _unlikelihood(bank, whitened, time, type, height)[0]
+        moved, adapted = time.copy(), height.copy()
+        moved[rows], adapted[rows] = places[rows, choice[rows]], best[rows, choice[rows]]
+        near, change = neighbour[rows], change[rows, :, choice[rows]]
+        adapted[near[change != 0]] += change[change != 0]
+        after, left = _unlikelihood(bank, whitened, moved, type, adapted)
+        if after > unlikelihood:
+            break  # what the table of overlaps promised is not so
+        time, height, unlikelihood, score = moved, adapted, after, bank.scores(left)
         touched = np.unique(np.r_[rows, near[change != 0]])
-        before = time, height, misfit if misfit is not None else _misfit(bank, whitened, time, type, height)[0]
-        time, height = time.copy(), height.copy()
-        time[rows], height[rows] = places[rows, choice], best[rows, choice]
-        height[near[change != 0]] += change[change != 0]
-        misfit, left = _misfit(bank, whitened, time, type, height)
-        if misfit > before[2]:
-            time, height, misfit = before
-            break
-        score = bank.scores(left)
-        events = time[touched], type[touched], height[touched]
-        peak[touched] = _own_score(bank, score, *events, reach=0)[0][:, 0]
+        peak[touched] = _own_score(bank, score, time[touched], type[touched], height[touched], reach=0)[0][:, 0]
         order = np.lexsort((type, time))
         time, type, peak, height = time[order], type[order], peak[order], height[order]
-    if misfit is not None:
+    if unlikelihood is not None:
         score = bank.scores(whitened - bank.render(len(whitened), time, type, bank.amplitude(peak, type)))
     return time, type, peak, score
 
 
-def _misfit(bank, whitened, time, type, height):
+def _unlikelihood(bank, whitened, time, type, height):
     """Twice the negative log posterior of events, but for a constant, and what is left of the signal without them."""
     left = whitened - bank.render(len(whitened), time, type, height / bank.norm[type])
     unlikely = (height - bank.norm[type]) ** 2 * _precision(bank, type)
