@@ -33,6 +33,17 @@ def masked_mse(predicted, target, mask):
     return masked_mean((predicted - target).masked_fill(~mask, 0).square(), mask)
 
 
+class MaskedMSELoss(nn.Module):
+    """`masked_mse` as a module: the loss of a value at each step.
+
+    >>> MaskedMSELoss()(torch.tensor([1.0, 5.0]), torch.tensor([3.0, 5.0]), torch.tensor([1.0, 0.0]))
+    tensor(4.)
+    """
+
+    def forward(self, pred, target, mask):
+        return masked_mse(pred, target, mask.bool())
+
+
 class EventTimingLoss(nn.Module):
     """Presence, time and the refractory rule, for windows with at most one event of each type.
 

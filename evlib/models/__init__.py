@@ -5,6 +5,7 @@ from .autoencoder import LSTMAutoencoder, VariationalLSTMAutoencoder
 from .classifier import LSTMEventClassifier
 from .contrastive import ContrastiveLSTM, ContrastiveOutput
 from .event_specific import EventSpecificClassifier, EventSpecificCNN, EventSpecificTimingHeads, EventTemplateBank
+from .sequence import HeartRateLSTM, LSTMClassifier, TimeLSTM
 
 __all__ = [
     "ContrastiveLSTM",
@@ -14,7 +15,10 @@ __all__ = [
     "EventSpecificClassifier",
     "EventSpecificTimingHeads",
     "EventTemplateBank",
+    "HeartRateLSTM",
     "LSTMAutoencoder",
+    "LSTMClassifier",
     "LSTMEventClassifier",
+    "TimeLSTM",
     "VariationalLSTMAutoencoder",
 ]

@@ -1,0 +1,44 @@
+"""Images as sequences of events: the places of bright pixels, row by row, are the times of events."""
+
+import gzip
+import struct
+
+import numpy as np
+
+from .errors import DataError, OptionError, ShapeError
+
+
+def image_events(images, threshold=0.9):
+    """Places (n,) and intensities (n, 1) of the pixels of each image over a share ``threshold`` of full brightness.
+
+    Images (N, height, width) are unsigned bytes or lie in 0..1. One without a bright pixel is one event at 0.
+
+    >>> times, features = image_events(np.array([[[0.0, 1.0], [0.95, 0.2]], [[0.0, 0.0], [0.0, 0.0]]]))
+    >>> [time.tolist() for time in times]
+    [[1, 2], [0]]
+    """
+    images = np.asarray(images)
+    if images.ndim != 3:
+        raise ShapeError(f"images must have shape (images, height, width), got {images.shape}")
+    flat = images.reshape(len(images), -1) / (255 if images.dtype == np.uint8 else 1)
+    if not (flat.min(initial=0) >= 0 and flat.max(initial=0) <= 1):
+        raise DataError(f"intensities must lie in 0..1 or be unsigned bytes, got {flat.min():g}..{flat.max():g}")
+    if not 0 <= threshold < 1:
+        raise OptionError(f"threshold must lie in [0, 1), got {threshold!r}")
+    times = [np.flatnonzero(row > threshold) if row.max(initial=0) > threshold else np.zeros(1, int) for row in flat]
+    return times, [row[time][:, None] for row, time in zip(flat, times, strict=True)]
+
+
+def read_idx(path):
+    """An array of unsigned bytes of an IDX file (gzipped or not), the format of MNIST."""
+    try:
+        with (gzip.open if str(path).endswith(".gz") else open)(path, "rb") as file:
+            content = file.read()
+        zero, kind, n_axes = struct.unpack(">HBB", content[:4])
+        shape = struct.unpack(f">{n_axes}I", content[4 : 4 + 4 * n_axes])
+        data = np.frombuffer(content, np.uint8, offset=4 + 4 * n_axes)
+        if zero != 0 or kind != 8 or len(data) != np.prod(shape):
+            raise ValueError(f"{len(data)} bytes for shape {shape}")
+    except (OSError, EOFError, struct.error, ValueError) as error:
+        raise DataError(f"{path} is no IDX file of unsigned bytes, or a truncated one: {error}") from error
+    return data.reshape(shape)

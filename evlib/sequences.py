@@ -1,0 +1,148 @@
+"""Sequences of unequal length, with a class each or a value at each step: batches, training, answers.
+
+In a batch they are padded with zeros; ``lengths`` alone says what is valid.
+"""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader
+
+from .checkpoints import load_checkpoint
+from .encoders import length_mask
+from .errors import DataError, ShapeError
+from .losses import masked_mse
+from .training import Trainer
+
+BALANCE_WEIGHT = 0.01
+PLATEAU_EPOCHS = 5
+
+
+def sequence_items(inputs, targets, times=None):
+    """Items for `train_sequences`: a list of dicts of tensors ``input`` (n, F), ``target`` and ``times`` (n,).
+
+    Parameters
+    ----------
+    inputs : list of (n, F) arrays, n at least 1
+    targets : a class for each sequence, or a list of (n,) arrays of values
+    times : list of (n,) arrays, for models that ask when each step was
+
+    Raises
+    ------
+    ShapeError, DataError : lengths that do not fit; no sequence, values that are not finite
+
+    Examples
+    --------
+    >>> batch = collate_sequences(sequence_items([np.zeros((3, 2)), np.ones((5, 2))], targets=[0, 1]))
+    >>> batch["input"].shape, batch["lengths"].tolist(), batch["target"].tolist()
+    (torch.Size([2, 5, 2]), [3, 5], [0, 1])
+    """
+    columns = {"input": inputs, "target": targets} | ({} if times is None else {"times": times})
+    if len(inputs) == 0 or len({len(column) for column in columns.values()}) != 1:
+        raise ShapeError(f"one of each for every sequence, got { ({name: len(column) for name, column in columns.items()}) }")
+    items = []
+    for i, values in enumerate(zip(*columns.values(), strict=True)):
+        item = {name: np.asarray(value) for name, value in zip(columns, values, strict=True)}
+        n, width = len(inputs[i]), np.shape(inputs[0])[-1]
+        if n == 0 or item["input"].shape != (n, width) or any(value.ndim and len(value) != n for value in item.values()):
+            shapes = {name: value.shape for name, value in item.items()}
+            raise ShapeError(
+                f"sequence {i} must have an input (steps, {width}), and as many values where it has any; got {shapes}"
+            )
+        if not all(np.isfinite(value).all() for value in item.values()):
+            raise DataError(f"sequence {i} holds NaN or infinity: fill or cut out such steps first")
+        items.append({name: torch.tensor(value.astype(np.float32) if value.ndim else int(value)) for name, value in item.items()})
+    return items
+
+
+def collate_sequences(items):
+    """A batch of items: a dict of padded tensors, and ``lengths`` (batch,)."""
+    batch = {"lengths": torch.tensor([len(item["input"]) for item in items])}
+    for name in items[0]:
+        values = [item[name] for item in items]
+        batch[name] = pad_sequence(values, batch_first=True) if values[0].ndim else torch.stack(values)
+    return batch
+
+
+def sequence_losses(model, loss_fn, batch):
+    """The losses of a batch: masked squares of values, or ``loss_fn`` of class logits and the balance of a mixture of experts."""
+    output, balance = _ask(model, batch)
+    if batch["target"].ndim == 2:
+        loss = masked_mse(output[..., 0], batch["target"], length_mask(batch["lengths"], output.shape[1]))
+    else:
+        loss = loss_fn(output, batch["target"])
+    if balance is None:
+        return {"total_loss": loss}
+    return {"total_loss": loss + BALANCE_WEIGHT * balance, "balance_loss": balance}
+
+
+def _ask(model, batch):
+    times = (batch["times"],) if "times" in batch else ()
+    output = model(*times, batch["input"], batch["lengths"])
+    return output if isinstance(output, tuple) else (output, None)
+
+
+class SequenceTrainer(Trainer):
+    """`Trainer` on batches of `collate_sequences`."""
+
+    batch_losses = staticmethod(sequence_losses)
+
+
+def train_sequences(
+    model,
+    train,
+    validation,
+    *,
+    lr=1e-3,
+    weight_decay=0.0,
+    batch_size=32,
+    max_epochs=50,
+    patience=10,
+    class_weights=None,
+    seed=0,
+    save_dir=None,
+    progress=False,
+):
+    """Train with Adam, halving the rate on a plateau; the weights with the least validation loss are kept.
+
+    Parameters
+    ----------
+    train, validation : `sequence_items`
+    class_weights : (classes,) weights of the cross-entropy
+    save_dir : gets ``best_model.pth`` and the logs; None throws them away
+
+    Returns
+    -------
+    model (in eval mode), history
+    """
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=PLATEAU_EPOCHS)
+    weights = None if class_weights is None else torch.as_tensor(np.asarray(class_weights), dtype=torch.float32)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(save_dir or scratch)
+        trainer = SequenceTrainer(model, torch.nn.CrossEntropyLoss(weights), optimizer, "cpu", folder, schedule)
+        history = trainer.fit(
+            *(DataLoader(part, batch_size, shuffle=part is train, collate_fn=collate_sequences) for part in (train, validation)),
+            num_epochs=max_epochs,
+            save_dir=folder,
+            save_freq=max_epochs + 1,
+            patience=patience,
+            progress_bar=progress,
+            seed=seed,
+        )
+        load_checkpoint(folder / "best_model.pth", model)
+    return model.eval(), history
+
+
+@torch.no_grad()
+def predict_sequences(model, items, batch_size=64):
+    """What a model says of each sequence: (n,) values, or (classes,) logits; padding is cut off."""
+    model.eval()
+    answers = []
+    for batch in DataLoader(items, batch_size, collate_fn=collate_sequences):
+        output = _ask(model, batch)[0]
+        answers += [one[:n, 0] for one, n in zip(output, batch["lengths"], strict=True)] if output.ndim == 3 else list(output)
+    return [answer.numpy() for answer in answers]

@@ -1,0 +1,77 @@
+"""Images as events: brute force over pixels, files of digits, and files that are none."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+
+from evlib.errors import DataError, OptionError, ShapeError
+from evlib.event_images import image_events, read_idx
+
+
+def test_events_are_the_bright_pixels(rng):
+    images = rng.integers(0, 256, (30, 7, 5)).astype(np.uint8)
+    images[3] = 0
+    times, features = image_events(images, 0.9)
+    for image, time, feature in zip(images, times, features, strict=True):
+        expected = [(i, value / 255) for i, value in enumerate(image.ravel().tolist()) if value / 255 > 0.9] or [(0, 0.0)]
+        if time.tolist() == [0] and len(expected) == 1:
+            assert feature.tolist() == [[image[0, 0] / 255]]
+        assert time.tolist() == [i for i, _ in expected] and feature.shape == (len(expected), 1)
+        assert all(abs(value - want) < 1e-9 for value, (i, want) in zip(feature[:, 0], expected, strict=True) if want)
+    again, _ = image_events(images / 255, 0.9)
+    assert all(np.array_equal(a, b) for a, b in zip(times, again, strict=True))
+
+
+def test_bad_images():
+    with pytest.raises(ShapeError, match="height, width"):
+        image_events(np.zeros((3, 4)))
+    with pytest.raises(DataError, match="0..1 or be unsigned"):
+        image_events(np.full((1, 2, 2), 255.0))
+    with pytest.raises(OptionError, match="threshold"):
+        image_events(np.zeros((1, 2, 2)), threshold=90)
+
+
+def test_idx_files(tmp_path, rng):
+    images = rng.integers(0, 256, (5, 3, 4)).astype(np.uint8)
+    content = struct.pack(">HBB3I", 0, 8, 3, 5, 3, 4) + images.tobytes()
+    (tmp_path / "images-idx3-ubyte").write_bytes(content)
+    (tmp_path / "images-idx3-ubyte.gz").write_bytes(gzip.compress(content))
+    for path in tmp_path.iterdir():
+        assert np.array_equal(read_idx(path), images)
+    slips = {
+        "cut": content[:-1],
+        "long": content + b"0",
+        "float": b"\0\0\x0d" + content[3:],
+        "short": b"\0",
+        "text": b"hello world",
+    }
+    for name, slip in slips.items():
+        (tmp_path / name).write_bytes(slip)
+        with pytest.raises(DataError, match="no IDX file"):
+            read_idx(tmp_path / name)
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(content)[:-9])
+    for name in ("cut.gz", "none"):
+        with pytest.raises(DataError, match="no IDX file"):
+            read_idx(tmp_path / name)
+
+
+def test_mnist(data_home):
+    images = read_idx(data_home / "mnist_t10k" / "t10k-images-idx3-ubyte.gz")
+    labels = read_idx(data_home / "mnist_t10k" / "t10k-labels-idx1-ubyte.gz")
+    assert images.shape == (10_000, 28, 28) and np.bincount(labels).tolist() == [
+        980,
+        1135,
+        1032,
+        1010,
+        982,
+        892,
+        958,
+        1028,
+        974,
+        1009,
+    ]
+    times, _ = image_events(images)
+    lengths = np.array([len(time) for time in times])
+    assert 40 < lengths.mean() < 90 and lengths.min() >= 1

@@ -1,0 +1,157 @@
+"""Sequences: padding that changes nothing, models with the known numbers of parameters, training that keeps the best."""
+
+import numpy as np
+import pytest
+import torch
+
+from evlib.checkpoints import load_checkpoint
+from evlib.errors import DataError, OptionError, ShapeError
+from evlib.models import HeartRateLSTM, LSTMClassifier, TimeLSTM
+from evlib.sequences import collate_sequences, predict_sequences, sequence_items, sequence_losses, train_sequences
+
+LENGTHS = (3, 9, 6, 9)
+
+
+def inputs(width, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal((n, width)).astype(np.float32) for n in LENGTHS]
+
+
+def count(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def studies():
+    """Each kind of study: a small model, and a batch for it."""
+    torch.manual_seed(0)
+    times = [np.sort(np.random.default_rng(n).choice(784, n, replace=False)) for n in LENGTHS]
+    values = [x.sum(1) for x in inputs(11)]
+    yield "heart rate", HeartRateLSTM(hidden_size=8, center=3.0, scale=2.0), sequence_items(inputs(11), values)
+    for both in (False, True):
+        yield f"audio {both}", LSTMClassifier(5, 8, 2, 4, bidirectional=both), sequence_items(inputs(5), [0, 1, 2, 3])
+    for name in ("none", "intensity", "table", "sincos", "lete", "kan_mammote"):
+        asked = {"top": 4} if name == "kan_mammote" else {}  # every expert, so that every one learns
+        model = TimeLSTM(name, hidden_size=8, size=8, num_classes=4, **asked)
+        yield name, model, sequence_items(inputs(1), [3, 1, 2, 0], times)
+
+
+STUDIES = [pytest.param(model, items, id=name) for name, model, items in studies()]
+
+
+def test_parameter_counts():
+    assert count(HeartRateLSTM()) == 204_417
+    assert count(HeartRateLSTM(3, 64, dropout=0.2)) == 51_009
+    assert count(LSTMClassifier(40, 128, 2, 10)) == 228_042 and count(LSTMClassifier(40, 128, 2, 14)) == 228_302
+    assert [count(TimeLSTM(name)) for name in ("table", "sincos", "lete")] == [241_418, 216_330, 221_370]
+
+
+def test_shapes_of_the_originals():
+    assert LSTMClassifier(input_size=40, hidden_size=128, num_layers=2, num_classes=10)(torch.randn(16, 100, 40)).shape == (
+        16,
+        10,
+    )
+    assert HeartRateLSTM(11, 128, 2, 0.3, False)(torch.randn(3, 500, 11)).shape == (3, 500, 1)
+
+
+@pytest.mark.parametrize(("model", "items"), STUDIES)
+def test_padding_changes_nothing(model, items):
+    """Neither what stands behind the end, nor how far away the end of the batch is, nor who else is in it."""
+    model.eval()
+    batch = collate_sequences(items)
+    loss = sequence_losses(model, torch.nn.CrossEntropyLoss(), batch)["total_loss"]
+    noisy = {name: value.clone() for name, value in batch.items()}
+    behind = torch.arange(max(LENGTHS)) >= batch["lengths"][:, None]
+    for name in {"input", "times", "target"} & noisy.keys():
+        if noisy[name].ndim > 1:
+            noisy[name][behind] = 77.0
+    assert sequence_losses(model, torch.nn.CrossEntropyLoss(), noisy)["total_loss"].item() == pytest.approx(loss.item(), abs=1e-6)
+    together = predict_sequences(model, items)
+    for item, answer in zip(items, together, strict=True):
+        assert np.allclose(predict_sequences(model, [item])[0], answer, atol=1e-5)
+
+
+@pytest.mark.parametrize(("model", "items"), STUDIES)
+def test_a_gradient_reaches_every_parameter(model, items):
+    model.train()
+    losses = sequence_losses(model, torch.nn.CrossEntropyLoss(), collate_sequences(items))
+    losses["total_loss"].backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+    model.zero_grad()
+
+
+@pytest.mark.parametrize(("model", "items"), STUDIES[::2])
+def test_training_keeps_the_best_and_is_the_same_again(model, items, tmp_path):
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    answers = []
+    for folder in (tmp_path, None):
+        model.load_state_dict(state)
+        options = {"lr": 0.03, "max_epochs": 12, "batch_size": 2, "patience": 12}
+        trained, history = train_sequences(model, items, list(items), save_dir=folder, **options)
+        answers.append(predict_sequences(trained, items))
+    least = min(epoch["val_total_loss"] for epoch in history)
+    assert least < 0.9 * history[0]["val_total_loss"]
+    assert all(np.array_equal(a, b) for a, b in zip(*answers, strict=True))
+    rebuilt, checkpoint = load_checkpoint(tmp_path / "best_model.pth")
+    assert type(rebuilt) is type(model) and checkpoint["val_loss"] == pytest.approx(least)
+    assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(predict_sequences(rebuilt, items), answers[0], strict=True))
+
+
+def test_the_best_is_not_the_last():
+    """Trained on noise, a network gets worse on other noise: the weights that come back are those from before."""
+    rng = np.random.default_rng(0)
+    train, other = ([rng.standard_normal((6, 3)) for _ in range(40)] for _ in range(2))
+    sets = [sequence_items(part, rng.integers(0, 2, 40)) for part in (train, other)]
+    torch.manual_seed(0)
+    model, history = train_sequences(LSTMClassifier(3, 32, 1, 2, 0.0), *sets, lr=0.02, max_epochs=25, patience=25)
+    losses = [epoch["val_total_loss"] for epoch in history]
+    assert losses[-1] > 1.2 * min(losses)
+    loss = sequence_losses(model, torch.nn.CrossEntropyLoss(), collate_sequences(sets[1]))["total_loss"].item()
+    assert loss == pytest.approx(min(losses), rel=0.01)
+
+
+def test_class_weights_are_used():
+    items = sequence_items([np.zeros((4, 2))] * 10, [0] * 8 + [1] * 2)
+    shares = []
+    for weights in (None, [1, 4]):
+        torch.manual_seed(0)
+        model, _ = train_sequences(
+            LSTMClassifier(2, 4, 1, 2, 0.0), items, list(items), lr=0.05, max_epochs=40, class_weights=weights
+        )
+        logits = predict_sequences(model, items)[0]
+        shares.append(1 / (1 + np.exp(logits[0] - logits[1])))
+    assert shares == pytest.approx([0.2, 0.5], abs=0.05)
+
+
+def test_starts_from_the_mean():
+    model = HeartRateLSTM(center=148.0, scale=18.0).eval()
+    answer = predict_sequences(model, sequence_items([np.zeros((5, 11))], [np.full(5, 150.0)]))[0]
+    assert answer.shape == (5,) and np.abs(answer - 148).max() < 18
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        (([], []), ShapeError, "one of each"),
+        (([np.zeros((3, 2))], [0, 1]), ShapeError, "one of each"),
+        (([np.zeros((0, 2))], [0]), ShapeError, "sequence 0"),
+        (([np.zeros((3, 2)), np.zeros((3, 4))], [0, 1]), ShapeError, "sequence 1"),
+        (([np.zeros((3, 2))], [np.zeros(4)]), ShapeError, "sequence 0"),
+        (([np.zeros((3, 2))], [0], [np.zeros(2)]), ShapeError, "sequence 0"),
+        (([np.full((3, 2), np.nan)], [0]), DataError, "NaN"),
+    ],
+)
+def test_bad_sequences(arguments, error, words):
+    with pytest.raises(error, match=words):
+        sequence_items(*arguments)
+
+
+def test_bad_options_of_models():
+    with pytest.raises(OptionError, match="time embedding must be one of none, intensity"):
+        TimeLSTM("rope")
+    with pytest.raises(OptionError, match="num_classes"):
+        LSTMClassifier(3, 8, 1, 1)
+    with pytest.raises(OptionError, match="cell"):
+        HeartRateLSTM(cell="rnn")
+    with pytest.raises(ShapeError, match="11 channels"):
+        HeartRateLSTM()(torch.zeros(2, 11, 30))
