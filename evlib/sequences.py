@@ -125,7 +125,8 @@ def train_sequences(
         folder = Path(save_dir or scratch)
         trainer = SequenceTrainer(model, torch.nn.CrossEntropyLoss(weights), optimizer, "cpu", folder, schedule)
         history = trainer.fit(
-            *(DataLoader(part, batch_size, shuffle=part is train, collate_fn=collate_sequences) for part in (train, validation)),
+            DataLoader(train, batch_size, shuffle=True, collate_fn=collate_sequences),
+            DataLoader(validation, batch_size, collate_fn=collate_sequences),
             num_epochs=max_epochs,
             save_dir=folder,
             save_freq=max_epochs + 1,
