@@ -79,7 +79,7 @@ def read_manifest(path):
 
     Raises
     ------
-    DataError : not a CSV or JSON table, a column that is missing, a clip named twice, a ratio without noise
+    DataError : not a CSV or JSON table, a column that is missing, a clip named twice
     """
     import pandas as pd
 
@@ -110,7 +110,7 @@ def read_clip(row, folder, sampling_rate_hz):
     if not isinstance(row.get("noise_path"), str):
         return signal
     noise = read(row["noise_path"])
-    return mix_at_snr(signal, np.resize(noise, signal.shape) if len(noise) < len(signal) else noise[: len(signal)], row["snr_db"])
+    return mix_at_snr(signal, noise[np.arange(len(signal)) % len(noise)], row["snr_db"])
 
 
 def manifest_of_folders(folder, group=lambda name: name.rsplit("_", 1)[0]):

@@ -15,7 +15,8 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from scipy.ndimage import maximum_filter1d
 
-from .repicking import nearest_step, refine_peak, repick
+from .repicking import repick
+from .templates import nearest_step, refine_peak
 
 # An event is explained away when its log-likelihood ratio exceeds this; noise reaches it about once in 20 s and type.
 CERTAIN = 6.0
@@ -158,7 +159,7 @@ def _decide_type(bank, llr, sample):
     type = llr[sample].argmax(axis=1)
     if bank.trust >= 1 or len(bank.names) == 1:
         return sample, type
-    reach = max(2, bank.length // 8)
+    reach = bank.reach
     index = np.clip(sample[:, None] + np.arange(-reach, reach + 1), 1, len(llr) - 2)
     near = llr[index]  # (n, lags, E)
     lag, best = near.argmax(axis=1), near.max(axis=1)
@@ -171,7 +172,7 @@ def _decide_type(bank, llr, sample):
 def _alternatives(bank, score, time, type, amplitude, llr):
     """Other types at explained events: the lead over the best (n,), and those that come close, as candidates."""
     sample, step = nearest_step(time)
-    reach = max(2, bank.length // 8)
+    reach = bank.reach
     lags = np.arange(-reach, reach + 1)
     index = np.clip(sample[:, None] + lags, 0, len(score) - 1)
     share = bank.overlap[type, step][:, bank.length - 1 + lags] * (amplitude * bank.norm[type])[:, None, None]
@@ -196,7 +197,7 @@ def _alternatives(bank, score, time, type, amplitude, llr):
 def _doubtful(bank, score):
     """Peaks of what is left, per type: time, type, peak score."""
     llr = bank.log_likelihood_ratio(score)
-    reach = max(2, bank.length // 8)
+    reach = bank.reach
     # Only the few places over the limit are looked at: a maximum filter over all types would cost more than all else.
     sample, type = np.nonzero(llr[1:-1] > DOUBTFUL)
     sample += 1

@@ -17,7 +17,7 @@ import scipy.fft
 
 from .errors import DataError, ShapeError
 from .options import check_whole
-from .repicking import refine_peak
+from .templates import refine_peak
 from .timebase import check_rate
 
 # Envelopes and correlations are looked at in steps of this part of a sample, and interpolated between.

@@ -13,8 +13,7 @@ from scipy.special import logsumexp
 from .candidates import find_candidates
 from .errors import DataError
 from .events import Events
-from .repicking import refine_peak
-from .templates import TemplateBank, average_snippets, cut_snippets, shrink_templates
+from .templates import TemplateBank, average_snippets, cut_snippets, refine_peak, shrink_templates
 from .timebase import split_time
 
 # A template is looked for within this time on either side of the label.

@@ -9,7 +9,7 @@ from .events import Events
 from .matching import match_events
 from .options import log_odds_of
 from .refractory import refractory_samples
-from .repicking import refine_peak
+from .templates import refine_peak
 from .timebase import distance_to_nearest
 
 # Proposals hold whatever is at least so probable.

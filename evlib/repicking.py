@@ -8,7 +8,7 @@ the amplitudes of the event and of all that overlap with it.
 
 import numpy as np
 
-from .templates import SUBSAMPLES
+from .templates import nearest_step, refine_peak
 
 # Overlaps are tabulated in steps of a part of a sample: amplitudes of events that nearly coincide change reluctantly.
 RIDGE = 0.05
@@ -20,21 +20,6 @@ GAIN = 6.0
 PLACES = 4
 # Rounds of moves; in each, the event with the greatest gain of its surroundings moves.
 ROUNDS = 40
-
-
-def refine_peak(before, peak, after):
-    """Vertex of the parabola through three samples: (offset in [-0.5, 0.5], height)."""
-    curvature = before - 2 * peak + after
-    safe = np.where(curvature < 0, curvature, -1.0)
-    offset = np.where(curvature < 0, np.clip(0.5 * (before - after) / safe, -0.5, 0.5), 0.0)
-    return offset, peak - 0.25 * (before - after) * offset
-
-
-def nearest_step(time):
-    """Times in samples as (sample, row of ``TemplateBank.overlap``)."""
-    sample = np.floor(time + 0.5).astype(int)
-    step = np.floor((time - sample + 0.5) * SUBSAMPLES + 0.5).astype(int)
-    return sample + (step == SUBSAMPLES), step % SUBSAMPLES
 
 
 def repick(bank, whitened, score, time, type, peak):
@@ -106,7 +91,7 @@ def _own_score(bank, score, time, type, height, reach):
 
 def _places(bank, score, time, type, height):
     """Where each event is and the greatest other peaks of its own score nearby: times and scores, (N, 1 + PLACES)."""
-    reach = max(2, bank.length // 8)
+    reach = bank.reach
     own, sample = _own_score(bank, score, time, type, height, reach)
     place = sample[:, None] + np.arange(-reach, reach + 1)
     peak = np.pad((own[:, 1:-1] > own[:, :-2]) & (own[:, 1:-1] >= own[:, 2:]), ((0, 0), (1, 1)))

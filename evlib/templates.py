@@ -62,6 +62,11 @@ class TemplateBank:
         """L, samples in a template."""
         return self.templates.shape[1]
 
+    @property
+    def reach(self):
+        """Samples either way within which peaks of a score may belong to one event."""
+        return max(2, self.length // 8)
+
     @cached_property
     def norm(self):
         """(E,) square root of the energy: the score that an event of amplitude 1 reaches, its signal-to-noise ratio."""
@@ -161,6 +166,21 @@ class TemplateBank:
         turn = np.exp(-2j * np.pi * scipy.fft.rfftfreq(n) * np.asarray(shift_samples)[:, None])
         moved = scipy.fft.irfft(scipy.fft.rfft(self.templates, n, axis=1) * turn[:, :, None], n, axis=1)
         return replace(self, templates=moved[:, : self.length])
+
+
+def refine_peak(before, peak, after):
+    """Vertex of the parabola through three samples: (offset in [-0.5, 0.5], height)."""
+    curvature = before - 2 * peak + after
+    safe = np.where(curvature < 0, curvature, -1.0)
+    offset = np.where(curvature < 0, np.clip(0.5 * (before - after) / safe, -0.5, 0.5), 0.0)
+    return offset, peak - 0.25 * (before - after) * offset
+
+
+def nearest_step(time):
+    """Times in samples as (sample, row of ``TemplateBank.overlap``)."""
+    sample = np.floor(time + 0.5).astype(int)
+    step = np.floor((time - sample + 0.5) * SUBSAMPLES + 0.5).astype(int)
+    return sample + (step == SUBSAMPLES), step % SUBSAMPLES
 
 
 def cut_snippets(whitened, time_samples, before, length):

@@ -113,13 +113,14 @@ def heart_rate_scores(predicted, reference, users=None, max_bpm=190.0):
     dict : ``mae``, ``rmse``, ``r2``, ``zone_accuracy``, ``slope`` (of the reference on the prediction, 1 is calibrated),
         ``mae_by_step`` and ``count_by_step`` (longest,), ``mae_by_user``
     """
-    if [len(part) for part in predicted] != [len(part) for part in reference]:
+    lengths = [len(part) for part in reference]
+    if [len(part) for part in predicted] != lengths:
         raise ShapeError("predicted and reference must be workouts of the same lengths")
     guess, truth = np.concatenate(predicted), np.concatenate(reference)
-    error, step = np.abs(guess - truth), np.concatenate([np.arange(len(part)) for part in reference])
+    error, step = np.abs(guess - truth), np.concatenate([np.arange(n) for n in lengths])
     zone, zone_guess = (np.searchsorted(np.asarray(ZONES) * max_bpm, bpm, side="right") for bpm in (truth, guess))
     count, users = np.bincount(step), range(len(reference)) if users is None else users
-    names, user = np.unique(np.repeat(np.asarray(users, dtype=str), [len(part) for part in reference]), return_inverse=True)
+    names, user = np.unique(np.repeat(np.asarray(users, dtype=str), lengths), return_inverse=True)
     return {
         "mae": float(error.mean()),
         "rmse": float(np.sqrt((error**2).mean())),

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from planted import BEFORE, LENGTH, make_bank, make_templates, plant, schedule
 
 from evlib.candidates import CERTAIN, Candidates, explain, find_candidates
-from evlib.repicking import refine_peak
-from evlib.templates import TemplateBank
+from evlib.templates import TemplateBank, refine_peak
 
 TEMPLATES = make_templates(seed=1)
 FIELDS = ("time", "llr", "alone", "margin", "amplitude", "misfit")

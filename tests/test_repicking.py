@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from evlib import repicking
 from evlib.candidates import CERTAIN, explain, find_candidates
-from evlib.repicking import nearest_step, repick
-from evlib.templates import SUBSAMPLES, TemplateBank
+from evlib.repicking import repick
+from evlib.templates import SUBSAMPLES, TemplateBank, nearest_step
 
 LENGTH, BEFORE = 800, 8
 
