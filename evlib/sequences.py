@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from .checkpoints import load_checkpoint
 from .encoders import length_mask
@@ -67,6 +67,29 @@ def collate_sequences(items):
     return batch
 
 
+class SimilarLengths(Sampler):
+    """Batches of sequences of similar length, so that little is padded: lists of indices, another order each time.
+
+    ``n_sorted`` batches are drawn at random, sorted by length together and dealt out again.
+
+    >>> batches = list(SimilarLengths([5, 90, 6, 91], batch_size=2, n_sorted=2))
+    >>> sorted(sorted(batch) for batch in batches)
+    [[0, 2], [1, 3]]
+    """
+
+    def __init__(self, lengths, batch_size, n_sorted):
+        self.lengths, self.batch_size, self.n_sorted = torch.as_tensor(lengths), batch_size, n_sorted
+
+    def __len__(self):
+        return -(-len(self.lengths) // self.batch_size)
+
+    def __iter__(self):
+        batches = []
+        for drawn in torch.randperm(len(self.lengths)).split(self.batch_size * self.n_sorted):
+            batches += drawn[self.lengths[drawn].argsort(stable=True)].split(self.batch_size)
+        return iter([batches[k].tolist() for k in torch.randperm(len(batches))])
+
+
 def sequence_losses(model, loss_fn, batch):
     """The losses of a batch: masked squares of values, or ``loss_fn`` of class logits and the balance of a mixture of experts."""
     output, balance = _ask(model, batch)
@@ -102,6 +125,7 @@ def train_sequences(
     max_epochs=50,
     patience=10,
     class_weights=None,
+    n_sorted=1,
     seed=0,
     save_dir=None,
     progress=False,
@@ -112,6 +136,7 @@ def train_sequences(
     ----------
     train, validation : `sequence_items`
     class_weights : (classes,) weights of the cross-entropy
+    n_sorted : batches sorted by length together (`SimilarLengths`): 1 is as random as can be, 20 pads least
     save_dir : gets ``best_model.pth`` and the logs; None throws them away
 
     Returns
@@ -125,8 +150,8 @@ def train_sequences(
         folder = Path(save_dir or scratch)
         trainer = SequenceTrainer(model, torch.nn.CrossEntropyLoss(weights), optimizer, "cpu", folder, schedule)
         history = trainer.fit(
-            DataLoader(train, batch_size, shuffle=True, collate_fn=collate_sequences),
-            DataLoader(validation, batch_size, collate_fn=collate_sequences),
+            DataLoader(train, batch_sampler=SimilarLengths(_lengths(train), batch_size, n_sorted), collate_fn=collate_sequences),
+            _in_order_of_length(validation, batch_size),
             num_epochs=max_epochs,
             save_dir=folder,
             save_freq=max_epochs + 1,
@@ -138,12 +163,23 @@ def train_sequences(
     return model.eval(), history
 
 
+def _lengths(items):
+    return [len(item["input"]) for item in items]
+
+
+def _in_order_of_length(items, batch_size):
+    order = np.argsort(_lengths(items), kind="stable").tolist()
+    return DataLoader(items, batch_size, sampler=order, collate_fn=collate_sequences)
+
+
 @torch.no_grad()
 def predict_sequences(model, items, batch_size=64):
     """What a model says of each sequence: (n,) values, or (classes,) logits; padding is cut off."""
     model.eval()
-    answers = []
-    for batch in DataLoader(items, batch_size, collate_fn=collate_sequences):
+    loader = _in_order_of_length(items, batch_size)
+    answers = [None] * len(items)
+    for where, batch in zip(loader.batch_sampler, loader, strict=True):
         output = _ask(model, batch)[0]
-        answers += [one[:n, 0] for one, n in zip(output, batch["lengths"], strict=True)] if output.ndim == 3 else list(output)
-    return [answer.numpy() for answer in answers]
+        for i, one, n in zip(where, output, batch["lengths"], strict=True):
+            answers[i] = one[:n, 0].numpy() if output.ndim == 3 else one.numpy()
+    return answers

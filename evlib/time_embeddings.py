@@ -186,9 +186,10 @@ class DeltaTimeStateSpace(nn.Module):
         decay = torch.exp(-delta * self.log_decay.exp())
         entering = delta * into[:, :, None] * x[..., None]
         state, read = torch.zeros_like(entering[:, 0]), []
-        for k in range(x.shape[1]):
-            state = decay[:, k] * state + entering[:, k]
-            read.append((state * out[:, k, None]).sum(-1))
+        # Unbound once: an index for each step would fill a whole batch with zeros each time, backwards.
+        for keep, enter, weight in zip(decay.unbind(1), entering.unbind(1), out[:, :, None].unbind(1), strict=True):
+            state = keep * state + enter
+            read.append((state * weight).sum(-1))
         return self.norm(x + torch.stack(read, dim=1)), probability
 
 

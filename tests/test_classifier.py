@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from evlib.encoders import LSTMEncoder, check_batch, frame_mask, length_mask, pool_frames
+from evlib.encoders import LSTMEncoder, check_batch, frame_mask, length_mask, pool_frames, run_recurrent
 from evlib.errors import DataError, OptionError, ShapeError
 from evlib.event_output import pick_times
 from evlib.inference import batch_inference, detect_events_from_sequence
@@ -50,6 +51,27 @@ def test_defect_5_padding_reaches_the_encoder_in_no_direction(batch, resolution)
         alone = encoder(x[i : i + 1, :length])
         torch.testing.assert_close(padded[i, : alone.shape[1]], alone[0], rtol=1e-5, atol=1e-6)
         assert (padded[i, alone.shape[1] :] == 0).all()
+
+
+@pytest.mark.parametrize("kind", [torch.nn.LSTM, torch.nn.GRU])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_recurrent_networks_read_padded_sequences_as_packed_ones(batch, kind, bidirectional, layers):
+    x, lengths = batch
+    network = kind(6, 5, layers, batch_first=True, bidirectional=bidirectional).double()
+    packed = pack_padded_sequence(x.double(), lengths, batch_first=True, enforce_sorted=False)
+    wanted = pad_packed_sequence(network(packed)[0], batch_first=True, total_length=200)[0]
+    states = run_recurrent(network, with_garbage(x, lengths, torch.nan).double(), lengths)
+    torch.testing.assert_close(states, wanted)
+    gradients = [torch.autograd.grad(out.sin().sum(), list(network.parameters())) for out in (states, wanted)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_dropout_between_layers_follows_the_mode(batch):
+    network = torch.nn.LSTM(6, 5, 2, batch_first=True, dropout=0.5)
+    first, second = (run_recurrent(network, *batch) for _ in range(2))
+    assert not torch.equal(first, second)
+    torch.testing.assert_close(*(run_recurrent(network.eval(), *batch) for _ in range(2)))
 
 
 def test_pooling_agrees_with_each_sequence_alone(batch):

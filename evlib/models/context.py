@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..encoders import run_recurrent
+
 # Time differences are sorted into bins (with linear weights between neighbours) from 10 ms to 9 s.
 RHYTHM_BINS = 56
 RHYTHM_RANGE_S = (0.010, 9.0)
@@ -124,10 +126,6 @@ class ContextLSTM(nn.Module):
 
     def forward(self, features, llr, type, lengths=None):
         own = self.project(torch.cat([features, self.embedding(type)], dim=-1))
-        if lengths is None:
-            states, _ = self.lstm(own)
-        else:
-            packed = nn.utils.rnn.pack_padded_sequence(own, lengths.cpu(), batch_first=True, enforce_sorted=False)
-            states, _ = nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=own.shape[1])
+        states = self.lstm(own)[0] if lengths is None else run_recurrent(self.lstm, own, lengths)
         context = self.head(torch.cat([own, states], dim=-1))[..., 0]
         return self.skip_gain * llr + context
