@@ -77,14 +77,14 @@ def load_checkpoint(path, model=None):
 
 
 def save_checkpoint(path, model, optimizer, **state):
-    """Write a checkpoint; a crash while writing leaves the old file as it was."""
+    """Write a checkpoint; a crash while writing leaves the old file as it was. Without an optimizer it cannot be resumed from."""
     checkpoint = {
         **state,
         "format": CHECKPOINT_FORMAT,
         "model_class": type(model).__name__,
         "config": getattr(model, "config", None),
         "model_state_dict": model.state_dict(),
-        "optimizer_state_dict": optimizer.state_dict(),
+        "optimizer_state_dict": {} if optimizer is None else optimizer.state_dict(),
     }
     with replace_file(path) as temporary:
         torch.save(plain(checkpoint), temporary)

@@ -57,6 +57,7 @@ RANKS = {
     "training": 8,
     "training_data": 8,
     "sequences": 9,
+    "clip_classifier": 10,
     "discovery": 9,
     "context_training": 9,
     "classifier_training": 9,
