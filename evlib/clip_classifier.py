@@ -97,13 +97,16 @@ class ClipClassifier:
         return cls(model, tuple(classes), mean, scale, features)
 
 
-def fit_clip_classifier(train, validation, classes, features=None, hidden_size=128, num_layers=2, dropout=0.3, seed=0, **training):
+def fit_clip_classifier(
+    train, validation, classes, features=None, hidden_size=128, num_layers=2, dropout=0.3, pooling="last", seed=0, **training
+):
     """Train a `ClipClassifier`; rare classes weigh more, and the epoch with the least validation loss is kept.
 
     Parameters
     ----------
     train, validation : (clips, labels); clips are features (frames, n_features), labels are among ``classes``
     features : options of `evlib.audio.log_mel` with which the clips were made
+    hidden_size, num_layers, dropout, pooling : of the `LSTMClassifier`
     training : options of `evlib.sequences.train_sequences`
 
     Returns
@@ -117,7 +120,7 @@ def fit_clip_classifier(train, validation, classes, features=None, hidden_size=1
     parts = [_items(clips, class_codes(labels, classes), scaler.mean_, scaler.scale_) for clips, labels in (train, validation)]
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        model = LSTMClassifier(len(scaler.mean_), hidden_size, num_layers, len(classes), dropout)
+        model = LSTMClassifier(len(scaler.mean_), hidden_size, num_layers, len(classes), dropout, pooling=pooling)
     weights = compute_class_weight("balanced", classes=np.arange(len(classes)), y=codes)
     training = {"weight_decay": 1e-5, "patience": 5} | training
     model, history = train_sequences(model, *parts, class_weights=weights, seed=seed, **training)

@@ -65,11 +65,12 @@ def sequence_loss(network, batch):
 
 
 def train_context(
-    train, development, n_types, rate, prior_logit, *, shares, hidden_size, seed, max_epochs, progress, logger=False
+    train, development, n_types, rate, prior_logit, *, shares, hidden_size, seed, max_epochs, progress, logger=False, time_embedding=None
 ):
     """Train a :class:`ContextLSTM`; the weights with the least development loss are kept.
 
-    ``train``, ``development``: lists of Examples; ``shares``: how often each training sequence is drawn.
+    ``train``, ``development``: lists of Examples; ``shares``: how often each training sequence is drawn;
+    ``time_embedding``: how the network is told of times, see there.
     Returns the network (in eval mode) and the history, a list of {"epoch", "train_loss", "development_loss"}.
     """
     import lightning
@@ -106,7 +107,7 @@ def train_context(
     # Initial weights and dropout come from this seed; the caller's generator is left as it was.
     with quiet_lightning(), torch.random.fork_rng():
         torch.manual_seed(seed)
-        task = Task(ContextLSTM(n_types, hidden_size))
+        task = Task(ContextLSTM(n_types, hidden_size, time_embedding=time_embedding))
         trainer = lightning.Trainer(
             max_epochs=max_epochs,
             accelerator="cpu",

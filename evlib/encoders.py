@@ -111,7 +111,9 @@ def run_recurrent(network, x, lengths):
             weights = [getattr(network, f"{kind}_l{layer}{direction}") for kind in kinds]
             read = x.take_along_dim(turned, 1) if direction else x
             options = (weights, True, 1, 0.0, network.training, False, True)  # biases, one layer, no dropout, batch first
-            state = torch.gru(read, start, *options)[0] if network.mode == "GRU" else torch.lstm(read, (start, start), *options)[0]
+            state = (
+                torch.gru(read, start, *options)[0] if network.mode == "GRU" else torch.lstm(read, (start, start), *options)[0]
+            )
             states.append(state.take_along_dim(turned, 1) if direction else state)
         x = torch.cat(states, dim=-1)
         if layer + 1 < network.num_layers:

@@ -160,6 +160,7 @@ def fit_on(
     max_epochs=12,
     n_windows=None,
     keep_templates=True,
+    time_embedding=None,
     progress=True,
     logger=False,
     advance=lambda stage: None,
@@ -173,6 +174,7 @@ def fit_on(
     method, pretrain, freeze_encoder, seed, tolerance_s, hidden_size, max_epochs, progress, logger : as in :func:`fit`;
         ``pretrain`` names an encoder or is one
     keep_templates : False lets the templates of an event-specific model start from noise, to see what they are worth
+    time_embedding : how the context network is told of the times between events, see `ContextLSTM`
     n_windows : windows of re-mixes that a classifier learns from; default: those of :func:`train_classifier`
     """
     data, remixer = ground.data, ground.remixer
@@ -223,6 +225,7 @@ def fit_on(
             # Labelled signal is worth as much as all re-mixes together: it alone knows how events really vary.
             shares=np.r_[np.full(len(train), 1.0 / len(train)), np.full(len(known), 1.0 / max(len(known), 1))],
             hidden_size=hidden_size,
+            time_embedding=time_embedding,
             logger=logger,
             **options,
         )

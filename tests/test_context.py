@@ -6,6 +6,7 @@ import torch
 
 from evlib.candidates import Candidates
 from evlib.context_training import as_sequence, in_crops, sequence_loss
+from evlib.errors import OptionError
 from evlib.models.context import (
     N_FEATURES,
     OWN_FEATURES,
@@ -133,3 +134,31 @@ def test_unknown_truth_has_no_weight(rng):
     before = sequence_loss(network, batch)
     batch["target"][:, 30:] = 1 - batch["target"][:, 30:]
     assert torch.equal(before, sequence_loss(network, batch))
+
+
+@pytest.mark.parametrize("name", ["none", "intensity", "table", "sincos", "lete"])
+def test_embedded_times_are_sums_over_neighbours(rng, name):
+    """The embedding of the histograms is the sum of the embeddings of their bins, and all of it learns."""
+    network = ContextLSTM(3, hidden_size=8, time_embedding=name, time_size=4).eval()
+    batch = batch_of(rng)
+    features = batch["features"]
+    seen = []
+    network.project.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    loss = sequence_loss(network, batch)
+    bins = network.time(torch.arange(56.0)[None], torch.ones(1, 56, 1))[0]
+    wanted = sum(features[0, 5, 8 + 56 + k] * bins[k] for k in range(56))
+    torch.testing.assert_close(seen[0][0, 5, 8 + 4 : 8 + 8], wanted, rtol=1e-4, atol=1e-5)
+    torch.nn.init.normal_(network.head[-1].weight)
+    sequence_loss(network, batch).backward()
+    assert loss.isfinite() and all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.time.parameters())
+    rebuilt = ContextLSTM(**network.config).eval()
+    rebuilt.load_state_dict(network.state_dict())
+    inputs = (features, batch["llr"], batch["type"], batch["lengths"])
+    assert torch.equal(rebuilt(*inputs), network(*inputs))
+
+
+def test_a_model_of_sequences_is_no_embedding_of_one_time():
+    with pytest.raises(OptionError, match="kan_mammote"):
+        ContextLSTM(3, time_embedding="kan_mammote")
+    with pytest.raises(OptionError, match="one of none"):
+        ContextLSTM(3, time_embedding="clock")

@@ -16,6 +16,8 @@ import torch
 from torch import nn
 
 from ..encoders import run_recurrent
+from ..errors import OptionError
+from ..time_embeddings import make_time_embedding
 
 # Time differences are sorted into bins (with linear weights between neighbours) from 10 ms to 9 s.
 RHYTHM_BINS = 56
@@ -95,6 +97,10 @@ class ContextLSTM(nn.Module):
     hidden_size : LSTM units per direction
     embedding_size : what a type may have of its own (0: types differ in nothing but their evidence)
     dropout : on the input projection and before the output
+    time_embedding : None lets the network weigh each bin of the histograms freely. A name of
+        `evlib.time_embeddings.TIME_EMBEDDINGS` sums an embedding of the logarithm of each time difference instead, which
+        is what the histogram of events times the embedding of its bins comes to; "none" leaves only their number
+    time_size, time_scale : size of the embedding, and what the number of a bin (0 to 55) is multiplied by
 
     Forward: features (B, N, N_FEATURES), llr (B, N) already relative to the prior, type (B, N), lengths (B,) or None ->
     log odds (B, N). Positions behind a sequence's length change nothing.
@@ -105,7 +111,7 @@ class ContextLSTM(nn.Module):
     True
     """
 
-    def __init__(self, num_events, hidden_size=64, embedding_size=4, dropout=0.2):
+    def __init__(self, num_events, hidden_size=64, embedding_size=4, dropout=0.2, time_embedding=None, time_size=16, time_scale=1.0):
         super().__init__()
         self.config = {
             "num_events": num_events,
@@ -113,9 +119,14 @@ class ContextLSTM(nn.Module):
             "embedding_size": embedding_size,
             "dropout": dropout,
         }
+        n_features, self.time = N_FEATURES, None
+        if time_embedding is not None:
+            self.config |= {"time_embedding": time_embedding, "time_size": int(time_size), "time_scale": float(time_scale)}
+            self.time = _embedding_of_bins(time_embedding, time_size, time_scale)
+            n_features = OWN_FEATURES + 4 * time_size
         self.embedding = nn.Embedding(num_events, embedding_size)
         nn.init.normal_(self.embedding.weight, std=0.1)
-        self.project = nn.Sequential(nn.Linear(N_FEATURES + embedding_size, hidden_size), nn.ReLU(), nn.Dropout(dropout))
+        self.project = nn.Sequential(nn.Linear(n_features + embedding_size, hidden_size), nn.ReLU(), nn.Dropout(dropout))
         self.lstm = nn.LSTM(hidden_size, hidden_size, bidirectional=True, batch_first=True)
         self.head = nn.Sequential(
             nn.Dropout(dropout), nn.Linear(3 * hidden_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, 1)
@@ -125,7 +136,19 @@ class ContextLSTM(nn.Module):
         self.skip_gain = nn.Parameter(torch.ones(()))
 
     def forward(self, features, llr, type, lengths=None):
+        if self.time is not None:
+            bins = torch.arange(RHYTHM_BINS, dtype=features.dtype, device=features.device)
+            histograms = features[..., OWN_FEATURES:].unflatten(-1, (4, RHYTHM_BINS))
+            rhythm = histograms @ self.time(bins[None], torch.ones_like(bins)[None, :, None])[0]
+            features = torch.cat([features[..., :OWN_FEATURES], rhythm.flatten(-2)], dim=-1)
         own = self.project(torch.cat([features, self.embedding(type)], dim=-1))
         states = self.lstm(own)[0] if lengths is None else run_recurrent(self.lstm, own, lengths)
         context = self.head(torch.cat([own, states], dim=-1))[..., 0]
         return self.skip_gain * llr + context
+
+
+def _embedding_of_bins(name, size, time_scale):
+    if name == "kan_mammote":
+        raise OptionError("kan_mammote reads a sequence of events, it is no embedding of one time: take another")
+    options = {"table": {"n_times": RHYTHM_BINS}, "none": {}, "intensity": {}}.get(name, {"time_scale": time_scale})
+    return make_time_embedding(name, size=size, **options)

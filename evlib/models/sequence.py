@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ..encoders import LSTMEncoder, check_batch, length_mask, pool_frames
+from ..errors import OptionError
 from ..options import check_whole
 from ..time_embeddings import balance_loss, make_time_embedding
 
@@ -37,25 +38,28 @@ class HeartRateLSTM(nn.Module):
 class LSTMClassifier(nn.Module):
     """One class for the whole sequence, (batch, time, input_size) -> logits (batch, num_classes).
 
-    The head reads the last valid state; backwards, the state at the first step.
+    The head reads the last valid state (backwards, the state at the first step), or with ``pooling="mean"`` the mean state.
 
     >>> LSTMClassifier(input_size=40, hidden_size=128, num_layers=2, num_classes=10)(torch.randn(16, 100, 40)).shape
     torch.Size([16, 10])
     """
 
-    def __init__(self, input_size, hidden_size, num_layers, num_classes, dropout=0.3, bidirectional=False):
+    def __init__(self, input_size, hidden_size, num_layers, num_classes, dropout=0.3, bidirectional=False, pooling="last"):
         super().__init__()
         check_whole(2, num_classes=num_classes, hidden_size=hidden_size)
+        if pooling not in ("last", "mean"):
+            raise OptionError(f"pooling must be last or mean, got {pooling!r}")
         self.encoder = LSTMEncoder(input_size, hidden_size, num_layers, dropout, bidirectional, resolution=1)
         hidden = nn.Linear(self.encoder.output_size, hidden_size // 2)
         self.head = nn.Sequential(
             nn.Dropout(dropout), hidden, nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden_size // 2, num_classes)
         )
         self.config = {name: value for name, value in self.encoder.config.items() if name not in ("resolution", "cell")}
-        self.config["num_classes"] = int(num_classes)
+        self.config |= {"num_classes": int(num_classes), "pooling": pooling}
 
     def forward(self, x, lengths=None):
-        return self.head(last_state(self.encoder, x, lengths))
+        mean = self.config["pooling"] == "mean"
+        return self.head(self.encoder.pooled(x, lengths) if mean else last_state(self.encoder, x, lengths))
 
 
 class TimeLSTM(nn.Module):
