@@ -65,7 +65,19 @@ def sequence_loss(network, batch):
 
 
 def train_context(
-    train, development, n_types, rate, prior_logit, *, shares, hidden_size, seed, max_epochs, progress, logger=False, time_embedding=None
+    train,
+    development,
+    n_types,
+    rate,
+    prior_logit,
+    *,
+    shares,
+    hidden_size,
+    seed,
+    max_epochs,
+    progress,
+    logger=False,
+    time_embedding=None,
 ):
     """Train a :class:`ContextLSTM`; the weights with the least development loss are kept.
 

@@ -42,3 +42,37 @@ def read_idx(path):
     except (OSError, EOFError, struct.error, ValueError) as error:
         raise DataError(f"{path} is no IDX file of unsigned bytes, or a truncated one: {error}") from error
     return data.reshape(shape)
+
+
+class VariedEvents(list):
+    """Items of `evlib.sequences.sequence_items` whose events are moved and thinned out anew each time one is asked for.
+
+    Parameters
+    ----------
+    items : items with ``input``, ``times`` and ``target``
+    shape : (height, width) of the images
+    shift : pixels an image moves at most, in each direction; events that leave it are lost
+    thinning : the largest share of events that is left out (each image draws its own share from 0 to this one)
+    seed : of the draws
+
+    Iterating gives the items as they are; if nothing would be left of an image it stays as it is too.
+    """
+
+    def __init__(self, items, shape, shift=1, thinning=0.5, seed=0):
+        super().__init__(items)
+        if not (0 <= shift < min(shape) and 0 <= thinning < 1):
+            raise OptionError(f"shift must lie in 0..{min(shape) - 1} and thinning in [0, 1), got {shift!r} and {thinning!r}")
+        self.shape, self.shift, self.thinning = shape, shift, thinning
+        self.rng = np.random.default_rng(seed)
+
+    def __getitem__(self, index):
+        item = super().__getitem__(index)
+        move = self.rng.integers(-self.shift, self.shift + 1, 2)
+        share, draw = self.rng.uniform(0, self.thinning), self.rng.random(len(item["times"]))
+        height, width = self.shape
+        row, column = item["times"] // width + move[0], item["times"] % width + move[1]
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        left = inside.numpy() & (draw >= share)
+        if not left.any():
+            return item
+        return item | {"times": (row * width + column)[left], "input": item["input"][left]}

@@ -77,29 +77,35 @@ class SimilarLengths(Sampler):
     [[0, 2], [1, 3]]
     """
 
-    def __init__(self, lengths, batch_size, n_sorted):
+    def __init__(self, lengths, batch_size, n_sorted, seed=0):
         self.lengths, self.batch_size, self.n_sorted = torch.as_tensor(lengths), batch_size, n_sorted
+        # Of its own, so that models that draw different numbers see the same batches.
+        self.generator = torch.Generator().manual_seed(seed)
 
     def __len__(self):
         return -(-len(self.lengths) // self.batch_size)
 
     def __iter__(self):
         batches = []
-        for drawn in torch.randperm(len(self.lengths)).split(self.batch_size * self.n_sorted):
+        for drawn in torch.randperm(len(self.lengths), generator=self.generator).split(self.batch_size * self.n_sorted):
             batches += drawn[self.lengths[drawn].argsort(stable=True)].split(self.batch_size)
-        return iter([batches[k].tolist() for k in torch.randperm(len(batches))])
+        return iter([batches[k].tolist() for k in torch.randperm(len(batches), generator=self.generator)])
 
 
 def sequence_losses(model, loss_fn, batch):
-    """The losses of a batch: masked squares of values, or ``loss_fn`` of class logits and the balance of a mixture of experts."""
+    """The losses of a batch: masked squares of values; or ``loss_fn`` of class logits and their share of ``errors``.
+
+    The balance of a mixture of experts is added at a small weight.
+    """
     output, balance = _ask(model, batch)
     if batch["target"].ndim == 2:
-        loss = masked_mse(output[..., 0], batch["target"], length_mask(batch["lengths"], output.shape[1]))
+        losses = {"total_loss": masked_mse(output[..., 0], batch["target"], length_mask(batch["lengths"], output.shape[1]))}
     else:
-        loss = loss_fn(output, batch["target"])
+        wrong = (output.argmax(-1) != batch["target"]).float().mean()
+        losses = {"total_loss": loss_fn(output, batch["target"]), "errors": wrong}
     if balance is None:
-        return {"total_loss": loss}
-    return {"total_loss": loss + BALANCE_WEIGHT * balance, "balance_loss": balance}
+        return losses
+    return losses | {"total_loss": losses["total_loss"] + BALANCE_WEIGHT * balance, "balance_loss": balance}
 
 
 def _ask(model, batch):
@@ -145,12 +151,13 @@ def train_sequences(
     """
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=PLATEAU_EPOCHS)
+    batches = SimilarLengths(_lengths(train), batch_size, n_sorted, seed)
     weights = None if class_weights is None else torch.as_tensor(np.asarray(class_weights), dtype=torch.float32)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(save_dir or scratch)
         trainer = SequenceTrainer(model, torch.nn.CrossEntropyLoss(weights), optimizer, "cpu", folder, schedule)
         history = trainer.fit(
-            DataLoader(train, batch_sampler=SimilarLengths(_lengths(train), batch_size, n_sorted), collate_fn=collate_sequences),
+            DataLoader(train, batch_sampler=batches, collate_fn=collate_sequences),
             _in_order_of_length(validation, batch_size),
             num_epochs=max_epochs,
             save_dir=folder,

@@ -68,15 +68,21 @@ class LeTE(nn.Module):
     """Learnable time embedding: part Fourier series, part splines, of learned linear maps of the time.
 
     Chen et al., ICML 2025 (arXiv 2505.00887); here all weights are initialised. ``p`` is the share of the Fourier part;
-    ``layer_norm`` normalises the vector, ``scale`` weighs its places.
+    ``layer_norm`` normalises the vector, ``scale`` weighs its places. ``slope_rate`` is how fast the slopes learn beside
+    the other weights: where times are large (unscaled, to 784), a step of Adam at the rate 1 turns the phases of the latest
+    times by whole circles, and nothing downstream can keep up. 0 keeps the slopes as they are.
     """
 
-    def __init__(self, size=32, p=0.5, layer_norm=True, scale=True, time_scale=1 / 784):
+    def __init__(self, size=32, p=0.5, layer_norm=True, scale=True, time_scale=1 / 784, slope_rate=1.0):
         super().__init__()
+        if slope_rate < 0:
+            raise OptionError(f"slope_rate must be 0 or more, got {slope_rate!r}")
         n_fourier = int(p * size)
         n_spline = size - n_fourier
-        self.time_scale = time_scale
-        self.slope = nn.ParameterList(10 ** -torch.linspace(0, 9, n) for n in (n_fourier, n_spline))
+        self.time_scale, self.slope_rate = time_scale, slope_rate
+        # A parameter is the slope over its rate: the same start, but steps as much smaller.
+        self.slope = nn.ParameterList(10 ** -torch.linspace(0, 9, n) / (slope_rate or 1.0) for n in (n_fourier, n_spline))
+        self.slope.requires_grad_(slope_rate > 0)
         self.offset = nn.ParameterList(torch.zeros(n) for n in (n_fourier, n_spline))
         width = 1 / math.sqrt(max(n_fourier, 1) * HARMONICS)
         self.series = nn.Parameter(width * torch.randn(2 * HARMONICS * n_fourier, n_fourier))
@@ -87,9 +93,8 @@ class LeTE(nn.Module):
         self.scale = nn.Parameter(torch.ones(size)) if scale else 1.0
 
     def forward(self, times, features=None):
-        fourier, spline = (
-            self.time_scale * times[..., None] * slope + offset for slope, offset in zip(self.slope, self.offset, strict=True)
-        )
+        times = self.time_scale * (self.slope_rate or 1.0) * times[..., None]
+        fourier, spline = (times * slope + offset for slope, offset in zip(self.slope, self.offset, strict=True))
         angle = fourier[..., None] * torch.arange(1, HARMONICS + 1, device=times.device)
         fourier = torch.cat([angle.cos(), angle.sin()], dim=-1).flatten(-2) @ self.series + self.constant
         spline = self.base(spline.tanh()) + cubic_splines(spline).flatten(-2) @ self.spline

@@ -5,9 +5,11 @@ import struct
 
 import numpy as np
 import pytest
+import torch
 
 from evlib.errors import DataError, OptionError, ShapeError
-from evlib.event_images import image_events, read_idx
+from evlib.event_images import VariedEvents, image_events, read_idx
+from evlib.sequences import sequence_items
 
 
 def test_events_are_the_bright_pixels(rng):
@@ -75,3 +77,44 @@ def test_mnist(data_home):
     times, _ = image_events(images)
     lengths = np.array([len(time) for time in times])
     assert 40 < lengths.mean() < 90 and lengths.min() >= 1
+
+
+def test_varied_events_are_events_of_the_moved_image(rng):
+    images = np.zeros((20, 6, 7))
+    images[:, 2:4, 2:5] = rng.choice([0.0, 1.0], (20, 2, 3))
+    images[:, 2, 3] = 1.0
+    times, features = image_events(images, 0.5)
+    varied = VariedEvents(sequence_items(features, list(range(20)), times), (6, 7), shift=2, thinning=0.0)
+    moves = set()
+    for k in [*range(20)] * 5:
+        item = varied[k]
+        drawn = np.zeros(42)
+        drawn[item["times"].long().numpy()] = 1
+        fits = [
+            (down, right)
+            for down in range(-2, 3)
+            for right in range(-2, 3)
+            if np.array_equal(np.roll(images[k], (down, right), (0, 1)).ravel(), drawn)
+        ]
+        assert fits and item["target"] == k and len(item["input"]) == len(item["times"])
+        moves |= set(fits)
+    assert len(moves) == 25
+    assert [len(item["times"]) for item in varied] == [len(one) for one in times]  # as they are
+
+
+def test_thinning_leaves_a_share_and_never_nothing():
+    n = 4000
+    items = sequence_items([np.ones((n, 1)), np.ones((1, 1))], [0, 1], [np.arange(n), np.array([3])])
+    varied = VariedEvents(items, (80, 50), shift=0, thinning=0.5)
+    shares = np.array([len(varied[0]["times"]) / n for _ in range(200)])
+    assert 0.48 < shares.min() < 0.55 and 0.95 < shares.max() <= 1.0 and shares.mean() == pytest.approx(0.75, abs=0.04)
+    assert all(len(varied[1]["times"]) == 1 for _ in range(50))
+    assert (varied[0]["times"].diff() > 0).all()
+    again = (VariedEvents(items, (80, 50), seed=4) for _ in range(2))
+    assert torch.equal(*(one[0]["times"] for one in again))
+
+
+@pytest.mark.parametrize("options", [{"shift": -1}, {"shift": 6}, {"thinning": 1.0}, {"thinning": -0.1}])
+def test_bad_variations(options):
+    with pytest.raises(OptionError, match="shift must lie in 0..5"):
+        VariedEvents([], (6, 7), **options)

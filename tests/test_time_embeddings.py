@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evlib.errors import OptionError
 from evlib.time_embeddings import (
     KMOTE,
     TIME_EMBEDDINGS,
@@ -83,6 +84,24 @@ def test_lete_shares(p):
     assert embedding(PIXELS).shape == (1, 784, 16) and embedding.constant.numel() == int(16 * p)
     plain = LeTE(16, p=p, layer_norm=False, scale=False)
     assert sum(q.numel() for q in embedding.parameters()) - sum(q.numel() for q in plain.parameters()) == 3 * 16
+
+
+def test_slopes_learn_at_their_rate():
+    times, moved = torch.rand(1, 50) * 784, {}
+    for rate in (1.0, 0.001, 0.0):
+        torch.manual_seed(0)
+        embedding = LeTE(8, time_scale=1.0, slope_rate=rate)
+        first = embedding(times).detach()
+        optimizer = torch.optim.Adam(embedding.parameters(), lr=0.01)
+        embedding(times).sin().sum().backward()
+        optimizer.step()
+        slope = torch.cat(list(embedding.slope)).detach() * (rate or 1.0)
+        moved[rate] = (slope - torch.cat([10 ** -torch.linspace(0, 9, 4)] * 2)).abs().max().item(), first
+    assert moved[1.0][0] == pytest.approx(0.01, rel=0.01) and moved[0.001][0] == pytest.approx(1e-5, rel=0.1)
+    assert moved[0.0][0] == 0
+    torch.testing.assert_close(moved[1.0][1], moved[0.001][1], rtol=1e-3, atol=1e-3)
+    with pytest.raises(OptionError, match="slope_rate"):
+        LeTE(8, slope_rate=-1.0)
 
 
 def test_the_mixture_asks_the_two_likeliest():

@@ -111,7 +111,9 @@ class ContextLSTM(nn.Module):
     True
     """
 
-    def __init__(self, num_events, hidden_size=64, embedding_size=4, dropout=0.2, time_embedding=None, time_size=16, time_scale=1.0):
+    def __init__(
+        self, num_events, hidden_size=64, embedding_size=4, dropout=0.2, time_embedding=None, time_size=16, time_scale=1.0
+    ):
         super().__init__()
         self.config = {
             "num_events": num_events,
