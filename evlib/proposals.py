@@ -132,15 +132,15 @@ def _highest_score(bank, whitened, centre, reach, wanted):
 class Changes:
     """What differs between two detections of one recording.
 
-    ``gained``, ``lost`` : Events that only the later or only the earlier one has; ``before``, ``after`` : Events that both
-    have, row by row; ``moved`` : (n,) booleans, which of those have another time; ``moved_s`` : (n,) by how much, later is
-    positive.
+    ``gained``, ``lost`` : Events that only the later or only the earlier one has; ``after`` : Events that both have, as the
+    later one has them. For each row of those: ``before_s`` : when it was, seconds (not in order where two events changed
+    places); ``moved`` : whether its time is another; ``moved_s`` : by how much, later is positive.
     """
 
     gained: Events
     lost: Events
-    before: Events
     after: Events
+    before_s: np.ndarray
     moved: np.ndarray
     moved_s: np.ndarray
 
@@ -179,8 +179,10 @@ def changes(before, after, tolerance_s=0.005, moved_s=5e-4) -> Changes:
     """
     after = after.at_rate(before.sampling_rate_hz).with_names(before.names)
     pairs, dt_samples = match_events(before, after, tolerance_s)
-    shift_s = dt_samples / before.sampling_rate_hz
+    # In the order of the later table: events of two kinds may have changed places.
+    order = np.argsort(pairs[:, 1])
+    pairs, shift_s = pairs[order], dt_samples[order] / before.sampling_rate_hz
     lost, gained = np.ones(len(before), dtype=bool), np.ones(len(after), dtype=bool)
     lost[pairs[:, 0]], gained[pairs[:, 1]] = False, False
     moved = np.abs(shift_s) >= moved_s
-    return Changes(after[gained], before[lost], before[pairs[:, 0]], after[pairs[:, 1]], moved, shift_s)
+    return Changes(after[gained], before[lost], after[pairs[:, 1]], before.onset_s[pairs[:, 0]], moved, shift_s)
