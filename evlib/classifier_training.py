@@ -1,12 +1,8 @@
 """Training window classifiers for continuous detection: windows of re-mixes, from scratch or from a pretrained encoder."""
 
-import tempfile
-from pathlib import Path
-
 import numpy as np
 import torch
 
-from .checkpoints import load_checkpoint
 from .datasets import EventDataset, collate_fn_supervised
 from .losses import EventSpecificLoss, EventTimingLoss
 from .models import EventSpecificClassifier, LSTMEventClassifier
@@ -84,20 +80,10 @@ def train_classifier(
         torch.utils.data.DataLoader(part, BATCH, shuffle=shuffle, collate_fn=collate_fn_supervised)
         for part, shuffle in ((train, True), (development, False))
     ]
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = SupervisedTrainer(model, loss, optimizer, "cpu", scratch, schedule)
-        history = trainer.fit(
-            *loaders,
-            num_epochs=max_epochs,
-            save_dir=scratch,
-            save_freq=max_epochs + 1,
-            patience=PATIENCE_EPOCHS,
-            progress_bar=progress,
-            seed=seed,
-            unfreeze_epochs=unfreeze,
-        )
-        load_checkpoint(Path(scratch) / "best_model.pth", model)
-    return model.eval(), history
+    trainer = SupervisedTrainer(model, loss, optimizer, "cpu", None, schedule)
+    options = {"patience": PATIENCE_EPOCHS, "progress_bar": progress, "seed": seed, "unfreeze_epochs": unfreeze}
+    history = trainer.fit_best(*loaders, max_epochs, **options)
+    return model, history
 
 
 def windows_of(draw, n_windows, window, rng):

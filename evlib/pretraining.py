@@ -7,7 +7,6 @@ touches the held-out tenths of a recording is development data.
 
 import contextlib
 import hashlib
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import torch
 
 from .augment import ChannelDropout, Compose, Gain, WhiteNoise
 from .augment_time import TimeShift
-from .checkpoints import latest_checkpoint, load_checkpoint, load_encoder, save_encoder
+from .checkpoints import latest_checkpoint, load_encoder, save_encoder
 from .datasets import ContrastiveDataset, UnsupervisedDataset, collate_fn_contrastive, collate_fn_unsupervised
 from .discovery import energy_peaks
 from .encoders import LSTMEncoder
@@ -97,7 +96,7 @@ def pretrain(
     n_windows : windows in an epoch, fewer when the recordings are short
     max_epochs : at most; five epochs without a better development loss end the training
     progress : show a progress bar
-    log_dir : TensorBoard's logs; default: none are kept
+    log_dir : TensorBoard's logs; default: beside the checkpoints, if those are kept
     save_dir : checkpoints of each epoch; default: none are kept
     resume : go on from the latest checkpoint in ``save_dir``
 
@@ -141,8 +140,8 @@ def pretrain(
         # Noise is new in every window, there is nothing to learn by heart: dropout would only slow it down.
         model = PRETEXTS[pretext](train.shape[2], hidden_size, dropout=0.0, timing_resolution_samples=frame_samples(rate))
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
-    with tempfile.TemporaryDirectory() as scratch, one_thread():
-        options = {"device": "cpu", "log_dir": log_dir or scratch}
+    with one_thread():
+        options = {"device": "cpu", "log_dir": log_dir}
         if pretext == "contrastive":
             trainer = ContrastiveTrainer(model, optimizer, **options)
             shared = shared_part(train, development)
@@ -157,18 +156,16 @@ def pretrain(
             torch.utils.data.DataLoader(part, BATCH, shuffle=shuffle, collate_fn=collate, drop_last=len(part) > BATCH)
             for part, shuffle in zip(sets, (True, False), strict=True)
         ]
-        folder = Path(save_dir or scratch)
-        history = trainer.fit(
+        history = trainer.fit_best(
             *loaders,
-            num_epochs=max_epochs,
-            save_dir=folder,
+            max_epochs,
+            save_dir,
             save_freq=1 if save_dir else max_epochs + 1,
             patience=5,
-            resume_from=latest_checkpoint(folder) if resume else None,
+            resume_from=latest_checkpoint(save_dir) if resume else None,
             progress_bar=progress,
             seed=seed,
         )
-        load_checkpoint(folder / "best_model.pth", model)
     digest = hashlib.sha256(train.tobytes()).hexdigest()[:16]
     card = {
         "pretext": pretext,
@@ -181,7 +178,6 @@ def pretrain(
         "data_hash": digest,
         "epochs": len(history),
     }
-    model.eval()
     return Pretrained(model.encoder, model, history, card)
 
 

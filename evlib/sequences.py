@@ -3,15 +3,11 @@
 In a batch they are padded with zeros; ``lengths`` alone says what is valid.
 """
 
-import tempfile
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Sampler
 
-from .checkpoints import load_checkpoint
 from .encoders import length_mask
 from .errors import DataError, ShapeError
 from .losses import masked_mse
@@ -153,21 +149,10 @@ def train_sequences(
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=PLATEAU_EPOCHS)
     batches = SimilarLengths(_lengths(train), batch_size, n_sorted, seed)
     weights = None if class_weights is None else torch.as_tensor(np.asarray(class_weights), dtype=torch.float32)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(save_dir or scratch)
-        trainer = SequenceTrainer(model, torch.nn.CrossEntropyLoss(weights), optimizer, "cpu", folder, schedule)
-        history = trainer.fit(
-            DataLoader(train, batch_sampler=batches, collate_fn=collate_sequences),
-            _in_order_of_length(validation, batch_size),
-            num_epochs=max_epochs,
-            save_dir=folder,
-            save_freq=max_epochs + 1,
-            patience=patience,
-            progress_bar=progress,
-            seed=seed,
-        )
-        load_checkpoint(folder / "best_model.pth", model)
-    return model.eval(), history
+    trainer = SequenceTrainer(model, torch.nn.CrossEntropyLoss(weights), optimizer, "cpu", None, schedule)
+    loaders = DataLoader(train, batch_sampler=batches, collate_fn=collate_sequences), _in_order_of_length(validation, batch_size)
+    history = trainer.fit_best(*loaders, max_epochs, save_dir, patience=patience, progress_bar=progress, seed=seed)
+    return model, history
 
 
 def _lengths(items):

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import importlib.util
 import logging
+import tempfile
 import warnings
 from pathlib import Path
 
@@ -61,7 +62,7 @@ class Trainer:
         ``monitor``, that one decides which epoch is the best instead of ``total_loss``
     optimizer : over the parameters of ``model``
     device : "cpu", "cuda", "cuda:1", "mps"; None for the best there is
-    log_dir : where TensorBoard's logs go (a CSV file when tensorboard is not installed)
+    log_dir : where TensorBoard's logs go (a CSV file when tensorboard is not installed); None for beside the checkpoints
     scheduler : stepped once an epoch, with the monitored loss if it is a ReduceLROnPlateau
 
     Raises
@@ -79,7 +80,7 @@ class Trainer:
         if None not in resolutions and resolutions[0] != resolutions[1]:
             raise OptionError(f"timing_resolution_samples is {resolutions[0]} in the model but {resolutions[1]} in the loss")
         self.model, self.loss_fn, self.optimizer, self.scheduler = model, loss_fn, optimizer, scheduler
-        self.device, self.log_dir = device, Path(log_dir)
+        self.device, self.log_dir = device, None if log_dir is None else Path(log_dir)
         self.history = []
 
     def fit(
@@ -153,7 +154,7 @@ class Trainer:
                 precision=precision,
                 gradient_clip_val=gradient_clip_val,
                 callbacks=callbacks,
-                logger=_logger(self.log_dir),
+                logger=_logger(Path(save_dir) if self.log_dir is None else self.log_dir),
                 log_every_n_steps=LOG_EVERY_STEPS,
                 default_root_dir=save_dir,
                 enable_model_summary=False,
@@ -166,6 +167,19 @@ class Trainer:
             trainer.fit(task(self).train(), train_loader, val_loader)
         self._warn_of_collapse()
         return self.history
+
+    def fit_best(self, train_loader, val_loader, num_epochs, save_dir=None, **options):
+        """`fit`, after which the model has the weights of the best epoch and is in eval mode; returns the history.
+
+        Without ``save_dir`` no file is left behind; ``options`` are those of `fit`.
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(save_dir or scratch)
+            options = {"save_freq": num_epochs + 1} | options
+            history = self.fit(train_loader, val_loader, num_epochs, folder, **options)
+            load_checkpoint(folder / "best_model.pth", self.model)
+        self.model.eval()
+        return history
 
     def _warn_of_collapse(self):
         last = self.history[-1]
