@@ -1,5 +1,6 @@
 """Workouts: inputs against brute force and blind to the heart rate, scores against their formulas, files of every format."""
 
+import datetime
 import gzip
 import json
 
@@ -197,3 +198,27 @@ def test_tcx_and_gpx(tmp_path):
         (tmp_path / name).write_text(content)
         with pytest.raises(DataError, match="cannot be read as a TCX, GPX or FIT file|holds no heart_rate"):
             read_activity(tmp_path / name)
+
+
+@pytest.mark.parametrize("measured", ["speed", "distance", "both"])
+def test_fit(tmp_path, measured):
+    """A file written by the maker of the format, with speed in metres a second and heights above -500 m."""
+    pytest.importorskip("activity_parser")
+    sdk = pytest.importorskip("garmin_fit_sdk")
+    start = datetime.datetime(2020, 1, 1, 10, tzinfo=datetime.UTC)
+    encoder = sdk.Encoder()
+    ids = {"type": "activity", "manufacturer": "development", "product": 0, "serial_number": 1, "time_created": start}
+    encoder.write_mesg({"mesg_num": sdk.Profile["mesg_num"]["FILE_ID"], **ids})
+    for i in range(4):
+        record = {"timestamp": start + datetime.timedelta(seconds=5 * i), "heart_rate": 100 + i, "altitude": 10.0 + i}
+        record |= {} if measured == "distance" else {"speed": 3.0}
+        record |= {} if measured == "speed" else {"distance": 15.0 * i}
+        encoder.write_mesg({"mesg_num": sdk.Profile["mesg_num"]["RECORD"], **record})
+    (tmp_path / "run.fit").write_bytes(encoder.close())
+    workout = read_activity(tmp_path / "run.fit")
+    assert workout.time_s.tolist() == [0, 5, 10, 15] and workout.heart_rate_bpm.tolist() == [100, 101, 102, 103]
+    assert workout.altitude_m.tolist() == [10, 11, 12, 13]
+    assert workout.speed_kmh[1:].tolist() == pytest.approx([10.8] * 3)
+    (tmp_path / "cut.fit").write_bytes((tmp_path / "run.fit").read_bytes()[:40])
+    with pytest.raises(DataError, match="cannot be read as a TCX, GPX or FIT file"):
+        read_activity(tmp_path / "cut.fit")
