@@ -4,6 +4,7 @@ A workout is a table with the columns of `COLUMNS`, one row a step. The inputs o
 ahead: one function serves training and a watch that predicts while its owner runs.
 """
 
+import ast
 import gzip
 import json
 
@@ -134,20 +135,24 @@ def heart_rate_scores(predicted, reference, users=None, max_bpm=190.0):
 
 
 def read_endomondo(path):
-    """Workouts of a file of JSON lines as Endomondo's (gzipped or not): dicts of id, userId, sport, gender and ``table``."""
+    """Workouts of a file of lines as Endomondo's (gzipped or not): dicts of id, userId, sport, gender and ``table``.
+
+    A line is JSON or, as in the published files, a Python literal; neither can run code.
+    """
     import pandas as pd
 
     lists = {"time_s": "timestamp", "heart_rate_bpm": "heart_rate", "speed_kmh": "speed", "altitude_m": "altitude"}
-    workouts = []
-    with (gzip.open if str(path).endswith(".gz") else open)(path, "rt", encoding="utf-8") as file:
-        for number, line in enumerate(filter(str.strip, file), 1):
-            try:
-                row = json.loads(line)
+    workouts, number = [], 0
+    try:
+        with (gzip.open if str(path).endswith(".gz") else open)(path, "rt", encoding="utf-8") as file:
+            for number, line in enumerate(filter(str.strip, file), 1):
+                row = json.loads(line) if '"' in line else ast.literal_eval(line.strip())
                 table = pd.DataFrame({column: np.asarray(row[key], dtype=float) for column, key in lists.items()})
                 table["time_s"] -= table.time_s.iloc[0]
                 workouts.append({key: row[key] for key in ("id", "userId", "sport", "gender")} | {"table": table})
-            except (ValueError, KeyError, TypeError, IndexError) as error:
-                raise DataError(f"{path}: line {number} is no workout: {type(error).__name__} {error}") from error
+    except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, SyntaxError, RecursionError) as error:
+        where = f"line {number}" if number else "the file"
+        raise DataError(f"{path}: {where} is no workout: {type(error).__name__} {error}") from error
     return workouts
 
 

@@ -150,7 +150,8 @@ def test_endomondo_lines(tmp_path):
     (tmp_path / "runs.json").write_text(text)
     with gzip.open(tmp_path / "runs.json.gz", "wt") as file:
         file.write(text)
-    for name in ("runs.json", "runs.json.gz"):
+    (tmp_path / "published.json").write_text("\n".join(map(str, lines)))  # Python's quotes
+    for name in ("runs.json", "runs.json.gz", "published.json"):
         first, second = read_endomondo(tmp_path / name)
         assert first["userId"] == 7 and second["id"] == 1
         assert second["table"].time_s.tolist() == [0, 8] and second["table"].speed_kmh.tolist() == [9.0, 9.5]
@@ -158,9 +159,14 @@ def test_endomondo_lines(tmp_path):
         (tmp_path / "bad.json").write_text(text + "\n" + json.dumps(lines[0] | slip))
         with pytest.raises(DataError, match="line 3 is no workout"):
             read_endomondo(tmp_path / "bad.json")
-    (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(DataError, match="line 1"):
-        read_endomondo(tmp_path / "bad.json")
+    for content in ("{", "[" * 10_000, "__import__('os').abort()", "{'id': 1}"):
+        (tmp_path / "bad.json").write_text(content)
+        with pytest.raises(DataError, match="line 1"):
+            read_endomondo(tmp_path / "bad.json")
+    (tmp_path / "bad.json.gz").write_bytes((tmp_path / "runs.json.gz").read_bytes()[:40])
+    for name in ("bad.json.gz", "none.json"):
+        with pytest.raises(DataError, match="is no workout"):
+            read_endomondo(tmp_path / name)
 
 
 # Metres in a degree of longitude at 52 degrees north.
