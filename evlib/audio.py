@@ -29,10 +29,11 @@ def mel_filters(n_mels, n_fft, sampling_rate_hz, low_hz=0.0, high_hz=None):
     return np.maximum(np.minimum(rising, falling), 0) * (2 / (edge[2:] - edge[:-2]))[:, None]
 
 
-def log_mel(signal, sampling_rate_hz, n_fft=1024, window=640, hop=320, n_mels=40):
+def log_mel(signal, sampling_rate_hz, n_fft=1024, window=640, hop=320, n_mels=40, same_level=False):
     """Natural log of the mel power of a clip, (n,) or (n, channels) -> (frames, n_mels) float32, mean of the channels.
 
-    The defaults are 40 ms every 20 ms at 16 kHz; frames are centred on multiples of ``hop``, n // hop + 1 of them.
+    The defaults are 40 ms every 20 ms at 16 kHz; frames are centred on multiples of ``hop``, n // hop + 1 of them. With
+    ``same_level`` a clip is divided by its root mean square first, so that its loudness tells nothing.
 
     Raises
     ------
@@ -49,6 +50,8 @@ def log_mel(signal, sampling_rate_hz, n_fft=1024, window=640, hop=320, n_mels=40
     if not np.isfinite(signal).all():
         raise DataError("the clip holds NaN or infinity")
     channels = signal.reshape(len(signal), -1).T
+    if same_level:
+        channels = channels / max(np.sqrt((channels**2).mean()), POWER_FLOOR)
     # Short clips are lengthened by silence to one window, which the transform needs.
     channels = np.pad(channels, ((0, 0), (0, max(0, window - len(signal)))))
     transform = ShortTimeFFT(get_window("hann", window), hop, sampling_rate_hz, mfft=n_fft)

@@ -174,9 +174,14 @@ def plain(value):
     return value.item() if isinstance(value, np.generic) else value
 
 
+def _generator(loader):
+    """What a loader shuffles with, if it has something of its own."""
+    return getattr(loader, "generator", None) or getattr(getattr(loader, "batch_sampler", None), "generator", None)
+
+
 def rng_state(loader):
     """What shuffling and dropout draw from."""
-    generator = getattr(loader, "generator", None)
+    generator = _generator(loader)
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -189,5 +194,5 @@ def restore_rng(state, loader):
     # A run may go on with another number of devices than it began with.
     for device, device_state in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
         torch.cuda.set_rng_state(device_state, device)
-    if state["loader"] is not None and getattr(loader, "generator", None) is not None:
-        loader.generator.set_state(state["loader"])
+    if state["loader"] is not None and (generator := _generator(loader)) is not None:
+        generator.set_state(state["loader"])

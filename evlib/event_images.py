@@ -1,11 +1,14 @@
 """Images as sequences of events: the places of bright pixels, row by row, are the times of events."""
 
 import gzip
+import math
 import struct
+import zlib
 
 import numpy as np
 
 from .errors import DataError, OptionError, ShapeError
+from .options import check_whole
 
 
 def image_events(images, threshold=0.9):
@@ -18,8 +21,8 @@ def image_events(images, threshold=0.9):
     [[1, 2], [0]]
     """
     images = np.asarray(images)
-    if images.ndim != 3:
-        raise ShapeError(f"images must have shape (images, height, width), got {images.shape}")
+    if images.ndim != 3 or images.size == 0:
+        raise ShapeError(f"images must have shape (images, height, width) without an empty axis, got {images.shape}")
     flat = images.reshape(len(images), -1) / (255 if images.dtype == np.uint8 else 1)
     if not (flat.min(initial=0) >= 0 and flat.max(initial=0) <= 1):
         raise DataError(f"intensities must lie in 0..1 or be unsigned bytes, got {flat.min():g}..{flat.max():g}")
@@ -37,9 +40,9 @@ def read_idx(path):
         zero, kind, n_axes = struct.unpack(">HBB", content[:4])
         shape = struct.unpack(f">{n_axes}I", content[4 : 4 + 4 * n_axes])
         data = np.frombuffer(content, np.uint8, offset=4 + 4 * n_axes)
-        if zero != 0 or kind != 8 or len(data) != np.prod(shape):
+        if zero != 0 or kind != 8 or len(data) != math.prod(shape):
             raise ValueError(f"{len(data)} bytes for shape {shape}")
-    except (OSError, EOFError, struct.error, ValueError) as error:
+    except (OSError, EOFError, struct.error, zlib.error, ValueError) as error:
         raise DataError(f"{path} is no IDX file of unsigned bytes, or a truncated one: {error}") from error
     return data.reshape(shape)
 
@@ -52,7 +55,7 @@ class VariedEvents(list):
     items : items with ``input``, ``times`` and ``target``
     shape : (height, width) of the images
     shift : pixels an image moves at most, in each direction; events that leave it are lost
-    thinning : the largest share of events that is left out (each image draws its own share from 0 to this one)
+    thinning : the largest probability with which an event is left out (each image draws its own, from 0 to this one)
     seed : of the draws
 
     Iterating gives the items as they are; if nothing would be left of an image it stays as it is too.
@@ -60,7 +63,10 @@ class VariedEvents(list):
 
     def __init__(self, items, shape, shift=1, thinning=0.5, seed=0):
         super().__init__(items)
-        if not (0 <= shift < min(shape) and 0 <= thinning < 1):
+        check_whole(0, shift=shift)
+        if any(item["times"].max() >= shape[0] * shape[1] for item in items):
+            raise ShapeError(f"events lie outside of images of shape {tuple(shape)}")
+        if not (shift < min(shape) and 0 <= thinning < 1):
             raise OptionError(f"shift must lie in 0..{min(shape) - 1} and thinning in [0, 1), got {shift!r} and {thinning!r}")
         self.shape, self.shift, self.thinning = shape, shift, thinning
         self.rng = np.random.default_rng(seed)

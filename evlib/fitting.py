@@ -177,6 +177,8 @@ def fit_on(
     time_embedding : how the context network is told of the times between events, see `ContextLSTM`
     n_windows : windows of re-mixes that a classifier learns from; default: those of :func:`train_classifier`
     """
+    if time_embedding is not None and method != "lstm":
+        raise OptionError(f"time_embedding is an option of the context network, method='lstm'; got method={method!r}")
     data, remixer = ground.data, ground.remixer
     advance("re-mix")
     channels, units = tuple(data.recordings[0].channels), tuple(data.recordings[0].units)

@@ -171,12 +171,18 @@ def changes(before, after, tolerance_s=0.005, moved_s=5e-4) -> Changes:
     tolerance_s : events of one type within this are the same event
     moved_s : from this on, it has moved
 
+    Raises
+    ------
+    OptionError : ``moved_s`` below 0, a name that ``before`` does not have
+
     Examples
     --------
     >>> before = Events.from_seconds([1.0, 2.0], ["a", "a"], 2000)
     >>> print(changes(before, Events.from_seconds([1.002, 3.0], ["a", "a"], 2000)))
     1 gained, 1 lost, 1 moved (median 2 ms), 1 kept
     """
+    if not moved_s >= 0:
+        raise OptionError(f"moved_s must be seconds from 0, got {moved_s!r}")
     after = after.at_rate(before.sampling_rate_hz).with_names(before.names)
     pairs, dt_samples = match_events(before, after, tolerance_s)
     # In the order of the later table: events of two kinds may have changed places.

@@ -11,10 +11,13 @@ from torch.utils.data import DataLoader, Sampler
 from .encoders import length_mask
 from .errors import DataError, ShapeError
 from .losses import masked_mse
+from .options import check_whole
 from .training import Trainer
 
 BALANCE_WEIGHT = 0.01
 PLATEAU_EPOCHS = 5
+# The last whole number before single precision has gaps.
+LATEST = 2**24
 
 
 def sequence_items(inputs, targets, times=None):
@@ -43,14 +46,25 @@ def sequence_items(inputs, targets, times=None):
     for i, values in enumerate(zip(*columns.values(), strict=True)):
         item = {name: np.asarray(value) for name, value in zip(columns, values, strict=True)}
         n, width = len(inputs[i]), np.shape(inputs[0])[-1]
-        if n == 0 or item["input"].shape != (n, width) or any(value.ndim and len(value) != n for value in item.values()):
+        wanted = {"input": (n, width), "target": (n,) * np.ndim(targets[0]), "times": (n,)}
+        if n == 0 or np.ndim(targets[0]) > 1 or any(value.shape != wanted[name] for name, value in item.items()):
             shapes = {name: value.shape for name, value in item.items()}
             raise ShapeError(
-                f"sequence {i} must have an input (steps, {width}), and as many values where it has any; got {shapes}"
+                f"sequence {i} must have an input (steps, {width}), times (steps,) if any, and a class or values (steps,) as the "
+                f"first one has; got {shapes}"
             )
-        if not all(np.isfinite(value).all() for value in item.values()):
-            raise DataError(f"sequence {i} holds NaN or infinity: fill or cut out such steps first")
-        items.append({name: torch.tensor(value.astype(np.float32) if value.ndim else int(value)) for name, value in item.items()})
+        target = item["target"]
+        if target.ndim == 0 and not (np.issubdtype(target.dtype, np.integer) and target >= 0):
+            raise DataError(f"the class of sequence {i} must be a whole number from 0, got {target!r}")
+        with np.errstate(over="ignore"):  # what becomes infinite is refused below
+            item = {name: torch.tensor(value.astype(np.float32) if value.ndim else int(value)) for name, value in item.items()}
+        if not all(value.isfinite().all() for value in item.values()):
+            raise DataError(f"sequence {i} holds NaN or infinity, or more than 1e38: fill or cut out such steps first")
+        if "times" in item and item["times"].abs().max() > LATEST:
+            raise DataError(
+                f"times up to {LATEST:,} can be told apart, sequence {i} goes beyond: subtract its start, or scale them"
+            )
+        items.append(item)
     return items
 
 
@@ -115,6 +129,13 @@ class SequenceTrainer(Trainer):
 
     batch_losses = staticmethod(sequence_losses)
 
+    @staticmethod
+    def batch_weights(loss_fn, batch):
+        """Values count by their valid steps, classes by their weights: the mean over an epoch is that over one great batch."""
+        if batch["target"].ndim == 2:
+            return {"total_loss": int(batch["lengths"].sum())}
+        return {} if loss_fn.weight is None else {"total_loss": float(loss_fn.weight[batch["target"]].sum())}
+
 
 def train_sequences(
     model,
@@ -128,11 +149,15 @@ def train_sequences(
     patience=10,
     class_weights=None,
     n_sorted=1,
+    plateau_epochs=PLATEAU_EPOCHS,
     seed=0,
     save_dir=None,
     progress=False,
 ):
-    """Train with Adam, halving the rate on a plateau; the weights with the least validation loss are kept.
+    """Train with Adam; the weights with the least validation loss are kept.
+
+    The rate is halved after more than ``plateau_epochs`` without a lesser validation loss, so never if ``patience`` ends the
+    training before.
 
     Parameters
     ----------
@@ -145,8 +170,12 @@ def train_sequences(
     -------
     model (in eval mode), history
     """
+    check_whole(1, batch_size=batch_size, max_epochs=max_epochs, patience=patience, n_sorted=n_sorted)
+    check_whole(0, plateau_epochs=plateau_epochs, seed=seed)
+    if not (len(train) and len(validation)):
+        raise DataError(f"sequences are needed to train on and to validate with, got {len(train)} and {len(validation)}")
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=PLATEAU_EPOCHS)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=plateau_epochs)
     batches = SimilarLengths(_lengths(train), batch_size, n_sorted, seed)
     weights = None if class_weights is None else torch.as_tensor(np.asarray(class_weights), dtype=torch.float32)
     trainer = SequenceTrainer(model, torch.nn.CrossEntropyLoss(weights), optimizer, "cpu", None, schedule)

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .errors import OptionError
+from .errors import DataError, OptionError
 from .losses import masked_mean
+from .options import check_whole
 
 HARMONICS, GRID, RSWAF_GRID = 5, 5, 8
 
@@ -45,11 +46,13 @@ class TableEmbedding(nn.Module):
         self.table = nn.Embedding(n_times, size)
 
     def forward(self, times, features=None):
+        if not (times >= 0).all() or times.max() >= len(self.table.weight):
+            raise DataError(f"the table has times from 0 to {len(self.table.weight) - 1}, got {times.min():g}..{times.max():g}")
         return self.table(times.long())
 
 
 class SinCosEmbedding(nn.Module):
-    """Sines (even places) and cosines (odd places) of the time at frequencies from 1 to 1/10,000; nothing is learned.
+    """Sines (even places) and cosines (odd places) of the time at frequencies from 1 down to almost 1/10,000; nothing is learned.
 
     >>> SinCosEmbedding(4)(torch.zeros(1, 1))
     tensor([[[0., 1., 0., 1.]]])
@@ -57,6 +60,8 @@ class SinCosEmbedding(nn.Module):
 
     def __init__(self, size=32, time_scale=1 / 784):
         super().__init__()
+        if size % 2:
+            raise OptionError(f"size must be even, a sine and a cosine for each frequency, got {size!r}")
         self.register_buffer("frequency", time_scale * torch.exp(-torch.arange(size // 2) * (math.log(1e4) / (size // 2))))
 
     def forward(self, times, features=None):
@@ -75,8 +80,10 @@ class LeTE(nn.Module):
 
     def __init__(self, size=32, p=0.5, layer_norm=True, scale=True, time_scale=1 / 784, slope_rate=1.0):
         super().__init__()
-        if slope_rate < 0:
-            raise OptionError(f"slope_rate must be 0 or more, got {slope_rate!r}")
+        if not (slope_rate == 0 or 1e-4 <= slope_rate <= 1):
+            raise OptionError(f"slope_rate must be 0 or lie in 0.0001..1 (single precision sees no less), got {slope_rate!r}")
+        if not 0 <= p <= 1:
+            raise OptionError(f"p, the share of the Fourier part, must lie in 0..1, got {p!r}")
         n_fourier = int(p * size)
         n_spline = size - n_fourier
         self.time_scale, self.slope_rate = time_scale, slope_rate
@@ -217,4 +224,5 @@ def make_time_embedding(name, **options):
     """
     if name not in TIME_EMBEDDINGS:
         raise OptionError(f"the time embedding must be one of {', '.join(TIME_EMBEDDINGS)}, got {name!r}")
+    check_whole(2, size=options.get("size", 32))
     return TIME_EMBEDDINGS[name](**options)

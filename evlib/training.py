@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .checkpoints import load_checkpoint, restore_rng, rng_state, save_checkpoint
+from .checkpoints import load_checkpoint, read_checkpoint, restore_rng, rng_state, save_checkpoint
 from .errors import DataError, OptionError
 from .losses import nt_xent
 from .options import check_whole
-from .transfer import encoder_of, set_frozen_layers
+from .transfer import gradual_unfreezing, set_frozen_layers
 
 LOG_EVERY_STEPS = 10
 
@@ -71,6 +71,11 @@ class Trainer:
     """
 
     batch_losses = None
+
+    @staticmethod
+    def batch_weights(loss_fn, batch):
+        """How much a batch counts in the mean of a loss over an epoch, for losses that do not go by the number of items."""
+        return {}
 
     def __init__(self, model, loss_fn, optimizer, device=None, log_dir="./runs", scheduler=None):
         own = {id(parameter) for parameter in model.parameters()}
@@ -171,13 +176,26 @@ class Trainer:
     def fit_best(self, train_loader, val_loader, num_epochs, save_dir=None, **options):
         """`fit`, after which the model has the weights of the best epoch and is in eval mode; returns the history.
 
-        Without ``save_dir`` no file is left behind; ``options`` are those of `fit`.
+        Without ``save_dir`` no checkpoint is left behind; ``options`` are those of `fit`. When a resumed run finds nothing
+        better, the best is looked for beside the checkpoint that it was resumed from.
+
+        Raises
+        ------
+        DataError : the best epoch was before the interruption, and its weights are not there any more
         """
+        check_whole(1, num_epochs=num_epochs)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(save_dir or scratch)
             options = {"save_freq": num_epochs + 1} | options
             history = self.fit(train_loader, val_loader, num_epochs, folder, **options)
-            load_checkpoint(folder / "best_model.pth", self.model)
+            least = min(epoch["val_" + getattr(self.loss_fn, "monitor", "total_loss")] for epoch in history)
+            folders = [folder] if options.get("resume_from") is None else [folder, Path(options["resume_from"]).parent]
+            for path in (folder / "best_model.pth" for folder in folders):
+                if path.is_file() and read_checkpoint(path).get("val_loss") == least:
+                    load_checkpoint(path, self.model)
+                    break
+            else:
+                raise DataError(f"no best_model.pth of this run in {', '.join(map(str, folders))}: its best epoch is lost")
         self.model.eval()
         return history
 
@@ -285,24 +303,6 @@ def set_epoch(loader, epoch):
 
 
 @contextlib.contextmanager
-def gradual_unfreezing(model, optimizer, unfreeze_epochs, epoch):
-    """Freeze what does not learn yet in ``epoch``; afterwards each parameter requires a gradient or not, as before."""
-    if unfreeze_epochs is None:
-        yield
-        return
-    before = [(parameter, parameter.requires_grad) for parameter in encoder_of(model).parameters()]
-    learning = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    if not all(id(parameter) in learning for parameter, _ in before):
-        raise OptionError("the optimizer must hold the encoder's parameters, or unfreezing them would train nothing")
-    try:
-        set_frozen_layers(model, unfreeze_epochs, epoch)
-        yield
-    finally:
-        for parameter, requires_grad in before:
-            parameter.requires_grad_(requires_grad)
-
-
-@contextlib.contextmanager
 def quiet_lightning():
     """No product tips and no warnings about small loaders inside of the block."""
     import lightning.pytorch  # noqa: F401 - its import sets the level of its logger
@@ -356,10 +356,11 @@ def _lightning_classes():
             super().__init__()
             # The model and the loss are parts of the task: Lightning moves them and sets their mode.
             self.model, self.loss_fn = owner.model, owner.loss_fn
-            self.optimizer, self.batch_losses = owner.optimizer, owner.batch_losses
+            self.optimizer, self.batch_losses, self.batch_weights = owner.optimizer, owner.batch_losses, owner.batch_weights
 
         def _step(self, batch, stage):
             losses = self.batch_losses(self.model, self.loss_fn, batch)
+            weights = self.batch_weights(self.loss_fn, batch)
             for name, value in losses.items():
                 self.log(
                     f"{stage}_{name}",
@@ -367,7 +368,7 @@ def _lightning_classes():
                     prog_bar=name == "total_loss",
                     on_step=stage == "train",
                     on_epoch=True,
-                    batch_size=_n_items(batch),
+                    batch_size=weights.get(name, _n_items(batch)),
                     sync_dist=True,
                 )
             return losses["total_loss"]

@@ -5,6 +5,7 @@ the encoder or none. What comes after it: freeze the encoder, give it a smaller 
 its layers join in from the top (``unfreeze_epochs`` of the trainers).
 """
 
+import contextlib
 from dataclasses import dataclass
 
 import torch
@@ -186,3 +187,21 @@ def set_frozen_layers(model, unfreeze_epochs, epoch):
     for layer, first in zip(layers, epochs, strict=True):
         for parameter in layer:
             parameter.requires_grad_(epoch >= first)
+
+
+@contextlib.contextmanager
+def gradual_unfreezing(model, optimizer, unfreeze_epochs, epoch):
+    """Freeze what does not learn yet in ``epoch``; afterwards each parameter requires a gradient or not, as before."""
+    if unfreeze_epochs is None:
+        yield
+        return
+    before = [(parameter, parameter.requires_grad) for parameter in encoder_of(model).parameters()]
+    learning = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if not all(id(parameter) in learning for parameter, _ in before):
+        raise OptionError("the optimizer must hold the encoder's parameters, or unfreezing them would train nothing")
+    try:
+        set_frozen_layers(model, unfreeze_epochs, epoch)
+        yield
+    finally:
+        for parameter, requires_grad in before:
+            parameter.requires_grad_(requires_grad)

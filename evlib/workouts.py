@@ -7,6 +7,7 @@ ahead: one function serves training and a watch that predicts while its owner ru
 import ast
 import gzip
 import json
+import zlib
 
 import numpy as np
 
@@ -134,26 +135,47 @@ def heart_rate_scores(predicted, reference, users=None, max_bpm=190.0):
     }
 
 
-def read_endomondo(path):
-    """Workouts of a file of lines as Endomondo's (gzipped or not): dicts of id, userId, sport, gender and ``table``.
+def read_endomondo(path, skip_bad=False):
+    """Workouts of a file of lines as Endomondo's (gzipped or not), one after the other: dicts with a ``table``.
 
-    A line is JSON or, as in the published files, a Python literal; neither can run code.
+    A line is JSON or, as in the published files, a Python literal; neither can run code. Besides the table a workout has its
+    ``id``, ``userId``, ``sport`` and ``gender``. Where no speed was recorded, the column is missing.
+
+    Parameters
+    ----------
+    path : the file
+    skip_bad : leave out lines that are no workout; False stops at the first with a DataError that names it
     """
-    import pandas as pd
-
-    lists = {"time_s": "timestamp", "heart_rate_bpm": "heart_rate", "speed_kmh": "speed", "altitude_m": "altitude"}
-    workouts, number = [], 0
     try:
         with (gzip.open if str(path).endswith(".gz") else open)(path, "rt", encoding="utf-8") as file:
-            for number, line in enumerate(filter(str.strip, file), 1):
-                row = json.loads(line) if '"' in line else ast.literal_eval(line.strip())
-                table = pd.DataFrame({column: np.asarray(row[key], dtype=float) for column, key in lists.items()})
-                table["time_s"] -= table.time_s.iloc[0]
-                workouts.append({key: row[key] for key in ("id", "userId", "sport", "gender")} | {"table": table})
-    except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, SyntaxError, RecursionError) as error:
-        where = f"line {number}" if number else "the file"
-        raise DataError(f"{path}: {where} is no workout: {type(error).__name__} {error}") from error
-    return workouts
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                try:
+                    yield _endomondo_workout(line.strip())
+                except (ValueError, KeyError, TypeError, SyntaxError, OverflowError, RecursionError, MemoryError) as error:
+                    if not skip_bad:
+                        raise DataError(f"{path}: line {number} is no workout: {type(error).__name__} {error}") from error
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read, or is truncated: {error}") from error
+
+
+def _endomondo_workout(line):
+    import pandas as pd
+
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = ast.literal_eval(line)
+    names = {"time_s": "timestamp", "heart_rate_bpm": "heart_rate", "speed_kmh": "speed", "altitude_m": "altitude"}
+    columns = {column: row[name] for column, name in names.items() if name in row or name != "speed"}
+    if not all(isinstance(values, list) and len(values) == len(row["timestamp"]) > 0 for values in columns.values()):
+        raise ValueError("timestamp, heart_rate, altitude and speed must be lists of one length")
+    table = pd.DataFrame({column: np.array(values, dtype=float) for column, values in columns.items()})
+    table["time_s"] -= table.time_s[0]
+    if not (np.isfinite(table.time_s).all() and (table.time_s.diff()[1:] >= 0).all()):
+        raise ValueError("times must be finite and must not go backwards")
+    return {key: row[key] for key in ("id", "userId", "sport", "gender")} | {"table": table}
 
 
 def read_activity(path):

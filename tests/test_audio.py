@@ -43,6 +43,12 @@ def test_loudness_is_an_offset(rng):
     assert np.allclose(log_mel(10 * signal, 16_000) - log_mel(signal, 16_000), 2 * np.log(10), atol=1e-3)
 
 
+def test_one_level_makes_loudness_tell_nothing(rng):
+    signal = rng.standard_normal((8000, 2))
+    assert np.allclose(*(log_mel(gain * signal, 16_000, same_level=True) for gain in (0.01, 7.0)), atol=1e-4)
+    assert np.isfinite(log_mel(0 * signal, 16_000, same_level=True)).all()
+
+
 def test_bad_clips():
     with pytest.raises(ShapeError, match="samples, channels"):
         log_mel(np.zeros((2, 3, 4)), 16_000)

@@ -67,6 +67,19 @@ def test_recurrent_networks_read_padded_sequences_as_packed_ones(batch, kind, bi
     torch.testing.assert_close(*gradients)
 
 
+def test_networks_and_lengths_that_do_not_fit_are_refused(batch):
+    x, lengths = batch
+    plain = {"batch_first": True}
+    for network in (torch.nn.RNN(6, 5, **plain), torch.nn.LSTM(6, 5), torch.nn.LSTM(6, 5, bias=False, **plain)):
+        with pytest.raises(OptionError, match="LSTM or GRU"):
+            run_recurrent(network, x, lengths)
+    with pytest.raises(OptionError, match="no projections"):
+        run_recurrent(torch.nn.LSTM(6, 5, proj_size=2, **plain), x, lengths)
+    for wrong in ([201, 5, 5], [0, 5, 5], [5, 5]):
+        with pytest.raises(ShapeError, match="3 whole numbers in 1..200"):
+            run_recurrent(torch.nn.LSTM(6, 5, **plain), x, torch.tensor(wrong))
+
+
 def test_dropout_between_layers_follows_the_mode(batch):
     network = torch.nn.LSTM(6, 5, 2, batch_first=True, dropout=0.5)
     first, second = (run_recurrent(network, *batch) for _ in range(2))

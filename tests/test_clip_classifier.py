@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from evlib.audio import log_mel
+from evlib.checkpoints import save_checkpoint
 from evlib.clip_classifier import ClipClassifier, class_codes, fit_clip_classifier
-from evlib.errors import DataError
+from evlib.errors import DataError, OptionError, ShapeError
+from evlib.models import HeartRateLSTM
 
 RATE = 8000
 FEATURES = {"sampling_rate_hz": RATE, "n_fft": 256, "window": 200, "hop": 100, "n_mels": 12}
@@ -89,11 +91,22 @@ def test_features_alone_classify_no_file(trained, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda card: card.pop("scale"), "must hold classes, mean, scale, features"),
-        (lambda card: card["classes"].pop(), "do not belong together"),
-        (lambda card: card["mean"].append(0.0), "do not belong together"),
-        (lambda card: card.update(features=3), "do not belong together"),
+        (lambda card: card.pop("scale"), "must hold classes, mean, scale, features of these weights: 'scale'"),
+        (lambda card: card["classes"].pop(), "wants 3 names"),
+        (lambda card: card.update(classes="abc"), "must be a list of names"),
+        (lambda card: card.update(classes=["a", "a", "b"]), "a name of its own"),
+        (lambda card: card.update(classes=[[1], [2], [3]]), "wants 3 names"),
+        (lambda card: card.update(classes=None), "must hold"),
+        (lambda card: card["mean"].append(0.0), "12 finite numbers"),
+        (lambda card: card.update(mean=[card["mean"]]), "12 finite numbers"),
+        (lambda card: card["scale"].__setitem__(0, -1.0), "above 0"),
+        (lambda card: card["scale"].__setitem__(0, float("nan")), "12 finite numbers"),
         (lambda card: card.update(mean=["a"]), "must hold"),
+        (lambda card: card.update(features=3), "options of evlib.audio.log_mel"),
+        (lambda card: card["features"].update(sampling_rate_hz=1e12), "up to 1 MHz"),
+        (lambda card: card["features"].update(sampling_rate_hz="8000"), "options of"),
+        (lambda card: card["features"].update(n_mels=13), "make 12 bands"),
+        (lambda card: card["features"].update(n_mel=12), "options of"),
     ],
 )
 def test_tampered_metadata(trained, tmp_path, change, words):
@@ -105,10 +118,29 @@ def test_tampered_metadata(trained, tmp_path, change, words):
         ClipClassifier.load(tmp_path)
 
 
+def test_clips_of_another_width_and_names_that_are_taken(trained, parts, tmp_path):
+    model, clips = trained[0], parts[2][0]
+    for wrong in ([clips[0][:, :1]], [clips[0][:, :5]], [clips[0], clips[1][:, :5]], [clips[0][:, 0]], []):
+        with pytest.raises(ShapeError, match="12 bands"):
+            model.probabilities(wrong)
+    with pytest.raises(ShapeError, match="one label for each clip"):
+        model.evaluate(clips, ["low"])
+    with pytest.raises(OptionError, match="classes is what the classifier itself writes"):
+        model.save(tmp_path, classes=["x"])
+    with pytest.raises(OptionError, match="log_mel"):
+        fit_clip_classifier(*parts[:2], CLASSES, FEATURES | {"n_mel": 12})
+    with pytest.raises(DataError, match="a name of its own"):
+        fit_clip_classifier(*parts[:2], ("low", "high", "noise", "low"))
+
+
 def test_no_folder_and_another_model(trained, tmp_path):
     with pytest.raises(DataError, match="cannot read"):
         ClipClassifier.load(tmp_path)
     trained[0].save(tmp_path)
-    (tmp_path / "metadata.json").write_text("[")
-    with pytest.raises(DataError, match="must hold"):
+    for content in ("[", "[" * 100_000, "[]"):
+        (tmp_path / "metadata.json").write_text(content)
+        with pytest.raises(DataError, match="must hold"):
+            ClipClassifier.load(tmp_path)
+    save_checkpoint(tmp_path / "best_model.pth", HeartRateLSTM(), None, epoch=0, global_step=0)
+    with pytest.raises(DataError, match="holds a HeartRateLSTM"):
         ClipClassifier.load(tmp_path)

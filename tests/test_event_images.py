@@ -116,5 +116,12 @@ def test_thinning_leaves_a_share_and_never_nothing():
 
 @pytest.mark.parametrize("options", [{"shift": -1}, {"shift": 6}, {"thinning": 1.0}, {"thinning": -0.1}])
 def test_bad_variations(options):
-    with pytest.raises(OptionError, match="shift must lie in 0..5"):
+    with pytest.raises(OptionError, match=r"shift must (lie in 0..5|be a whole number of at least 0)"):
         VariedEvents([], (6, 7), **options)
+
+
+def test_images_of_another_shape():
+    with pytest.raises(ShapeError, match=r"outside of images of shape \(4, 8\)"):
+        VariedEvents(sequence_items([np.ones((1, 1))], [0], [np.array([63])]), (4, 8))
+    with pytest.raises(ShapeError, match="without an empty axis"):
+        image_events(np.zeros((0, 8, 8)))

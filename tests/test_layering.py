@@ -47,7 +47,7 @@ RANKS = {
     "time_embeddings": 5,
     "workouts": 1,
     "audio": 1,
-    "event_images": 1,
+    "event_images": 2,
     "significance": 1,
     "models": 6,
     "learning": 6,

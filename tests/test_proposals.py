@@ -141,6 +141,12 @@ def table(samples, types):
     return Events(np.array(samples), np.zeros(len(samples)), np.array(types), ("a", "b"), 2000.0)
 
 
+@pytest.mark.parametrize("moved_s", [-1.0, float("nan")])
+def test_a_move_has_a_size(moved_s):
+    with pytest.raises(OptionError, match="moved_s"):
+        changes(table([1], [0]), table([1], [0]), moved_s=moved_s)
+
+
 @settings(max_examples=60)
 @given(before=tables(), after=tables())
 @example(table([127, 139], [0, 1]), table([135, 137], [1, 0]))  # two kinds change places

@@ -7,7 +7,14 @@ import torch
 from evlib.checkpoints import load_checkpoint
 from evlib.errors import DataError, OptionError, ShapeError
 from evlib.models import HeartRateLSTM, LSTMClassifier, TimeLSTM
-from evlib.sequences import collate_sequences, predict_sequences, sequence_items, sequence_losses, train_sequences
+from evlib.sequences import (
+    SimilarLengths,
+    collate_sequences,
+    predict_sequences,
+    sequence_items,
+    sequence_losses,
+    train_sequences,
+)
 
 LENGTHS = (3, 9, 6, 9)
 
@@ -155,3 +162,59 @@ def test_bad_options_of_models():
         HeartRateLSTM(cell="rnn")
     with pytest.raises(ShapeError, match="11 channels"):
         HeartRateLSTM()(torch.zeros(2, 11, 30))
+
+
+@pytest.mark.parametrize(
+    ("targets", "times", "words"),
+    [
+        ([0.9, 1.7], None, "class of sequence 0 must be a whole number"),
+        ([0, -1], None, "class of sequence 1 must be a whole number"),
+        ([np.zeros((2, 1))] * 2, None, "a class or values"),
+        ([0, np.zeros(2)], None, "a class or values"),
+        ([0, 1], [np.array([0, 1])] * 2, None),
+        ([0, 1], [1.6e9 + np.arange(2)] * 2, "subtract its start"),
+        ([0, 1], [np.array([0, 1e39])] * 2, "more than 1e38"),
+        ([0, 1], [0, 1], "times \\(steps,\\)"),
+    ],
+)
+def test_targets_and_times_of_the_wrong_kind(targets, times, words):
+    inputs = [np.zeros((2, 3))] * 2
+    if words is None:
+        assert len(sequence_items(inputs, targets, times)) == 2
+        return
+    with pytest.raises((DataError, ShapeError), match=words):
+        sequence_items(inputs, targets, times)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 40])
+def test_losses_of_an_epoch_do_not_depend_on_the_size_of_batches(batch_size):
+    """Steps of workouts and weights of classes count alike, however they are dealt out to batches."""
+    rng = np.random.default_rng(3)
+    inputs = [rng.standard_normal((n, 3)) for n in rng.integers(1, 60, 12)]
+    torch.manual_seed(0)
+    for model, targets, weights in (
+        (HeartRateLSTM(3, 4, 1, 0.0), [60 + 50 * rng.random(len(one)) for one in inputs], None),
+        (LSTMClassifier(3, 4, 1, 2, 0.0), [0] * 10 + [1] * 2, [0.1, 3.0]),
+    ):
+        items = sequence_items(inputs, targets)
+        loss_fn = torch.nn.CrossEntropyLoss(None if weights is None else torch.tensor(weights))
+        whole = sequence_losses(model.eval(), loss_fn, collate_sequences(items))["total_loss"].item()
+        # A rate of nothing: the loss of validation is that of the model as it is.
+        _, history = train_sequences(model, items, items, lr=0.0, max_epochs=1, batch_size=batch_size, class_weights=weights)
+        assert history[0]["val_total_loss"] == pytest.approx(whole, rel=1e-5)
+
+
+def test_every_model_sees_the_same_batches():
+    batches = [list(SimilarLengths(range(1, 50), 4, 3, seed=seed)) for seed in (1, 1, 2)]
+    assert batches[0] == batches[1] != batches[2]
+    assert sorted(sum(batches[0], [])) == list(range(49)) and len(batches[0]) == 13
+
+
+def test_training_needs_sequences_and_whole_numbers():
+    items = sequence_items([np.zeros((2, 3))], [0])
+    model = LSTMClassifier(3, 4, 1, 2)
+    with pytest.raises(DataError, match="got 1 and 0"):
+        train_sequences(model, items, [])
+    for option in ({"batch_size": 0}, {"n_sorted": 0}, {"patience": 2.5}, {"plateau_epochs": -1}, {"seed": 0.5}):
+        with pytest.raises(OptionError, match=next(iter(option))):
+            train_sequences(model, items, items, **option)

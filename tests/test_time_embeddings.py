@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evlib.errors import OptionError
+from evlib.errors import DataError, OptionError
 from evlib.time_embeddings import (
     KMOTE,
     TIME_EMBEDDINGS,
@@ -100,8 +100,23 @@ def test_slopes_learn_at_their_rate():
     assert moved[1.0][0] == pytest.approx(0.01, rel=0.01) and moved[0.001][0] == pytest.approx(1e-5, rel=0.1)
     assert moved[0.0][0] == 0
     torch.testing.assert_close(moved[1.0][1], moved[0.001][1], rtol=1e-3, atol=1e-3)
-    with pytest.raises(OptionError, match="slope_rate"):
-        LeTE(8, slope_rate=-1.0)
+    for rate in (-1.0, 1e-5, 2.0, float("nan")):
+        with pytest.raises(OptionError, match="slope_rate"):
+            LeTE(8, slope_rate=rate)
+
+
+def test_options_and_times_that_do_not_fit():
+    for name, options, words in (
+        ("sincos", {"size": 5}, "even"),
+        ("lete", {"p": 1.5}, "share of the Fourier part"),
+        ("table", {"size": 1}, "size must be a whole number"),
+        ("lete", {"size": 8.0}, "size must be a whole number"),
+    ):
+        with pytest.raises(OptionError, match=words):
+            make_time_embedding(name, **options)
+    for time in (784.0, -1.0, float("nan")):
+        with pytest.raises(DataError, match="times from 0 to 783"):
+            make_time_embedding("table")(torch.tensor([[time]]))
 
 
 def test_the_mixture_asks_the_two_likeliest():

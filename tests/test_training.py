@@ -26,6 +26,7 @@ from evlib.encoders import LSTMEncoder
 from evlib.errors import DataError, OptionError
 from evlib.losses import AutoencoderLoss, EventTimingLoss, VariationalAutoencoderLoss
 from evlib.models import ContrastiveLSTM, LSTMAutoencoder, LSTMEventClassifier, VariationalLSTMAutoencoder
+from evlib.sequences import SimilarLengths
 from evlib.training import ContrastiveTrainer, SupervisedTrainer, UnsupervisedTrainer, supervised_losses
 
 EVENTS = 3
@@ -115,10 +116,14 @@ def test_defect_17_resuming_equals_never_having_stopped(tmp_path, with_scheduler
     assert fit(second, tmp_path, *loaders, num_epochs=2, resume_from=resume_from) == whole.history[:2]
 
 
-def test_resuming_goes_on_with_the_loader_s_own_generator(tmp_path):
+@pytest.mark.parametrize("sampler", [False, True])
+def test_resuming_goes_on_with_the_loader_s_own_generator(tmp_path, sampler):
     dataset = make_loader().dataset
 
     def loader():
+        if sampler:
+            batches = SimilarLengths(range(1, len(dataset) + 1), 2, 2, seed=5)
+            return DataLoader(dataset, batch_sampler=batches, collate_fn=collate_fn_supervised)
         generator = torch.Generator().manual_seed(5)
         return DataLoader(dataset, batch_size=2, shuffle=True, collate_fn=collate_fn_supervised, generator=generator)
 
@@ -156,6 +161,31 @@ def test_best_is_not_last_when_validation_worsens(tmp_path):
     assert checkpoint["val_loss"] == min(val_losses)
     assert len(history) < 12, "patience must end the training"
     assert not torch.equal(best.event_head[1].weight, trainer.model.event_head[1].weight)
+
+
+def test_fit_best_ends_with_the_best_weights_wherever_they_are(tmp_path):
+    train = make_loader(shuffle=False)
+    data = train.dataset
+    wrong = EventDataset(data.data, 1 - data.event_labels, np.full_like(data.event_timings, np.nan))
+    val = DataLoader(wrong, batch_size=8, collate_fn=collate_fn_supervised)
+    folder = tmp_path / "kept"
+    torch.manual_seed(0)
+    first, second = make_model(dropout=0.0), make_model(dropout=0.0)
+    history = make_trainer(tmp_path, first).fit_best(train, val, 6, folder, save_freq=1, progress_bar=False)
+    best, checkpoint = load_checkpoint(folder / "best_model.pth")
+    assert_equal_weights(first, best)
+    assert not first.training and checkpoint["epoch"] < len(history)
+    # Nothing gets better after it is resumed: the best stands beside the checkpoint.
+    resumed = {"resume_from": folder / "checkpoint_epoch_6.pth", "progress_bar": False}
+    make_trainer(tmp_path, second).fit_best(train, val, 8, **resumed)
+    assert_equal_weights(second, best)
+    # Another run's best is not this one's.
+    other = tmp_path / "other"
+    make_trainer(tmp_path, make_model()).fit_best(train, val, 1, other, progress_bar=False)
+    make_trainer(tmp_path, make_model(dropout=0.0)).fit_best(train, val, 8, other, **resumed)
+    (folder / "best_model.pth").unlink()
+    with pytest.raises(DataError, match="its best epoch is lost"):
+        make_trainer(tmp_path, make_model(dropout=0.0)).fit_best(train, val, 8, other, **resumed)
 
 
 def test_without_validation_the_training_loss_decides(tmp_path):

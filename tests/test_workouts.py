@@ -157,16 +157,25 @@ def test_endomondo_lines(tmp_path):
         assert second["table"].time_s.tolist() == [0, 8] and second["table"].speed_kmh.tolist() == [9.0, 9.5]
     for slip in ({"speed": [1.0]}, {"altitude": "high"}, {"timestamp": []}):
         (tmp_path / "bad.json").write_text(text + "\n" + json.dumps(lines[0] | slip))
-        with pytest.raises(DataError, match="line 3 is no workout"):
-            read_endomondo(tmp_path / "bad.json")
-    for content in ("{", "[" * 10_000, "__import__('os').abort()", "{'id': 1}"):
-        (tmp_path / "bad.json").write_text(content)
-        with pytest.raises(DataError, match="line 1"):
-            read_endomondo(tmp_path / "bad.json")
-    (tmp_path / "bad.json.gz").write_bytes((tmp_path / "runs.json.gz").read_bytes()[:40])
-    for name in ("bad.json.gz", "none.json"):
-        with pytest.raises(DataError, match="is no workout"):
-            read_endomondo(tmp_path / name)
+        with pytest.raises(DataError, match="line 4 is no workout"):
+            list(read_endomondo(tmp_path / "bad.json"))
+    hostile = ["{", "[" * 10_000, "-" * 20_000 + "1", "__import__('os').abort()", "{'id': 1}", "7"]
+    hostile += [str(lines[0] | {"timestamp": times}) for times in ([5, 1], [1e999, 1], [10**400, 1], b"12", 3)]
+    for content in hostile:
+        (tmp_path / "bad.json").write_text(content + "\n" + str(lines[0] | {"sport": "men's run"}))
+        with pytest.raises(DataError, match="line 1 is no workout"):
+            list(read_endomondo(tmp_path / "bad.json"))
+        (left,) = read_endomondo(tmp_path / "bad.json", skip_bad=True)
+        assert left["sport"] == "men's run"
+    (tmp_path / "slow.json").write_text(str({key: value for key, value in lines[0].items() if key != "speed"}))
+    assert "speed_kmh" not in next(read_endomondo(tmp_path / "slow.json"))["table"]
+    content = (tmp_path / "runs.json.gz").read_bytes()
+    for broken in (content[:40], content[:12] + b"\xff" * 28 + content[40:]):
+        (tmp_path / "bad.json.gz").write_bytes(broken)
+        with pytest.raises(DataError, match="cannot be read"):
+            list(read_endomondo(tmp_path / "bad.json.gz"))
+    with pytest.raises(DataError, match="cannot be read"):
+        list(read_endomondo(tmp_path / "none.json"))
 
 
 # Metres in a degree of longitude at 52 degrees north.

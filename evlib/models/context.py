@@ -98,9 +98,11 @@ class ContextLSTM(nn.Module):
     embedding_size : what a type may have of its own (0: types differ in nothing but their evidence)
     dropout : on the input projection and before the output
     time_embedding : None lets the network weigh each bin of the histograms freely. A name of
-        `evlib.time_embeddings.TIME_EMBEDDINGS` sums an embedding of the logarithm of each time difference instead, which
-        is what the histogram of events times the embedding of its bins comes to; "none" leaves only their number
-    time_size, time_scale : size of the embedding, and what the number of a bin (0 to 55) is multiplied by
+        `evlib.time_embeddings.TIME_EMBEDDINGS` sums an embedding of the logarithm of each time difference instead, between
+        bins by linear interpolation: the histogram times the embedding of its bins. "none" leaves only how many likely
+        events there are; the times to the nearest candidates of any kind are among the candidate's own features
+    time_size, time_scale : size of the embedding, and what the number of a bin (0 to 55) is multiplied by; slow enough
+        at the default that vectors hardly turn from one bin to the next
 
     Forward: features (B, N, N_FEATURES), llr (B, N) already relative to the prior, type (B, N), lengths (B,) or None ->
     log odds (B, N). Positions behind a sequence's length change nothing.
@@ -112,7 +114,7 @@ class ContextLSTM(nn.Module):
     """
 
     def __init__(
-        self, num_events, hidden_size=64, embedding_size=4, dropout=0.2, time_embedding=None, time_size=16, time_scale=1.0
+        self, num_events, hidden_size=64, embedding_size=4, dropout=0.2, time_embedding=None, time_size=16, time_scale=0.2
     ):
         super().__init__()
         self.config = {

@@ -82,6 +82,7 @@ class TimeLSTM(nn.Module):
         self.config = sizes | {"embedding": embedding, "num_classes": num_classes, "size": size, **options}
 
     def forward(self, events, features, lengths):
+        lengths = torch.as_tensor(lengths, device=events.device)
         valid = length_mask(lengths, events.shape[1])
         embedded = self.embedding(events.masked_fill(~valid, 0), features.masked_fill(~valid[..., None], 0))
         embedded, *probability = embedded if isinstance(embedded, tuple) else (embedded,)
