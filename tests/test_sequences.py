@@ -1,5 +1,7 @@
 """Sequences: padding that changes nothing, models with the known numbers of parameters, training that keeps the best."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -31,7 +33,7 @@ def count(model):
 def studies():
     """Each kind of study: a small model, and a batch for it."""
     torch.manual_seed(0)
-    times = [np.sort(np.random.default_rng(n).choice(784, n, replace=False)) for n in LENGTHS]
+    times = [np.sort(np.random.default_rng(k).choice(784, n, replace=False)) for k, n in enumerate(LENGTHS)]
     values = [x.sum(1) for x in inputs(11)]
     yield "heart rate", HeartRateLSTM(hidden_size=8, center=3.0, scale=2.0), sequence_items(inputs(11), values)
     for both in (False, True):
@@ -87,13 +89,30 @@ def test_a_gradient_reaches_every_parameter(model, items):
     model.zero_grad()
 
 
+@pytest.mark.parametrize(("model", "items"), [study for study in STUDIES if study.id not in ("none", "sincos")])
+def test_one_batch_is_overfitted(model, items):
+    """Not without times, where two sequences are alike, nor with slow sines, where they nearly are."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model, batch = copy.deepcopy(model).train(), collate_sequences(items)
+        for dropout in (part for part in model.modules() if isinstance(part, (torch.nn.Dropout, torch.nn.LSTM))):
+            setattr(dropout, "p" if isinstance(dropout, torch.nn.Dropout) else "dropout", 0.0)
+        optimizer, losses = torch.optim.Adam(model.parameters(), lr=0.02), []
+        for _ in range(300):
+            optimizer.zero_grad()
+            losses.append(sequence_losses(model, torch.nn.functional.cross_entropy, batch)["total_loss"])
+            losses[-1].backward()
+            optimizer.step()
+    assert losses[-1] < 0.02 * losses[0]
+
+
 @pytest.mark.parametrize(("model", "items"), STUDIES[::2])
 def test_training_keeps_the_best_and_is_the_same_again(model, items, tmp_path):
     state = {name: value.clone() for name, value in model.state_dict().items()}
     answers = []
     for folder in (tmp_path, None):
         model.load_state_dict(state)
-        options = {"lr": 0.03, "max_epochs": 12, "batch_size": 2, "patience": 12}
+        options = {"lr": 0.03, "max_epochs": 30, "batch_size": 2, "patience": 30}
         trained, history = train_sequences(model, items, list(items), save_dir=folder, **options)
         answers.append(predict_sequences(trained, items))
     least = min(epoch["val_total_loss"] for epoch in history)
