@@ -42,12 +42,12 @@ def sequence_items(inputs, targets, times=None):
     columns = {"input": inputs, "target": targets} | ({} if times is None else {"times": times})
     if len(inputs) == 0 or len({len(column) for column in columns.values()}) != 1:
         raise ShapeError(f"one of each for every sequence, got { ({name: len(column) for name, column in columns.items()}) }")
-    items = []
+    items, width, target_axes = [], np.shape(inputs[0])[-1], np.ndim(targets[0])
     for i, values in enumerate(zip(*columns.values(), strict=True)):
         item = {name: np.asarray(value) for name, value in zip(columns, values, strict=True)}
-        n, width = len(inputs[i]), np.shape(inputs[0])[-1]
-        wanted = {"input": (n, width), "target": (n,) * np.ndim(targets[0]), "times": (n,)}
-        if n == 0 or np.ndim(targets[0]) > 1 or any(value.shape != wanted[name] for name, value in item.items()):
+        n = len(inputs[i])
+        wanted = {"input": (n, width), "target": (n,) * target_axes, "times": (n,)}
+        if n == 0 or target_axes > 1 or any(value.shape != wanted[name] for name, value in item.items()):
             shapes = {name: value.shape for name, value in item.items()}
             raise ShapeError(
                 f"sequence {i} must have an input (steps, {width}), times (steps,) if any, and a class or values (steps,) as the "

@@ -190,12 +190,11 @@ class Trainer:
             history = self.fit(train_loader, val_loader, num_epochs, folder, **options)
             least = min(epoch["val_" + getattr(self.loss_fn, "monitor", "total_loss")] for epoch in history)
             folders = [folder] if options.get("resume_from") is None else [folder, Path(options["resume_from"]).parent]
-            for path in (folder / "best_model.pth" for folder in folders):
-                if path.is_file() and read_checkpoint(path).get("val_loss") == least:
-                    load_checkpoint(path, self.model)
-                    break
-            else:
+            stored = [read_checkpoint(path) for path in (folder / "best_model.pth" for folder in folders) if path.is_file()]
+            best = next((checkpoint for checkpoint in stored if checkpoint.get("val_loss") == least), None)
+            if best is None:
                 raise DataError(f"no best_model.pth of this run in {', '.join(map(str, folders))}: its best epoch is lost")
+        self.model.load_state_dict(best["model_state_dict"])
         self.model.eval()
         return history
 
@@ -360,7 +359,7 @@ def _lightning_classes():
 
         def _step(self, batch, stage):
             losses = self.batch_losses(self.model, self.loss_fn, batch)
-            weights = self.batch_weights(self.loss_fn, batch)
+            n_items, weights = _n_items(batch), self.batch_weights(self.loss_fn, batch)
             for name, value in losses.items():
                 self.log(
                     f"{stage}_{name}",
@@ -368,7 +367,7 @@ def _lightning_classes():
                     prog_bar=name == "total_loss",
                     on_step=stage == "train",
                     on_epoch=True,
-                    batch_size=weights.get(name, _n_items(batch)),
+                    batch_size=weights.get(name, n_items),
                     sync_dist=True,
                 )
             return losses["total_loss"]
