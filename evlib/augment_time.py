@@ -142,6 +142,32 @@ class TimeWarp(Augmentation):
         return warped.with_events_at(timings, torch.zeros_like(lengths, dtype=torch.bool))
 
 
+@dataclass(frozen=True)
+class Resample(Augmentation):
+    """Run through each sequence faster or slower: at ``factor`` times the speed; behind the end the last value is repeated.
+
+    >>> batch = {"input": torch.arange(5.0)[None, :, None], "event_labels": torch.ones(1, 1), "event_timings": torch.ones(1, 1)}
+    >>> slow = Resample(0.5)(batch, torch.Generator().manual_seed(0))
+    >>> slow["input"].flatten(), slow["event_timings"]
+    (tensor([0.0000, 0.4375, 1.0000, 1.5000, 2.0000]), tensor([[2.]]))
+    """
+
+    factor: float | tuple = (0.95, 1.05)
+    event_samples: float = 0
+
+    def __post_init__(self):
+        check_range("factor", self.factor, 0.1, 10)
+        check_range("event_samples", self.event_samples)
+
+    def apply(self, batch, generator):
+        x, lengths = batch.x, batch.lengths
+        factor = draw(self.factor, (len(x), 1), x.double(), generator)
+        position = factor * torch.arange(x.shape[1], device=x.device)
+        moved = batch.with_signal(interpolate(x, position.minimum(lengths[:, None] - 1.0), lengths))
+        timings = None if batch.timings is None else (batch.timings / factor).to(batch.timings.dtype)
+        return moved.with_events_at(timings, factor[:, 0] > 1, self.event_samples)
+
+
 class WarpMap:
     """Monotone maps of [0, span] onto itself, whose derivatives run through ``speeds`` (batch, knots) in equal steps.
 

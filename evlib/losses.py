@@ -367,7 +367,7 @@ def _sample_mask(output, x, lengths):
     return length_mask(torch.as_tensor(lengths, device=x.device), x.shape[1])[..., None]
 
 
-def nt_xent(z1, z2, temperature=0.07):
+def nt_xent(z1, z2, temperature=0.07, source=None):
     """Normalised temperature-scaled cross-entropy (SimCLR, https://arxiv.org/abs/2002.05709).
 
     Each of the 2N embeddings must find its partner among the 2N - 1 others, by cosine similarity / temperature.
@@ -376,10 +376,12 @@ def nt_xent(z1, z2, temperature=0.07):
     ----------
     z1, z2 : (N, features) embeddings of the two views, row i of both from the same item; N of at least 2
     temperature : small values look at the hardest others only
+    source : (N,) what each item was cut from: items of one source are not told apart (neighbouring patches of one walk
+        are alike, and should be). None: all are
 
     Returns
     -------
-    scalar : the mean over the 2N embeddings; log(2N - 1) when all are equal
+    scalar : the mean over the 2N embeddings; log(2N - 1) when all are equal and each has a source of its own
 
     Raises
     ------
@@ -405,6 +407,12 @@ def nt_xent(z1, z2, temperature=0.07):
     # Similarities divided by a small temperature need full precision, also in a mixed one.
     with torch.autocast(z.device.type, enabled=False):
         z = F.normalize(z.float() if z.dtype != torch.float64 else z, dim=1)
-        similarity = (z @ z.T / temperature).fill_diagonal_(-torch.inf)
+        similarity = z @ z.T / temperature
     partner = torch.arange(len(z), device=z.device).roll(len(z1))
-    return F.cross_entropy(similarity, partner)
+    left_out = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    if source is not None:
+        if source.shape != z1.shape[:1] or bool((source == source[0]).all()):
+            raise ShapeError(f"source must name at least 2 sources for {len(z1)} items, got {tuple(source.shape)}")
+        left_out = (source[:, None] == source).repeat(2, 2)
+        left_out[torch.arange(len(z)), partner] = False
+    return F.cross_entropy(similarity.masked_fill(left_out, -torch.inf), partner)

@@ -5,6 +5,8 @@ from .autoencoder import LSTMAutoencoder, VariationalLSTMAutoencoder
 from .classifier import LSTMEventClassifier
 from .contrastive import ContrastiveLSTM, ContrastiveOutput
 from .event_specific import EventSpecificClassifier, EventSpecificCNN, EventSpecificTimingHeads, EventTemplateBank
+from .masked import MaskedPatchModel
+from .semantic import TextAlignedModel
 from .sequence import HeartRateLSTM, LSTMClassifier, TimeLSTM
 
 __all__ = [
@@ -19,6 +21,8 @@ __all__ = [
     "LSTMAutoencoder",
     "LSTMClassifier",
     "LSTMEventClassifier",
+    "MaskedPatchModel",
+    "TextAlignedModel",
     "TimeLSTM",
     "VariationalLSTMAutoencoder",
 ]

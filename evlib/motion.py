@@ -1,0 +1,165 @@
+"""Windows of motion recordings: what models of motion learn from and are asked about."""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import DataError, OptionError, ShapeError
+from .timebase import check_rate, duration_to_samples
+
+SENSORS = re.compile(r"(acc|gyro|mag|ori)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, eq=False)
+class MotionWindows:
+    """Windows of one data set: the same channels, rate and length.
+
+    Parameters
+    ----------
+    name : of the data set
+    x : (windows, time, channels) finite numbers, in m/s2 and rad/s
+    sampling_rate_hz : samples per second
+    channels : a name for each channel, as ``waist_acc_x``: triads end in ``_x``, ``_y``, ``_z``
+    descriptions : what each channel measures, in words; without it the names
+    labels : an activity for each window, or nothing
+    groups : the person of each window, or nothing
+    sources : the session of each window (windows of one session are not told apart); without it each its own
+
+    Raises
+    ------
+    ShapeError, DataError : what does not fit or is not finite
+
+    Examples
+    --------
+    >>> windows = MotionWindows("phone", np.zeros((3, 100, 2)), 50.0, ("acc_x", "acc_y"), labels=("walk", "walk", "sit"))
+    >>> windows, len(windows[windows.labels == "walk"])
+    (MotionWindows(phone: 3 windows of 2 s, 2 channels, 50 Hz, 2 activities), 2)
+    """
+
+    name: str
+    x: np.ndarray
+    sampling_rate_hz: float
+    channels: tuple
+    descriptions: tuple = ()
+    labels: np.ndarray = ()
+    groups: np.ndarray = ()
+    sources: np.ndarray = ()
+
+    def __post_init__(self):
+        x = np.asarray(self.x, dtype=np.float32)
+        if x.ndim != 3 or 0 in x.shape[1:]:
+            raise ShapeError(f"{self.name}: windows must be (windows, time, channels), got {x.shape}")
+        if not np.isfinite(x).all():
+            raise DataError(f"{self.name}: the windows hold NaN or infinity: fill or cut out such samples first")
+        channels = tuple(map(str, self.channels))
+        if len(channels) != x.shape[2] or len(set(channels)) < len(channels):
+            raise ShapeError(f"{self.name}: {x.shape[2]} channels need a name of their own each, got {channels}")
+        descriptions = tuple(self.descriptions) or tuple(name.replace("_", " ") for name in channels)
+        if len(descriptions) != len(channels):
+            raise ShapeError(f"{self.name}: want a description for each of {len(channels)} channels, got {len(descriptions)}")
+        per_window = {}
+        for field in ("labels", "groups", "sources"):
+            values = np.asarray(getattr(self, field))
+            if values.shape not in ((0,), (len(x),)):
+                raise ShapeError(f"{self.name}: want one of {field} for each of {len(x)} windows, or none, got {values.shape}")
+            per_window[field] = values
+        if not per_window["sources"].size:
+            per_window["sources"] = np.arange(len(x))
+        rate = check_rate(self.sampling_rate_hz)
+        vars(self).update(x=x, channels=channels, descriptions=descriptions, sampling_rate_hz=rate, **per_window)
+
+    def __len__(self):
+        return len(self.x)
+
+    def __repr__(self):
+        size = f"{len(self)} windows of {self.duration_s:g} s, {len(self.channels)} channels, {self.sampling_rate_hz:g} Hz"
+        kinds = f", {len(np.unique(self.labels))} activities" if len(self.labels) else ""
+        return f"MotionWindows({self.name}: {size}{kinds})"
+
+    def __getitem__(self, rows):
+        """The windows of some rows: a slice, integers or booleans."""
+        rows = np.arange(len(self))[rows]
+        fields = {name: getattr(self, name) for name in ("labels", "groups", "sources")}
+        fields = {name: values[rows] if len(values) else () for name, values in fields.items()}
+        same = (self.sampling_rate_hz, self.channels, self.descriptions)
+        return MotionWindows(self.name, self.x[rows], *same, **fields)
+
+    @property
+    def duration_s(self):
+        """Seconds of a window."""
+        return self.x.shape[1] / self.sampling_rate_hz
+
+    def with_channels(self, names):
+        """The same windows with some of the channels, in the order of ``names``."""
+        if unknown := set(names) - set(self.channels):
+            raise OptionError(f"{self.name} has no channel {', '.join(sorted(unknown))}; it has {', '.join(self.channels)}")
+        at = [self.channels.index(name) for name in names]
+        descriptions = tuple(self.descriptions[k] for k in at)
+        fields = (self.labels, self.groups, self.sources)
+        return MotionWindows(self.name, self.x[..., at], self.sampling_rate_hz, tuple(names), descriptions, *fields)
+
+
+def hold_back(windows, labels):
+    """The windows without those of some labels, and the windows of those labels alone."""
+    out = np.isin(windows.labels, list(labels))
+    return windows[~out], windows[out]
+
+
+def cut_sessions(name, sessions, window_s, stride_s=None, descriptions=None):
+    """Windows of a list of `evlib.sessions.Session`: the channels that all of them have, whole windows only.
+
+    Parameters
+    ----------
+    name : of the data set
+    sessions : list of Session of one rate; the first label of each counts
+    window_s, stride_s : seconds of a window, and from one to the next (default: ``window_s``)
+    descriptions : dict of channel name -> words
+
+    Raises
+    ------
+    DataError : different rates, no channel in common, no session as long as a window
+    """
+    rates = {session.recording.sampling_rate_hz for session in sessions}
+    if len(rates) != 1:
+        raise DataError(f"{name}: sessions of one rate are wanted, got {sorted(rates) or 'no session'}: resample them")
+    rate = rates.pop()
+    channels = [c for c in sessions[0].recording.channels if all(c in session.recording.channels for session in sessions)]
+    length = duration_to_samples(window_s, rate)
+    step = length if stride_s is None else duration_to_samples(stride_s, rate)
+    pieces, fields = [], []
+    for session in sessions:
+        if (n := session.recording.n_samples) < length:
+            continue
+        columns = [session.recording.channels.index(channel) for channel in channels]
+        signal = session.recording.read()[:, columns]
+        start = np.arange(0, n - length + 1, max(step, 1))
+        pieces.append(signal[start[:, None] + np.arange(length)])
+        fields += [(session.labels[0] if session.labels else "", session.group, session.id)] * len(start)
+    if not pieces or not channels:
+        raise DataError(f"{name}: no session is as long as a window of {window_s:g} s, or they have no channel in common")
+    labels, groups, sources = map(np.array, zip(*fields, strict=True))
+    words = descriptions or {}
+    texts = tuple(words.get(channel, channel.replace("_", " ")) for channel in channels)
+    known = [values if (values != "").any() else () for values in (labels, groups)]
+    return MotionWindows(name, np.concatenate(pieces), rate, tuple(channels), texts, *known, sources)
+
+
+def triads(channels):
+    """Which channels are the axes of one sensor, and where on the body it sits.
+
+    Returns
+    -------
+    triads : tuple of three channel numbers each
+    locations : tuple of words, one for each triad; sensors of one location turn together
+
+    >>> triads(("waist_acc_x", "waist_acc_y", "waist_acc_z", "ecg", "waist_gyro_x", "waist_gyro_y", "waist_gyro_z"))
+    (((0, 1, 2), (4, 5, 6)), ('waist', 'waist'))
+    """
+    sensors = {}
+    for k, name in enumerate(channels):
+        if name[-2:].lower() in ("_x", "_y", "_z") and SENSORS.search(name):
+            sensors.setdefault(name[:-2], {})[name[-1].lower()] = k
+    whole = {sensor: axes for sensor, axes in sensors.items() if len(axes) == 3}
+    locations = [SENSORS.split(sensor)[0].strip("_ ").removesuffix("total").removesuffix("body").strip("_ ") for sensor in whole]
+    return tuple(tuple(axes[a] for a in "xyz") for axes in whole.values()), tuple(locations)

@@ -1,0 +1,207 @@
+"""Batches of patches drawn from windows of several data sets.
+
+Every batch comes from one data set: nothing is padded, and no contrast is won by telling data sets apart. How often a data set
+comes goes with the square root of its size, so that a small one is heard. What a batch holds follows from (seed, epoch,
+number) alone: a run that was cut off goes on exactly.
+"""
+
+from collections import Counter
+
+import numpy as np
+import torch
+
+from .activity_labels import group_codes, ways_to_say
+from .augment import Compose, Gain, MagnitudeWarp, Rotation, WhiteNoise
+from .augment_time import Resample, TimeShift, TimeWarp
+from .errors import DataError, OptionError
+from .masking import mask_tokens
+from .motion import MotionWindows, triads
+from .options import check_whole
+from .patches import MAX_PATCHES, make_batch
+
+# How often a text is said in another way than the label itself.
+OTHER_WORDS = 0.8
+STRENGTHS = ("none", "weak", "strong", "mixed")
+
+
+def motion_views(strength, channels, n_samples, rotate=False):
+    """The augmentation that makes another view of motion windows.
+
+    Parameters
+    ----------
+    strength : "weak" (noise, gain, shift), "strong" (warps of time and magnitude, another speed), "mixed" (noise, gain, both
+        warps) or "none"
+    channels : names, for the sensors to rotate
+    n_samples : of a window
+    rotate : turn the sensors too, each location by itself: with that goes what gravity tells of posture
+    """
+    if strength not in STRENGTHS:
+        raise OptionError(f"strength must be one of {', '.join(STRENGTHS)}, got {strength!r}")
+    noise, gain, shift = WhiteNoise(0.05), Gain((0.9, 1.1), per_channel=True), TimeShift(max(1, n_samples // 20))
+    warps = [TimeWarp(0.2, 4), MagnitudeWarp(0.3, 4)]
+    parts, probability = {
+        "none": ([], 1.0),
+        "weak": ([noise, gain, shift], 0.8),
+        "strong": ([*warps, Resample((0.95, 1.05))], 0.6),
+        "mixed": ([noise, gain, *warps], 0.7),
+    }[strength]
+    if rotate:
+        sensors, locations = triads(channels)
+        parts = [*parts, Rotation(sensors, locations)]
+    return Compose(parts, probability)
+
+
+class MotionBatches(torch.utils.data.Dataset):
+    """Batches of patches, each from one of several data sets: an item is a whole batch.
+
+    For a loader with ``batch_size=None``. A batch is that of `evlib.patches`, and ``set_name``, ``source`` (batch,); with a
+    ``mask_ratio`` also ``hidden``, ``dropped`` and ``view``, the batch of another view; with ``words`` also ``text`` and ``label_text``
+    (batch, 384) and ``group`` (batch,): what a label is called this time, what it is called, what it means.
+
+    Parameters
+    ----------
+    sets : list of `MotionWindows`
+    text : text encoder, see `evlib.text`
+    patch_s : seconds of a patch: one number for all, or a dict by the name of the set; (least, most, step) draws for each batch
+    batch_size : windows in a batch
+    alpha : a set of n windows comes with a probability that goes with n ** alpha
+    mask_ratio : share of the patches that are hidden; None for batches without masks
+    strength, rotate : of the views, see `motion_views`; without masks they change the windows themselves
+    words : give the words of the labels
+    seed : of all draws
+    train : False draws the same in every epoch, takes each window once, and changes no window but for the views
+    """
+
+    def __init__(
+        self,
+        sets,
+        text,
+        patch_s,
+        batch_size=64,
+        *,
+        alpha=0.5,
+        mask_ratio=None,
+        strength="mixed",
+        rotate=False,
+        words=False,
+        seed=0,
+        train=True,
+    ):
+        check_whole(2, batch_size=batch_size)
+        check_whole(0, seed=seed)
+        self.sets = list(sets)
+        if not self.sets or not all(isinstance(one, MotionWindows) and len(one) > 1 for one in self.sets):
+            raise DataError("a list of MotionWindows with at least 2 windows each is wanted")
+        if twice := [name for name, n in Counter(one.name for one in self.sets).items() if n > 1]:
+            raise DataError(f"two data sets are called {', '.join(twice)}")
+        if words and not all(len(one.labels) for one in self.sets):
+            raise DataError("to give words, every data set needs labels")
+        self.seed, self.train, self.words, self.mask_ratio = seed, train, words, mask_ratio
+        self.patch_s = [patch_range(patch_s, one) for one in self.sets]
+        self.views = [motion_views(strength, one.channels, one.x.shape[1], rotate) for one in self.sets]
+        self.channel_text = [text(one.descriptions) for one in self.sets]
+        self.x = [torch.from_numpy(one.x) for one in self.sets]
+        self.source = [torch.from_numpy(np.unique(one.sources, return_inverse=True)[1]) for one in self.sets]
+        if words:
+            self._say(text)
+        self.batch_size, self.alpha = batch_size, alpha
+        # Workers that live on into the next epoch see it change.
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
+        self._plan, self._planned = None, None
+
+    def _say(self, text):
+        """The vectors of every way to say every label, once."""
+        kinds = sorted({str(label) for one in self.sets for label in one.labels})
+        ways = [ways_to_say(kind) for kind in kinds]
+        flat = text([way for some in ways for way in some])
+        self.ways = list(flat.split([len(some) for some in ways]))
+        self.label_text = text(kinds)
+        self.group = torch.from_numpy(group_codes(kinds))
+        self.label = [torch.tensor([kinds.index(str(label)) for label in one.labels]) for one in self.sets]
+
+    def set_epoch(self, epoch):
+        """Say which epoch it is: the next batches are those of this epoch."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self):
+        return len(self._batches())
+
+    def _batches(self):
+        """(set, rows) of each batch of this epoch."""
+        epoch = int(self._epoch) if self.train else 0
+        if self._planned != epoch:
+            self._plan, self._planned = self._draw(np.random.default_rng([18, self.seed, epoch])), epoch
+        return self._plan
+
+    def _draw(self, rng):
+        sizes = np.array([len(one) for one in self.sets])
+        if not self.train:
+            # A last window alone could not be told from anything: it joins the batch before it.
+            cuts = [range(self.batch_size, n - 1, self.batch_size) for n in sizes]
+            return [(k, rows) for k, n in enumerate(sizes) for rows in np.split(rng.permutation(n), cuts[k])]
+        weight = sizes**self.alpha
+        owner = rng.choice(len(sizes), -(-sizes.sum() // self.batch_size), p=weight / weight.sum())
+        plan = []
+        for k, count in zip(*np.unique(owner, return_counts=True), strict=True):
+            size = min(self.batch_size, sizes[k])
+            rounds = -(-count * size // sizes[k])
+            order = np.concatenate([rng.permutation(sizes[k]) for _ in range(rounds)])
+            plan += [(k, order[i * size : (i + 1) * size]) for i in range(count)]
+        return [plan[i] for i in rng.permutation(len(plan))]
+
+    def __getitem__(self, index):
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        k, rows = self._batches()[index]
+        epoch = int(self._epoch) if self.train else 0
+        generator = torch.Generator().manual_seed(int(np.random.default_rng([19, self.seed, epoch, index]).integers(2**62)))
+        one, x = self.sets[k], self.x[k][rows]
+        patch_s = self._patch_s(k, generator)
+
+        def patches(signal):
+            return make_batch(signal, one.sampling_rate_hz, patch_s, self.channel_text[k])
+
+        changed = self.views[k](x, generator) if self.mask_ratio or self.train else x
+        batch = patches(x if self.mask_ratio else changed)
+        batch |= {"set_name": one.name, "source": self.source[k][rows]}
+        if self.mask_ratio:
+            hidden, dropped = mask_tokens(batch["patch_mask"], batch["channel_mask"], generator, self.mask_ratio)
+            batch |= {"hidden": hidden, "dropped": dropped, "view": patches(changed)}
+        if self.words:
+            label = self.label[k][rows]
+            batch |= {"text": self._text(label, generator), "label_text": self.label_text[label], "group": self.group[label]}
+        return batch
+
+    def _patch_s(self, k, generator):
+        choices = self.patch_s[k]
+        if not self.train:
+            return choices[len(choices) // 2]
+        return choices[int(torch.randint(len(choices), (), generator=generator))]
+
+    def _text(self, label, generator):
+        """(n, 384): mostly the vector of another way to say a label."""
+        if not self.train:
+            return self.label_text[label]
+        u = torch.rand(2, len(label), generator=generator)
+        count = torch.tensor([len(self.ways[k]) for k in label])
+        other = torch.stack([self.ways[k][i] for k, i in zip(label.tolist(), (u[0] * count).long().tolist(), strict=True)])
+        return torch.where((u[1] < OTHER_WORDS)[:, None], other, self.label_text[label])
+
+
+def patch_range(patch_s, windows):
+    """The seconds that a patch of a data set may have, as a list.
+
+    >>> patch_range((0.5, 1.0, 0.25), MotionWindows("a", np.zeros((2, 100, 1)), 50.0, ("ecg",)))
+    [0.5, 0.75, 1.0]
+    """
+    wanted = patch_s.get(windows.name) if isinstance(patch_s, dict) else patch_s
+    numbers = wanted if isinstance(wanted, tuple | list) else (wanted, wanted, 1.0)
+    if len(numbers) != 3 or not all(isinstance(n, int | float) and n > 0 for n in numbers) or numbers[0] > numbers[1]:
+        raise OptionError(f"patch_s of {windows.name} must be seconds, or (least, most, step), got {wanted!r}")
+    least, most, step = numbers
+    choices = [least + step * i for i in range(int((most - least) / step + 1e-9) + 1)]
+    if choices[-1] > windows.duration_s * (1 + 1e-6):
+        raise OptionError(f"a patch of {choices[-1]:g} s is longer than the windows of {windows.name}, {windows.duration_s:g} s")
+    if windows.duration_s / least > MAX_PATCHES + 1:
+        raise OptionError(f"{windows.name}: patches of {least:g} s are more than {MAX_PATCHES} in {windows.duration_s:g} s")
+    return choices

@@ -1,0 +1,228 @@
+"""How well activities are told: with a few labels, or with words alone; and beside it what needs no network.
+
+Scores are accuracy and macro F1 over an explicit list of classes: one that is missing in a split counts with an F1 of 0 if
+anything was taken for it, and is left out of the mean only if nobody named it. Every method sees the same labelled windows.
+"""
+
+import numpy as np
+import torch
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
+from sklearn.metrics import accuracy_score, f1_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from .activity_labels import label_group, map_labels
+from .errors import DataError, OptionError, require_extra
+from .event_output import evaluating
+from .motion_training import MotionModel
+from .options import check_whole
+
+PROBE_C = 1.0
+TREES, KERNELS = 300, 500
+QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+BANDS_HZ = 15
+CLASSIFIER_EPOCHS, CLASSIFIER_BATCH = 60, 32
+
+
+def class_scores(truth, told, classes):
+    """Accuracy and macro F1 of labels, over the classes that are listed, whether a split has them or not.
+
+    >>> class_scores(["a", "b"], ["a", "a"], ["a", "b", "c"])
+    {'accuracy': 0.5, 'macro_f1': 0.2222222222222222}
+    """
+    truth, told = [np.asarray(values, dtype=str) for values in (truth, told)]
+    if unknown := set(truth) - set(map(str, classes)):
+        raise DataError(f"the truth holds {', '.join(sorted(unknown))}; the classes are {', '.join(map(str, classes))}")
+    f1 = f1_score(truth, told, labels=list(map(str, classes)), average="macro", zero_division=0)
+    return {"accuracy": float(accuracy_score(truth, told)), "macro_f1": float(f1)}
+
+
+def draw_labelled(labels, share, seed=0):
+    """Rows of a share of the windows: of each class the same number, max(1, share of all / classes).
+
+    >>> len(draw_labelled(np.repeat(["a", "b"], 100), 0.1))
+    20
+    """
+    if not 0 < share <= 1:
+        raise OptionError(f"share must lie in (0, 1], got {share!r}")
+    kinds = np.unique(labels)
+    each = max(1, int(len(labels) * share) // len(kinds))
+    order = np.random.default_rng([21, seed]).permutation(len(labels))
+    return np.sort(np.concatenate([order[labels[order] == kind][:each] for kind in kinds]))
+
+
+def motion_features(windows):
+    """(windows, features): what is commonly computed by hand of each channel, of each sensor's length and of pairs.
+
+    Mean, deviation, quantiles, mean step, log power up to 15 Hz, and the correlations of the channels.
+    """
+    x = windows.x.astype(np.float64)
+    channels = x.shape[2]
+    parts = [x.mean(1), x.std(1), *np.quantile(x, QUANTILES, axis=1), np.abs(np.diff(x, axis=1)).mean(1)]
+    centred = x - x.mean(1, keepdims=True)
+    power = np.abs(np.fft.rfft(centred, axis=1)) ** 2 / x.shape[1]
+    frequency = np.fft.rfftfreq(x.shape[1], 1 / windows.sampling_rate_hz)
+    band = (frequency > 0) & (frequency <= BANDS_HZ)
+    parts.append(np.log(power[:, band] + 1e-6).reshape(len(x), -1))
+    if channels > 1:
+        upper = np.triu_indices(channels, 1)
+        deviation = np.maximum(x.std(1), 1e-9)
+        correlation = np.einsum("ntc,ntd->ncd", centred, centred) / x.shape[1]
+        parts.append((correlation / deviation[:, :, None] / deviation[:, None])[:, upper[0], upper[1]])
+    return np.concatenate(parts, 1)
+
+
+def rocket_features(train, test, n_kernels=KERNELS, seed=0):
+    """Random convolutions (ROCKET, https://arxiv.org/abs/1910.13051) of each channel, for both (extra ``rocket``)."""
+    rocket = require_extra("pyts.transformation", "rocket").ROCKET
+    found = ([], [])
+    for k in range(train.x.shape[2]):
+        kernels = rocket(n_kernels=n_kernels, random_state=seed * 100 + k).fit(train.x[:1, :, k].astype(np.float64))
+        for part, windows in zip(found, (train, test), strict=True):
+            part.append(kernels.transform(windows.x[..., k].astype(np.float64)))
+    return [np.hstack(part) for part in found]
+
+
+def linear_probe():
+    """Logistic regression on features of one scale each."""
+    return make_pipeline(StandardScaler(), LogisticRegression(C=PROBE_C, max_iter=2000))
+
+
+def baselines(seed=0):
+    """What needs no pretraining: name -> (which features, the classifier of them)."""
+    forest = RandomForestClassifier(TREES, random_state=seed)
+    ridge = make_pipeline(StandardScaler(), RidgeClassifierCV(np.logspace(-1, 4, 6)))
+    return {
+        "features, logistic regression": ("features", linear_probe()),
+        "features, random forest": ("features", forest),
+        "ROCKET, ridge": ("rocket", ridge),
+    }
+
+
+def compare_on_labels(train, test, models, shares=(0.01, 0.1), seeds=(0, 1, 2, 3, 4), methods=None, progress=True):
+    """Macro F1 and accuracy of every method at every share of labels, one row for each draw of labels.
+
+    Parameters
+    ----------
+    train, test : `MotionWindows` with labels; those of ``train`` are drawn from
+    models : a `MotionModel` for each seed, pretrained on windows without labels
+    shares : of the training windows that are labelled
+    seeds : of the labels and of what is trained
+    methods : names, of all that `method_names` gives
+    progress : show a progress bar
+
+    Returns
+    -------
+    pandas table : method, share, n_labels, seed, accuracy, macro_f1
+    """
+    import pandas as pd
+    from tqdm.auto import tqdm
+
+    methods = list(method_names() if methods is None else methods)
+    if unknown := set(methods) - set(method_names()):
+        raise OptionError(f"unknown methods {', '.join(sorted(unknown))}; known are {', '.join(method_names())}")
+    if len(models) != len(seeds):
+        raise OptionError(f"a model for each of {len(seeds)} seeds is wanted, got {len(models)}")
+    classes, rows = sorted(set(train.labels) | set(test.labels)), []
+    features = {"features": [motion_features(part) for part in (train, test)]}
+    if any("ROCKET" in method for method in methods):
+        features["rocket"] = rocket_features(train, test)
+    for seed, model in zip(tqdm(seeds, desc="draws of labels", disable=not progress), models, strict=True):
+        blank = model.untrained(seed)
+        mine = features | {name: [m.embed(part, True) for part in (train, test)] for name, m in ((PROBE, model), (BLANK, blank))}
+        for share in shares:
+            chosen = draw_labelled(train.labels, share, seed)
+            labelled = train[chosen]
+            for method in methods:
+                if method in (SCRATCH, TUNED):
+                    told = train_on_labels(model if method == TUNED else blank, labelled, classes, seed).tell(test)
+                else:
+                    which, classifier = ({PROBE: (PROBE, linear_probe()), BLANK: (BLANK, linear_probe())} | baselines(seed))[method]
+                    learn, judge = mine[which]
+                    told = classifier.fit(learn[chosen], labelled.labels).predict(judge)
+                rows.append({"method": method, "share": share, "n_labels": len(chosen), "seed": seed})
+                rows[-1] |= class_scores(test.labels, told, classes)
+    return pd.DataFrame(rows)
+
+
+PROBE, TUNED = "pretrained encoder, linear probe", "pretrained encoder, fine-tuned"
+SCRATCH, BLANK = "same encoder from scratch", "untrained encoder, linear probe"
+
+
+def method_names():
+    """What `compare_on_labels` compares."""
+    return (PROBE, TUNED, SCRATCH, BLANK, *baselines())
+
+
+class MotionClassifier(nn.Module):
+    """An encoder and a linear layer on the means of its tokens, channel by channel."""
+
+    def __init__(self, motion_model, n_channels, classes):
+        super().__init__()
+        self.motion_model, self.encoder, self.classes = motion_model, motion_model.encoder, np.asarray(classes)
+        self.head = nn.Linear(n_channels * self.encoder.output_size, len(classes))
+
+    def forward(self, batch):
+        return self.head(self.encoder(batch).mean(1).flatten(1))
+
+    def tell(self, windows):
+        """The class of each window."""
+        with evaluating(self):
+            logits = torch.cat([self(batch) for batch in self.motion_model.batches(windows)])
+        return self.classes[logits.argmax(1).numpy()]
+
+
+def train_on_labels(start, labelled, classes, seed=0, lr=1e-3, max_epochs=CLASSIFIER_EPOCHS):
+    """Train a copy of a `MotionModel`'s encoder and a linear layer on labelled windows, all of it, for a fixed time.
+
+    There is no label to spare for early stopping: every start is trained alike, with a rate that falls to zero.
+    """
+    import copy
+
+    check_whole(1, max_epochs=max_epochs)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = MotionClassifier(copy.deepcopy(start), labelled.x.shape[2], classes)
+        batch = {name: torch.cat([part[name] for part in start.batches(labelled)]) for name in next(start.batches(labelled))}
+        target = torch.tensor([list(classes).index(label) for label in labelled.labels])
+        optimizer = torch.optim.AdamW(model.parameters(), lr)
+        steps = max_epochs * -(-len(target) // CLASSIFIER_BATCH)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
+        model.train()
+        for _ in range(max_epochs):
+            for rows in torch.randperm(len(target)).split(CLASSIFIER_BATCH):
+                loss = nn.functional.cross_entropy(model({name: value[rows] for name, value in batch.items()}), target[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+                schedule.step()
+    return model.eval()
+
+
+def zero_shot(model: MotionModel, windows, labels=None):
+    """Tell activities by words alone.
+
+    Parameters
+    ----------
+    model : aligned with words, see `evlib.motion_training.align_motion`
+    windows : `MotionWindows` with labels
+    labels : words to choose from. None: *closed set*, the labels of these windows. Others: *open set*, all labels of a bank,
+        right if they mean the same (one group of synonyms)
+
+    Returns
+    -------
+    told : (windows,) the word chosen for each, in a closed set one of the windows' own labels
+    scores : dict with accuracy and macro_f1 over the windows' own labels, and chance (a guess among the groups)
+    """
+    own = sorted(set(map(str, windows.labels)))
+    if not own:
+        raise DataError("windows with labels are wanted, to judge by")
+    bank = own if labels is None else list(labels)
+    told = np.array(bank)[model.scores(windows, bank).argmax(1)]
+    # In an open set a word counts as the only own label of its group; none of them is wrong whatever else it is called.
+    meant = told if labels is None else np.array([label or "none of these" for label in map_labels(told, own)])
+    groups = len({label_group(label) for label in bank})
+    return told, class_scores(windows.labels, meant, own) | {"chance": 1 / groups}
