@@ -118,7 +118,7 @@ class AlignmentLoss(nn.Module):
     # Without the usage term, and not divided by a running mean: it compares between epochs.
     monitor = "alignment_loss"
 
-    def __init__(self, features, queue_size=256, soft_weight=0.5, usage_weight=0.1):
+    def __init__(self, features, queue_size=256, soft_weight=0.5, usage_weight=1.0):
         super().__init__()
         if not 0 <= soft_weight <= 1 or not usage_weight >= 0:
             raise OptionError(f"want soft_weight in [0, 1], usage_weight >= 0; got {soft_weight!r} and {usage_weight!r}")
@@ -167,12 +167,11 @@ class AlignmentLoss(nn.Module):
     def _cross_entropy(self, similarity, targets, scale, vectors, group, side):
         """Cross-entropy (scalar) of shares over the batch's columns, the queue's vectors being further columns."""
         n = len(self.queue)
-        if n:
-            remembered = getattr(self.queue, side)[:n].float()
-            negatives = (vectors @ remembered.T).masked_fill(group[:, None] == self.queue.groups, -torch.inf)
-            similarity = torch.cat([similarity, negatives], 1)
-            targets = F.pad(targets, (0, n))
-        log_p = (scale * similarity).log_softmax(1)
+        # The queue moves on before the gradient is asked for.
+        remembered = getattr(self.queue, side)[:n].float().clone()
+        same = F.pad(group[:, None] == self.queue.groups, (similarity.shape[1], 0))
+        targets = F.pad(targets, (0, n))
+        log_p = (scale * torch.cat([similarity, vectors @ remembered.T], 1)).masked_fill(same, -torch.inf).log_softmax(1)
         return -(targets * log_p.masked_fill(targets == 0, 0)).sum(1).mean()
 
 

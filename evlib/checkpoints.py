@@ -18,11 +18,13 @@ from . import models
 from .encoders import LSTMEncoder
 from .errors import DataError, OptionError
 from .files import replace_file
+from .patch_encoder import DualBranchEncoder, PatchFrameEncoder
 from .transfer import encoder_of
 
 CHECKPOINT_FORMAT = 1
 CHECKPOINT_KEYS = ("epoch", "model_state_dict", "optimizer_state_dict", "global_step")
 CHECKPOINT_NAME = re.compile(r"checkpoint_epoch_(\d+)\.pth")
+ENCODERS = {kind.__name__: kind for kind in (LSTMEncoder, PatchFrameEncoder, DualBranchEncoder)}
 ENCODER_KEYS = ("encoder_class", "config", "encoder_state_dict", "card")
 
 
@@ -106,7 +108,7 @@ def save_encoder(path, encoder, card):
     Parameters
     ----------
     path : where to
-    encoder : an `LSTMEncoder`, or a model that holds one as ``encoder``
+    encoder : an `LSTMEncoder`, `PatchFrameEncoder` or `DualBranchEncoder`, or a model that holds one as ``encoder``
     card : dict of plain values that says what the weights are for and where they come from: ``sampling_rate_hz``,
         ``channels``, ``units``, ``pretext``, ``seed``, ``data_hash``
 
@@ -115,8 +117,8 @@ def save_encoder(path, encoder, card):
     OptionError : no encoder, a card that is not made of plain values
     """
     encoder, card = encoder_of(encoder), plain(card)
-    if not isinstance(encoder, LSTMEncoder):
-        raise OptionError(f"only an LSTMEncoder can be saved alone, got a {type(encoder).__name__}")
+    if type(encoder).__name__ not in ENCODERS:
+        raise OptionError(f"only one of {', '.join(ENCODERS)} can be saved alone, got a {type(encoder).__name__}")
     try:
         card = json.loads(json.dumps(dict(card)))
     except (TypeError, ValueError) as error:
@@ -137,7 +139,7 @@ def load_encoder(path):
 
     Returns
     -------
-    encoder, card : an `LSTMEncoder` on the CPU in evaluation mode, and the dict
+    encoder, card : on the CPU in evaluation mode, and the dict
 
     Raises
     ------
@@ -153,10 +155,10 @@ def load_encoder(path):
     (8, 'autoencoder')
     """
     content = _read(path, ENCODER_KEYS, "encoder file")
-    if content["encoder_class"] != "LSTMEncoder":
+    if content["encoder_class"] not in ENCODERS:
         raise DataError(f"{path} holds a {content['encoder_class']!r}, which evlib cannot rebuild")
     try:
-        encoder = LSTMEncoder(**content["config"])
+        encoder = ENCODERS[content["encoder_class"]](**content["config"])
         encoder.load_state_dict(content["encoder_state_dict"])
     except (RuntimeError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"the weights in {path} do not fit their encoder: {error}") from error

@@ -6,6 +6,7 @@ import torch
 from .datasets import EventDataset, collate_fn_supervised
 from .losses import EventSpecificLoss, EventTimingLoss
 from .models import EventSpecificClassifier, LSTMEventClassifier
+from .patch_encoder import PatchFrameEncoder
 from .training import SupervisedTrainer
 from .transfer import parameter_groups, transfer_encoder
 
@@ -43,7 +44,7 @@ def train_classifier(
     ----------
     draw, development_draw : () -> signal (n, C), Events: a new re-mix at each call
     window, resolution : samples in a window and in a frame
-    encoder : a pretrained LSTMEncoder to start from
+    encoder : a pretrained LSTMEncoder or PatchFrameEncoder to start from
     freeze : keep it as it is (a probe)
     bank : TemplateBank that the templates of an event-specific model start from
     keep_templates : False gives them the bank's size only, and lets them start from noise
@@ -60,6 +61,9 @@ def train_classifier(
         sizes = {"hidden_size": hidden_size, "timing_resolution_samples": resolution, "dropout": DROPOUT}
         if encoder is not None:
             sizes |= {"hidden_size": encoder.config["hidden_size"], "timing_resolution_samples": encoder.config["resolution"]}
+        if isinstance(encoder, PatchFrameEncoder):
+            # Without dropout, as it was pretrained: noise is new in every window, there is nothing to learn by heart.
+            sizes |= {"encoder": "dual-branch", "num_layers": encoder.config["num_layers"], "dropout": 0.0}
         if bank is None:
             model = LSTMEventClassifier(train.data[0].shape[1], num_events=n_types, **sizes)
         else:

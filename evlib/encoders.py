@@ -182,6 +182,16 @@ class LSTMEncoder(nn.Module):
             dropout=dropout if num_layers > 1 else 0.0,
         )
 
+    def layers(self):
+        """The parameters from output to input: the top LSTM layer first, the framing (if any) last."""
+        recurrent = list(self.recurrent.named_parameters())
+        layers = [
+            [parameter for name, parameter in recurrent if name.removesuffix("_reverse").endswith(f"_l{layer}")]
+            for layer in reversed(range(self.recurrent.num_layers))
+        ]
+        framing = list(self.framing.parameters())
+        return [*layers, framing] if framing else layers
+
     def pooled(self, x, lengths=None):
         """(batch, time, channels) -> (batch, output_size): the mean state of each sequence, padding left out."""
         lengths = check_batch(x, self.input_size, lengths)

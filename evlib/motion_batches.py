@@ -17,7 +17,7 @@ from .errors import DataError, OptionError
 from .masking import mask_tokens
 from .motion import MotionWindows, triads
 from .options import check_whole
-from .patches import MAX_PATCHES, make_batch
+from .patches import MAX_PATCHES, PATCH_SAMPLES, make_batch
 
 # How often a text is said in another way than the label itself.
 OTHER_WORDS = 0.8
@@ -70,6 +70,7 @@ class MotionBatches(torch.utils.data.Dataset):
     words : give the words of the labels
     seed : of all draws
     train : False draws the same in every epoch, takes each window once, and changes no window but for the views
+    patch_samples, normalise : samples that each patch is brought to, and whether it is normalised (`evlib.patches.make_batch`)
     """
 
     def __init__(
@@ -86,8 +87,10 @@ class MotionBatches(torch.utils.data.Dataset):
         words=False,
         seed=0,
         train=True,
+        patch_samples=PATCH_SAMPLES,
+        normalise=True,
     ):
-        check_whole(2, batch_size=batch_size)
+        check_whole(2, batch_size=batch_size, patch_samples=patch_samples)
         check_whole(0, seed=seed)
         self.sets = list(sets)
         if not self.sets or not all(isinstance(one, MotionWindows) and len(one) > 1 for one in self.sets):
@@ -105,6 +108,7 @@ class MotionBatches(torch.utils.data.Dataset):
         if words:
             self._say(text)
         self.batch_size, self.alpha = batch_size, alpha
+        self.patching = {"n_samples": patch_samples, "normalise": normalise}
         # Workers that live on into the next epoch see it change.
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
         self._plan, self._planned = None, None
@@ -159,7 +163,7 @@ class MotionBatches(torch.utils.data.Dataset):
         patch_s = self._patch_s(k, generator)
 
         def patches(signal):
-            return make_batch(signal, one.sampling_rate_hz, patch_s, self.channel_text[k])
+            return make_batch(signal, one.sampling_rate_hz, patch_s, self.channel_text[k], **self.patching)
 
         changed = self.views[k](x, generator) if self.mask_ratio or self.train else x
         batch = patches(x if self.mask_ratio else changed)

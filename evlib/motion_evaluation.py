@@ -1,7 +1,7 @@
 """How well activities are told: with a few labels, or with words alone; and beside it what needs no network.
 
-Scores are accuracy and macro F1 over an explicit list of classes: one that is missing in a split counts with an F1 of 0 if
-anything was taken for it, and is left out of the mean only if nobody named it. Every method sees the same labelled windows.
+Scores are accuracy and macro F1 over an explicit list of classes: the mean has as many terms whatever a split happens to hold,
+and a class that is missing counts 0. Every method sees the same labelled windows.
 """
 
 import numpy as np
@@ -139,7 +139,9 @@ def compare_on_labels(train, test, models, shares=(0.01, 0.1), seeds=(0, 1, 2, 3
                 if method in (SCRATCH, TUNED):
                     told = train_on_labels(model if method == TUNED else blank, labelled, classes, seed).tell(test)
                 else:
-                    which, classifier = ({PROBE: (PROBE, linear_probe()), BLANK: (BLANK, linear_probe())} | baselines(seed))[method]
+                    which, classifier = ({PROBE: (PROBE, linear_probe()), BLANK: (BLANK, linear_probe())} | baselines(seed))[
+                        method
+                    ]
                     learn, judge = mine[which]
                     told = classifier.fit(learn[chosen], labelled.labels).predict(judge)
                 rows.append({"method": method, "share": share, "n_labels": len(chosen), "seed": seed})

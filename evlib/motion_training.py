@@ -24,8 +24,8 @@ from .patches import make_batch
 from .text import text_encoder
 from .training import Trainer
 
-# What a hidden patch looked like is mostly its phase, which nobody can know.
-PART_WEIGHTS = {"shape": 0.1, "stats": 1.0, "spectrum": 1.0}
+# What a hidden patch of a walk looked like is mostly its phase, which nobody can know.
+SHAPE_WEIGHT = 0.1
 TEMPERATURE = 0.2
 WEIGHT_DECAY = 1e-2
 WARM_UP = 0.1
@@ -43,6 +43,7 @@ class MaskedPretextLoss(nn.Module):
     reconstruction_weight, contrastive_weight : a weight of 0 leaves a loss out
     temperature : of the contrast
     decay : of the running means
+    shape_weight : of the normalised shape of hidden patches; their stats and spectrum have 1
 
     Raises
     ------
@@ -51,21 +52,23 @@ class MaskedPretextLoss(nn.Module):
 
     monitor = "raw_loss"
 
-    def __init__(self, reconstruction_weight=1.0, contrastive_weight=1.0, temperature=TEMPERATURE, decay=0.99):
+    def __init__(
+        self, reconstruction_weight=1.0, contrastive_weight=0.1, temperature=TEMPERATURE, decay=0.99, shape_weight=SHAPE_WEIGHT
+    ):
         super().__init__()
         if min(reconstruction_weight, contrastive_weight) < 0 or reconstruction_weight + contrastive_weight == 0:
             raise OptionError(f"want weights of at least 0, not both 0; got {reconstruction_weight!r}, {contrastive_weight!r}")
         if not temperature > 0 or not 0 <= decay < 1:
             raise OptionError(f"want temperature > 0 and decay in [0, 1), got {temperature!r} and {decay!r}")
         self.weights = {"reconstruction": float(reconstruction_weight), "contrastive": float(contrastive_weight)}
-        self.temperature, self.decay = float(temperature), float(decay)
+        self.temperature, self.decay, self.shape_weight = float(temperature), float(decay), float(shape_weight)
         self.register_buffer("running_mean", torch.full((2,), torch.nan))
 
     def forward(self, told, view, batch):
         """The losses of a batch of `MotionBatches`; ``told`` and ``view`` are what the model says of it and of its other view."""
         losses = {}
         if self.weights["reconstruction"]:
-            losses["reconstruction"] = reconstruction_loss(told, batch)
+            losses["reconstruction"] = reconstruction_loss(told, batch, self.shape_weight)
         if self.weights["contrastive"]:
             valid = batch["patch_mask"]
             source = batch["source"][:, None].expand_as(valid)[valid]
@@ -86,15 +89,13 @@ def valid_zero(told):
     return told["projection"].new_zeros(())
 
 
-def reconstruction_loss(told, batch):
+def reconstruction_loss(told, batch, shape_weight=SHAPE_WEIGHT):
     """Mean squared error over the hidden tokens of channels that were not dropped: shape, stats and spectrum, weighed."""
     patches = batch["input"].transpose(2, 3)
     counted = batch["hidden"] & ~batch["dropped"][:, None]
     truth = {"shape": patches, "stats": batch["stats"], "spectrum": log_spectrum(patches)}
-    return sum(
-        weight * masked_mean((told[name].float() - truth[name].float()).square().mean(-1), counted)
-        for name, weight in PART_WEIGHTS.items()
-    )
+    errors = {name: masked_mean((told[name].float() - truth[name].float()).square().mean(-1), counted) for name in truth}
+    return shape_weight * errors["shape"] + errors["stats"] + errors["spectrum"]
 
 
 def masked_losses(model, loss_fn, batch):
@@ -162,13 +163,22 @@ class MotionModel:
         tokens = torch.cat(tokens)
         return (tokens.flatten(1) if channels else tokens.mean(1)).numpy()
 
+    def vectors(self, windows):
+        """(windows, 384) array: each window in the space of words (`TextAlignedModel` only)."""
+        self._check_aligned()
+        with evaluating(self.model):
+            return torch.cat([self.model(batch) for batch in self.batches(windows)]).numpy()
+
     def scores(self, windows, labels):
         """(windows, labels) array: how near each window is to the words of each label (`TextAlignedModel` only)."""
-        if not isinstance(self.model, TextAlignedModel):
-            raise OptionError("scores of labels need a model that was aligned with words: align_motion(...)")
+        self._check_aligned()
         text = self.text(labels)
         with evaluating(self.model):
             return torch.cat([self.model.scores(batch, text) for batch in self.batches(windows)]).numpy()
+
+    def _check_aligned(self):
+        if not isinstance(self.model, TextAlignedModel):
+            raise OptionError("words need a model that was aligned with them: align_motion(...)")
 
     def untrained(self, seed=0):
         """The same with random weights in place of what was learnt: what pretraining must beat."""
@@ -207,10 +217,10 @@ def pretrain_motion(
     size="nano",
     text=None,
     mask_ratio=0.5,
-    strength="mixed",
+    strength="weak",
     rotate=False,
     reconstruction_weight=1.0,
-    contrastive_weight=1.0,
+    contrastive_weight=0.1,
     **options,
 ) -> MotionModel:
     """Stage 1: train an encoder on windows without labels.
@@ -257,8 +267,8 @@ def align_motion(
     num_prototypes=3,
     soft_weight=0.5,
     queue_size=256,
-    usage_weight=0.1,
-    strength="mixed",
+    usage_weight=1.0,
+    strength="weak",
     rotate=False,
     patch_s=None,
     freeze=False,

@@ -9,10 +9,11 @@ import math
 import torch
 from torch import nn
 
-from .encoders import check_batch
+from .encoders import check_batch, frame_mask, length_mask, pool_frames
 from .errors import OptionError, ShapeError
 from .options import check_whole
-from .patches import PATCH_SAMPLES
+from .patches import PATCH_SAMPLES, normalise_patches
+from .text import TEXT_SIZE, HashedWords
 from .timebase import n_frames
 
 # Width, heads and blocks. "nano" is for a CPU; the others are those of the original.
@@ -24,9 +25,10 @@ SIZES = {
     "medium": {"d_model": 512, "num_heads": 8, "num_layers": 8},
     "large": {"d_model": 512, "num_heads": 8, "num_layers": 12},
 }
-TEXT_SIZE = 384
+FRAME_HEADS = 4
 # Parts of a patch that the convolutions keep apart: one would forget where in the patch something was.
 TOKEN_PARTS = 4
+SHORT_PATCH = 32
 # Added to amplitudes before their logarithm, where white noise has 1.
 SPECTRUM_FLOOR = 0.1
 
@@ -56,9 +58,7 @@ class DualBranchEncoder(nn.Module):
     torch.Size([2, 4, 6, 64])
     """
 
-    def __init__(
-        self, d_model=384, num_heads=8, num_layers=4, dropout=0.1, text_size=TEXT_SIZE, patch_samples=PATCH_SAMPLES
-    ):
+    def __init__(self, d_model=384, num_heads=8, num_layers=4, dropout=0.1, text_size=TEXT_SIZE, patch_samples=PATCH_SAMPLES):
         super().__init__()
         sizes = {"d_model": d_model, "num_heads": num_heads, "num_layers": num_layers, "text_size": text_size}
         sizes["patch_samples"] = patch_samples
@@ -117,7 +117,7 @@ class DualBranchEncoder(nn.Module):
 
     def _check(self, batch):
         """Patches and stats without what stands at padding, and the mask of valid tokens."""
-        patches, stats, text = batch["input"], batch["stats"], batch["channel_text"]
+        patches, stats = batch["input"], batch["stats"]
         size, n_patches, n_samples, channels = patches.shape
         wanted = {
             "stats": (size, n_patches, channels, 2),
@@ -125,7 +125,9 @@ class DualBranchEncoder(nn.Module):
             "channel_mask": (size, channels),
             "channel_text": (size, channels, self.config["text_size"]),
         }
-        wrong = [f"{name} {tuple(batch[name].shape)}, not {shape}" for name, shape in wanted.items() if batch[name].shape != shape]
+        wrong = [
+            f"{name} {tuple(batch[name].shape)}, not {shape}" for name, shape in wanted.items() if batch[name].shape != shape
+        ]
         if wrong or n_samples != self.patch_samples:
             raise ShapeError(
                 f"the encoder reads patches (batch, patches, {self.patch_samples}, channels), got {tuple(patches.shape)}"
@@ -134,28 +136,105 @@ class DualBranchEncoder(nn.Module):
         if not (batch["patch_mask"].any(1) & batch["channel_mask"].any(1)).all():
             raise ShapeError("each sequence of a batch needs a valid patch and a valid channel")
         valid = batch["patch_mask"][:, :, None] & batch["channel_mask"][:, None]
-        del text
         return patches.masked_fill(~valid[:, :, None], 0), stats.masked_fill(~valid[..., None], 0), valid
 
 
+class PatchFrameEncoder(nn.Module):
+    """A `DualBranchEncoder` in the place of an `LSTMEncoder`: frames of a signal are its patches, channels are averaged.
+
+    The same arguments, so that either can be handed to a classifier; ``hidden_size`` is the width of a token.
+
+    Parameters
+    ----------
+    input_size : channels; they are told apart by their numbers
+    hidden_size, num_layers : width of a token, blocks
+    dropout : probability
+    bidirectional : must be True, attention looks both ways
+    resolution : samples in a frame
+
+    Examples
+    --------
+    >>> encoder = PatchFrameEncoder(6, hidden_size=16, num_layers=1)
+    >>> encoder(torch.zeros(2, 105, 6)).shape
+    torch.Size([2, 11, 16])
+    """
+
+    def __init__(self, input_size, hidden_size=64, num_layers=2, dropout=0.1, bidirectional=True, resolution=10):
+        super().__init__()
+        check_whole(1, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
+        check_whole(2, resolution=resolution)
+        if not bidirectional:
+            raise OptionError("attention looks both ways: a PatchFrameEncoder needs bidirectional=True")
+        self.config = {"input_size": int(input_size), "hidden_size": int(hidden_size), "num_layers": int(num_layers)}
+        self.config |= {"dropout": float(dropout), "bidirectional": True, "resolution": int(resolution)}
+        self.input_size, self.resolution, self.output_size = int(input_size), int(resolution), int(hidden_size)
+        self.patches = DualBranchEncoder(hidden_size, FRAME_HEADS, num_layers, dropout, TEXT_SIZE, resolution)
+        self.register_buffer("channel_text", HashedWords()(frame_channels(input_size)), persistent=False)
+
+    def layers(self):
+        """The parameters from output to input: the top block first, what makes tokens of samples last."""
+        blocks = [list(block.parameters()) for block in reversed(self.patches.blocks)]
+        inside = {id(parameter) for block in blocks for parameter in block}
+        return [*blocks, [parameter for parameter in self.parameters() if id(parameter) not in inside]]
+
+    def pooled(self, x, lengths=None):
+        """(batch, time, channels) -> (batch, output_size): the mean of each sequence, padding left out."""
+        lengths = check_batch(x, self.input_size, lengths)
+        return pool_frames(self(x, lengths), frame_mask(lengths, x.shape[1], self.resolution))
+
+    def forward(self, x, lengths=None):
+        """(batch, time, channels) -> (batch, ceil(time / resolution), output_size); zero behind the end of a sequence."""
+        lengths = check_batch(x, self.input_size, lengths)
+        batch, time, channels = x.shape
+        frames = n_frames(time, self.resolution)
+        x = x.masked_fill(~length_mask(lengths, time)[..., None], 0)
+        x = nn.functional.pad(x, (0, 0, 0, frames * self.resolution - time))
+        # Whitened signals have one scale: patches stay as they are.
+        patches = x.view(batch, frames, self.resolution, channels)
+        stats = normalise_patches(patches)[1]
+        tokens = self.patches(
+            {
+                "input": patches,
+                "stats": stats,
+                "patch_mask": frame_mask(lengths, time, self.resolution),
+                "channel_mask": torch.ones(batch, channels, dtype=torch.bool, device=x.device),
+                "channel_text": self.channel_text.to(x.dtype).expand(batch, -1, -1),
+            }
+        )
+        return tokens.mean(2)
+
+
+def frame_channels(n):
+    """What the channels of a `PatchFrameEncoder` are called: their numbers.
+
+    >>> frame_channels(2)
+    ('channel 1', 'channel 2')
+    """
+    return tuple(f"channel {k + 1}" for k in range(n))
+
+
 class PatchTokenizer(nn.Module):
-    """(..., patch_samples) and stats (..., 2) -> (..., d_model): the same convolutions for every channel."""
+    """(..., patch_samples) and stats (..., 2) -> (..., d_model): the same convolutions for every channel.
+
+    A patch of less than ``SHORT_PATCH`` samples has no room for convolutions: its samples are taken as they are.
+    """
 
     def __init__(self, d_model, patch_samples, dropout):
         super().__init__()
-        # Short patches are not thinned out.
-        stride = 2 if patch_samples >= 32 else 1
-        self.convolutions = nn.Sequential(
-            nn.Conv1d(1, 32, 5, stride, padding=2),
+        convolutions = (
+            nn.Conv1d(1, 32, 5, stride=2, padding=2),
             nn.GroupNorm(1, 32),
             nn.GELU(),
-            nn.Conv1d(32, 64, 5, stride, padding=2),
+            nn.Conv1d(32, 64, 5, stride=2, padding=2),
             nn.GroupNorm(1, 64),
             nn.GELU(),
             nn.AdaptiveAvgPool1d(TOKEN_PARTS),
             nn.Flatten(),
         )
-        self.of_shape = small_mlp(64 * TOKEN_PARTS + patch_samples // 2 + 1, d_model, dropout)
+        short = patch_samples < SHORT_PATCH
+        self.convolutions = nn.Flatten() if short else nn.Sequential(*convolutions)
+        features = patch_samples if short else 64 * TOKEN_PARTS
+        self.of_shape = small_mlp(features + patch_samples // 2 + 1, d_model, dropout)
         # By itself, or its two numbers would be lost among the others.
         self.of_stats = small_mlp(2, d_model, dropout)
 
@@ -199,9 +278,9 @@ class DualBranchBlock(nn.Module):
 
     def __init__(self, d_model, num_heads, dropout):
         super().__init__()
-        options = {"dropout": dropout, "batch_first": True}
-        self.over_time = nn.MultiheadAttention(d_model, num_heads, **options)
-        self.over_channels = nn.MultiheadAttention(d_model, num_heads, **options)
+        # Dropout of attention weights would need all of them at once: it is left to what comes after.
+        self.over_time = nn.MultiheadAttention(d_model, num_heads, batch_first=True)
+        self.over_channels = nn.MultiheadAttention(d_model, num_heads, batch_first=True)
         self.feed_forward = nn.Sequential(
             nn.Linear(d_model, 4 * d_model), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * d_model, d_model)
         )

@@ -50,7 +50,9 @@ def patchify(x, sampling_rate_hz, patch_s, stride_s=None, n_samples=PATCH_SAMPLE
     rate = check_rate(sampling_rate_hz)
     length, step = patch_samples(patch_s, rate), patch_samples(patch_s if stride_s is None else stride_s, rate, least=1)
     if length > x.shape[1]:
-        raise OptionError(f"a patch of {patch_s:g} s is longer than the signals of {x.shape[1] / rate:g} s (seconds, not samples?)")
+        raise OptionError(
+            f"a patch of {patch_s:g} s is longer than the signals of {x.shape[1] / rate:g} s (seconds, not samples?)"
+        )
     pieces = x.unfold(1, length, step)  # (batch, patches, channels, length)
     if length != n_samples:
         size = pieces.shape
@@ -88,16 +90,19 @@ def normalise_patches(patches, eps=1e-8):
     return (patches - mean) / (deviation + eps), stats
 
 
-def make_batch(x, sampling_rate_hz, patch_s, channel_text, stride_s=None, n_samples=PATCH_SAMPLES):
+def make_batch(x, sampling_rate_hz, patch_s, channel_text, stride_s=None, n_samples=PATCH_SAMPLES, normalise=True):
     """The batch (see above) of signals (batch, time, channels) of one length; at most `MAX_PATCHES` patches of each.
 
-    ``channel_text`` (channels, numbers) : a vector for each channel, see `evlib.text`.
+    ``channel_text`` (channels, numbers) : a vector for each channel, see `evlib.text`. ``normalise=False`` leaves patches as they
+    are, for whitened signals, which have one scale already.
     """
     if not x.isfinite().all():
         raise DataError("the signals hold NaN or infinity: fill or cut out such samples first (validate_sessions shows where)")
     if len(channel_text) != x.shape[2]:
         raise ShapeError(f"channel_text must have a row for each of {x.shape[2]} channels, got {tuple(channel_text.shape)}")
-    patches, stats = normalise_patches(patchify(x, sampling_rate_hz, patch_s, stride_s, n_samples)[:, :MAX_PATCHES])
+    plain = patchify(x, sampling_rate_hz, patch_s, stride_s, n_samples)[:, :MAX_PATCHES]
+    normalised, stats = normalise_patches(plain)
+    patches = normalised if normalise else plain
     size, n_patches, _, channels = patches.shape
     return {
         "input": patches,

@@ -1,7 +1,7 @@
 """Pretraining: what an encoder of the signal can learn from recordings without labels.
 
 Windows of whitened signal, most of them around a peak of its energy and the rest anywhere (noise alone teaches little),
-train an autoencoder, a variational autoencoder or a contrastive model; its encoder is what remains. Every window that
+train an autoencoder, a variational autoencoder, a contrastive or a masked model; its encoder is what remains. Every window that
 touches the held-out tenths of a recording is development data.
 """
 
@@ -18,18 +18,27 @@ from .augment_time import TimeShift
 from .checkpoints import latest_checkpoint, load_encoder, save_encoder
 from .datasets import ContrastiveDataset, UnsupervisedDataset, collate_fn_contrastive, collate_fn_unsupervised
 from .discovery import energy_peaks
-from .encoders import LSTMEncoder
 from .errors import DataError, OptionError, ShapeError, UnitError
 from .losses import AutoencoderLoss, VariationalAutoencoderLoss
-from .models import ContrastiveLSTM, LSTMAutoencoder, VariationalLSTMAutoencoder
+from .models import ContrastiveLSTM, LSTMAutoencoder, MaskedPatchModel, VariationalLSTMAutoencoder
+from .motion import MotionWindows
+from .motion_training import MaskedPretextLoss, MaskedTrainer, fit_motion
 from .options import check_short, check_whole
+from .patch_encoder import PatchFrameEncoder, frame_channels
+from .text import HashedWords
 from .timebase import duration_to_samples
 from .training import ContrastiveTrainer, UnsupervisedTrainer
 from .training_data import as_list, check_alike, held_out_spans
 from .whitening import estimate_whitener
 
-PRETEXTS = {"autoencoder": LSTMAutoencoder, "variational": VariationalLSTMAutoencoder, "contrastive": ContrastiveLSTM}
-LEARNING_RATE = 5e-3
+PRETEXTS = {
+    "autoencoder": LSTMAutoencoder,
+    "variational": VariationalLSTMAutoencoder,
+    "contrastive": ContrastiveLSTM,
+    "masked": MaskedPatchModel,
+}
+LEARNING_RATE, MASKED_LEARNING_RATE = 5e-3, 1e-3
+PATIENCE_EPOCHS = 5
 BATCH = 64
 # A frame of the encoder; finer times come out of its states.
 FRAME_S = 0.005
@@ -48,11 +57,11 @@ OFF_CENTRE = 0.1
 class Pretrained:
     """An encoder that has seen recordings, and where it comes from.
 
-    ``encoder`` an LSTMEncoder; ``model`` the whole pretext model; ``history`` the losses of each epoch; ``card`` rate,
+    ``encoder`` an LSTMEncoder, of a masked model a PatchFrameEncoder; ``model`` the whole pretext model; ``history`` the losses of each epoch; ``card`` rate,
     channels, units, pretext, seed and data hash. :meth:`save` keeps the encoder and its card.
     """
 
-    encoder: LSTMEncoder
+    encoder: torch.nn.Module
     model: torch.nn.Module
     history: list
     card: dict
@@ -88,7 +97,7 @@ def pretrain(
     Parameters
     ----------
     recordings : list of Recording with one rate and the same channels
-    pretext : "autoencoder", "variational" or "contrastive"
+    pretext : "autoencoder", "variational", "contrastive" or "masked" (a transformer over frames and channels)
     whitened : their signals, list of (n, C), where they are whitened already
     seed : of weights, windows and views
     hidden_size : units of the encoder in each direction, for ``fit`` a multiple of 4
@@ -135,37 +144,10 @@ def pretrain(
             f"{sum(map(len, signals)) / rate:g} s of recordings give {len(train)} windows of {window_s:g} s to train on and "
             f"{len(development)} held-out ones; both are needed (more signal, more windows or shorter ones?)"
         )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        # Noise is new in every window, there is nothing to learn by heart: dropout would only slow it down.
-        model = PRETEXTS[pretext](train.shape[2], hidden_size, dropout=0.0, timing_resolution_samples=frame_samples(rate))
-    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
+    options = {"save_dir": save_dir, "log_dir": log_dir, "progress": progress, "resume": resume}
+    fit_pretext = fit_masked if pretext == "masked" else fit_windows
     with one_thread():
-        options = {"device": "cpu", "log_dir": log_dir}
-        if pretext == "contrastive":
-            trainer = ContrastiveTrainer(model, optimizer, **options)
-            shared = shared_part(train, development)
-            sets = [ContrastiveDataset(w, VIEWS, seed=seed, train=t) for w, t in zip(shared, (True, False), strict=True)]
-            collate = collate_fn_contrastive
-        else:
-            steps = max_epochs * len(train) // BATCH
-            loss = AutoencoderLoss() if pretext == "autoencoder" else VariationalAutoencoderLoss(warmup_steps=steps // 4)
-            trainer = UnsupervisedTrainer(model, loss, optimizer, **options)
-            sets, collate = [UnsupervisedDataset(train), UnsupervisedDataset(development)], collate_fn_unsupervised
-        loaders = [
-            torch.utils.data.DataLoader(part, BATCH, shuffle=shuffle, collate_fn=collate, drop_last=len(part) > BATCH)
-            for part, shuffle in zip(sets, (True, False), strict=True)
-        ]
-        history = trainer.fit_best(
-            *loaders,
-            max_epochs,
-            save_dir,
-            save_freq=1 if save_dir else max_epochs + 1,
-            patience=5,
-            resume_from=latest_checkpoint(save_dir) if resume else None,
-            progress_bar=progress,
-            seed=seed,
-        )
+        encoder, model, history = fit_pretext(pretext, train, development, rate, hidden_size, max_epochs, seed, **options)
     digest = hashlib.sha256(train.tobytes()).hexdigest()[:16]
     card = {
         "pretext": pretext,
@@ -178,7 +160,66 @@ def pretrain(
         "data_hash": digest,
         "epochs": len(history),
     }
-    return Pretrained(model.encoder, model, history, card)
+    return Pretrained(encoder, model, history, card)
+
+
+def fit_windows(pretext, train, development, rate, hidden_size, max_epochs, seed, *, save_dir, log_dir, progress, resume):
+    """Encoder, pretext model and history of an LSTM trained on windows (N, time, C)."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        # Noise is new in every window, there is nothing to learn by heart: dropout would only slow it down.
+        model = PRETEXTS[pretext](train.shape[2], hidden_size, dropout=0.0, timing_resolution_samples=frame_samples(rate))
+    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
+    options = {"device": "cpu", "log_dir": log_dir}
+    if pretext == "contrastive":
+        trainer = ContrastiveTrainer(model, optimizer, **options)
+        shared = shared_part(train, development)
+        sets = [ContrastiveDataset(w, VIEWS, seed=seed, train=t) for w, t in zip(shared, (True, False), strict=True)]
+        collate = collate_fn_contrastive
+    else:
+        steps = max_epochs * len(train) // BATCH
+        loss = AutoencoderLoss() if pretext == "autoencoder" else VariationalAutoencoderLoss(warmup_steps=steps // 4)
+        trainer = UnsupervisedTrainer(model, loss, optimizer, **options)
+        sets, collate = [UnsupervisedDataset(train), UnsupervisedDataset(development)], collate_fn_unsupervised
+    loaders = [
+        torch.utils.data.DataLoader(part, BATCH, shuffle=shuffle, collate_fn=collate, drop_last=len(part) > BATCH)
+        for part, shuffle in zip(sets, (True, False), strict=True)
+    ]
+    history = trainer.fit_best(
+        *loaders,
+        max_epochs,
+        save_dir,
+        save_freq=1 if save_dir else max_epochs + 1,
+        patience=PATIENCE_EPOCHS,
+        resume_from=latest_checkpoint(save_dir) if resume else None,
+        progress_bar=progress,
+        seed=seed,
+    )
+    return model.encoder, model, history
+
+
+def fit_masked(pretext, train, development, rate, hidden_size, max_epochs, seed, **options):
+    """Encoder, pretext model and history of a transformer over frames and channels, trained on windows (N, time, C)."""
+    n_channels, frame = train.shape[2], frame_samples(rate)
+    encoder = PatchFrameEncoder(n_channels, hidden_size, dropout=0.0, resolution=frame)
+
+    def build():
+        return MaskedPatchModel(**encoder.patches.config)
+
+    channels = frame_channels(n_channels)
+    sets = [[MotionWindows("recordings", windows, rate, channels)] for windows in (train, development)]
+    loss = MaskedPretextLoss(contrastive_weight=0.0)  # noise differs in every window: a window is known again by it alone
+    batches = {"mask_ratio": 0.5, "strength": "none", "patch_samples": frame, "normalise": False}
+    schedule = {
+        "lr": MASKED_LEARNING_RATE,
+        "max_epochs": max_epochs,
+        "seed": seed,
+        "patience": PATIENCE_EPOCHS,
+        "batch_size": BATCH,
+    }
+    found = fit_motion(MaskedTrainer, build, loss, *sets, frame / rate, HashedWords(), batches, {}, **schedule, **options)
+    encoder.patches = found.model.encoder
+    return encoder.eval(), found.model, found.history
 
 
 def frame_samples(rate):

@@ -8,7 +8,7 @@ principal components of the samples, and averaged snippets, compared as a matche
 import numpy as np
 import torch
 
-from .encoders import LSTMEncoder, pool_frames
+from .encoders import pool_frames
 from .errors import OptionError, ShapeError
 from .event_output import evaluating
 from .templates import TemplateBank, average_snippets, cut_snippets, shrink_templates
@@ -35,7 +35,7 @@ def untrained_like(encoder, seed=0):
     """An encoder of the same architecture with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LSTMEncoder(**encoder.config)
+        return type(encoder)(**encoder.config)
 
 
 def encode_windows(encoder, windows, pooling="mean"):
@@ -43,7 +43,7 @@ def encode_windows(encoder, windows, pooling="mean"):
 
     Parameters
     ----------
-    encoder : LSTMEncoder
+    encoder : LSTMEncoder or PatchFrameEncoder
     windows : (N, time, C) array
     pooling : "mean", "max" or "last" over the frames, or "none": the states of all frames one after another
 
@@ -193,7 +193,7 @@ def probe_encoder(encoder, unlabelled, train, test, event, labels_per_type=(1, 5
 
     Parameters
     ----------
-    encoder : LSTMEncoder
+    encoder : LSTMEncoder or PatchFrameEncoder
     unlabelled : (M, time, C) windows that the principal components are learnt from: those of the encoder, for a fair match
     train, test : pairs of windows (N, time, C) and types (N,), as `event_windows` gives; labels are drawn from ``train``
     event : slice of a window's samples that the snippets are cut to

@@ -108,7 +108,9 @@ def make_motion(
         if magnetometer:
             north = np.stack([np.sin(tilt), np.cos(tilt), 0.3 * np.cos(tilt)], -1) + np.zeros_like(rotation)
             signals.append(north + rng.normal(0, 0.03, rotation.shape))
-    sensors = {"acc": "acceleration with gravity", "gyro": "angular velocity"} | ({"mag": "magnetic field"} if magnetometer else {})
+    sensors = {"acc": "acceleration with gravity", "gyro": "angular velocity"} | (
+        {"mag": "magnetic field"} if magnetometer else {}
+    )
     channels = tuple(f"{place}_{sensor}_{axis}" for place in places for sensor in sensors for axis in "xyz")
     words = tuple(f"{sensors[sensor]} of the {place}, {axis} axis" for place in places for sensor in sensors for axis in "xyz")
     labels, people = np.array(activities)[kind], np.array([f"{name} person {p}" for p in person])

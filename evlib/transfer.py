@@ -115,20 +115,13 @@ def unfreeze_encoder(model):
 
 
 def encoder_layers(model):
-    """The encoder's parameters from its output to its input: the top LSTM layer first, the framing (if any) last.
+    """The encoder's parameters from its output to its input: the top layer first, what makes frames of samples last.
 
     >>> from evlib.encoders import LSTMEncoder
     >>> [len(layer) for layer in encoder_layers(LSTMEncoder(6, 8))]
     [8, 8, 2]
     """
-    encoder = encoder_of(model)
-    recurrent = list(encoder.recurrent.named_parameters())
-    layers = [
-        [parameter for name, parameter in recurrent if name.removesuffix("_reverse").endswith(f"_l{layer}")]
-        for layer in reversed(range(encoder.recurrent.num_layers))
-    ]
-    framing = list(encoder.framing.parameters())
-    return [*layers, framing] if framing else layers
+    return encoder_of(model).layers()
 
 
 def parameter_groups(model, lr, encoder_lr_factor=0.1, layer_decay=1.0):

@@ -15,8 +15,10 @@ from ..encoders import LSTMEncoder, check_batch, frame_mask, pool_frames
 from ..errors import OptionError
 from ..event_output import EventOutput, mlp_head, pick_times, predict_windows
 from ..options import check_whole
+from ..patch_encoder import PatchFrameEncoder
 
 ATTENTION_HEADS = 8
+ENCODERS = {"lstm": LSTMEncoder, "dual-branch": PatchFrameEncoder}
 
 
 class LSTMEventClassifier(nn.Module):
@@ -38,6 +40,8 @@ class LSTMEventClassifier(nn.Module):
     timing_resolution_samples : samples in a frame (10 are 5 ms at 2000 Hz)
     refractory_period_samples : the shortest time between two events of a type (4000 are 2 s at 2000 Hz); windows
         no longer than this are where presence x softmax is exact
+    encoder : "lstm", or "dual-branch": a `evlib.patch_encoder.PatchFrameEncoder` in its place, a transformer over frames and
+        channels, hidden_size wide
 
     Examples
     --------
@@ -57,9 +61,13 @@ class LSTMEventClassifier(nn.Module):
         bidirectional=True,
         timing_resolution_samples=10,
         refractory_period_samples=4000,
+        encoder="lstm",
     ):
         super().__init__()
-        self.encoder = LSTMEncoder(input_size, hidden_size, num_layers, dropout, bidirectional, timing_resolution_samples)
+        if encoder not in ENCODERS:
+            raise OptionError(f"encoder must be one of {', '.join(ENCODERS)}, got {encoder!r}")
+        kind = ENCODERS[encoder]
+        self.encoder = kind(input_size, hidden_size, num_layers, dropout, bidirectional, timing_resolution_samples)
         features = self.encoder.output_size
         if features % ATTENTION_HEADS:
             raise OptionError(f"hidden_size * directions must be a multiple of {ATTENTION_HEADS} attention heads, got {features}")
@@ -76,6 +84,7 @@ class LSTMEventClassifier(nn.Module):
             "bidirectional": bool(bidirectional),
             "timing_resolution_samples": int(timing_resolution_samples),
             "refractory_period_samples": int(refractory_period_samples),
+            "encoder": str(encoder),
         }
         self.input_size, self.num_events = int(input_size), int(num_events)
         self.timing_resolution_samples = int(timing_resolution_samples)

@@ -7,8 +7,9 @@ neighbours tell it), the log spectrum, and the stats, mean and deviation.
 import torch.nn.functional as F
 from torch import nn
 
-from ..patch_encoder import TEXT_SIZE, DualBranchEncoder
+from ..patch_encoder import DualBranchEncoder
 from ..patches import PATCH_SAMPLES
+from ..text import TEXT_SIZE
 
 PROJECTION = 256
 

@@ -12,8 +12,9 @@ from torch import nn
 
 from ..alignment import LOGIT_SCALE
 from ..options import check_whole
-from ..patch_encoder import TEXT_SIZE, DualBranchEncoder
+from ..patch_encoder import DualBranchEncoder
 from ..patches import PATCH_SAMPLES
+from ..text import TEXT_SIZE
 
 
 class TextAlignedModel(nn.Module):
@@ -63,8 +64,8 @@ class TextAlignedModel(nn.Module):
         )
         self.steps = nn.ModuleList(nn.Linear(text_size, text_size) for _ in range(num_prototypes))
         for step in self.steps:
-            # A tenth of the text's length in a direction of its own: the prototypes begin near the words, but apart.
-            nn.init.normal_(step.bias, std=0.1 / math.sqrt(text_size))
+            # Half the text's length in a direction of its own: the prototypes begin near the words, but apart.
+            nn.init.normal_(step.bias, std=0.5 / math.sqrt(text_size))
             nn.init.zeros_(step.weight)
         self.log_scale = nn.Parameter(torch.tensor(math.log(LOGIT_SCALE)))
 
@@ -74,7 +75,9 @@ class TextAlignedModel(nn.Module):
         valid = batch["patch_mask"][:, :, None] & batch["channel_mask"][:, None]
         queries = self.queries.expand(len(tokens), -1, -1)
         padding = ~valid.flatten(1)
-        pooled, _ = self.pooling(queries, tokens.flatten(1, 2), tokens.flatten(1, 2), key_padding_mask=padding, need_weights=False)
+        pooled, _ = self.pooling(
+            queries, tokens.flatten(1, 2), tokens.flatten(1, 2), key_padding_mask=padding, need_weights=False
+        )
         return F.normalize(self.to_text(pooled.flatten(1)), dim=1)
 
     def prototypes(self, text):
