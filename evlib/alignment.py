@@ -89,6 +89,17 @@ def soft_targets(text, group, weight=0.5):
         return weight * alike + (1 - weight) * same / same.sum(1, keepdim=True)
 
 
+def prototype_targets(similarity, targets):
+    """(signals, labels, K) shares: the mass of each label divided among its prototypes, most of it to the nearest.
+
+    ``similarity`` (signals, labels, K), ``targets`` (signals, labels). Constants: no gradient runs through them.
+
+    >>> prototype_targets(torch.tensor([[[0.9, 0.1]]]), torch.ones(1, 1)).round(decimals=3)
+    tensor([[[1., 0.]]])
+    """
+    return targets[..., None] * (similarity.detach() / SHARPNESS).softmax(2)
+
+
 class AlignmentLoss(nn.Module):
     """Soft CLIP with K prototypes for each label, a queue and a term that keeps all prototypes in use.
 
@@ -151,14 +162,13 @@ class AlignmentLoss(nn.Module):
             scale = log_scale.float().clamp(math.log(SCALE_RANGE[0]), math.log(SCALE_RANGE[1])).exp()
             similarity = torch.einsum("if,jkf->ijk", z, prototypes)
             targets = soft_targets(text, group, self.soft_weight)
-            choice = (similarity / SHARPNESS).softmax(2)  # (signal, label, K)
-            shares = (targets[..., None] * choice.detach()).flatten(1)
+            shares = prototype_targets(similarity, targets).flatten(1)
             to_text = self._cross_entropy(similarity.flatten(1), shares, scale, z, group, "text")
             nearest = similarity.max(2).values
             best = similarity.detach().argmax(2).diagonal()
             chosen = prototypes[torch.arange(size, device=z.device), best]
             to_signal = self._cross_entropy(nearest.T, targets.T / targets.T.sum(1, keepdim=True), scale, chosen, group, "signal")
-            usage = prototype_usage(choice.diagonal(dim1=0, dim2=1).T, group)
+            usage = prototype_usage((similarity.diagonal(dim1=0, dim2=1).T / SHARPNESS).softmax(1), group)
             loss = (to_text + to_signal) / 2
             if self.training and self.queue.size:
                 self.queue.push(z, chosen, group)

@@ -70,14 +70,14 @@ def random_channels(channel_mask, ratio, generator):
 def span_patches(patch_mask, ratio, generator, span=SPAN_PATCHES):
     """(batch, patches) bool: as many as `random_patches` hides, in spans of ``span`` neighbours (the last may be cut).
 
-    Spans begin at random places; patches are hidden in the order in which spans reach them, up to the count.
+    Spans lie at random places, whole; patches are hidden in the order in which spans reach them, up to the count.
     """
     check_whole(1, shortest_span=span[0], longest_span=span[1])
     size, n = patch_mask.shape
     length = torch.randint(span[0], span[1] + 1, (size, n), generator=generator, device=generator.device).to(patch_mask.device)
     # Patch p belongs to the span from s if s <= p < s + length: it is hidden when the first such span is.
-    turn = _uniform(patch_mask, generator).masked_fill(~patch_mask, 2.0)
     step = torch.arange(n, device=patch_mask.device)
+    turn = _uniform(patch_mask, generator).masked_fill(step + length > patch_mask.sum(1, keepdim=True), 2.0)
     inside = (step >= step[:, None]) & (step < step[:, None] + length[:, :, None])  # (batch, span, patch)
     reached = torch.where(inside, turn[:, :, None], 2.0).amin(1)
     # Patches of one span have the same turn: in order from its start.

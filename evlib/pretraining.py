@@ -39,6 +39,8 @@ PRETEXTS = {
 }
 LEARNING_RATE, MASKED_LEARNING_RATE = 5e-3, 1e-3
 PATIENCE_EPOCHS = 5
+# Of the transformer: attention over every frame and channel takes a CPU long enough in one.
+MASKED_BLOCKS = 1
 BATCH = 64
 # A frame of the encoder; finer times come out of its states.
 FRAME_S = 0.005
@@ -201,7 +203,7 @@ def fit_windows(pretext, train, development, rate, hidden_size, max_epochs, seed
 def fit_masked(pretext, train, development, rate, hidden_size, max_epochs, seed, **options):
     """Encoder, pretext model and history of a transformer over frames and channels, trained on windows (N, time, C)."""
     n_channels, frame = train.shape[2], frame_samples(rate)
-    encoder = PatchFrameEncoder(n_channels, hidden_size, dropout=0.0, resolution=frame)
+    encoder = PatchFrameEncoder(n_channels, hidden_size, MASKED_BLOCKS, dropout=0.0, resolution=frame)
 
     def build():
         return MaskedPatchModel(**encoder.patches.config)
