@@ -92,7 +92,11 @@ def make_parser() -> argparse.ArgumentParser:
     yes_no = argparse.BooleanOptionalAction
     option("--self-train", action=yes_no, help="learn further from unlabelled signal; by itself for lstm, not for matched_filter")
     option("--unlabelled", nargs="+", action="extend", default=[], metavar="RECORDING", help="further recordings without labels")
-    option("--pretrain", metavar="WHAT", help="discovery, autoencoder, variational, contrastive, or an ENCODER of evlib pretrain")
+    option(
+        "--pretrain",
+        metavar="WHAT",
+        help="discovery, autoencoder, variational, contrastive, masked, or an ENCODER of evlib pretrain",
+    )
     option("--freeze-encoder", action="store_true", default=False, help="train only what stands on the pretrained encoder")
     option("--template-ms", type=float, nargs=2, metavar=("BEFORE", "AFTER"), help="reach of templates; found from the data")
     option("--shrink", action=yes_no, default=True, help="Wiener shrinkage of the averaged snippets")
@@ -105,7 +109,12 @@ def make_parser() -> argparse.ArgumentParser:
     option = add("pretrain", _pretrain, "Pretrain an encoder on recordings without labels, for evlib fit --pretrain.")
     option("recordings", nargs="+", metavar="RECORDING")
     option("-o", "--output", type=Path, required=True, metavar="ENCODER", help="the file to write: weights and a card")
-    option("--pretext", choices=("autoencoder", "variational", "contrastive"), default="autoencoder", help="what it learns from")
+    option(
+        "--pretext",
+        choices=("autoencoder", "variational", "contrastive", "masked"),
+        default="autoencoder",
+        help="what it learns from",
+    )
     option("--seed", type=int, default=0, help="the same seed gives the same encoder")
     option("--hidden-size", type=int, default=64, help="width of the encoder in each direction")
     option("--window-ms", type=float, default=60.0, help="length of a window")

@@ -54,9 +54,9 @@ def motion_views(strength, channels, n_samples, rotate=False):
 class MotionBatches(torch.utils.data.Dataset):
     """Batches of patches, each from one of several data sets: an item is a whole batch.
 
-    For a loader with ``batch_size=None``. A batch is that of `evlib.patches`, and ``set_name``, ``source`` (batch,); with a
-    ``mask_ratio`` also ``hidden``, ``dropped`` and ``view``, the batch of another view; with ``words`` also ``text`` and ``label_text``
-    (batch, 384) and ``group`` (batch,): what a label is called this time, what it is called, what it means.
+    For a loader with ``batch_size=None``. A batch is that of `evlib.patches`, with ``set_name`` and ``source`` (batch,). With a
+    ``mask_ratio`` come ``hidden``, ``dropped`` and ``view``, the batch of another view; with ``words`` come ``text`` and
+    ``label_text`` (batch, 384), what a label is called this time and what it is called, and ``group`` (batch,), what it means.
 
     Parameters
     ----------

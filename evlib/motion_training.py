@@ -1,13 +1,12 @@
 """Training encoders of motion: first without labels (hide and tell, tell apart), then with the words of labels.
 
-`pretrain_motion` is the first stage, `align_motion` the second; each gives back a `MotionModel`, which knows how windows become its
-patches and which text encoder its words come from.
+`pretrain_motion` is the first stage, `align_motion` the second; each gives back a `MotionModel`, which knows how windows become
+its patches and which text encoder its words come from.
 """
 
 import math
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -35,8 +34,8 @@ WINDOWS_AT_ONCE = 256
 class MaskedPretextLoss(nn.Module):
     """How badly hidden tokens are told, and patches told apart: each divided by its own running mean, so that both count.
 
-    ``raw_loss`` is the weighted sum before that division. It compares between epochs, and trainers choose by it; the running means
-    only move in training. Losses of one data set are named ``raw_loss/<set>``.
+    ``raw_loss`` is the weighted sum before that division. It compares between epochs, and trainers choose by it; the running
+    means only move in training. Losses of one data set are named ``raw_loss/<set>``.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """Patches: a signal cut into pieces of equal seconds, each at the same number of samples, normalised one by one.
 
-Signals of any rate become patches (patches, PATCH_SAMPLES, channels). Each patch of a channel has mean 0 and standard deviation 1;
-what that takes away, where a limb points and how hard it moves, is kept beside it as ``stats``: asinh of the mean and
-log of the deviation (plus 0.01), which tell standing from lying and shaking from resting in m/s2 and in rad/s alike.
+Signals of any rate become patches (patches, PATCH_SAMPLES, channels). Each patch of a channel has mean 0 and standard
+deviation 1; what that takes away, where a limb points and how hard it moves, is kept beside it as ``stats``: asinh of the mean
+and log of the deviation (plus 0.01), which tell standing from lying and shaking from resting in m/s2 and in rad/s alike.
 
 A batch is a dict of tensors: ``input`` (batch, patches, samples, channels), ``stats`` (batch, patches, channels, 2),
 ``patch_mask`` (batch, patches) and ``channel_mask`` (batch, channels), True where there is something, and

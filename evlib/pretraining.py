@@ -59,8 +59,8 @@ OFF_CENTRE = 0.1
 class Pretrained:
     """An encoder that has seen recordings, and where it comes from.
 
-    ``encoder`` an LSTMEncoder, of a masked model a PatchFrameEncoder; ``model`` the whole pretext model; ``history`` the losses of each epoch; ``card`` rate,
-    channels, units, pretext, seed and data hash. :meth:`save` keeps the encoder and its card.
+    ``encoder`` an LSTMEncoder, of a masked model a PatchFrameEncoder; ``model`` the whole pretext model; ``history`` the losses
+    of each epoch; ``card`` rate, channels, units, pretext, seed and data hash. :meth:`save` keeps the encoder and its card.
     """
 
     encoder: torch.nn.Module
@@ -202,8 +202,9 @@ def fit_windows(pretext, train, development, rate, hidden_size, max_epochs, seed
 
 def fit_masked(pretext, train, development, rate, hidden_size, max_epochs, seed, **options):
     """Encoder, pretext model and history of a transformer over frames and channels, trained on windows (N, time, C)."""
-    n_channels, frame = train.shape[2], frame_samples(rate)
-    encoder = PatchFrameEncoder(n_channels, hidden_size, MASKED_BLOCKS, dropout=0.0, resolution=frame)
+    n_channels, frame = train.shape[2], max(2, frame_samples(rate))
+    with torch.random.fork_rng():  # its weights are those of the model in a moment
+        encoder = PatchFrameEncoder(n_channels, hidden_size, MASKED_BLOCKS, dropout=0.0, resolution=frame)
 
     def build():
         return MaskedPatchModel(**encoder.patches.config)

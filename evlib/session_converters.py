@@ -195,7 +195,7 @@ def _read_wisdm(folder):
 
 
 def _wisdm_lines(path):
-    """Activity -> (n, 4): seconds, sorted and each once, and three axes; lines are ``1600,A,252207666810782,-0.36,8.79,1.05;``."""
+    """Activity -> (n, 4): seconds, sorted and each once, and axes; lines are ``1600,A,252207666810782,-0.36,8.79,1.05;``."""
     try:
         lines = path.read_text(encoding="utf-8").split(";")
     except (OSError, ValueError) as error:

@@ -193,7 +193,7 @@ def test_a_frozen_encoder_stays_as_it_is(short, pretrained):
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("pretext", ["autoencoder", "variational", "contrastive"])
+@pytest.mark.parametrize("pretext", ["autoencoder", "variational", "contrastive", "masked"])
 @pytest.mark.filterwarnings("ignore:the posterior has collapsed")
 def test_pretraining_inside_of_fit(short, pretext, monkeypatch):
     from evlib import pretraining

@@ -86,11 +86,11 @@ def test_refusals(tmp_path, change, words):
 
 
 def test_recipes_differ_in_the_encoder_alone():
-    encoders = {"autoencoder": "A", "variational": "V", "contrastive": "C"}
+    encoders = {"autoencoder": "A", "variational": "V", "contrastive": "C", "masked": "M"}
     recipes = {method: label_budgets._recipe(method, TINY, encoders) for method in METHODS}
-    assert [recipes[m][1].get("pretrain") for m in METHODS[-5:]] == [None, "A", "V", "C", "C"]
-    assert [recipes[m][1].get("freeze_encoder") for m in METHODS[-5:]] == [False] * 4 + [True]
-    rest = [{k: v for k, v in recipes[m][1].items() if k not in ("pretrain", "freeze_encoder")} for m in METHODS[-5:]]
+    assert [recipes[m][1].get("pretrain") for m in METHODS[-6:]] == [None, "A", "V", "C", "M", "C"]
+    assert [recipes[m][1].get("freeze_encoder") for m in METHODS[-6:]] == [False] * 5 + [True]
+    rest = [{k: v for k, v in recipes[m][1].items() if k not in ("pretrain", "freeze_encoder")} for m in METHODS[-6:]]
     assert all(options == rest[0] for options in rest)
     assert {recipes[m][0] for m in METHODS[:3]} == {"matched_filter"} and {recipes[m][0] for m in METHODS[3:5]} == {"lstm"}
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import evlib
-from evlib import pretraining
+from evlib import motion_training, pretraining
 from evlib.checkpoints import load_encoder, save_encoder
 from evlib.encoders import LSTMEncoder
 from evlib.pretraining import PRETEXTS, cut_windows, encoder_for, frame_samples, pretrain
@@ -122,7 +122,8 @@ def test_a_card_says_where_the_encoder_comes_from(made, recording):
     assert card["channels"] == list(recording.channels) and card["units"] == list(recording.units)
     assert card["duration_s"] == 20.0 and card["window_s"] == 0.05 and card["epochs"] == len(made.history) == 2
     assert len(card["data_hash"]) == 16
-    assert type(made.model) is PRETEXTS[card["pretext"]] and made.encoder is made.model.encoder
+    inside = made.encoder.patches if card["pretext"] == "masked" else made.encoder
+    assert type(made.model) is PRETEXTS[card["pretext"]] and inside is made.model.encoder
     assert made.encoder.config["hidden_size"] == 8 and made.encoder.config["resolution"] == frame_samples(RATE) == 10
     assert not made.encoder.training
     assert repr(made) == f"Pretrained({card['pretext']}, hidden size 8, 20 s, 2 epochs)"
@@ -183,17 +184,19 @@ def cut_off_after(kind, n_items):
 def test_a_run_that_was_cut_off_goes_on_as_if_nothing_had_happened(recording, tmp_path, monkeypatch, made):
     pretext = made.card["pretext"]
     options = {"seed": 4, "max_epochs": 4, **TINY}
-    name = "ContrastiveDataset" if pretext == "contrastive" else "UnsupervisedDataset"
-    kind, limits = getattr(pretraining, name), {"whole": 10_000, "cut off": 330, "resumed": 10_000}
+    # A masked model draws whole batches, the others windows.
+    places = {"contrastive": (pretraining, "ContrastiveDataset", 330), "masked": (motion_training, "MotionBatches", 7)}
+    home, name, cut = places.get(pretext, (pretraining, "UnsupervisedDataset", 330))
+    kind, limits = getattr(home, name), {"whole": 10_000, "cut off": cut, "resumed": 10_000}
     sets = {run: cut_off_after(kind, limit) for run, limit in limits.items()}
-    monkeypatch.setattr(pretraining, name, sets["whole"])
+    monkeypatch.setattr(home, name, sets["whole"])
     whole = pretrain([recording], pretext, save_dir=tmp_path / "whole", **options)
-    monkeypatch.setattr(pretraining, name, sets["cut off"])
+    monkeypatch.setattr(home, name, sets["cut off"])
     with pytest.raises(CutOff):
         pretrain([recording], pretext, save_dir=tmp_path / "parts", **options)
     done = sorted(path.name for path in (tmp_path / "parts").glob("checkpoint_epoch_*.pth"))
     assert 1 <= len(done) < 4
-    monkeypatch.setattr(pretraining, name, sets["resumed"])
+    monkeypatch.setattr(home, name, sets["resumed"])
     resumed = pretrain([recording], pretext, save_dir=tmp_path / "parts", resume=True, **options)
     assert sets["resumed"].left > sets["whole"].left  # it did not begin again
     assert same_weights(resumed.model, whole.model)
@@ -228,7 +231,7 @@ def test_another_rate_has_frames_as_long():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"pretext": "magic"}, "pretext must be one of autoencoder, variational, contrastive, got 'magic'"),
+        ({"pretext": "magic"}, "pretext must be one of autoencoder, variational, contrastive, masked, got 'magic'"),
         ({"max_epochs": 0}, "max_epochs must be a whole number of at least 1, got 0"),
         ({"max_epochs": 1.5}, "max_epochs.*1.5"),
         ({"hidden_size": 0}, "hidden_size"),

@@ -102,14 +102,14 @@ def test_motionsense(tmp_path):
     np.testing.assert_allclose(session.recording.read()[5], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("kind", "make"), [("uci_har", uci_har), ("pamap2", pamap2), ("wisdm", wisdm), ("motionsense", motionsense)])
-def test_a_damaged_raw_file_is_named(tmp_path, kind, make):
+@pytest.mark.parametrize("make", [uci_har, pamap2, wisdm, motionsense], ids=lambda make: make.__name__)
+def test_a_damaged_raw_file_is_named(tmp_path, make):
     raw = tmp_path / "raw folder"
     make(raw)
     victim = sorted(path for path in raw.rglob("*") if path.is_file() and "body_acc" not in path.name)[0]
     victim.write_text("this, is; not a table\n1 2 3")
     with pytest.raises(DataError, match=victim.name.replace(".", r"\.")):
-        convert(kind, raw, tmp_path / "out")
+        convert(make.__name__, raw, tmp_path / "out")
     assert not (tmp_path / "out").exists(), "nothing half written is left"
 
 

@@ -1,0 +1,224 @@
+"""Both stages of training: exact losses, what is chosen, resuming, saving, mixed precision, and that something is learnt."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from evlib import DataError, OptionError
+from evlib.alignment import AlignmentLoss
+from evlib.models import MaskedPatchModel, TextAlignedModel
+from evlib.motion_batches import MotionBatches
+from evlib.motion_training import (
+    AlignmentTrainer,
+    MaskedPretextLoss,
+    align_motion,
+    aligned_losses,
+    load_motion_model,
+    masked_losses,
+    pretrain_motion,
+    reconstruction_loss,
+)
+from evlib.patch_encoder import SIZES, log_spectrum
+from evlib.synthetic_motion import make_motion
+from evlib.text import HashedWords
+
+TEXT = HashedWords()
+KINDS = ("walking", "running", "sitting", "lying")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setitem(SIZES, "nano", {"d_model": 16, "num_heads": 2, "num_layers": 1})
+
+
+def people(name="phone", seed=0, **options):
+    return make_motion(name, **{"n_people": 3, "windows_per_activity": 4, "activities": KINDS, "seed": seed} | options)
+
+
+def train(**options):
+    return pretrain_motion([people()], [people(seed=1)], 0.64, **{"text": TEXT, "max_epochs": 2, "batch_size": 16} | options)
+
+
+@pytest.fixture(scope="module")
+def first():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SIZES, "nano", {"d_model": 16, "num_heads": 2, "num_layers": 1})
+        sets = [people(), people("watch", 2, places=("wrist",), magnetometer=True, sampling_rate_hz=100.0)]
+        return pretrain_motion(sets, [people(seed=1)], 0.64, text=TEXT, max_epochs=6, batch_size=16, contrastive_weight=0.5)
+
+
+def one_batch(**options):
+    return MotionBatches([people()], TEXT, 0.64, 8, **{"mask_ratio": 0.5} | options)[0]
+
+
+def told_truly(batch):
+    """What a model would say that knows everything."""
+    patches = batch["input"].transpose(2, 3)
+    view = torch.eye(8 * 4)[:, :20].reshape(8, 4, 20)
+    return {"shape": patches, "stats": batch["stats"], "spectrum": log_spectrum(patches), "projection": view}
+
+
+def test_nothing_is_lost_by_telling_the_truth_and_only_hidden_tokens_count():
+    batch = one_batch()
+    told = told_truly(batch)
+    assert reconstruction_loss(told, batch) == 0
+    counted = batch["hidden"] & ~batch["dropped"][:, None]
+    wrong = {name: torch.where(counted[..., None], told[name], torch.nan) for name in ("shape", "stats", "spectrum")}
+    assert reconstruction_loss(wrong, batch) == 0, "tokens that were seen or dropped do not count"
+    off = told | {"stats": told["stats"] + 2.0}
+    assert reconstruction_loss(off, batch).item() == pytest.approx(4.0)
+    assert reconstruction_loss(told | {"shape": told["shape"] + 2.0}, batch, shape_weight=0.5).item() == pytest.approx(2.0)
+
+
+def test_the_raw_loss_chooses_and_the_running_means_only_move_in_training():
+    batch, loss = one_batch(), MaskedPretextLoss(contrastive_weight=0.5)
+    torch.manual_seed(0)
+    model = MaskedPatchModel(16, 2, 1)
+    losses = masked_losses(model, loss, batch)
+    raw = losses["reconstruction_loss"] + 0.5 * losses["contrastive_loss"]
+    torch.testing.assert_close(losses["raw_loss"], raw.detach())
+    assert losses["total_loss"].item() == pytest.approx(1.5), "each divided by itself at the first step"
+    assert losses["raw_loss/phone"] == losses["raw_loss"] and loss.monitor == "raw_loss"
+    before = loss.running_mean.clone()
+    masked_losses(model.eval(), loss.eval(), batch)
+    assert torch.equal(loss.running_mean, before)
+    masked_losses(model.train(), loss.train(), one_batch(seed=5))
+    assert not torch.equal(loss.running_mean, before)
+    for wrong in ({"reconstruction_weight": 0.0, "contrastive_weight": 0.0}, {"temperature": 0.0}, {"decay": 1.0}):
+        with pytest.raises(OptionError):
+            MaskedPretextLoss(**wrong)
+
+
+def test_patches_of_one_session_are_no_negatives():
+    """All projections equal: log(1 + the number of patches of other sessions in both views)."""
+    batch, loss = one_batch(), MaskedPretextLoss(reconstruction_weight=0.0, contrastive_weight=1.0)
+    told = told_truly(batch) | {"projection": torch.ones(8, 4, 20)}
+    found = loss(told, told, batch)["contrastive_loss"]
+    assert found.item() == pytest.approx(math.log(1 + 2 * 7 * 4), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", [MaskedPatchModel, TextAlignedModel])
+def test_a_batch_can_be_learnt_by_heart(kind):
+    torch.manual_seed(0)
+    if kind is MaskedPatchModel:
+        model, loss, losses, least = kind(32, 2, 1, dropout=0.0), MaskedPretextLoss(contrastive_weight=0.0), masked_losses, 0.0
+        batch = one_batch()
+    else:
+        model, loss, losses = kind(32, 2, 1, dropout=0.0, num_prototypes=1), AlignmentLoss(384, 0, 0.0, 0.0), aligned_losses
+        batch = one_batch(mask_ratio=None, words=True)
+        # A cross-entropy ends at the entropy of its targets: windows of one label share them.
+        least = (batch["group"][:, None] == batch["group"]).sum(1).log().mean().item()
+    optimizer, course = torch.optim.Adam(model.parameters(), 3e-3), []
+    for _ in range(150):
+        out = losses(model, loss, batch)
+        optimizer.zero_grad()
+        out["total_loss"].backward()
+        optimizer.step()
+        course.append(out[loss.monitor].item() - least)
+    assert course[-1] < 0.2 * course[0], (course[0], course[-1])
+
+
+def test_training_without_labels_lowers_the_raw_loss_of_each_data_set(first):
+    raw = [epoch["val_raw_loss"] for epoch in first.history]
+    assert min(raw) < 0.9 * raw[0]
+    assert {"train_raw_loss/phone", "train_raw_loss/watch", "val_raw_loss/phone"} <= set().union(*map(dict.keys, first.history))
+    assert first.card["text_encoder"] == "hashed words" and first.card["data_sets"] == {"phone": 48, "watch": 48}
+
+
+def test_the_best_epoch_by_raw_loss_is_kept_not_the_last(first):
+    loss = MaskedPretextLoss(contrastive_weight=0.5).eval()
+    batches = MotionBatches([people(seed=1)], TEXT, 0.64, 16, mask_ratio=0.5, strength="weak", train=False)
+    with torch.no_grad():
+        found = [masked_losses(first.model, loss, batches[k])["raw_loss"].item() for k in range(3)]
+    assert len(batches) == 3 and np.mean(found) == pytest.approx(min(epoch["val_raw_loss"] for epoch in first.history), rel=1e-4)
+
+
+def test_the_same_seed_gives_the_same_weights_and_resuming_goes_on_exactly(tmp_path):
+    whole = train(max_epochs=4, save_dir=tmp_path / "whole", contrastive_weight=0.3)
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    again = train(max_epochs=4, contrastive_weight=0.3)
+    assert torch.equal(before, torch.random.get_rng_state()), "no global state is touched"
+    (tmp_path / "parts").mkdir()
+    for name in ("checkpoint_epoch_2.pth", "best_model.pth"):
+        (tmp_path / "parts" / name).write_bytes((tmp_path / "whole" / "checkpoint_epoch_2.pth").read_bytes())
+    resumed = train(max_epochs=4, save_dir=tmp_path / "parts", resume=True, contrastive_weight=0.3)
+    for other in (again, resumed):
+        assert [e["val_raw_loss"] for e in other.history] == [e["val_raw_loss"] for e in whole.history]
+        for name, value in whole.model.state_dict().items():
+            assert torch.equal(value, other.model.state_dict()[name]), name
+    with pytest.raises(OptionError, match="resume=True needs save_dir"):
+        train(resume=True)
+
+
+def test_words_tell_activities_after_alignment(first, tmp_path):
+    sets, judge = [people()], people(seed=7)
+    aligned = align_motion(first, sets, [people(seed=1)], max_epochs=40, batch_size=16, lr=5e-3)
+    told = np.array(KINDS)[aligned.scores(judge, KINDS).argmax(1)]
+    assert np.mean(told == judge.labels) > 0.7, "chance is 0.25"
+    assert aligned.vectors(judge).shape == (48, 384) and aligned.card["labels"] == sorted(KINDS)
+    assert {"val_alignment_loss", "val_usage", "train_alignment_loss/phone"} <= aligned.history[-1].keys()
+    aligned.save(tmp_path / "aligned.pth")
+    read = load_motion_model(tmp_path / "aligned.pth")
+    assert np.array_equal(read.scores(judge, KINDS), aligned.scores(judge, KINDS)) and read.patch_s == 0.64
+    frozen = align_motion(first, sets, [people(seed=1)], max_epochs=1, freeze=True)
+    for name, value in first.encoder.state_dict().items():
+        assert torch.equal(frozen.encoder.state_dict()[name], value), "a frozen encoder stays as it was"
+    with pytest.raises(OptionError, match="need a model that was aligned"):
+        first.scores(judge, KINDS)
+
+
+def test_the_same_weights_embed_6_9_and_23_channels(first):
+    many = people("many", places=("waist", "wrist", "ankle", "chest"))
+    for one in (people(), people(places=("wrist",), magnetometer=True), many.with_channels(many.channels[:23])):
+        assert first.embed(one).shape == (48, 16) and first.embed(one, channels=True).shape == (48, 16 * len(one.channels))
+
+
+def test_an_untrained_twin_differs_in_its_weights_alone(first):
+    blank = first.untrained(3)
+    assert blank.embed(people()).shape == first.embed(people()).shape and not np.allclose(
+        blank.embed(people()), first.embed(people())
+    )
+    assert np.array_equal(blank.embed(people()), first.untrained(3).embed(people()))
+
+
+def test_mixed_precision_and_compiling_train_too(tmp_path):
+    mixed = train(precision="bf16-mixed", max_epochs=1, contrastive_weight=0.5)
+    assert all(value.dtype == torch.float32 and value.isfinite().all() for value in mixed.model.state_dict().values())
+    torch.manual_seed(0)
+    plain = MaskedPatchModel(16, 2, 1).eval()
+    names = list(plain.state_dict())
+    plain.compile(backend="eager")
+    with torch.no_grad():
+        plain(one_batch())
+    assert list(plain.state_dict()) == names, "a compiled model is saved under the same names"
+
+
+def test_files_that_hold_no_model_of_motion_are_refused(first, tmp_path):
+    with pytest.raises(DataError):
+        load_motion_model(tmp_path / "nothing.pth")
+    from evlib.checkpoints import save_checkpoint
+
+    save_checkpoint(tmp_path / "other.pth", first.model, None, epoch=1, global_step=0)
+    with pytest.raises(DataError, match="holds no model of motion"):
+        load_motion_model(tmp_path / "other.pth")
+    first.save(tmp_path / "first.pth")
+
+    class Other(HashedWords):
+        name = "other words"
+
+    with pytest.raises(OptionError, match="trained with the text encoder 'hashed words', not 'other words'"):
+        load_motion_model(tmp_path / "first.pth", Other())
+
+
+def test_options_that_make_no_sense_are_refused():
+    for options, words in (
+        ({"size": "huge"}, "size must be one of"),
+        ({"max_epochs": 0}, "max_epochs"),
+        ({"mask_ratio": 1.0}, "ratio"),
+    ):
+        with pytest.raises(OptionError, match=words):
+            train(**options)
+    assert AlignmentTrainer.batch_losses is aligned_losses
