@@ -23,11 +23,14 @@ _MODULES = {
     "datasets": "EventDataset collate_fn_supervised SyntheticEventDataset UnsupervisedDataset collate_fn_unsupervised "
     "ContrastiveDataset collate_fn_contrastive",
     "encoders": "LSTMEncoder",
+    "patch_encoder": "DualBranchEncoder PatchFrameEncoder",
     "event_output": "EventOutput",
     "models.classifier": "LSTMEventClassifier",
     "models.event_specific": "EventTemplateBank EventSpecificCNN EventSpecificTimingHeads EventSpecificClassifier",
     "models.autoencoder": "LSTMAutoencoder VariationalLSTMAutoencoder",
     "models.contrastive": "ContrastiveLSTM",
+    "models.masked": "MaskedPatchModel",
+    "models.semantic": "TextAlignedModel",
     "models.sequence": "HeartRateLSTM LSTMClassifier TimeLSTM",
     "transfer": "transfer_encoder freeze_encoder unfreeze_encoder parameter_groups",
     "losses": "EventTimingLoss EventSpecificLoss AutoencoderLoss VariationalAutoencoderLoss MaskedMSELoss nt_xent",
@@ -49,6 +52,12 @@ _MODULES = {
     "annotating": "AnnotationSession",
     "ambiguity": "look_alikes",
     "delays": "channel_delays ChannelDelays time_to_next_kind",
+    "sessions": "Session SessionSet open_sessions validate_sessions write_sessions",
+    "motion": "MotionWindows cut_sessions",
+    "synthetic_motion": "make_motion",
+    "motion_training": "MotionModel pretrain_motion align_motion load_motion_model",
+    "motion_evaluation": "compare_on_labels zero_shot",
+    "text": "text_encoder",
     "widgets": "EventBrowser Annotator ThresholdExplorer TemplateView TimingView",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
