@@ -55,7 +55,7 @@ class MotionBatches(torch.utils.data.Dataset):
     """Batches of patches, each from one of several data sets: an item is a whole batch.
 
     For a loader with ``batch_size=None``. A batch is that of `evlib.patches`, with ``set_name`` and ``source`` (batch,). With a
-    ``mask_ratio`` come ``hidden``, ``dropped`` and ``view``, the batch of another view; with ``words`` come ``text`` and
+    ``mask_ratio`` come ``hidden``, ``dropped``, ``truth`` (input and stats to be told) and ``view``, the batch of another view; with ``words`` come ``text`` and
     ``label_text`` (batch, 384), what a label is called this time and what it is called, and ``group`` (batch,), what it means.
 
     Parameters
@@ -71,6 +71,7 @@ class MotionBatches(torch.utils.data.Dataset):
     seed : of all draws
     train : False draws the same in every epoch, takes each window once, and changes no window but for the views
     patch_samples, normalise : samples that each patch is brought to, and whether it is normalised (`evlib.patches.make_batch`)
+    noise : standard deviation of white noise over what a masked batch shows, but not over what is to be told
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class MotionBatches(torch.utils.data.Dataset):
         train=True,
         patch_samples=PATCH_SAMPLES,
         normalise=True,
+        noise=0.0,
     ):
         check_whole(2, batch_size=batch_size, patch_samples=patch_samples)
         check_whole(0, seed=seed)
@@ -101,6 +103,7 @@ class MotionBatches(torch.utils.data.Dataset):
             raise DataError("to give words, every data set needs labels")
         self.seed, self.train, self.words, self.mask_ratio = seed, train, words, mask_ratio
         self.patch_s = [patch_range(patch_s, one) for one in self.sets]
+        self.noise = WhiteNoise(noise) if noise else None
         self.views = [motion_views(strength, one.channels, one.x.shape[1], rotate) for one in self.sets]
         self.channel_text = [text(one.descriptions) for one in self.sets]
         self.x = [torch.from_numpy(one.x) for one in self.sets]
@@ -170,7 +173,10 @@ class MotionBatches(torch.utils.data.Dataset):
         batch |= {"set_name": one.name, "source": self.source[k][rows]}
         if self.mask_ratio:
             hidden, dropped = mask_tokens(batch["patch_mask"], batch["channel_mask"], generator, self.mask_ratio)
-            batch |= {"hidden": hidden, "dropped": dropped, "view": patches(changed)}
+            truth = {name: batch[name] for name in ("input", "stats")}
+            batch |= {"hidden": hidden, "dropped": dropped, "view": patches(changed), "truth": truth}
+            if self.noise:
+                batch |= patches(self.noise(x, generator))
         if self.words:
             label = self.label[k][rows]
             batch |= {"text": self._text(label, generator), "label_text": self.label_text[label], "group": self.group[label]}

@@ -24,7 +24,7 @@ from .text import text_encoder
 from .training import Trainer
 
 # What a hidden patch of a walk looked like is mostly its phase, which nobody can know.
-SHAPE_WEIGHT = 0.1
+PART_WEIGHTS = {"shape": 0.1, "stats": 1.0, "spectrum": 1.0}
 TEMPERATURE = 0.2
 WEIGHT_DECAY = 1e-2
 WARM_UP = 0.1
@@ -42,7 +42,7 @@ class MaskedPretextLoss(nn.Module):
     reconstruction_weight, contrastive_weight : a weight of 0 leaves a loss out
     temperature : of the contrast
     decay : of the running means
-    shape_weight : of the normalised shape of hidden patches; their stats and spectrum have 1
+    parts : weights of what is told of a hidden token: its shape, stats and spectrum
 
     Raises
     ------
@@ -52,7 +52,7 @@ class MaskedPretextLoss(nn.Module):
     monitor = "raw_loss"
 
     def __init__(
-        self, reconstruction_weight=1.0, contrastive_weight=0.1, temperature=TEMPERATURE, decay=0.99, shape_weight=SHAPE_WEIGHT
+        self, reconstruction_weight=1.0, contrastive_weight=0.1, temperature=TEMPERATURE, decay=0.99, parts=PART_WEIGHTS
     ):
         super().__init__()
         if min(reconstruction_weight, contrastive_weight) < 0 or reconstruction_weight + contrastive_weight == 0:
@@ -60,14 +60,14 @@ class MaskedPretextLoss(nn.Module):
         if not temperature > 0 or not 0 <= decay < 1:
             raise OptionError(f"want temperature > 0 and decay in [0, 1), got {temperature!r} and {decay!r}")
         self.weights = {"reconstruction": float(reconstruction_weight), "contrastive": float(contrastive_weight)}
-        self.temperature, self.decay, self.shape_weight = float(temperature), float(decay), float(shape_weight)
+        self.temperature, self.decay, self.parts = float(temperature), float(decay), dict(parts)
         self.register_buffer("running_mean", torch.full((2,), torch.nan))
 
     def forward(self, told, view, batch):
         """The losses of a batch of `MotionBatches`; ``told`` and ``view`` are what the model says of it and of its other view."""
         losses = {}
         if self.weights["reconstruction"]:
-            losses["reconstruction"] = reconstruction_loss(told, batch, self.shape_weight)
+            losses["reconstruction"] = reconstruction_loss(told, batch, self.parts)
         if self.weights["contrastive"]:
             valid = batch["patch_mask"]
             source = batch["source"][:, None].expand_as(valid)[valid]
@@ -88,13 +88,15 @@ def valid_zero(told):
     return told["projection"].new_zeros(())
 
 
-def reconstruction_loss(told, batch, shape_weight=SHAPE_WEIGHT):
+def reconstruction_loss(told, batch, parts=PART_WEIGHTS):
     """Mean squared error over the hidden tokens of channels that were not dropped: shape, stats and spectrum, weighed."""
-    patches = batch["input"].transpose(2, 3)
+    patches = batch["truth"]["input"].transpose(2, 3)
     counted = batch["hidden"] & ~batch["dropped"][:, None]
-    truth = {"shape": patches, "stats": batch["stats"], "spectrum": log_spectrum(patches)}
-    errors = {name: masked_mean((told[name].float() - truth[name].float()).square().mean(-1), counted) for name in truth}
-    return shape_weight * errors["shape"] + errors["stats"] + errors["spectrum"]
+    truth = {"shape": patches, "stats": batch["truth"]["stats"], "spectrum": log_spectrum(patches)}
+    return sum(
+        weight * masked_mean((told[name].float() - truth[name].float()).square().mean(-1), counted)
+        for name, weight in parts.items()
+    )
 
 
 def masked_losses(model, loss_fn, batch):

@@ -69,7 +69,7 @@ def test_nothing_is_lost_by_telling_the_truth_and_only_hidden_tokens_count():
     assert reconstruction_loss(wrong, batch) == 0, "tokens that were seen or dropped do not count"
     off = told | {"stats": told["stats"] + 2.0}
     assert reconstruction_loss(off, batch).item() == pytest.approx(4.0)
-    assert reconstruction_loss(told | {"shape": told["shape"] + 2.0}, batch, shape_weight=0.5).item() == pytest.approx(2.0)
+    assert reconstruction_loss(told | {"shape": told["shape"] + 2.0}, batch, {"shape": 0.5}).item() == pytest.approx(2.0)
 
 
 def test_the_raw_loss_chooses_and_the_running_means_only_move_in_training():
