@@ -55,8 +55,9 @@ class MotionBatches(torch.utils.data.Dataset):
     """Batches of patches, each from one of several data sets: an item is a whole batch.
 
     For a loader with ``batch_size=None``. A batch is that of `evlib.patches`, with ``set_name`` and ``source`` (batch,). With a
-    ``mask_ratio`` come ``hidden``, ``dropped``, ``truth`` (input and stats to be told) and ``view``, the batch of another view; with ``words`` come ``text`` and
-    ``label_text`` (batch, 384), what a label is called this time and what it is called, and ``group`` (batch,), what it means.
+    ``mask_ratio`` come ``hidden``, ``dropped``, ``truth`` (input and stats to be told) and ``view``, the batch of another view;
+    with ``words`` come ``text`` and ``label_text`` (batch, 384), what a label is called this time and what it is called, and
+    ``group`` (batch,), what it means.
 
     Parameters
     ----------
@@ -71,7 +72,7 @@ class MotionBatches(torch.utils.data.Dataset):
     seed : of all draws
     train : False draws the same in every epoch, takes each window once, and changes no window but for the views
     patch_samples, normalise : samples that each patch is brought to, and whether it is normalised (`evlib.patches.make_batch`)
-    noise : standard deviation of white noise over what a masked batch shows, but not over what is to be told
+    noise : standard deviation of white noise over what a masked batch shows, not over what is to be told; a pair is drawn from
     """
 
     def __init__(

@@ -39,6 +39,8 @@ PRETEXTS = {
 }
 LEARNING_RATE, MASKED_LEARNING_RATE = 5e-3, 6e-3
 PATIENCE_EPOCHS = 5
+# Standard deviations of the noise that masked windows are shown under; that of a recording is 1, and clearer ones teach sooner.
+MASKED_NOISE = (0.3, 1.0)
 # Of the transformer: attention over every frame and channel takes a CPU long enough in one.
 MASKED_BLOCKS = 1
 BATCH = 64
@@ -213,7 +215,7 @@ def fit_masked(pretext, train, development, rate, hidden_size, max_epochs, seed,
     # What recurs is shown under fresh noise, and only it is to be told: noise can be neither told nor told apart.
     sets = [[MotionWindows("recordings", windows, rate, channels)] for windows in shared_part(train, development)]
     loss = MaskedPretextLoss(contrastive_weight=0.0, parts={"shape": 1.0})
-    batches = {"mask_ratio": 0.5, "strength": "none", "patch_samples": frame, "normalise": False, "noise": 1.0}
+    batches = {"mask_ratio": 0.5, "strength": "none", "patch_samples": frame, "normalise": False, "noise": MASKED_NOISE}
     schedule = {
         "lr": MASKED_LEARNING_RATE,
         "max_epochs": max_epochs,
