@@ -72,7 +72,8 @@ class MaskedPretextLoss(nn.Module):
             valid = batch["patch_mask"]
             source = batch["source"][:, None].expand_as(valid)[valid]
             losses["contrastive"] = nt_xent(told["projection"][valid], view["projection"][valid], self.temperature, source)
-        now = torch.stack([losses[name].detach() if name in losses else valid_zero(told) for name in self.weights])
+        none = torch.zeros((), device=batch["input"].device)
+        now = torch.stack([losses[name].detach() if name in losses else none for name in self.weights])
         if self.training:
             first = self.running_mean.isnan()
             self.running_mean = torch.where(first, now, self.decay * self.running_mean + (1 - self.decay) * now)
@@ -81,11 +82,6 @@ class MaskedPretextLoss(nn.Module):
         raw = sum(self.weights[name] * loss.detach() for name, loss in losses.items())
         named = {f"{name}_loss": loss.detach() for name, loss in losses.items()}
         return {"total_loss": total, "raw_loss": raw, f"raw_loss/{batch['set_name']}": raw} | named
-
-
-def valid_zero(told):
-    """A zero where the losses are."""
-    return told["projection"].new_zeros(())
 
 
 def reconstruction_loss(told, batch, parts=PART_WEIGHTS):

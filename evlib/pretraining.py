@@ -107,7 +107,8 @@ def pretrain(
     hidden_size : units of the encoder in each direction, for ``fit`` a multiple of 4
     window_s : length of a window; 0.06 s holds one event and little else
     n_windows : windows in an epoch, fewer when the recordings are short
-    max_epochs : at most; five epochs without a better development loss end the training
+    max_epochs : at most; five epochs without a better development loss end the training, but not that of a masked model, which
+        learns nothing for long and then much
     progress : show a progress bar
     log_dir : TensorBoard's logs; default: beside the checkpoints, if those are kept
     save_dir : checkpoints of each epoch; default: none are kept
@@ -220,7 +221,6 @@ def fit_masked(pretext, train, development, rate, hidden_size, max_epochs, seed,
         "lr": MASKED_LEARNING_RATE,
         "max_epochs": max_epochs,
         "seed": seed,
-        "patience": PATIENCE_EPOCHS,
         "batch_size": BATCH,
     }
     found = fit_motion(MaskedTrainer, build, loss, *sets, frame / rate, HashedWords(), batches, {}, **schedule, **options)

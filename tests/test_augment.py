@@ -10,7 +10,7 @@ from scipy.signal import welch
 from evlib import augment, augment_fitted, augment_time
 from evlib.augment import Augmentation, ChannelDropout, Compose, Gain, MagnitudeWarp, PinkNoise, Rotation, WhiteNoise
 from evlib.augment_fitted import DataDrivenAugmentation, RecordedBackground
-from evlib.augment_time import Crop, TemporalAugmentation, TimeShift, TimeWarp, WarpMap
+from evlib.augment_time import Crop, Resample, TemporalAugmentation, TimeShift, TimeWarp, WarpMap
 from evlib.datasets import EventDataset, collate_fn_supervised
 from evlib.errors import DataError, OptionError, ShapeError
 from evlib.events import Events
@@ -54,7 +54,16 @@ def everything(time=400, channels=6):
     fitted = DataDrivenAugmentation(np.ones((channels, 65)), 0.3, snippets, 0.01, RATE, maybe_events=False)
     return [
         *(WhiteNoise(0.1), PinkNoise((0.1, 0.2)), Gain(), Gain(per_channel=True), ChannelDropout(0.5), MagnitudeWarp(0.3)),
-        *(Rotation(), TimeShift(30), TimeShift(30, fill="zero"), Crop((0.5, 0.8)), TimeWarp(0.3), background, fitted),
+        *(
+            Rotation(),
+            TimeShift(30),
+            TimeShift(30, fill="zero"),
+            Crop((0.5, 0.8)),
+            TimeWarp(0.3),
+            Resample((0.9, 1.1)),
+            background,
+            fitted,
+        ),
         Compose([WhiteNoise(), Crop(0.7), TimeWarp(0.2)], [0.5, 0.5, 1.0]),
     ]
 
@@ -62,7 +71,13 @@ def everything(time=400, channels=6):
 KINDS = [pytest.param(kind, id=f"{type(kind).__name__}{k}") for k, kind in enumerate(everything())]
 IDENTITIES = [
     *(WhiteNoise(0), PinkNoise(0), Gain(1.0), ChannelDropout(0), MagnitudeWarp(0), Rotation(()), TimeShift(0), Crop(1.0)),
-    *(TimeWarp(0), Compose([]), Compose([Gain(3.0), Crop(0.5)], 0.0), RecordedBackground([np.eye(900, 3)], gain=0)),
+    *(
+        TimeWarp(0),
+        Resample(1.0),
+        Compose([]),
+        Compose([Gain(3.0), Crop(0.5)], 0.0),
+        RecordedBackground([np.eye(900, 3)], gain=0),
+    ),
     DataDrivenAugmentation(np.ones((3, 9)), 0.3, np.ones((1, 8, 3)), 1.0, RATE, noise=0, gain=0, transients=0),
 ]
 
@@ -72,7 +87,13 @@ IDENTITIES = [
 
 @pytest.mark.parametrize(
     ("augmentation", "tolerance"),
-    [(TimeShift(60), 1e-3), (TimeShift(60, fill="zero"), 1e-3), (Crop((0.4, 0.9)), 1e-3), (TimeWarp(0.3), 0.15)],
+    [
+        (TimeShift(60), 1e-3),
+        (TimeShift(60, fill="zero"), 1e-3),
+        (Crop((0.4, 0.9)), 1e-3),
+        (TimeWarp(0.3), 0.15),
+        (Resample((0.8, 1.2)), 0.15),
+    ],
 )
 @pytest.mark.parametrize("padded", [False, True])
 def test_a_bump_is_where_its_time_says(augmentation, tolerance, padded):

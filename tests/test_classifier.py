@@ -211,7 +211,7 @@ def test_config_rebuilds_the_model():
     twin = LSTMEventClassifier(**model.config)
     twin.load_state_dict(model.state_dict())
     assert twin.config == model.config
-    assert all(type(value) in (int, float, bool) for value in model.config.values())
+    assert all(type(value) in (int, float, bool, str) for value in model.config.values())
 
 
 @pytest.mark.parametrize(
