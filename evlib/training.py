@@ -153,6 +153,8 @@ class Trainer:
                 if early := start.get("early_stopping"):
                     stopping.wait_count, stopping.best_score = early["wait_count"], early["best_score"]
                 callbacks.insert(0, stopping)
+            if progress_bar:  # one bar whatever else is installed: Lightning would draw another where it finds rich
+                callbacks.append(lightning.callbacks.TQDMProgressBar())
             trainer = lightning.Trainer(
                 max_epochs=num_epochs - start["epoch"],
                 **_accelerator(self.device, devices),
