@@ -4,6 +4,7 @@ Data sets name activities differently. Labels of one *group* are synonyms: none 
 contrast between them would teach nonsense. A label that is in no group is a group of its own.
 """
 
+import hashlib
 import re
 
 import numpy as np
@@ -81,7 +82,6 @@ def group_codes(labels):
     >>> bool(codes[0] == codes[1]), bool(codes[0] == codes[2])
     (True, False)
     """
-    import hashlib
 
     def code(group):
         return int.from_bytes(hashlib.blake2b(group.encode(), digest_size=7).digest(), "big")

@@ -131,6 +131,20 @@ def run_recurrent(network, x, lengths):
     return x.masked_fill(~valid, 0)
 
 
+def to_frames(x, lengths, resolution):
+    """(batch, time, channels) -> (batch, frames, resolution, channels), zero behind the end of each sequence.
+
+    >>> to_frames(torch.ones(1, 5, 1), torch.tensor([3]), 2).flatten().tolist()
+    [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]
+    """
+    batch, time, channels = x.shape
+    frames = n_frames(time, resolution)
+    x = x.masked_fill(~length_mask(lengths, time)[..., None], 0)
+    # The last frame may hang over the end: it is filled with zeros, like any other padding.
+    x = nn.functional.pad(x, (0, 0, 0, frames * resolution - time))
+    return x.reshape(batch, frames, resolution, channels)
+
+
 class LSTMEncoder(nn.Module):
     """Frames of samples, then a recurrent network over the frames.
 
@@ -200,11 +214,6 @@ class LSTMEncoder(nn.Module):
     def forward(self, x, lengths=None):
         """(batch, time, channels) -> (batch, ceil(time / resolution), output_size); zero behind the end of a sequence."""
         lengths = check_batch(x, self.input_size, lengths)
-        batch, time, channels = x.shape
-        frames = n_frames(time, self.resolution)
-        x = x.masked_fill(~length_mask(lengths, time)[..., None], 0)
-        # The last frame may hang over the end: it is filled with zeros, like any other padding.
-        x = nn.functional.pad(x, (0, 0, 0, frames * self.resolution - time))
-        x = self.framing(x.reshape(batch, frames, self.resolution * channels))
+        x = self.framing(to_frames(x, lengths, self.resolution).flatten(2))
         steps = (lengths + self.resolution - 1) // self.resolution
         return run_recurrent(self.recurrent, x, steps)

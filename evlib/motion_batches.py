@@ -73,6 +73,7 @@ class MotionBatches(torch.utils.data.Dataset):
     train : False draws the same in every epoch, takes each window once, and changes no window but for the views
     patch_samples, normalise : samples that each patch is brought to, and whether it is normalised (`evlib.patches.make_batch`)
     noise : standard deviation of white noise over what a masked batch shows, not over what is to be told; a pair is drawn from
+    view : False leaves the other view of a masked batch out, where nothing is contrasted
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class MotionBatches(torch.utils.data.Dataset):
         patch_samples=PATCH_SAMPLES,
         normalise=True,
         noise=0.0,
+        view=True,
     ):
         check_whole(2, batch_size=batch_size, patch_samples=patch_samples)
         check_whole(0, seed=seed)
@@ -102,7 +104,7 @@ class MotionBatches(torch.utils.data.Dataset):
             raise DataError(f"two data sets are called {', '.join(twice)}")
         if words and not all(len(one.labels) for one in self.sets):
             raise DataError("to give words, every data set needs labels")
-        self.seed, self.train, self.words, self.mask_ratio = seed, train, words, mask_ratio
+        self.seed, self.train, self.words, self.mask_ratio, self.view = seed, train, words, mask_ratio, view
         self.patch_s = [patch_range(patch_s, one) for one in self.sets]
         self.noise = WhiteNoise(noise) if noise else None
         self.views = [motion_views(strength, one.channels, one.x.shape[1], rotate) for one in self.sets]
@@ -175,7 +177,9 @@ class MotionBatches(torch.utils.data.Dataset):
         if self.mask_ratio:
             hidden, dropped = mask_tokens(batch["patch_mask"], batch["channel_mask"], generator, self.mask_ratio)
             truth = {name: batch[name] for name in ("input", "stats")}
-            batch |= {"hidden": hidden, "dropped": dropped, "view": patches(changed), "truth": truth}
+            batch |= {"hidden": hidden, "dropped": dropped, "truth": truth}
+            if self.view:
+                batch |= {"view": patches(changed)}
             if self.noise:
                 batch |= patches(self.noise(x, generator))
         if self.words:

@@ -4,6 +4,8 @@ Scores are accuracy and macro F1 over an explicit list of classes: the mean has 
 and a class that is missing counts 0. Every method sees the same labelled windows.
 """
 
+import copy
+
 import numpy as np
 import torch
 from sklearn.ensemble import RandomForestClassifier
@@ -18,6 +20,7 @@ from .errors import DataError, OptionError, require_extra
 from .event_output import evaluating
 from .motion_training import MotionModel
 from .options import check_whole
+from .patches import join_batches
 
 PROBE_C = 1.0
 TREES, KERNELS = 300, 500
@@ -181,13 +184,11 @@ def train_on_labels(start, labelled, classes, seed=0, lr=1e-3, max_epochs=CLASSI
 
     There is no label to spare for early stopping: every start is trained alike, with a rate that falls to zero.
     """
-    import copy
-
     check_whole(1, max_epochs=max_epochs)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = MotionClassifier(copy.deepcopy(start), labelled.x.shape[2], classes)
-        batch = {name: torch.cat([part[name] for part in start.batches(labelled)]) for name in next(start.batches(labelled))}
+        batch = join_batches(list(start.batches(labelled)))
         target = torch.tensor([list(classes).index(label) for label in labelled.labels])
         optimizer = torch.optim.AdamW(model.parameters(), lr)
         steps = max_epochs * -(-len(target) // CLASSIFIER_BATCH)

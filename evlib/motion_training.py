@@ -247,7 +247,7 @@ def pretrain_motion(
         strength = "none"  # no other view is looked at
     text = text or text_encoder()
     loss = MaskedPretextLoss(reconstruction_weight, contrastive_weight)
-    batches = {"mask_ratio": mask_ratio, "strength": strength, "rotate": rotate}
+    batches = {"mask_ratio": mask_ratio, "strength": strength, "rotate": rotate, "view": bool(contrastive_weight)}
     card = {"stage": 1, "size": size, "reconstruction_weight": reconstruction_weight, "contrastive_weight": contrastive_weight}
 
     def build():

@@ -9,12 +9,11 @@ import math
 import torch
 from torch import nn
 
-from .encoders import check_batch, frame_mask, length_mask, pool_frames
+from .encoders import check_batch, frame_mask, pool_frames, to_frames
 from .errors import OptionError, ShapeError
 from .options import check_whole
 from .patches import PATCH_SAMPLES, normalise_patches
 from .text import TEXT_SIZE, HashedWords
-from .timebase import n_frames
 
 # Width, heads and blocks. "nano" is for a CPU; the others are those of the original.
 SIZES = {
@@ -186,11 +185,8 @@ class PatchFrameEncoder(nn.Module):
         """(batch, time, channels) -> (batch, ceil(time / resolution), output_size); zero behind the end of a sequence."""
         lengths = check_batch(x, self.input_size, lengths)
         batch, time, channels = x.shape
-        frames = n_frames(time, self.resolution)
-        x = x.masked_fill(~length_mask(lengths, time)[..., None], 0)
-        x = nn.functional.pad(x, (0, 0, 0, frames * self.resolution - time))
         # Whitened signals have one scale: patches stay as they are.
-        patches = x.view(batch, frames, self.resolution, channels)
+        patches = to_frames(x, lengths, self.resolution)
         stats = normalise_patches(patches)[1]
         tokens = self.patches(
             {

@@ -216,7 +216,14 @@ def fit_masked(pretext, train, development, rate, hidden_size, max_epochs, seed,
     # What recurs is shown under fresh noise, and only it is to be told: noise can be neither told nor told apart.
     sets = [[MotionWindows("recordings", windows, rate, channels)] for windows in shared_part(train, development)]
     loss = MaskedPretextLoss(contrastive_weight=0.0, parts={"shape": 1.0})
-    batches = {"mask_ratio": 0.5, "strength": "none", "patch_samples": frame, "normalise": False, "noise": MASKED_NOISE}
+    batches = {
+        "mask_ratio": 0.5,
+        "strength": "none",
+        "patch_samples": frame,
+        "normalise": False,
+        "noise": MASKED_NOISE,
+        "view": False,
+    }
     schedule = {
         "lr": MASKED_LEARNING_RATE,
         "max_epochs": max_epochs,
