@@ -99,6 +99,23 @@ class MotionWindows:
         fields = (self.labels, self.groups, self.sources)
         return MotionWindows(self.name, self.x[..., at], self.sampling_rate_hz, tuple(names), descriptions, *fields)
 
+    def runs(self):
+        """First and last row of the run that each row belongs to: windows that follow one another in one recording.
+
+        A run ends where another person begins, and where another session does if sessions hold several windows.
+
+        >>> windows = MotionWindows("phone", np.zeros((3, 100, 1)), 50.0, ("acc_x",), groups=("ann", "ann", "bob"))
+        >>> windows.runs()
+        (array([0, 0, 2]), array([1, 1, 2]))
+        """
+        new = np.arange(len(self)) == 0
+        by_session = [self.sources] if len(np.unique(self.sources)) < len(self) else []
+        for values in ([self.groups] if len(self.groups) else []) + by_session:
+            new[1:] |= values[1:] != values[:-1]
+        first = np.flatnonzero(new)
+        run = new.cumsum() - 1
+        return first[run], (np.append(first, len(self))[1:] - 1)[run]
+
 
 def hold_back(windows, labels):
     """The windows without those of some labels, and the windows of those labels alone."""

@@ -74,6 +74,8 @@ class MotionBatches(torch.utils.data.Dataset):
     patch_samples, normalise : samples that each patch is brought to, and whether it is normalised (`evlib.patches.make_batch`)
     noise : standard deviation of white noise over what a masked batch shows, not over what is to be told; a pair is drawn from
     view : False leaves the other view of a masked batch out, where nothing is contrasted
+    neighbours : the other view is that of a window at most so many rows away in the same run (`MotionWindows.runs`); windows
+        must lie in the order of recording
     """
 
     def __init__(
@@ -94,9 +96,10 @@ class MotionBatches(torch.utils.data.Dataset):
         normalise=True,
         noise=0.0,
         view=True,
+        neighbours=0,
     ):
         check_whole(2, batch_size=batch_size, patch_samples=patch_samples)
-        check_whole(0, seed=seed)
+        check_whole(0, seed=seed, neighbours=neighbours)
         self.sets = list(sets)
         if not self.sets or not all(isinstance(one, MotionWindows) and len(one) > 1 for one in self.sets):
             raise DataError("a list of MotionWindows with at least 2 windows each is wanted")
@@ -113,7 +116,8 @@ class MotionBatches(torch.utils.data.Dataset):
         self.source = [torch.from_numpy(np.unique(one.sources, return_inverse=True)[1]) for one in self.sets]
         if words:
             self._say(text)
-        self.batch_size, self.alpha = batch_size, alpha
+        self.batch_size, self.alpha, self.neighbours = batch_size, alpha, neighbours
+        self.runs = [torch.from_numpy(np.stack(one.runs())) for one in self.sets]
         self.patching = {"n_samples": patch_samples, "normalise": normalise}
         # Workers that live on into the next epoch see it change.
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
@@ -171,7 +175,8 @@ class MotionBatches(torch.utils.data.Dataset):
         def patches(signal):
             return make_batch(signal, one.sampling_rate_hz, patch_s, self.channel_text[k], **self.patching)
 
-        changed = self.views[k](x, generator) if self.mask_ratio or self.train else x
+        seen = self.x[k][self._beside(k, rows, generator)] if self.mask_ratio and self.neighbours else x
+        changed = self.views[k](seen, generator) if self.mask_ratio or self.train else x
         batch = patches(x if self.mask_ratio else changed)
         batch |= {"set_name": one.name, "source": self.source[k][rows]}
         if self.mask_ratio:
@@ -186,6 +191,12 @@ class MotionBatches(torch.utils.data.Dataset):
             label = self.label[k][rows]
             batch |= {"text": self._text(label, generator), "label_text": self.label_text[label], "group": self.group[label]}
         return batch
+
+    def _beside(self, k, rows, generator):
+        """Rows near ``rows``: at the end of a run a window may be its own neighbour."""
+        step = torch.randint(-self.neighbours, self.neighbours + 1, (len(rows),), generator=generator)
+        first, last = self.runs[k][:, rows]
+        return (torch.as_tensor(rows) + step).maximum(first).minimum(last)
 
     def _patch_s(self, k, generator):
         choices = self.patch_s[k]

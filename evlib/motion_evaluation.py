@@ -8,6 +8,7 @@ import copy
 
 import numpy as np
 import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
 from sklearn.metrics import accuracy_score, f1_score
@@ -18,11 +19,12 @@ from torch import nn
 from .activity_labels import label_group, map_labels
 from .errors import DataError, OptionError, require_extra
 from .event_output import evaluating
-from .motion_training import MotionModel
+from .motion_training import OVERLAP, MotionModel
 from .options import check_whole
+from .patch_encoder import summarise_tokens
 from .patches import join_batches
 
-PROBE_C = 1.0
+BASELINES = ("features, linear probe", "features, logistic regression", "features, random forest", "ROCKET, ridge")
 TREES, KERNELS = 300, 500
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 BANDS_HZ = 15
@@ -88,20 +90,29 @@ def rocket_features(train, test, n_kernels=KERNELS, seed=0):
     return [np.hstack(part) for part in found]
 
 
-def linear_probe():
+def linear_probe(labels):
+    """A linear classifier of features, each on one scale, for so few labels as these.
+
+    Linear discriminants, their covariance shrunk as Ledoit and Wolf have it (2004): with a few labels and many more numbers
+    they know what logistic regression does not, how the numbers go together. One label of a kind shows no spread: then it is
+    logistic regression after all.
+    """
+    if np.unique(labels, return_counts=True)[1].min() > 1:
+        return make_pipeline(StandardScaler(), LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"))
+    return logistic_regression()
+
+
+def logistic_regression():
     """Logistic regression on features of one scale each."""
-    return make_pipeline(StandardScaler(), LogisticRegression(C=PROBE_C, max_iter=2000))
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
 
 
-def baselines(seed=0):
-    """What needs no pretraining: name -> (which features, the classifier of them)."""
+def baselines(labels, seed=0):
+    """What needs no pretraining, in the order of ``BASELINES``: which features, and the classifier of them."""
     forest = RandomForestClassifier(TREES, random_state=seed)
     ridge = make_pipeline(StandardScaler(), RidgeClassifierCV(np.logspace(-1, 4, 6)))
-    return {
-        "features, logistic regression": ("features", linear_probe()),
-        "features, random forest": ("features", forest),
-        "ROCKET, ridge": ("rocket", ridge),
-    }
+    of_features = [("features", classifier) for classifier in (linear_probe(labels), logistic_regression(), forest)]
+    return dict(zip(BASELINES, [*of_features, ("rocket", ridge)], strict=True))
 
 
 def compare_on_labels(train, test, models, shares=(0.01, 0.1), seeds=(0, 1, 2, 3, 4), methods=None, progress=True):
@@ -142,9 +153,8 @@ def compare_on_labels(train, test, models, shares=(0.01, 0.1), seeds=(0, 1, 2, 3
                 if method in (SCRATCH, TUNED):
                     told = train_on_labels(model if method == TUNED else blank, labelled, classes, seed).tell(test)
                 else:
-                    which, classifier = ({PROBE: (PROBE, linear_probe()), BLANK: (BLANK, linear_probe())} | baselines(seed))[
-                        method
-                    ]
+                    probes = {name: (name, linear_probe(labelled.labels)) for name in (PROBE, BLANK)}
+                    which, classifier = (probes | baselines(labelled.labels, seed))[method]
                     learn, judge = mine[which]
                     told = classifier.fit(learn[chosen], labelled.labels).predict(judge)
                 rows.append({"method": method, "share": share, "n_labels": len(chosen), "seed": seed})
@@ -158,24 +168,24 @@ SCRATCH, BLANK = "same encoder from scratch", "untrained encoder, linear probe"
 
 def method_names():
     """What `compare_on_labels` compares."""
-    return (PROBE, TUNED, SCRATCH, BLANK, *baselines())
+    return (PROBE, TUNED, SCRATCH, BLANK, *BASELINES)
 
 
 class MotionClassifier(nn.Module):
-    """An encoder and a linear layer on the means of its tokens, channel by channel."""
+    """An encoder and a linear layer on what its tokens come to, the same numbers that a probe reads (`summarise_tokens`)."""
 
     def __init__(self, motion_model, n_channels, classes):
         super().__init__()
         self.motion_model, self.encoder, self.classes = motion_model, motion_model.encoder, np.asarray(classes)
-        self.head = nn.Linear(n_channels * self.encoder.output_size, len(classes))
+        self.head = nn.Linear(n_channels * 3 * self.encoder.output_size, len(classes))
 
     def forward(self, batch):
-        return self.head(self.encoder(batch).mean(1).flatten(1))
+        return self.head(summarise_tokens(self.encoder(batch)))
 
     def tell(self, windows):
         """The class of each window."""
         with evaluating(self):
-            logits = torch.cat([self(batch) for batch in self.motion_model.batches(windows)])
+            logits = torch.cat([self(batch) for batch in self.motion_model.batches(windows, OVERLAP)])
         return self.classes[logits.argmax(1).numpy()]
 
 
@@ -188,7 +198,7 @@ def train_on_labels(start, labelled, classes, seed=0, lr=1e-3, max_epochs=CLASSI
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = MotionClassifier(copy.deepcopy(start), labelled.x.shape[2], classes)
-        batch = join_batches(list(start.batches(labelled)))
+        batch = join_batches(list(start.batches(labelled, OVERLAP)))
         target = torch.tensor([list(classes).index(label) for label in labelled.labels])
         optimizer = torch.optim.AdamW(model.parameters(), lr)
         steps = max_epochs * -(-len(target) // CLASSIFIER_BATCH)

@@ -18,8 +18,8 @@ from .losses import masked_mean, nt_xent
 from .models import MaskedPatchModel, TextAlignedModel
 from .motion_batches import MotionBatches, patch_range
 from .options import check_whole
-from .patch_encoder import SIZES, log_spectrum
-from .patches import make_batch
+from .patch_encoder import SIZES, log_spectrum, summarise_tokens
+from .patches import MAX_PATCHES, make_batch
 from .text import text_encoder
 from .training import Trainer
 
@@ -29,6 +29,8 @@ TEMPERATURE = 0.2
 WEIGHT_DECAY = 1e-2
 WARM_UP = 0.1
 WINDOWS_AT_ONCE = 256
+# Patches in the length of one when windows are summarised: whatever recurs then lies in the middle of some patch.
+OVERLAP = 4
 
 
 class MaskedPretextLoss(nn.Module):
@@ -43,22 +45,32 @@ class MaskedPretextLoss(nn.Module):
     temperature : of the contrast
     decay : of the running means
     parts : weights of what is told of a hidden token: its shape, stats and spectrum
+    level : "patch" or "window", what has to be known again in the other view; a window is the mean of its patches
 
     Raises
     ------
-    OptionError : negative weights, both 0, a temperature that is not positive
+    OptionError : negative weights, both 0, a temperature that is not positive, an unknown level
     """
 
     monitor = "raw_loss"
 
     def __init__(
-        self, reconstruction_weight=1.0, contrastive_weight=0.1, temperature=TEMPERATURE, decay=0.99, parts=PART_WEIGHTS
+        self,
+        reconstruction_weight=1.0,
+        contrastive_weight=0.1,
+        temperature=TEMPERATURE,
+        decay=0.99,
+        parts=PART_WEIGHTS,
+        level="patch",
     ):
         super().__init__()
         if min(reconstruction_weight, contrastive_weight) < 0 or reconstruction_weight + contrastive_weight == 0:
             raise OptionError(f"want weights of at least 0, not both 0; got {reconstruction_weight!r}, {contrastive_weight!r}")
         if not temperature > 0 or not 0 <= decay < 1:
             raise OptionError(f"want temperature > 0 and decay in [0, 1), got {temperature!r} and {decay!r}")
+        if level not in ("patch", "window"):
+            raise OptionError(f"level must be patch or window, got {level!r}")
+        self.level = level
         self.weights = {"reconstruction": float(reconstruction_weight), "contrastive": float(contrastive_weight)}
         self.temperature, self.decay, self.parts = float(temperature), float(decay), dict(parts)
         self.register_buffer("running_mean", torch.full((2,), torch.nan))
@@ -69,9 +81,7 @@ class MaskedPretextLoss(nn.Module):
         if self.weights["reconstruction"]:
             losses["reconstruction"] = reconstruction_loss(told, batch, self.parts)
         if self.weights["contrastive"]:
-            valid = batch["patch_mask"]
-            source = batch["source"][:, None].expand_as(valid)[valid]
-            losses["contrastive"] = nt_xent(told["projection"][valid], view["projection"][valid], self.temperature, source)
+            losses["contrastive"] = self._contrast(told["projection"], view["projection"], batch)
         none = torch.zeros((), device=batch["input"].device)
         now = torch.stack([losses[name].detach() if name in losses else none for name in self.weights])
         if self.training:
@@ -82,6 +92,16 @@ class MaskedPretextLoss(nn.Module):
         raw = sum(self.weights[name] * loss.detach() for name, loss in losses.items())
         named = {f"{name}_loss": loss.detach() for name, loss in losses.items()}
         return {"total_loss": total, "raw_loss": raw, f"raw_loss/{batch['set_name']}": raw} | named
+
+    def _contrast(self, told, view, batch):
+        """How badly patches or windows are known again, among those of other sessions."""
+        valid = batch["patch_mask"]
+        if self.level == "patch":
+            source = batch["source"][:, None].expand_as(valid)[valid]
+            return nt_xent(told[valid], view[valid], self.temperature, source)
+        weight = valid[..., None] / valid.sum(1)[:, None, None]
+        windows = [nn.functional.normalize((patches * weight).sum(1), dim=-1) for patches in (told, view)]
+        return nt_xent(*windows, self.temperature, batch["source"])
 
 
 def reconstruction_loss(told, batch, parts=PART_WEIGHTS):
@@ -143,22 +163,24 @@ class MotionModel:
         """The `DualBranchEncoder`."""
         return self.model.encoder
 
-    def batches(self, windows):
-        """The batches of some windows, in their order."""
-        patch_s = patch_range(self.patch_s, windows)
+    def batches(self, windows, overlap=1):
+        """The batches of some windows, in their order; patches overlap ``overlap`` times, where there is room for so many."""
+        choices = patch_range(self.patch_s, windows)
+        patch_s = choices[len(choices) // 2]
+        stride_s = max(patch_s / overlap, (windows.duration_s - patch_s) / (MAX_PATCHES - 1)) if overlap > 1 else patch_s
         channel_text = self.text(windows.descriptions)
         for part in torch.from_numpy(windows.x).split(WINDOWS_AT_ONCE):
-            yield make_batch(part, windows.sampling_rate_hz, patch_s[len(patch_s) // 2], channel_text)
+            yield make_batch(part, windows.sampling_rate_hz, patch_s, channel_text, stride_s)
 
     def embed(self, windows, channels=False):
-        """(windows, numbers) array: the mean of all tokens, or with ``channels`` the means of each channel side by side.
+        """(windows, numbers) array: the mean of all tokens, or with ``channels`` more of each channel side by side.
 
-        The latter tells more, but only compares windows with the same channels.
+        The latter, mean, maximum and deviation over overlapping patches (`evlib.patch_encoder.summarise_tokens`), tells more,
+        but only compares windows with the same channels.
         """
+        read = summarise_tokens if channels else lambda tokens: tokens.mean((1, 2))  # no window is padded
         with evaluating(self.encoder):
-            tokens = [self.encoder(batch).mean(1) for batch in self.batches(windows)]  # no window is padded
-        tokens = torch.cat(tokens)
-        return (tokens.flatten(1) if channels else tokens.mean(1)).numpy()
+            return torch.cat([read(self.encoder(batch)) for batch in self.batches(windows, OVERLAP if channels else 1)]).numpy()
 
     def vectors(self, windows):
         """(windows, 384) array: each window in the space of words (`TextAlignedModel` only)."""
@@ -218,6 +240,7 @@ def pretrain_motion(
     rotate=False,
     reconstruction_weight=1.0,
     contrastive_weight=0.1,
+    neighbours=0,
     **options,
 ) -> MotionModel:
     """Stage 1: train an encoder on windows without labels.
@@ -231,6 +254,8 @@ def pretrain_motion(
     mask_ratio : share of hidden patches
     strength, rotate : of the other view, see `evlib.motion_batches.motion_views`
     reconstruction_weight, contrastive_weight : 0 leaves a loss out
+    neighbours : 0 contrasts patches with themselves in another view. More contrasts windows with windows at most so many rows
+        away, which mostly show the same activity: for windows in the order of recording, with a contrastive weight of 1
     options : as in `fit_motion`
 
     Returns
@@ -246,8 +271,9 @@ def pretrain_motion(
     if not contrastive_weight:
         strength = "none"  # no other view is looked at
     text = text or text_encoder()
-    loss = MaskedPretextLoss(reconstruction_weight, contrastive_weight)
+    loss = MaskedPretextLoss(reconstruction_weight, contrastive_weight, level="window" if neighbours else "patch")
     batches = {"mask_ratio": mask_ratio, "strength": strength, "rotate": rotate, "view": bool(contrastive_weight)}
+    batches |= {"neighbours": neighbours}
     card = {"stage": 1, "size": size, "reconstruction_weight": reconstruction_weight, "contrastive_weight": contrastive_weight}
 
     def build():

@@ -138,6 +138,19 @@ class DualBranchEncoder(nn.Module):
         return patches.masked_fill(~valid[:, :, None], 0), stats.masked_fill(~valid[..., None], 0), valid
 
 
+def summarise_tokens(tokens):
+    """(batch, patches, channels, d_model) -> (batch, channels * 3 * d_model): mean, maximum and deviation over the patches.
+
+    Channel by channel, for windows without padding. A mean alone forgets what came once: a step, a turn.
+
+    >>> summarise_tokens(torch.tensor([1.0, 3.0]).view(1, 2, 1, 1)).round(decimals=3)
+    tensor([[2., 3., 1.]])
+    """
+    # The root of 0 has no slope.
+    deviation = (tokens.var(1, correction=0) + 1e-6).sqrt()
+    return torch.cat([tokens.mean(1), tokens.amax(1), deviation], -1).flatten(1)
+
+
 class PatchFrameEncoder(nn.Module):
     """A `DualBranchEncoder` in the place of an `LSTMEncoder`: frames of a signal are its patches, channels are averaged.
 

@@ -45,6 +45,18 @@ def test_windows_know_their_rows_and_channels():
         some.with_channels(("ecg",))
 
 
+@pytest.mark.parametrize("sessions", [False, True])
+def test_runs_end_with_a_person_or_a_session(sessions):
+    rng = np.random.default_rng(0)
+    fields = {"groups": np.sort(rng.integers(0, 4, 20)).astype(str)} | ({"sources": rng.integers(0, 2, 20)} if sessions else {})
+    some = windows(**fields)
+    for row, (first, last) in enumerate(zip(*some.runs(), strict=True)):
+        same = [all(values[k] == values[row] for values in fields.values()) for k in range(20)]
+        assert first <= row <= last and all(same[first : last + 1])
+        assert (first == 0 or not same[first - 1]) and (last == 19 or not same[last + 1])
+    assert windows().runs()[1].tolist() == [19] * 20, "without persons and sessions all is one run"
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
@@ -127,6 +139,27 @@ def test_development_batches_are_the_same_in_every_epoch_and_hold_each_window_on
     assert held == {"a": list(range(21)), "b": list(range(9))}, "and no batch is a single window"
     assert min(len(b["source"]) for b in first) >= 2
     assert not torch.equal(first[0]["view"]["input"], first[0]["input"]), "the other view is another view here too"
+
+
+def test_the_other_view_is_of_a_neighbour_in_the_same_run():
+    one = windows(n=12, groups=np.repeat(["ann", "bob"], 6))
+    options = {"mask_ratio": 0.5, "strength": "none", "seed": 3}
+    alone, drawn = (batches([one], neighbours=n, **options) for n in (0, 2))
+    patches = {row: batches([one[[row, row]]], **options)[0]["truth"]["input"][0] for row in range(len(one))}
+
+    def rows(inputs):
+        return [next(row for row, truth in patches.items() if torch.equal(truth, x)) for x in inputs]
+
+    steps = set()
+    for index in range(len(drawn)):
+        near = rows(drawn[index]["view"]["input"])
+        mine = rows(drawn[index]["truth"]["input"])
+        assert [row // 6 for row in near] == [row // 6 for row in mine], "of the same person"
+        steps |= {b - a for a, b in zip(mine, near, strict=True)}
+        assert rows(alone[index]["view"]["input"]) == rows(alone[index]["truth"]["input"])
+    assert steps <= {-2, -1, 0, 1, 2} and len(steps) >= 3
+    with pytest.raises(OptionError, match="neighbours"):
+        batches([one], neighbours=-1, **options)
 
 
 def test_temperature_sampling_goes_with_the_root_of_the_size():

@@ -1,6 +1,7 @@
 """Both stages of training: exact losses, what is chosen, resuming, saving, mixed precision, and that something is learnt."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from evlib.alignment import AlignmentLoss
 from evlib.models import MaskedPatchModel, TextAlignedModel
 from evlib.motion_batches import MotionBatches
 from evlib.motion_training import (
+    OVERLAP,
     AlignmentTrainer,
     MaskedPretextLoss,
     align_motion,
@@ -21,6 +23,7 @@ from evlib.motion_training import (
     reconstruction_loss,
 )
 from evlib.patch_encoder import SIZES, log_spectrum
+from evlib.patches import MAX_PATCHES, make_batch
 from evlib.synthetic_motion import make_motion
 from evlib.text import HashedWords
 
@@ -99,6 +102,26 @@ def test_patches_of_one_session_are_no_negatives():
     assert found.item() == pytest.approx(math.log(1 + 2 * 7 * 4), abs=1e-5)
 
 
+def test_windows_are_known_again_as_the_means_of_their_patches():
+    """All projections equal: log(1 + the number of windows of other sessions in both views); apart and found again: near 0."""
+    batch, loss = one_batch(), MaskedPretextLoss(0.0, 1.0, temperature=0.05, level="window")
+    told = told_truly(batch) | {"projection": torch.ones(8, 4, 20)}
+    assert loss(told, told, batch)["contrastive_loss"].item() == pytest.approx(math.log(1 + 2 * 7), abs=1e-5)
+    own = torch.eye(8, 20)[:, None].expand(8, 4, 20)
+    clear = loss(told | {"projection": own}, told | {"projection": own.flip(1)}, batch)["contrastive_loss"]
+    assert clear.item() == pytest.approx(math.log(1 + 2 * 7 * math.exp(-1 / 0.05)), abs=1e-6)
+    halves = loss(told, told, batch | {"source": torch.arange(8) // 4})["contrastive_loss"]
+    assert halves.item() == pytest.approx(math.log(1 + 2 * 4), abs=1e-5), "windows of one session are no negatives"
+    with pytest.raises(OptionError, match="patch or window"):
+        MaskedPretextLoss(level="session")
+
+
+def test_neighbours_train_as_well():
+    model = train(neighbours=1, contrastive_weight=1.0, max_epochs=4)
+    raw = [epoch["val_raw_loss"] for epoch in model.history]
+    assert min(raw) < raw[0] and model.card["neighbours"] == 1
+
+
 @pytest.mark.parametrize("kind", [MaskedPatchModel, TextAlignedModel])
 def test_a_batch_can_be_learnt_by_heart(kind):
     torch.manual_seed(0)
@@ -173,7 +196,30 @@ def test_words_tell_activities_after_alignment(first, tmp_path):
 def test_the_same_weights_embed_6_9_and_23_channels(first):
     many = people("many", places=("waist", "wrist", "ankle", "chest"))
     for one in (people(), people(places=("wrist",), magnetometer=True), many.with_channels(many.channels[:23])):
-        assert first.embed(one).shape == (48, 16) and first.embed(one, channels=True).shape == (48, 16 * len(one.channels))
+        assert first.embed(one).shape == (48, 16) and first.embed(one, channels=True).shape == (48, 3 * 16 * len(one.channels))
+
+
+def test_an_embedding_is_read_from_overlapping_patches(first):
+    """Against patches that are cut one by one, a quarter of 0.64 s from one to the next."""
+    one = people()[:3]
+    cuts = [one.x[:, start : start + 32] for start in range(0, one.x.shape[1] - 31, 8)]
+    text = TEXT(one.descriptions)
+    parts = [make_batch(torch.from_numpy(cut), 50.0, 0.64, text) for cut in cuts]
+    batch = parts[0] | {name: torch.cat([part[name] for part in parts], 1) for name in ("input", "stats", "patch_mask")}
+    with torch.no_grad():
+        tokens = first.encoder.eval()(batch)
+    wanted = torch.cat([tokens.mean(1), tokens.amax(1), tokens.std(1, correction=0)], -1).flatten(1)
+    assert len(cuts) > 4
+    np.testing.assert_allclose(first.embed(one, channels=True), wanted, atol=1e-3)
+    np.testing.assert_allclose(first.embed(one)[0], first.encoder.pooled(next(first.batches(one)))[0].detach(), atol=1e-5)
+
+
+def test_patches_overlap_less_where_there_is_no_room_for_more(first):
+    one = people()[:2]
+    for patch_s, most in ((one.duration_s, 1), (one.duration_s / 40, MAX_PATCHES)):
+        batch = next(replace(first, patch_s=patch_s).batches(one, OVERLAP))
+        n = batch["input"].shape[1]
+        assert n == 1 if most == 1 else 40 <= n <= MAX_PATCHES, "the whole window is covered"
 
 
 def test_an_untrained_twin_differs_in_its_weights_alone(first):

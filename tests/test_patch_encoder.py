@@ -5,7 +5,7 @@ import torch
 
 from evlib import LSTMEventClassifier, OptionError, ShapeError, load_encoder, save_encoder, transfer_encoder
 from evlib.models import MaskedPatchModel, TextAlignedModel
-from evlib.patch_encoder import SIZES, DualBranchEncoder, PatchFrameEncoder
+from evlib.patch_encoder import SIZES, DualBranchEncoder, PatchFrameEncoder, summarise_tokens
 from evlib.patches import join_batches, make_batch
 from evlib.text import HashedWords
 
@@ -192,3 +192,13 @@ def test_a_classifier_overfits_one_batch():
         loss.backward()
         optimizer.step()
     assert loss < 0.02
+
+
+def test_a_summary_has_a_slope_everywhere():
+    tokens = torch.ones(2, 3, 4, 5, requires_grad=True)
+    summary = summarise_tokens(tokens)
+    assert summary.shape == (2, 4 * 3 * 5)
+    summary.square().sum().backward()
+    assert tokens.grad.isfinite().all(), "equal patches, as of a sensor at rest, have no deviation"
+    one = torch.randn(2, 1, 4, 5)
+    assert torch.equal(summarise_tokens(one).view(2, 4, 3, 5)[:, :, 0], one[:, 0]) and summarise_tokens(one).isfinite().all()
