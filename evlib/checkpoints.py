@@ -102,6 +102,27 @@ def latest_checkpoint(folder):
     return found[max(found)] if found else None
 
 
+def remember_run(folder, settings, resume):
+    """Write what a run was asked for beside its checkpoints; a run that goes on must be asked for the same.
+
+    Raises
+    ------
+    OptionError : checkpoints of another run
+    """
+    file, now, latest = folder / "run.json", json.loads(json.dumps(plain(settings))), latest_checkpoint(folder)
+    if latest is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replace_file(file) as temporary:
+            temporary.write_text(json.dumps(now, indent=1))
+        return
+    if not resume:
+        raise OptionError(f"{folder} holds {latest.name}: resume=True goes on with that run, a new one needs another folder")
+    before = json.loads(file.read_text()) if file.is_file() else {}
+    if changed := [name for name in now if before.get(name) != now[name]]:
+        was = "; ".join(f"{name} {now[name]!r}, was {before.get(name)!r}" for name in changed)
+        raise OptionError(f"the run in {folder} was asked for something else: {was}")
+
+
 def save_encoder(path, encoder, card):
     """Write an encoder with its card; a crash while writing leaves the old file as it was.
 

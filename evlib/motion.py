@@ -1,11 +1,14 @@
 """Windows of motion recordings: what models of motion learn from and are asked about."""
 
+import hashlib
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 
 from .errors import DataError, OptionError, ShapeError
+from .options import check_list
 from .timebase import check_rate, duration_to_samples
 
 SENSORS = re.compile(r"(acc|gyro|mag|ori)", re.IGNORECASE)
@@ -24,7 +27,8 @@ class MotionWindows:
     descriptions : what each channel measures, in words; without it the names
     labels : an activity for each window, or nothing
     groups : the person of each window, or nothing
-    sources : the session of each window (windows of one session are not told apart); without it each its own
+    sources : the session of each window (windows of one session are not told apart). Without it each its own, a number:
+        windows with consecutive numbers follow one another in one recording
 
     Raises
     ------
@@ -47,7 +51,9 @@ class MotionWindows:
     sources: np.ndarray = ()
 
     def __post_init__(self):
-        x = np.asarray(self.x, dtype=np.float32)
+        if np.ma.isMaskedArray(self.x) or np.iscomplexobj(self.x):
+            raise DataError(f"{self.name}: windows of plain real numbers are wanted: fill what is masked, drop imaginary parts")
+        x = np.ascontiguousarray(self.x, dtype=np.float32)
         if x.ndim != 3 or 0 in x.shape[1:]:
             raise ShapeError(f"{self.name}: windows must be (windows, time, channels), got {x.shape}")
         if not np.isfinite(x).all():
@@ -55,6 +61,7 @@ class MotionWindows:
         channels = tuple(map(str, self.channels))
         if len(channels) != x.shape[2] or len(set(channels)) < len(channels):
             raise ShapeError(f"{self.name}: {x.shape[2]} channels need a name of their own each, got {channels}")
+        check_list(channels=self.channels, descriptions=self.descriptions)
         descriptions = tuple(self.descriptions) or tuple(name.replace("_", " ") for name in channels)
         if len(descriptions) != len(channels):
             raise ShapeError(f"{self.name}: want a description for each of {len(channels)} channels, got {len(descriptions)}")
@@ -99,19 +106,27 @@ class MotionWindows:
         fields = (self.labels, self.groups, self.sources)
         return MotionWindows(self.name, self.x[..., at], self.sampling_rate_hz, tuple(names), descriptions, *fields)
 
+    def fingerprint(self):
+        """A text that other windows, labels or names would not have."""
+        parts = (self.x, self.labels, self.groups, self.sources)
+        text = repr((self.name, self.sampling_rate_hz, self.channels, self.descriptions)).encode()
+        return hashlib.blake2b(text + b"".join(part.tobytes() for part in parts), digest_size=8).hexdigest()
+
     def runs(self):
         """First and last row of the run that each row belongs to: windows that follow one another in one recording.
 
-        A run ends where another person begins, and where another session does if sessions hold several windows.
+        A run ends where another person begins, where another session does, and where windows were taken out.
 
         >>> windows = MotionWindows("phone", np.zeros((3, 100, 1)), 50.0, ("acc_x",), groups=("ann", "ann", "bob"))
         >>> windows.runs()
         (array([0, 0, 2]), array([1, 1, 2]))
         """
         new = np.arange(len(self)) == 0
-        by_session = [self.sources] if len(np.unique(self.sources)) < len(self) else []
-        for values in ([self.groups] if len(self.groups) else []) + by_session:
-            new[1:] |= values[1:] != values[:-1]
+        new[1:] = self.sources[1:] != self.sources[:-1]
+        if np.issubdtype(self.sources.dtype, np.integer):
+            new[1:] &= np.diff(self.sources) != 1
+        if len(self.groups):
+            new[1:] |= self.groups[1:] != self.groups[:-1]
         first = np.flatnonzero(new)
         run = new.cumsum() - 1
         return first[run], (np.append(first, len(self))[1:] - 1)[run]
@@ -119,6 +134,10 @@ class MotionWindows:
 
 def hold_back(windows, labels):
     """The windows without those of some labels, and the windows of those labels alone."""
+    check_list(labels=labels)
+    if unknown := sorted(set(labels) - set(windows.labels)):
+        has = ", ".join(map(str, np.unique(windows.labels))) or "none"
+        raise OptionError(f"{windows.name} has no label {', '.join(map(str, unknown))}; it has {has}")
     out = np.isin(windows.labels, list(labels))
     return windows[~out], windows[out]
 
@@ -137,6 +156,12 @@ def cut_sessions(name, sessions, window_s, stride_s=None, descriptions=None):
     ------
     DataError : different rates, no channel in common, no session as long as a window
     """
+    if not window_s > 0 or not (stride_s is None or stride_s > 0):
+        raise OptionError(f"window_s and stride_s must be seconds above 0, got {window_s!r} and {stride_s!r}")
+    if twice := [name for name, n in Counter(session.id for session in sessions).items() if n > 1]:
+        raise DataError(f"{name}: two sessions are called {', '.join(twice)}")
+    if bare := [session.id for session in sessions if not session.labels] if any(s.labels for s in sessions) else []:
+        raise DataError(f"{name}: {len(bare)} sessions have no label while others have, as {bare[0]}: leave out one kind")
     rates = {session.recording.sampling_rate_hz for session in sessions}
     if len(rates) != 1:
         raise DataError(f"{name}: sessions of one rate are wanted, got {sorted(rates) or 'no session'}: resample them")
@@ -150,7 +175,7 @@ def cut_sessions(name, sessions, window_s, stride_s=None, descriptions=None):
             continue
         columns = [session.recording.channels.index(channel) for channel in channels]
         signal = session.recording.read()[:, columns]
-        start = np.arange(0, n - length + 1, max(step, 1))
+        start = np.arange(0, n - length + 1, step)
         pieces.append(signal[start[:, None] + np.arange(length)])
         fields += [(session.labels[0] if session.labels else "", session.group, session.id)] * len(start)
     if not pieces or not channels:
@@ -178,5 +203,7 @@ def triads(channels):
         if name[-2:].lower() in ("_x", "_y", "_z") and SENSORS.search(name):
             sensors.setdefault(name[:-2], {})[name[-1].lower()] = k
     whole = {sensor: axes for sensor, axes in sensors.items() if len(axes) == 3}
-    locations = [SENSORS.split(sensor)[0].strip("_ ").removesuffix("total").removesuffix("body").strip("_ ") for sensor in whole]
+    # What is left of a name without its sensor: "waist_acc", "wrist_total_acc", "acc_ankle".
+    parts = [[SENSORS.split(word)[0] for word in re.split("[_ ]+", sensor)] for sensor in whole]
+    locations = ["_".join(word for word in words if word not in ("", "total", "body")) for words in parts]
     return tuple(tuple(axes[a] for a in "xyz") for axes in whole.values()), tuple(locations)

@@ -5,7 +5,9 @@ comes goes with the square root of its size, so that a small one is heard. What 
 number) alone: a run that was cut off goes on exactly.
 """
 
+import math
 from collections import Counter
+from numbers import Real
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from .errors import DataError, OptionError
 from .masking import mask_tokens
 from .motion import MotionWindows, triads
 from .options import check_whole
-from .patches import MAX_PATCHES, PATCH_SAMPLES, make_batch
+from .patches import MAX_PATCHES, PATCH_SAMPLES, make_batch, patch_samples
 
 # How often a text is said in another way than the label itself.
 OTHER_WORDS = 0.8
@@ -100,13 +102,15 @@ class MotionBatches(torch.utils.data.Dataset):
     ):
         check_whole(2, batch_size=batch_size, patch_samples=patch_samples)
         check_whole(0, seed=seed, neighbours=neighbours)
-        self.sets = list(sets)
+        self.sets = [] if isinstance(sets, MotionWindows) else list(sets)
         if not self.sets or not all(isinstance(one, MotionWindows) and len(one) > 1 for one in self.sets):
-            raise DataError("a list of MotionWindows with at least 2 windows each is wanted")
+            raise DataError("a list of MotionWindows with at least 2 windows each is wanted (a single one? put it in a list)")
         if twice := [name for name, n in Counter(one.name for one in self.sets).items() if n > 1]:
             raise DataError(f"two data sets are called {', '.join(twice)}")
         if words and not all(len(one.labels) for one in self.sets):
             raise DataError("to give words, every data set needs labels")
+        if mask_ratio is not None and not 0 < mask_ratio < 1:
+            raise OptionError(f"mask_ratio must lie strictly between 0 and 1, got {mask_ratio!r}")
         self.seed, self.train, self.words, self.mask_ratio, self.view = seed, train, words, mask_ratio, view
         self.patch_s = [patch_range(patch_s, one) for one in self.sets]
         self.noise = WhiteNoise(noise) if noise else None
@@ -220,14 +224,16 @@ def patch_range(patch_s, windows):
     >>> patch_range((0.5, 1.0, 0.25), MotionWindows("a", np.zeros((2, 100, 1)), 50.0, ("ecg",)))
     [0.5, 0.75, 1.0]
     """
-    wanted = patch_s.get(windows.name) if isinstance(patch_s, dict) else patch_s
+    if isinstance(patch_s, dict) and windows.name not in patch_s:
+        raise OptionError(f"patch_s has no seconds for {windows.name}; it has some for {', '.join(map(str, patch_s))}")
+    wanted = patch_s[windows.name] if isinstance(patch_s, dict) else patch_s
     numbers = wanted if isinstance(wanted, tuple | list) else (wanted, wanted, 1.0)
-    if len(numbers) != 3 or not all(isinstance(n, int | float) and n > 0 for n in numbers) or numbers[0] > numbers[1]:
+    if len(numbers) != 3 or not all(isinstance(n, Real) and 0 < n < math.inf for n in numbers) or numbers[0] > numbers[1]:
         raise OptionError(f"patch_s of {windows.name} must be seconds, or (least, most, step), got {wanted!r}")
     least, most, step = numbers
     choices = [least + step * i for i in range(int((most - least) / step + 1e-9) + 1)]
     if choices[-1] > windows.duration_s * (1 + 1e-6):
         raise OptionError(f"a patch of {choices[-1]:g} s is longer than the windows of {windows.name}, {windows.duration_s:g} s")
-    if windows.duration_s / least > MAX_PATCHES + 1:
+    if windows.x.shape[1] // patch_samples(least, windows.sampling_rate_hz) > MAX_PATCHES:
         raise OptionError(f"{windows.name}: patches of {least:g} s are more than {MAX_PATCHES} in {windows.duration_s:g} s")
     return choices

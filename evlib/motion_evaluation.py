@@ -17,10 +17,10 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from .activity_labels import label_group, map_labels
-from .errors import DataError, OptionError, require_extra
+from .errors import DataError, OptionError, ShapeError, require_extra
 from .event_output import evaluating
 from .motion_training import OVERLAP, MotionModel
-from .options import check_whole
+from .options import check_list, check_whole
 from .patch_encoder import summarise_tokens
 from .patches import join_batches
 
@@ -38,10 +38,22 @@ def class_scores(truth, told, classes):
     {'accuracy': 0.5, 'macro_f1': 0.2222222222222222}
     """
     truth, told = [np.asarray(values, dtype=str) for values in (truth, told)]
+    if truth.shape != told.shape or not truth.size:
+        raise ShapeError(f"a label told for each true one is wanted, got {told.shape} for {truth.shape}")
     if unknown := set(truth) - set(map(str, classes)):
         raise DataError(f"the truth holds {', '.join(sorted(unknown))}; the classes are {', '.join(map(str, classes))}")
     f1 = f1_score(truth, told, labels=list(map(str, classes)), average="macro", zero_division=0)
     return {"accuracy": float(accuracy_score(truth, told)), "macro_f1": float(f1)}
+
+
+def check_alike(train, test):
+    """Refuse to judge by other channels, rates or lengths than those that were learnt from, or without labels."""
+    for what in ("channels", "sampling_rate_hz", "duration_s"):
+        learnt, judged = getattr(train, what), getattr(test, what)
+        if learnt != judged:
+            raise DataError(f"windows to judge need the {what} of those learnt from, {learnt}, got {judged} (another order?)")
+    if len(np.unique(train.labels)) < 2 or not len(test.labels):
+        raise DataError("windows with labels of at least two kinds are wanted, to learn from and to judge by")
 
 
 def draw_labelled(labels, share, seed=0):
@@ -52,6 +64,9 @@ def draw_labelled(labels, share, seed=0):
     """
     if not 0 < share <= 1:
         raise OptionError(f"share must lie in (0, 1], got {share!r}")
+    labels = np.asarray(labels)
+    if not labels.size:
+        raise DataError("there are no labels to draw from")
     kinds = np.unique(labels)
     each = max(1, int(len(labels) * share) // len(kinds))
     order = np.random.default_rng([21, seed]).permutation(len(labels))
@@ -139,6 +154,7 @@ def compare_on_labels(train, test, models, shares=(0.01, 0.1), seeds=(0, 1, 2, 3
         raise OptionError(f"unknown methods {', '.join(sorted(unknown))}; known are {', '.join(method_names())}")
     if len(models) != len(seeds):
         raise OptionError(f"a model for each of {len(seeds)} seeds is wanted, got {len(models)}")
+    check_alike(train, test)
     classes, rows = sorted(set(train.labels) | set(test.labels)), []
     features = {"features": [motion_features(part) for part in (train, test)]}
     if any("ROCKET" in method for method in methods):
@@ -174,16 +190,19 @@ def method_names():
 class MotionClassifier(nn.Module):
     """An encoder and a linear layer on what its tokens come to, the same numbers that a probe reads (`summarise_tokens`)."""
 
-    def __init__(self, motion_model, n_channels, classes):
+    def __init__(self, motion_model, channels, classes):
         super().__init__()
+        self.channels = tuple(channels)
         self.motion_model, self.encoder, self.classes = motion_model, motion_model.encoder, np.asarray(classes)
-        self.head = nn.Linear(n_channels * 3 * self.encoder.output_size, len(classes))
+        self.head = nn.Linear(len(self.channels) * 3 * self.encoder.output_size, len(classes))
 
     def forward(self, batch):
         return self.head(summarise_tokens(self.encoder(batch)))
 
     def tell(self, windows):
-        """The class of each window."""
+        """The class of each window; of the same channels as those learnt from."""
+        if windows.channels != self.channels:
+            raise DataError(f"the classifier reads the channels {', '.join(self.channels)}, got {', '.join(windows.channels)}")
         with evaluating(self):
             logits = torch.cat([self(batch) for batch in self.motion_model.batches(windows, OVERLAP)])
         return self.classes[logits.argmax(1).numpy()]
@@ -197,7 +216,7 @@ def train_on_labels(start, labelled, classes, seed=0, lr=1e-3, max_epochs=CLASSI
     check_whole(1, max_epochs=max_epochs)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = MotionClassifier(copy.deepcopy(start), labelled.x.shape[2], classes)
+        model = MotionClassifier(copy.deepcopy(start), labelled.channels, classes)
         batch = join_batches(list(start.batches(labelled, OVERLAP)))
         target = torch.tensor([list(classes).index(label) for label in labelled.labels])
         optimizer = torch.optim.AdamW(model.parameters(), lr)
@@ -228,14 +247,20 @@ def zero_shot(model: MotionModel, windows, labels=None):
     Returns
     -------
     told : (windows,) the word chosen for each, in a closed set one of the windows' own labels
-    scores : dict with accuracy and macro_f1 over the windows' own labels, and chance (a guess among the groups)
+    scores : dict with accuracy and macro_f1 over the windows' own labels, and chance (a guess among the words of a closed set,
+        among the groups of an open one)
     """
+    check_list(labels=labels)
     own = sorted(set(map(str, windows.labels)))
     if not own:
         raise DataError("windows with labels are wanted, to judge by")
     bank = own if labels is None else list(labels)
     told = np.array(bank)[model.scores(windows, bank).argmax(1)]
-    # In an open set a word counts as the only own label of its group; none of them is wrong whatever else it is called.
-    meant = told if labels is None else np.array([label or "none of these" for label in map_labels(told, own)])
-    groups = len({label_group(label) for label in bank})
-    return told, class_scores(windows.labels, meant, own) | {"chance": 1 / groups}
+    if labels is None:
+        return told, class_scores(windows.labels, told, own) | {"chance": 1 / len(bank)}
+    # A word of the true label's group is right, whichever of them it is; any other stands for the only own label of its group.
+    group = {label: label_group(label) for label in {*own, *bank}}
+    meant = np.array([label or "none of these" for label in map_labels(told, own)], dtype=object)
+    right = np.array([group[a] == group[str(b)] for a, b in zip(told, windows.labels, strict=True)])
+    meant[right] = windows.labels[right]
+    return told, class_scores(windows.labels, meant, own) | {"chance": 1 / len({group[label] for label in bank})}

@@ -6,12 +6,14 @@ its patches and which text encoder its words come from.
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from .alignment import AlignmentLoss
-from .checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from .checkpoints import latest_checkpoint, load_checkpoint, remember_run, save_checkpoint
 from .errors import DataError, OptionError
 from .event_output import evaluating
 from .losses import masked_mean, nt_xent
@@ -19,7 +21,7 @@ from .models import MaskedPatchModel, TextAlignedModel
 from .motion_batches import MotionBatches, patch_range
 from .options import check_whole
 from .patch_encoder import SIZES, log_spectrum, summarise_tokens
-from .patches import MAX_PATCHES, make_batch
+from .patches import MAX_PATCHES, make_batch, patch_samples
 from .text import text_encoder
 from .training import Trainer
 
@@ -94,8 +96,10 @@ class MaskedPretextLoss(nn.Module):
         return {"total_loss": total, "raw_loss": raw, f"raw_loss/{batch['set_name']}": raw} | named
 
     def _contrast(self, told, view, batch):
-        """How badly patches or windows are known again, among those of other sessions."""
+        """How badly patches or windows are known again, among those of other sessions: 0 if a batch holds no other."""
         valid = batch["patch_mask"]
+        if bool((batch["source"] == batch["source"][0]).all()):
+            return 0.0 * told.sum()
         if self.level == "patch":
             source = batch["source"][:, None].expand_as(valid)[valid]
             return nt_xent(told[valid], view[valid], self.temperature, source)
@@ -166,11 +170,12 @@ class MotionModel:
     def batches(self, windows, overlap=1):
         """The batches of some windows, in their order; patches overlap ``overlap`` times, where there is room for so many."""
         choices = patch_range(self.patch_s, windows)
-        patch_s = choices[len(choices) // 2]
-        stride_s = max(patch_s / overlap, (windows.duration_s - patch_s) / (MAX_PATCHES - 1)) if overlap > 1 else patch_s
+        patch_s, rate = choices[len(choices) // 2], windows.sampling_rate_hz
+        length = patch_samples(patch_s, rate)
+        room = -(-(windows.x.shape[1] - length) // (MAX_PATCHES - 1))
         channel_text = self.text(windows.descriptions)
         for part in torch.from_numpy(windows.x).split(WINDOWS_AT_ONCE):
-            yield make_batch(part, windows.sampling_rate_hz, patch_s, channel_text, stride_s)
+            yield make_batch(part, rate, patch_s, channel_text, max(length // overlap, room, 1) / rate)
 
     def embed(self, windows, channels=False):
         """(windows, numbers) array: the mean of all tokens, or with ``channels`` more of each channel side by side.
@@ -269,8 +274,14 @@ def pretrain_motion(
     if size not in SIZES:
         raise OptionError(f"size must be one of {', '.join(SIZES)}, got {size!r}")
     if not contrastive_weight:
+        if neighbours:
+            raise OptionError("neighbours are contrasted: they need a contrastive_weight above 0")
         strength = "none"  # no other view is looked at
+    if mask_ratio is None:
+        raise OptionError("stage 1 hides something: mask_ratio must lie strictly between 0 and 1, got None")
     text = text or text_encoder()
+    if contrastive_weight and (alone := [one.name for one in train if len(np.unique(one.sources)) < 2]):
+        raise DataError(f"{', '.join(alone)}: windows of one session are not contrasted; give more, or contrastive_weight=0")
     loss = MaskedPretextLoss(reconstruction_weight, contrastive_weight, level="window" if neighbours else "patch")
     batches = {"mask_ratio": mask_ratio, "strength": strength, "rotate": rotate, "view": bool(contrastive_weight)}
     batches |= {"neighbours": neighbours}
@@ -369,6 +380,11 @@ def fit_motion(
     check_whole(1, max_epochs=max_epochs)
     if resume and save_dir is None:
         raise OptionError("resume=True needs save_dir, the folder with the checkpoints of the run that was cut off")
+    if save_dir is not None:
+        settings = card | {"patch_s": patch_s, "lr": lr, "batch_size": batch_size, "max_epochs": max_epochs, "alpha": alpha}
+        settings |= {"seed": seed, "text_encoder": text.name, "data": [one.fingerprint() for one in (*train, *development)]}
+        settings |= {"precision": precision, "patience": patience}
+        remember_run(Path(save_dir), settings, resume)
     common = {"batch_size": batch_size, "alpha": alpha, "seed": seed}
     loaders = [
         torch.utils.data.DataLoader(MotionBatches(sets, text, patch_s, train=learn, **common, **batches), batch_size=None)

@@ -19,6 +19,19 @@ def check_whole(least, **values):
             raise OptionError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
 
+def check_list(**values):
+    """Refuse one text where a list of them is wanted: it would be taken letter by letter.
+
+    >>> check_list(labels="walk")
+    Traceback (most recent call last):
+    ...
+    evlib.errors.OptionError: labels must be a list, got the text 'walk' (put it in a list)
+    """
+    for name, value in values.items():
+        if isinstance(value, str | bytes):
+            raise OptionError(f"{name} must be a list, got the text {value!r} (put it in a list)")
+
+
 def log_odds_of(probability, name):
     """The log odds of a probability strictly between 0 and 1.
 

@@ -19,6 +19,7 @@ PATCH_SAMPLES = 64
 MAX_PATCHES = 48
 # Added to a deviation before its logarithm: the noise of a motion sensor at rest, in m/s2 or rad/s.
 FLOOR = 0.01
+ROUNDING = 1e-6
 
 
 def patchify(x, sampling_rate_hz, patch_s, stride_s=None, n_samples=PATCH_SAMPLES):
@@ -87,7 +88,9 @@ def normalise_patches(patches, eps=1e-8):
     """
     mean, deviation = patches.mean(2, keepdim=True), patches.std(2, correction=0, keepdim=True)
     stats = torch.stack([mean.asinh(), (deviation + FLOOR).log()], -1)[:, :, 0]
-    return (patches - mean) / (deviation + eps), stats
+    # What rounding leaves of a constant is no shape.
+    constant = deviation <= ROUNDING * mean.abs()
+    return ((patches - mean) / (deviation + eps)).masked_fill(constant, 0), stats
 
 
 def make_batch(x, sampling_rate_hz, patch_s, channel_text, stride_s=None, n_samples=PATCH_SAMPLES, normalise=True):

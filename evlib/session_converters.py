@@ -36,11 +36,11 @@ def convert(kind, raw_folder, folder) -> SessionSet:
     ----------
     kind : "uci_har", "pamap2", "wisdm" or "motionsense"
     raw_folder : the unpacked files of its authors
-    folder : where the sessions go; replaced if it is there
+    folder : where the sessions go; replaced if it holds sessions
 
     Raises
     ------
-    OptionError : an unknown kind
+    OptionError : an unknown kind; a folder that is or holds that of the raw files
     DataError : files that are missing, or do not hold what they should
     """
     if kind not in SOURCES:
@@ -48,6 +48,9 @@ def convert(kind, raw_folder, folder) -> SessionSet:
     source, raw_folder = SOURCES[kind], Path(raw_folder)
     if not raw_folder.is_dir():
         raise DataError(f"there is no folder {raw_folder}")
+    raw, new = raw_folder.resolve(), Path(folder).resolve()
+    if raw.is_relative_to(new):
+        raise OptionError(f"sessions in {folder} would take the place of the raw files in {raw_folder}: name another folder")
     return write_sessions(folder, kind, source.description, source.channels, source.read(raw_folder))
 
 
@@ -78,7 +81,8 @@ def _files(folder, pattern):
 
 def _code(path, code, names):
     if code not in names:
-        raise DataError(f"{path} has an activity {code!r}; known are {', '.join(map(str, names))}")
+        shown = repr(code) if isinstance(code, str) else f"{code:g}"
+        raise DataError(f"{path} has an activity {shown}; known are {', '.join(map(str, names))}")
     return names[code]
 
 
@@ -100,8 +104,10 @@ def _read_uci_har(folder):
             raise DataError(f"the files in {place} have different numbers of rows")
         windows = np.stack(signals, 2) * np.repeat([GRAVITY, 1.0], 3)
         names = tuple(channel.name for channel in UCI_CHANNELS)
+        if not np.isfinite(subject).all():
+            raise DataError(f"{place / f'subject_{part}.txt'} holds NaN or infinity")
         for i, window in enumerate(windows):
-            word = _code(place / f"y_{part}.txt", int(label[i]), UCI_LABELS)
+            word = _code(place / f"y_{part}.txt", label[i], UCI_LABELS)
             yield Session(f"{part}_{i:05d}", Recording(window, 50.0, names), (word,), f"person {int(subject[i])}")
 
 
@@ -138,21 +144,25 @@ PAMAP2_CHANNELS = tuple(
 
 
 def _read_pamap2(folder):
-    """``subject101.dat`` and so on: each stretch of one activity is a session; missing values stay NaN."""
+    """``Protocol/subject101.dat`` and so on: each stretch of one activity is a session; missing values stay NaN."""
     # Of each sensor's 17 columns: acceleration (16 g), angular velocity, magnetic field.
     columns = [3 + 17 * sensor + k for sensor in range(3) for k in (1, 2, 3, 7, 8, 9, 10, 11, 12)]
     names = tuple(channel.name for channel in PAMAP2_CHANNELS)
     for path in _files(folder, "**/subject*.dat"):
         rows = _table(path, 54, sep=" ")
-        code, time = rows[:, 1].astype(int), rows[:, 0]
+        time, code = rows[:, :2].T
+        if not np.isfinite(rows[:, :2]).all():
+            raise DataError(f"{path} holds NaN or infinity among its time stamps and activities (columns 1 and 2)")
         # A new stretch begins where the activity changes or the clock (0.01 s) jumps.
         cuts = np.flatnonzero((np.diff(code) != 0) | (np.abs(np.diff(time) - 0.01) > 0.005)) + 1
         for k, rows_of in enumerate(np.split(np.arange(len(rows)), cuts)):
             if code[rows_of[0]] == 0 or len(rows_of) < 100:
                 continue  # transitions, and less than a second
-            word = _code(path, int(code[rows_of[0]]), PAMAP2_LABELS)
+            word = _code(path, code[rows_of[0]], PAMAP2_LABELS)
             recording = Recording(rows[rows_of][:, columns], 100.0, names)
-            yield Session(f"{path.stem}_{k:03d}", recording, (word,), f"person {path.stem.removeprefix('subject')}")
+            # A person's file in Protocol and another in Optional have the same name.
+            name = "_".join((*path.relative_to(folder).parts[:-1], path.stem, f"{k:03d}"))
+            yield Session(name, recording, (word,), f"person {path.stem.removeprefix('subject')}")
 
 
 WISDM_LABELS = {

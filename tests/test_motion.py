@@ -29,8 +29,15 @@ def test_windows_are_cut_from_sessions_whole():
     assert cut.labels.tolist() == ["walking"] * 4 + ["sitting"] and cut.groups.tolist() == ["p0"] * 4 + ["p2"]
     with pytest.raises(DataError, match="as long as a window of 9 s"):
         cut_sessions("set", some, window_s=9.0)
+    for options in ({"window_s": 0}, {"window_s": 2.0, "stride_s": -1.0}, {"window_s": np.nan}):
+        with pytest.raises(OptionError, match="seconds above 0"):
+            cut_sessions("set", some, **options)
+    with pytest.raises(DataError, match="two sessions are called s0"):
+        cut_sessions("set", [some[0], some[0]], 2.0)
+    with pytest.raises(DataError, match="1 sessions have no label while others have, as x"):
+        cut_sessions("set", [*some, Session("x", some[0].recording)], 2.0)
     with pytest.raises(DataError, match="sessions of one rate"):
-        cut_sessions("set", [*some, Session("x", Recording(signals[0], 20.0, ("acc_x", "ecg")))], 2.0)
+        cut_sessions("set", [*some, Session("x", Recording(signals[0], 20.0, ("acc_x", "ecg")), ("walking",))], 2.0)
 
 
 def test_windows_know_their_rows_and_channels():
@@ -43,18 +50,26 @@ def test_windows_know_their_rows_and_channels():
     assert np.array_equal(picked.x, some.x[..., [3, 2]]) and picked.descriptions == ("waist gyro x", "waist acc z")
     with pytest.raises(OptionError, match="has no channel ecg"):
         some.with_channels(("ecg",))
+    with pytest.raises(OptionError, match="got the text 'sit'"):
+        hold_back(some, "sit")
+    with pytest.raises(OptionError, match="a has no label swim; it has sit, walk"):
+        hold_back(some, ["swim"])
 
 
 @pytest.mark.parametrize("sessions", [False, True])
 def test_runs_end_with_a_person_or_a_session(sessions):
     rng = np.random.default_rng(0)
-    fields = {"groups": np.sort(rng.integers(0, 4, 20)).astype(str)} | ({"sources": rng.integers(0, 2, 20)} if sessions else {})
+    fields = {"groups": np.sort(rng.integers(0, 4, 20)).astype(str)} | (
+        {"sources": rng.choice(["a", "b"], 20)} if sessions else {}
+    )
     some = windows(**fields)
     for row, (first, last) in enumerate(zip(*some.runs(), strict=True)):
         same = [all(values[k] == values[row] for values in fields.values()) for k in range(20)]
         assert first <= row <= last and all(same[first : last + 1])
         assert (first == 0 or not same[first - 1]) and (last == 19 or not same[last + 1])
     assert windows().runs()[1].tolist() == [19] * 20, "without persons and sessions all is one run"
+    assert windows()[[0, 1, 5, 6, 7]].runs()[0].tolist() == [0, 0, 2, 2, 2], "what lay between was taken out"
+    assert windows(sources=[f"s{k}" for k in range(20)]).runs()[0].tolist() == list(range(20)), "sessions of one window"
 
 
 @pytest.mark.parametrize(
@@ -67,6 +82,9 @@ def test_runs_end_with_a_person_or_a_session(sessions):
         ({"descriptions": ("one",)}, ShapeError, "a description for each"),
         ({"labels": ("walk",)}, ShapeError, "one of labels for each of 3"),
         ({"sampling_rate_hz": 0}, ValueError, "rate"),
+        ({"x": np.ma.masked_equal(np.zeros((3, 100, 6)), 0)}, DataError, "masked"),
+        ({"x": np.zeros((3, 100, 6), complex)}, DataError, "real numbers"),
+        ({"descriptions": "abcdef"}, OptionError, "must be a list, got the text"),
     ],
 )
 def test_windows_that_do_not_fit_are_refused(change, error, words):
@@ -78,6 +96,8 @@ def test_windows_that_do_not_fit_are_refused(change, error, words):
 def test_triads_share_a_location():
     found, places = triads((*SIX, "wrist_acc_x", "wrist_acc_z", "ecg", "total_acc_x", "total_acc_y", "total_acc_z"))
     assert found == ((0, 1, 2), (3, 4, 5), (9, 10, 11)) and places == ("waist", "waist", "")
+    both = [f"acc_{place}_{axis}" for place in ("wrist", "ankle") for axis in "xyz"]
+    assert triads(both)[1] == ("wrist", "ankle"), "also where the sensor comes first"
     assert triads(("total_acc_x", "total_acc_y", "total_acc_z", "body_gyro_x", "body_gyro_y", "body_gyro_z"))[1] == ("", "")
 
 

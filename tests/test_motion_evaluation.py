@@ -80,6 +80,17 @@ def test_every_method_has_a_row_at_every_share_and_seed(model):
         evaluation.compare_on_labels(people(), people(2), [model], (0.5,), (0, 1))
 
 
+def test_windows_to_judge_are_like_those_learnt_from(model):
+    learn, other = people(), people(2)
+    swapped = other.with_channels(other.channels[::-1])
+    for judge, words in ((swapped, "channels"), (people(2, sampling_rate_hz=100.0), "sampling_rate_hz"), (other[:0], "labels")):
+        with pytest.raises(DataError, match=words):
+            evaluation.compare_on_labels(learn, judge, [model], (0.5,), (0,), [evaluation.PROBE], progress=False)
+    classifier = evaluation.train_on_labels(model, learn, sorted(KINDS), max_epochs=1)
+    with pytest.raises(DataError, match="channels"):
+        classifier.tell(swapped)
+
+
 def test_training_on_labels_learns_and_leaves_the_start_as_it_was(model):
     before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
     learn = people()
@@ -107,5 +118,11 @@ def test_zero_shot_closed_and_open_sets():
     told, scores = evaluation.zero_shot(Knows(words), some, bank)
     assert scores["accuracy"] == pytest.approx(2 / 3) and scores["chance"] == 0.25, "synonyms count, strangers do not"
     assert set(told) == {"walk", "run", "swimming"}
+    meals = make_motion(n_people=1, activities=("walking", "sitting"))
+    vars(meals)["labels"] = np.where(meals.labels == "walking", "eating soup", "eating chips")
+    told, scores = evaluation.zero_shot(Knows(dict.fromkeys(set(meals.labels), "eating")), meals, ["eating", "swimming"])
+    assert scores["accuracy"] == 1.0 and scores["chance"] == 0.5, "one word for what both of two labels mean"
+    with pytest.raises(OptionError, match="must be a list"):
+        evaluation.zero_shot(Knows({}), some, "walking")
     with pytest.raises(DataError, match="windows with labels"):
         evaluation.zero_shot(Knows({}), make_motion(n_people=1)[:0])

@@ -10,6 +10,7 @@ import torch
 from evlib import DataError, OptionError
 from evlib.alignment import AlignmentLoss
 from evlib.models import MaskedPatchModel, TextAlignedModel
+from evlib.motion import MotionWindows
 from evlib.motion_batches import MotionBatches
 from evlib.motion_training import (
     OVERLAP,
@@ -165,8 +166,13 @@ def test_the_same_seed_gives_the_same_weights_and_resuming_goes_on_exactly(tmp_p
     again = train(max_epochs=4, contrastive_weight=0.3)
     assert torch.equal(before, torch.random.get_rng_state()), "no global state is touched"
     (tmp_path / "parts").mkdir()
-    for name in ("checkpoint_epoch_2.pth", "best_model.pth"):
-        (tmp_path / "parts" / name).write_bytes((tmp_path / "whole" / "checkpoint_epoch_2.pth").read_bytes())
+    copies = {
+        "checkpoint_epoch_2.pth": "checkpoint_epoch_2.pth",
+        "best_model.pth": "checkpoint_epoch_2.pth",
+        "run.json": "run.json",
+    }
+    for name, source in copies.items():
+        (tmp_path / "parts" / name).write_bytes((tmp_path / "whole" / source).read_bytes())
     resumed = train(max_epochs=4, save_dir=tmp_path / "parts", resume=True, contrastive_weight=0.3)
     for other in (again, resumed):
         assert [e["val_raw_loss"] for e in other.history] == [e["val_raw_loss"] for e in whole.history]
@@ -174,6 +180,23 @@ def test_the_same_seed_gives_the_same_weights_and_resuming_goes_on_exactly(tmp_p
             assert torch.equal(value, other.model.state_dict()[name]), name
     with pytest.raises(OptionError, match="resume=True needs save_dir"):
         train(resume=True)
+    for changed in ({"seed": 5}, {"mask_ratio": 0.3}, {"neighbours": 2}, {"lr": 1e-4}):
+        with pytest.raises(OptionError, match=f"asked for something else: .*{next(iter(changed))}"):
+            train(max_epochs=4, save_dir=tmp_path / "whole", resume=True, **{"contrastive_weight": 0.3} | changed)
+    with pytest.raises(OptionError, match="asked for something else: data"):
+        pretrain_motion(
+            [people(seed=7)],
+            [people(seed=1)],
+            0.64,
+            text=TEXT,
+            max_epochs=4,
+            batch_size=16,
+            contrastive_weight=0.3,
+            save_dir=tmp_path / "whole",
+            resume=True,
+        )
+    with pytest.raises(OptionError, match="a new one needs another folder"):
+        train(max_epochs=4, save_dir=tmp_path / "whole", contrastive_weight=0.3)
 
 
 def test_words_tell_activities_after_alignment(first, tmp_path):
@@ -216,10 +239,16 @@ def test_an_embedding_is_read_from_overlapping_patches(first):
 
 def test_patches_overlap_less_where_there_is_no_room_for_more(first):
     one = people()[:2]
-    for patch_s, most in ((one.duration_s, 1), (one.duration_s / 40, MAX_PATCHES)):
-        batch = next(replace(first, patch_s=patch_s).batches(one, OVERLAP))
-        n = batch["input"].shape[1]
-        assert n == 1 if most == 1 else 40 <= n <= MAX_PATCHES, "the whole window is covered"
+    whole = next(replace(first, patch_s=one.duration_s).batches(one, OVERLAP))
+    assert whole["input"].shape[1] == 1
+    for rate, patch_s, time in ((20.0, 0.4, 147), (25.0, 0.32, 138), (50.0, 0.06, 60), (20.0, 0.15, 40)):
+        some = MotionWindows("a", np.zeros((2, time, 6)), rate, one.channels)
+        some.x[0, -int(patch_s * rate + 1e-3) :] = 5.0
+        batch = next(replace(first, patch_s=patch_s).batches(some, OVERLAP))
+        assert batch["input"].shape[1] <= MAX_PATCHES
+        assert (batch["stats"][0] != batch["stats"][1]).any(), "the end of a window is read"
+    with pytest.raises(OptionError, match="more than 48"):
+        replace(first, patch_s=0.19).embed(MotionWindows("a", np.zeros((2, 180, 6)), 20.0, one.channels))
 
 
 def test_an_untrained_twin_differs_in_its_weights_alone(first):
@@ -240,6 +269,15 @@ def test_mixed_precision_and_compiling_train_too(tmp_path):
     with torch.no_grad():
         plain(one_batch())
     assert list(plain.state_dict()) == names, "a compiled model is saved under the same names"
+
+
+def test_a_batch_of_one_session_has_nothing_to_contrast():
+    batch, loss = one_batch(), MaskedPretextLoss(reconstruction_weight=0.0, contrastive_weight=1.0)
+    told = told_truly(batch)
+    assert loss(told, told, batch | {"source": torch.zeros(8)})["raw_loss"] == 0
+    alone = replace(people(), sources=np.repeat("one", 48))
+    with pytest.raises(DataError, match="phone: windows of one session are not contrasted"):
+        pretrain_motion([alone], [people(seed=1)], 0.64, text=TEXT)
 
 
 def test_files_that_hold_no_model_of_motion_are_refused(first, tmp_path):

@@ -56,6 +56,22 @@ def test_pamap2(tmp_path):
     assert np.isnan(sitting.recording.read()[3, :9]).all() and not np.isnan(sitting.recording.read()[3, 9:]).any()
 
 
+def test_a_person_may_have_a_file_in_each_of_two_folders(tmp_path):
+    pamap2(tmp_path / "raw")
+    (tmp_path / "raw" / "Protocol").rename(tmp_path / "raw" / "Optional")
+    pamap2(tmp_path / "raw")
+    opened = convert("pamap2", tmp_path / "raw", tmp_path / "out")
+    assert len(opened.ids) == 4 and set(opened.groups.values()) == {"person 101"}
+
+
+def test_raw_files_are_never_replaced(tmp_path):
+    pamap2(tmp_path / "raw")
+    for place in (tmp_path / "raw", tmp_path):
+        with pytest.raises(OptionError, match="would take the place of the raw files"):
+            convert("pamap2", tmp_path / "raw" / "Protocol" if place != tmp_path else tmp_path / "raw", place)
+    assert (tmp_path / "raw" / "Protocol" / "subject101.dat").is_file()
+
+
 def wisdm(folder, jitter_s=0.004):
     """One person walks for 5 s; the clocks of the two sensors differ, and the accelerometer pauses for two seconds."""
     for sensor, offset, step in (("accel", 0.0, 0.05), ("gyro", 0.013, 0.051)):

@@ -213,6 +213,39 @@ def test_what_cannot_be_written_is_refused_and_an_older_folder_stays(folder):
     for error, words, sessions in refused:
         with pytest.raises(error, match=words):
             write_sessions(folder, "set", "Three people.", CHANNELS, sessions)
+    sound = [Session("a", recording, ("walking",))]
+    breaking = [
+        ("a session needs at least 2 samples", CHANNELS, [Session("a", Recording(np.ones((1, 1)), RATE, NAMES[:1]))]),
+        ("needs a description", [Channel(NAMES[0], "", RATE)], sound),
+        ("a name of its own", [CHANNELS[0], CHANNELS[0]], sound),
+        ("must be a list of words", CHANNELS, [Session("a", recording, ("",))]),
+        ("every group must be a text", CHANNELS, [Session("a", recording, ("walking",), 3)]),
+    ]
+    for words, channels, sessions in breaking:
+        with pytest.raises(DataError, match=words):
+            write_sessions(folder, "set", "Three people.", channels, sessions)
     assert sorted(path.read_bytes() for path in folder.rglob("*.json")) == before
     with pytest.raises(DataError, match="no session 'x'"):
         open_sessions(folder).read("x")
+
+
+def test_only_sessions_give_way_to_sessions(folder, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years")
+    for place in (tmp_path / "thesis", tmp_path / "thesis" / "chapter.txt", tmp_path):
+        with pytest.raises(OptionError, match=r"which would be lost|is a file"):
+            write_sessions(place, "set", "Three people.", CHANNELS, some_sessions())
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years"
+    assert len(write_sessions(folder, "set", "One.", CHANNELS, some_sessions(1)).ids) == 1
+
+
+def test_ids_and_entries_that_mislead_are_named(folder):
+    labels = folder / "labels.json"
+    good = labels.read_text()
+    labels.write_text(good.replace('"s1"', '"../s1"'))
+    assert "names its folder, got '../s1'" in str(validate_sessions(folder)), "nothing outside of the folder is opened"
+    labels.write_text(good.replace('"s1"', '"s0"'))
+    assert "'s0' stands there twice" in str(validate_sessions(folder))
+    labels.write_text(good)
+    change_json(folder, "manifest.json", lambda manifest: manifest["channels"][0].update(may_be_missing="true"))
+    assert "must be true or false, got 'true'" in str(validate_sessions(folder))
