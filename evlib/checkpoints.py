@@ -9,6 +9,7 @@ A checkpoint is a dictionary of plain types and tensors, read with ``weights_onl
 import json
 import pickle
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +41,18 @@ def read_checkpoint(path):
 
 def _read(path, keys, what):
     try:
+        # torch does not compare the checksums that it writes: a flipped bit would be a weight like any other.
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if damaged := archive.testzip():
+                    raise DataError(f"{path} is damaged: {damaged} is not what was written")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise DataError(f"cannot read the {what} {path}: {error}") from error
     except pickle.UnpicklingError as error:
         raise DataError(f"{path} is no {what} of plain values; it was not loaded, as it might run code") from error
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{path} is damaged: {error}") from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise DataError(f"{path} is no {what}, or a truncated one: {error}") from error
     if not isinstance(content, dict) or not set(keys) <= content.keys():

@@ -214,6 +214,8 @@ def train_on_labels(start, labelled, classes, seed=0, lr=1e-3, max_epochs=CLASSI
     There is no label to spare for early stopping: every start is trained alike, with a rate that falls to zero.
     """
     check_whole(1, max_epochs=max_epochs)
+    if not len(labelled.labels) or not set(labelled.labels) <= set(classes):
+        raise DataError(f"windows labelled with some of {', '.join(map(str, classes))} are wanted, got {labelled!r}")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = MotionClassifier(copy.deepcopy(start), labelled.channels, classes)

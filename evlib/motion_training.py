@@ -227,6 +227,8 @@ def load_motion_model(path, text=None):
     card, patch_s = checkpoint.get("card"), checkpoint.get("patch_s")
     if not isinstance(card, dict) or patch_s is None or not isinstance(model, MaskedPatchModel | TextAlignedModel):
         raise DataError(f"{path} holds no model of motion, as MotionModel.save writes it")
+    if not all(value.isfinite().all() for value in model.state_dict().values()):
+        raise DataError(f"the weights in {path} hold NaN or infinity")
     text = text or text_encoder(card.get("text_encoder"))
     if text.name != card.get("text_encoder"):
         raise OptionError(f"{path} was trained with the text encoder {card.get('text_encoder')!r}, not {text.name!r}")
@@ -372,12 +374,14 @@ def fit_motion(
     alpha : a data set of n windows comes with a probability that goes with n ** alpha
     seed : of weights, batches and views
     save_dir, log_dir : checkpoints and TensorBoard's logs; default: none
-    resume : go on from the latest checkpoint in ``save_dir``
+    resume : go on from the latest checkpoint in ``save_dir``, which must be of a run that was asked for the same
     device, precision : as in `Trainer`; None for the best device, "16-mixed" or "bf16-mixed" for mixed precision
     compile : let torch compile the model, which pays on a GPU
     progress : show a progress bar
     """
     check_whole(1, max_epochs=max_epochs)
+    if not 0 < lr < math.inf or not 0 <= alpha < math.inf:
+        raise OptionError(f"want a learning rate above 0 and alpha of at least 0, got {lr!r} and {alpha!r}")
     if resume and save_dir is None:
         raise OptionError("resume=True needs save_dir, the folder with the checkpoints of the run that was cut off")
     if save_dir is not None:

@@ -94,6 +94,8 @@ def test_windows_to_judge_are_like_those_learnt_from(model):
 def test_training_on_labels_learns_and_leaves_the_start_as_it_was(model):
     before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
     learn = people()
+    with pytest.raises(DataError, match="windows labelled with some of running, sitting are wanted"):
+        evaluation.train_on_labels(model, learn, ("running", "sitting"))
     told = evaluation.train_on_labels(model, learn, sorted(KINDS), max_epochs=12, lr=5e-3).tell(learn)
     assert np.mean(told == learn.labels) > 0.8
     assert all((before[name] == value).all() for name, value in model.encoder.state_dict().items())

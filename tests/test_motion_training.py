@@ -1,5 +1,6 @@
 """Both stages of training: exact losses, what is chosen, resuming, saving, mixed precision, and that something is learnt."""
 
+import copy
 import math
 from dataclasses import replace
 
@@ -178,6 +179,9 @@ def test_the_same_seed_gives_the_same_weights_and_resuming_goes_on_exactly(tmp_p
         assert [e["val_raw_loss"] for e in other.history] == [e["val_raw_loss"] for e in whole.history]
         for name, value in whole.model.state_dict().items():
             assert torch.equal(value, other.model.state_dict()[name]), name
+    for wrong in ({"lr": 0.0}, {"lr": -1.0}, {"alpha": math.nan}):
+        with pytest.raises(OptionError, match="learning rate above 0"):
+            train(**wrong)
     with pytest.raises(OptionError, match="resume=True needs save_dir"):
         train(resume=True)
     for changed in ({"seed": 5}, {"mask_ratio": 0.3}, {"neighbours": 2}, {"lr": 1e-4}):
@@ -295,6 +299,28 @@ def test_files_that_hold_no_model_of_motion_are_refused(first, tmp_path):
 
     with pytest.raises(OptionError, match="trained with the text encoder 'hashed words', not 'other words'"):
         load_motion_model(tmp_path / "first.pth", Other())
+    lost = replace(first, model=copy.deepcopy(first.model))
+    with torch.no_grad():
+        next(lost.model.parameters()).fill_(torch.nan)
+    lost.save(tmp_path / "lost.pth")
+    with pytest.raises(DataError, match="hold NaN or infinity"):
+        load_motion_model(tmp_path / "lost.pth")
+
+
+def test_a_flipped_bit_is_found(first, tmp_path):
+    path = tmp_path / "first.pth"
+    first.save(path)
+    good = path.read_bytes()
+    before, refused, places = first.embed(people()[:2]), 0, range(100, len(good), len(good) // 25)
+    for at in places:
+        path.write_bytes(good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :])
+        try:
+            found = load_motion_model(path, TEXT)
+        except (DataError, OptionError):
+            refused += 1
+        else:
+            assert np.array_equal(found.embed(people()[:2]), before), f"a bit flipped in byte {at} changed what is told"
+    assert refused > len(places) / 2
 
 
 def test_options_that_make_no_sense_are_refused():
