@@ -108,9 +108,9 @@ class MotionWindows:
 
     def fingerprint(self):
         """A text that other windows, labels or names would not have."""
-        parts = (self.x, self.labels, self.groups, self.sources)
-        text = repr((self.name, self.sampling_rate_hz, self.channels, self.descriptions)).encode()
-        return hashlib.blake2b(text + b"".join(part.tobytes() for part in parts), digest_size=8).hexdigest()
+        words = (self.name, self.sampling_rate_hz, self.channels, self.descriptions)
+        words += tuple(values.tolist() for values in (self.labels, self.groups, self.sources))
+        return hashlib.blake2b(repr(words).encode() + self.x.tobytes(), digest_size=8).hexdigest()
 
     def runs(self):
         """First and last row of the run that each row belongs to: windows that follow one another in one recording.

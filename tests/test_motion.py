@@ -43,6 +43,12 @@ def test_windows_are_cut_from_sessions_whole():
 def test_windows_know_their_rows_and_channels():
     some = windows(labels=np.repeat(["walk", "sit"], 10), groups=np.arange(20) % 3)
     sit = some[some.labels == "sit"]
+    assert (
+        some.fingerprint()
+        == windows(labels=np.repeat(["walk", "sit"], 10).astype(object), groups=np.arange(20) % 3).fingerprint()
+    )
+    others = (sit, windows(seed=1), windows(labels=["walk"] * 20), some.with_channels(SIX[::-1]))
+    assert len({some.fingerprint(), *(one.fingerprint() for one in others)}) == 5, "another for other windows, labels or channels"
     assert len(sit) == 10 and np.array_equal(sit.x, some.x[10:]) and np.array_equal(sit.sources, np.arange(10, 20))
     rest, out = hold_back(some, ["sit"])
     assert set(rest.labels) == {"walk"} and set(out.labels) == {"sit"}
