@@ -161,16 +161,17 @@ def compare_on_labels(train, test, models, shares=(0.01, 0.1), seeds=(0, 1, 2, 3
         features["rocket"] = rocket_features(train, test)
     for seed, model in zip(tqdm(seeds, desc="draws of labels", disable=not progress), models, strict=True):
         blank = model.untrained(seed)
-        mine = features | {name: [m.embed(part, True) for part in (train, test)] for name, m in ((PROBE, model), (BLANK, blank))}
+        probed = {name: one for name, one in ((PROBE, model), (BLANK, blank)) if name in methods}
+        mine = features | {name: [one.embed(part, True) for part in (train, test)] for name, one in probed.items()}
         for share in shares:
             chosen = draw_labelled(train.labels, share, seed)
             labelled = train[chosen]
+            classifiers = {name: (name, linear_probe(labelled.labels)) for name in probed} | baselines(labelled.labels, seed)
             for method in methods:
                 if method in (SCRATCH, TUNED):
                     told = train_on_labels(model if method == TUNED else blank, labelled, classes, seed).tell(test)
                 else:
-                    probes = {name: (name, linear_probe(labelled.labels)) for name in (PROBE, BLANK)}
-                    which, classifier = (probes | baselines(labelled.labels, seed))[method]
+                    which, classifier = classifiers[method]
                     learn, judge = mine[which]
                     told = classifier.fit(learn[chosen], labelled.labels).predict(judge)
                 rows.append({"method": method, "share": share, "n_labels": len(chosen), "seed": seed})

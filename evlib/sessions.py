@@ -15,7 +15,7 @@ Parquet needs the extra ``data``.
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -189,8 +189,8 @@ def write_sessions(folder, name, description, channels, sessions: Iterable[Sessi
         files = {"manifest": {"dataset_name": name, "description": description, "channels": entries}, "labels": labels}
         for file, content in (files | ({"groups": groups} if groups else {})).items():
             (new / f"{file}.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-        ValidationReport(tuple(_open(new)[1])).raise_if_errors()
-    return open_sessions(folder)
+        opened = open_sessions(new)
+    return replace(opened, folder=Path(folder))
 
 
 def _check_replaceable(folder):
