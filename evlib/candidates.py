@@ -35,7 +35,8 @@ class Candidates:
 
     ``time`` samples (float), ``type``, ``llr`` log-likelihood ratio given the explained events around it, ``alone`` the
     same without them, ``margin`` by how much ``alone`` beats the best other type at the place, ``amplitude`` (1 is a
-    mean event), ``misfit`` standardised energy that is left where the event is taken away.
+    mean event), ``misfit`` standardised energy that is left where the event is taken away, ``frame`` the logit of a frame
+    network, 0 where there is none.
     """
 
     time: np.ndarray
@@ -45,6 +46,11 @@ class Candidates:
     margin: np.ndarray
     amplitude: np.ndarray
     misfit: np.ndarray
+    frame: np.ndarray = None
+
+    def __post_init__(self):
+        if self.frame is None:
+            object.__setattr__(self, "frame", np.zeros(len(self.time)))
 
     def __len__(self):
         return len(self.time)

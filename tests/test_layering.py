@@ -65,6 +65,8 @@ RANKS = {
     "models": 6,
     "learning": 6,
     "window_detection": 7,
+    "frame_detection": 7,
+    "frame_training": 9,
     "remix": 7,
     "checkpoints": 7,
     "training": 8,

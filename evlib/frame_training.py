@@ -1,0 +1,226 @@
+"""Training the frame network on labelled events as they were recorded.
+
+Crops of whitened recordings of some seconds, half of them around a label (all types alike often), half anywhere. What is
+known of a frame and a type has a weight: in completely labelled spans everything; outside of them a labelled event, that
+no other of its type begins within the refractory period, and that no other type begins in the very same moment. The rest is
+unlabelled: that nothing happens there is only likely. Targets are bumps as wide as the labels scatter. Crops are played faster or
+slower, their channels are mixed and left out, and two crops are laid over each other: the sum has the events of both.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from .models.frame import FrameNetwork
+from .training import Trainer
+from .transfer import parameter_groups, transfer_encoder
+
+# A crop holds so many frames, 10 s at 200 frames a second; a batch so many crops.
+CROP_FRAMES, BATCH = 2048, 8
+EPOCHS, STEPS_PER_EPOCH = 20, 20
+LEARNING_RATE, WEIGHT_DECAY = 4e-3, 1e-2
+# A pretrained encoder learns more slowly than what stands on it.
+ENCODER_LR_FACTOR = 0.3
+# Standard deviation of the bump around a label in frames, at least.
+NARROWEST_FRAMES = 1.5
+# One frame in hundreds begins an event: those weigh more.
+POSITIVE_WEIGHT = 5.0
+# The offset counts where the bump is at least so high, and its loss so much.
+OFFSET_WITHIN, OFFSET_WEIGHT = 0.1, 0.1
+# How much it counts that nothing is known to begin in a frame without labels.
+UNLABELLED = 0.1
+# Share of crops around a label, of crops that are played at another speed (and the spread of its logarithm), of sums of two.
+SHARE_AROUND_LABELS, SHARE_WARPED, WARP, SHARE_HYBRID = 0.5, 0.5, 0.1, 0.5
+# Loudness of a second crop to the first, in log amplitude.
+HYBRID_LOG_GAIN = (-0.7, 0.7)
+# Spread of the logarithm of channel gains, of the parts that channels take from each other, and how often one is silent.
+CHANNEL_GAIN, CHANNEL_MIX, CHANNEL_DROPOUT = 0.3, 0.2, 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class FrameLabels:
+    """What is known of one whitened recording: ``signal`` (n, C), events by ``time`` (samples) and ``type``, and spans (k, 2).
+
+    ``apart`` (E,) samples: no two events of a type begin closer.
+    """
+
+    signal: np.ndarray
+    time: np.ndarray
+    type: np.ndarray
+    spans: np.ndarray
+    apart: np.ndarray
+
+
+class FrameCrops(torch.utils.data.IterableDataset):
+    """Batches of random crops, ``STEPS_PER_EPOCH`` an epoch; they follow from the seed and the epoch."""
+
+    def __init__(self, parts, resolution, sigma_frames, seed, augment=True, n_batches=STEPS_PER_EPOCH):
+        self.parts, self.resolution, self.sigma, self.seed, self.augment = parts, resolution, sigma_frames, seed, augment
+        self.n_batches, self.epoch, self.n_types = n_batches, 0, len(parts[0].apart)
+        sizes = np.array([len(part.signal) for part in parts], float)
+        self.share = sizes / sizes.sum()
+        self.length = min(CROP_FRAMES, -(-int(sizes.max()) // resolution)) * resolution
+        self.owner = np.concatenate([np.full(len(part.time), k) for k, part in enumerate(parts)])
+        self.time = np.concatenate([part.time for part in parts])
+        type = np.concatenate([part.type for part in parts])
+        self.chance = 1 / np.bincount(type, minlength=self.n_types)[type] if len(type) else np.zeros(0)
+        self.chance = self.chance / max(self.chance.sum(), 1e-12)
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __iter__(self):
+        rng = np.random.default_rng([17, self.seed, self.epoch])
+        for _ in range(self.n_batches):
+            crops = [self._crop(rng) for _ in range(BATCH)]
+            yield {name: torch.from_numpy(np.stack([crop[name] for crop in crops])) for name in crops[0]}
+
+    def _crop(self, rng):
+        signal, target, offset, weight = self._cut(rng)
+        if not self.augment:
+            return {"input": signal, "target": target, "offset": offset, "weight": weight}
+        if rng.random() < SHARE_HYBRID:
+            other = self._cut(rng)
+            signal = signal + np.float32(np.exp(rng.uniform(*HYBRID_LOG_GAIN))) * other[0]
+            offset = np.where(other[1] > target, other[2], offset)
+            # Where either holds an event the sum does; that there is none takes both to be known.
+            known = np.where(
+                np.maximum(target, other[1]) > OFFSET_WITHIN, np.maximum(weight, other[3]), np.minimum(weight, other[3])
+            )
+            target, weight = np.maximum(target, other[1]), known
+        n_channels = signal.shape[1]
+        mix = np.diag(np.exp(CHANNEL_GAIN * rng.standard_normal(n_channels)))
+        if n_channels > 1:
+            mix += CHANNEL_MIX * rng.standard_normal(mix.shape) / np.sqrt(n_channels)
+            if rng.random() < CHANNEL_DROPOUT:
+                mix[:, rng.integers(n_channels)] = 0
+        return {"input": signal @ mix.astype(np.float32), "target": target, "offset": offset, "weight": weight}
+
+    def _cut(self, rng):
+        """Signal (length, C), targets, offsets and weights (frames, E) of a random crop."""
+        n, speed = self.length, 1.0
+        if self.augment and rng.random() < SHARE_WARPED:
+            speed = float(np.exp(rng.uniform(-WARP, WARP)))
+        if len(self.time) and rng.random() < SHARE_AROUND_LABELS:
+            row = rng.choice(len(self.time), p=self.chance)
+            part, start = self.parts[self.owner[row]], self.time[row] - rng.uniform(0.05, 0.95) * n * speed
+        else:
+            part = self.parts[rng.choice(len(self.parts), p=self.share)]
+            start = rng.uniform(-0.25 * n, max(len(part.signal) - 0.75 * n, 1))
+        start = int(np.clip(start, -n // 2, max(len(part.signal) - n // 2, 0)))
+        place = start + speed * np.arange(n)
+        inside = (place >= 0) & (place <= len(part.signal) - 1)
+        low = np.clip(place.astype(int), 0, len(part.signal) - 1)
+        signal = part.signal[low]
+        if speed != 1.0:
+            share = (place - low)[:, None].astype(np.float32)
+            signal = signal + share * (part.signal[np.minimum(low + 1, len(part.signal) - 1)] - signal)
+        signal[~inside] = 0
+        middle = (self.resolution - 1) / 2
+        frame_place = place[:: self.resolution] + speed * middle
+        known = np.zeros(len(frame_place), bool)
+        for low, high in part.spans:
+            known |= (frame_place >= low) & (frame_place < high)
+        known = known[:, None] & inside[:: self.resolution, None]
+        # The nearest event of each type to each frame, in frames of the crop.
+        distance = np.full((len(frame_place), self.n_types), np.inf)
+        for k in np.unique(part.type):
+            time = part.time[part.type == k]
+            after = np.searchsorted(time, frame_place)
+            before, after = time[np.maximum(after - 1, 0)], time[np.minimum(after, len(time) - 1)]
+            nearest = np.where(np.abs(frame_place - before) < np.abs(frame_place - after), before, after)
+            distance[:, k] = nearest - frame_place
+        samples = np.abs(distance)
+        distance /= speed * self.resolution
+        target = np.exp(-0.5 * np.minimum(np.abs(distance) / self.sigma, 10) ** 2).astype(np.float32)
+        target[target < 1e-3] = 0
+        # What a label says beyond itself: none of its type nearby, no other type in the same moment.
+        certain = known | (samples < part.apart) | (target.max(1, keepdims=True) > 0.5)
+        weight = np.where(certain, 1.0, UNLABELLED) * inside[:: self.resolution, None]
+        return signal, target, np.clip(distance, -5, 5).astype(np.float32), weight.astype(np.float32)
+
+
+class FrameLoss(torch.nn.Module):
+    """Weighted cross-entropy of every frame and type, and the error of the offset where an event begins nearby."""
+
+    def forward(self, logits, offsets, target, offset, weight):
+        positive = torch.tensor(POSITIVE_WEIGHT, device=logits.device)
+        each = F.binary_cross_entropy_with_logits(logits, target, reduction="none", pos_weight=positive)
+        event = (each * weight).sum() / weight.amax(-1).sum().clamp(min=1)
+        near = (target > OFFSET_WITHIN) * weight
+        time = (F.smooth_l1_loss(offsets, offset, reduction="none") * near).sum() / near.sum().clamp(min=1)
+        return {"total_loss": event + OFFSET_WEIGHT * time, "event_loss": event, "time_loss": time}
+
+
+def frame_losses(model, loss_fn, batch):
+    """The losses of one batch of `FrameCrops`."""
+    logits, offsets = model(batch["input"])
+    return loss_fn(logits, offsets, batch["target"], batch["offset"], batch["weight"])
+
+
+class FrameTrainer(Trainer):
+    """Train a `FrameNetwork` on `FrameCrops`."""
+
+    batch_losses = staticmethod(frame_losses)
+
+
+def train_frames(
+    parts,
+    development,
+    resolution,
+    sigma_frames,
+    *,
+    hidden_size=48,
+    encoder=None,
+    freeze=False,
+    seed=0,
+    max_epochs=EPOCHS,
+    save_dir=None,
+    progress=True,
+):
+    """Train a frame network; it keeps the weights of the last epoch.
+
+    Parameters
+    ----------
+    parts, development : lists of FrameLabels; the second may be empty, its loss is only told
+    resolution : samples in a frame
+    sigma_frames : standard deviation of targets in frames; at least ``NARROWEST_FRAMES`` are taken
+    encoder : a pretrained FrameEncoder to start from
+    freeze : keep it as it is (a probe)
+
+    Returns
+    -------
+    FrameNetwork (in eval mode), history
+    """
+    import tempfile
+
+    sigma = max(float(sigma_frames), NARROWEST_FRAMES)
+    hidden_size = hidden_size if encoder is None else encoder.config["hidden_size"]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = FrameNetwork(parts[0].signal.shape[1], len(parts[0].apart), hidden_size, resolution)
+    if encoder is None:
+        groups = network.parameters()
+    else:
+        transfer_encoder(encoder, network)
+        groups = parameter_groups(network, LEARNING_RATE, ENCODER_LR_FACTOR)
+    optimizer = torch.optim.AdamW(groups, LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    warm = max(1, max_epochs // 10)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda e: min(
+            (e + 1) / (warm + 1), 0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * min(1.0, max(0, e - warm) / max(1, max_epochs - warm))))
+        ),
+    )
+    loaders = [torch.utils.data.DataLoader(FrameCrops(parts, resolution, sigma, seed), batch_size=None)]
+    if development:
+        held_out = list(FrameCrops(development, resolution, sigma, seed, augment=False, n_batches=4))
+        loaders.append(torch.utils.data.DataLoader(held_out, batch_size=None))
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = FrameTrainer(network, FrameLoss(), optimizer, "cpu", None, schedule)
+        options = {"progress_bar": progress, "seed": seed, "save_freq": max_epochs + 1}
+        unfreeze = max_epochs + 1 if freeze else None
+        history = trainer.fit(*loaders, num_epochs=max_epochs, save_dir=save_dir or scratch, unfreeze_epochs=unfreeze, **options)
+    return network.eval(), history
