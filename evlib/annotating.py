@@ -164,7 +164,7 @@ class AnnotationSession:
 
     def _taught(self, method):
         """Kinds without a label that the detector knows and the annotator has not rejected."""
-        if self.detector is None or (method or self.detector.method) == "classifier":
+        if self.detector is None or (method or self.detector.method) == "frames":
             return []
         rejected = {row.type for row in self.log.rows() if row.status == "rejected"}
         return [name for name in self._unlabelled() if name in self.detector.bank.known_names and name not in rejected]

@@ -30,8 +30,8 @@ class CandidateTrace:
     def __init__(self, detector, recording):
         detector.check(recording)
         self.detector, self.recording = detector, recording
-        # Windows of a classifier begin at multiples of half their length; so do tiles.
-        self._unit = max(detector.classifier_window, 1)
+        # Tiles begin where a network that reads the signal would begin anew.
+        self._unit = detector.grid_samples
         self._samples = -(-int(TILE_S * recording.sampling_rate_hz) // self._unit) * self._unit
         self._tiles, self._last = {}, (None, None, None)
 

@@ -3,7 +3,7 @@
 A detector whitens, finds candidates with its template bank, lets its context network weigh them (method "lstm"; the
 matched filter weighs them by their likelihood alone) and keeps those over the threshold of their type that the
 refractory rule allows, in the best possible choice. Times are the peaks of the template score, finer than a sample.
-With method "classifier" the candidates and their times come from a classifier of short windows instead.
+With method "frames" candidates and times come from a network that reads the signal itself; "fusion" hears both.
 """
 
 from dataclasses import dataclass, field
@@ -15,13 +15,15 @@ from .candidates import Candidates, find_candidates
 from .errors import DataError, OptionError, ShapeError, UnitError
 from .events import Events
 from .files import replace_file
+from .fusion import weigh
 from .options import log_odds_of
 from .refractory import decode_refractory, refractory_samples
 from .templates import TemplateBank
 from .timebase import split_time
 from .whitening import Whitener
 
-FORMAT = 1
+# Files of format 1 hold no frame network.
+FORMAT, READABLE = 2, (1, 2)
 # An amplitude below this says nothing about its event's time.
 LEAST_AMPLITUDE = 0.05
 # The network reads this many candidates at a time, which bounds memory, and this many more on either side: by then its
@@ -35,8 +37,10 @@ class Detector:
 
     ``thresholds`` (E,) are log odds; a candidate is kept at or over the one of its type. ``refractory_s`` is a dict
     name -> seconds. The stated ``sigma_s`` of a time is the Cramer-Rao bound times ``timing_scale``, and ``timing_error_s`` of
-    the labels' own scatter. ``calibration``, slope and offset, turns the log odds of a window classifier into such as held on
-    development data. ``card`` says where the detector comes from (method, options, seed, data hash, development F1).
+    the labels' own scatter. ``calibration``, slope and offset, turns the log odds of an event-specific model into such as
+    held on development data. ``frames`` is a FrameNetwork; ``weights`` (see :mod:`evlib.fusion`) say what templates and frames are
+    worth, ``same_event_s`` how far apart what they find of one event may be, ``frame_times`` whose time is taken.
+    ``card`` says where the detector comes from (method, options, seed, data hash, development F1).
     """
 
     whitener: Whitener
@@ -53,6 +57,10 @@ class Detector:
     classifier_window: int = 0
     timing_scale: float = 1.0
     calibration: tuple = (1.0, 0.0)
+    frames: object = None
+    weights: tuple = (1.0, 0.0, 0.0)
+    same_event_s: float = 0.005
+    frame_times: bool = False
 
     @property
     def names(self):
@@ -66,15 +74,26 @@ class Detector:
 
     @property
     def method(self):
-        """ "lstm", "matched_filter", "classifier" or "event_specific"."""
+        """ "lstm", "matched_filter", "frames", "fusion" or "event_specific"."""
         if self.classifier is not None:
-            return "event_specific" if hasattr(self.classifier, "template_bank") else "classifier"
+            return "event_specific"
+        if self.frames is not None:
+            return "fusion" if self.hears_templates else "frames"
         return "matched_filter" if self.network is None else "lstm"
 
+    @property
+    def hears_templates(self):
+        """Whether anything hinges on the templates."""
+        return self.weights[0] > 0
+
     def __repr__(self):
-        return (
-            f"Detector({self.method}, {len(self.names)} types, {len(self.whitener.taps)} channels, {self.sampling_rate_hz:g} Hz)"
-        )
+        kinds = f"{len(self.names)} types, {len(self.whitener.taps)} channels, {self.sampling_rate_hz:g} Hz"
+        compared = self.card.get("compared")
+        if not compared:
+            return f"Detector({self.method}, {kinds})"
+        # Of a detector that was chosen: what it was chosen from.
+        rows = "".join(f"\n  {row['method']:<28} F1 {row['f1']:.3f}" for row in compared)
+        return f"Detector({self.method}, {kinds}), chosen on development data from{rows}"
 
     def check(self, recording):
         """Refuse a recording that this detector cannot read, in words."""
@@ -96,12 +115,22 @@ class Detector:
 
     def find(self, read, n_samples, block=None, advance=None) -> Candidates:
         """Candidates of whitened signal, of which ``read(start, stop)`` gives (stop - start, C)."""
-        options = {"advance": advance} if block is None else {"advance": advance, "block": block}
-        if self.classifier is None:
-            return find_candidates(self.bank, read, n_samples, **options)
-        from .window_detection import window_candidates
+        options = {} if block is None else {"block": block}
+        if self.classifier is not None:
+            from .window_detection import window_candidates
 
-        return window_candidates(self.classifier, read, n_samples, self.classifier_window, **options)
+            return window_candidates(self.classifier, read, n_samples, self.classifier_window, advance=advance, **options)
+        if self.frames is None:
+            return find_candidates(self.bank, read, n_samples, advance=advance, **options)
+        from .frame_detection import frame_candidates
+        from .fusion import join
+
+        templates = find_candidates(self.bank, read, n_samples, **options) if self.hears_templates else None
+        peaks, logit = frame_candidates(self.frames, read, n_samples, templates, advance)
+        if templates is None:
+            return peaks
+        reach = self.same_event_s * self.sampling_rate_hz
+        return join(templates, peaks, logit, self.names, self.sampling_rate_hz, reach, self.frame_times)
 
     def find_in(self, whitened):
         """Candidates of whitened signal (n, C) in memory."""
@@ -109,11 +138,34 @@ class Detector:
 
     @property
     def frame_samples(self):
-        """Samples that the time of a candidate is good to: a frame of the classifier, else 1."""
+        """Samples that the time of a candidate is good to: a frame of the network that reads the signal, else 1."""
+        if self.frames is not None:
+            return self.frames.resolution
         return 1 if self.classifier is None else self.classifier.timing_resolution_samples
+
+    @property
+    def grid_samples(self):
+        """Samples at whose multiples the network that reads the signal begins anew; 1 without one."""
+        from .frame_detection import TILE_FRAMES
+
+        return max(self.classifier_window, 1) if self.frames is None else TILE_FRAMES * self.frames.resolution
 
     def log_odds(self, candidates):
         """(n,) log odds that each candidate is an event."""
+        if self.frames is None:
+            return self.template_odds(candidates)
+        if not self.hears_templates:
+            return weigh(self.weights, np.zeros(len(candidates)), candidates.frame)
+        return weigh(self.weights, self.template_odds(candidates), candidates.frame)
+
+    def template_odds(self, candidates):
+        """(n,) log odds by templates and their context; minus infinity where only the frame network has a candidate."""
+        seen = candidates.llr > -np.inf
+        odds = np.full(len(candidates), -np.inf)
+        odds[seen] = self._template_odds(candidates[seen])
+        return odds
+
+    def _template_odds(self, candidates):
         if self.network is None or len(candidates) == 0:
             slope, offset = self.calibration
             return slope * (candidates.llr - self.prior_logit) + offset
@@ -144,13 +196,17 @@ class Detector:
         information = self.bank.timing_information[candidates.type]
         return 1 / (np.maximum(candidates.amplitude, LEAST_AMPLITUDE) * np.sqrt(information))
 
-    def decode(self, candidates, log_odds=None, thresholds=None) -> Events:
-        """Candidates over their threshold, in the best choice that the refractory rule allows."""
-        log_odds = self.log_odds(candidates) if log_odds is None else log_odds
+    def keep(self, candidates, log_odds, thresholds=None):
+        """Which candidates are over their threshold, in the best choice that the refractory rule allows."""
         thresholds = self.thresholds if thresholds is None else np.broadcast_to(np.asarray(thresholds, float), len(self.names))
         rise = log_odds - thresholds[candidates.type]
         period = refractory_samples(self.refractory_s, self.names, self.sampling_rate_hz)
-        keep, _ = decode_refractory(candidates.time, candidates.type, rise + 1e-9 * (rise >= 0), period)
+        return decode_refractory(candidates.time, candidates.type, rise + 1e-9 * (rise >= 0), period)[0]
+
+    def decode(self, candidates, log_odds=None, thresholds=None) -> Events:
+        """The events among candidates, see `keep`."""
+        log_odds = self.log_odds(candidates) if log_odds is None else log_odds
+        keep = self.keep(candidates, log_odds, thresholds)
         kept = candidates[keep]
         bound_s = self.timing_scale * self.timing_bound(kept) / self.sampling_rate_hz
         return Events(
@@ -193,6 +249,10 @@ class Detector:
             "network": _plain(self.network),
             "classifier": _plain(self.classifier),
             "classifier_window": int(self.classifier_window),
+            "frames": _plain(self.frames),
+            "weights": [float(value) for value in self.weights],
+            "same_event_s": float(self.same_event_s),
+            "frame_times": bool(self.frame_times),
         }
         with replace_file(path) as temporary:
             torch.save(content, temporary)
@@ -218,8 +278,9 @@ def load_detector(path) -> Detector:
     """
     import torch
 
-    from .models import EventSpecificClassifier, LSTMEventClassifier
+    from .models import EventSpecificClassifier
     from .models.context import ContextLSTM
+    from .models.frame import FrameNetwork
 
     path = Path(path)
     if not path.is_file():
@@ -234,8 +295,13 @@ def load_detector(path) -> Detector:
         raise DataError(
             f"{path} is a checkpoint, but not of an evlib detector (evlib.load_checkpoint reads those of single models)"
         )
-    if content.get("format") != FORMAT:
-        raise DataError(f"{path} has format {content.get('format')!r}; this version of evlib reads format {FORMAT}")
+    if content.get("format") not in READABLE:
+        raise DataError(f"{path} has format {content.get('format')!r}; this version of evlib reads formats {READABLE}")
+    if (content.get("classifier") or {}).get("class") == "LSTMEventClassifier":
+        raise DataError(
+            f"{path} is a detector of method 'classifier', which evlib no longer has; fit it anew with method='frames', a "
+            "network that reads the signal and learns from labelled events as recorded"
+        )
     try:
         tensors = {name: value.numpy() for name, value in content["tensors"].items()}
         return Detector(
@@ -256,10 +322,14 @@ def load_detector(path) -> Detector:
             tuple(content["channels"]),
             tuple(content["units"]),
             content["card"],
-            _rebuilt([LSTMEventClassifier, EventSpecificClassifier], content["classifier"]),
+            _rebuilt([EventSpecificClassifier], content["classifier"]),
             content["classifier_window"],
             content["timing_scale"],
             tuple(content["calibration"]),
+            _rebuilt([FrameNetwork], content.get("frames")),
+            tuple(content.get("weights", (1.0, 0.0, 0.0))),
+            content.get("same_event_s", 0.005),
+            content.get("frame_times", False),
         )
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise DataError(f"{path} is an incomplete detector: {error}") from error

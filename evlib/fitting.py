@@ -1,44 +1,48 @@
 """Fit: recordings and labels in, a detector out.
 
 All methods learn a template bank from the labelled events, by averaging, re-alignment and Wiener shrinkage; where
-signal is unlabelled the bank trains itself further on what it detects. ``method="lstm"`` then trains the context
-network on re-mixes of the recordings, and on the labelled recordings themselves where they are labelled completely;
-``method="classifier"`` trains a classifier of short windows of the signal itself on such re-mixes, from scratch or from
-an encoder that was pretrained without labels; ``method="event_specific"`` one that carries the templates inside.
-Thresholds are fitted on development data that took no part in that:
-blocks of the labelled recordings held out in time, and re-mixes of their own.
+signal is unlabelled the bank trains itself further on what it detects. ``method="matched_filter"`` stops there. ``"lstm"`` trains
+a context network on re-mixes of the recordings, and on the labelled recordings themselves where they are labelled
+completely. ``"frames"`` trains a network that reads the signal itself on the labelled events as recorded, from scratch or from an
+encoder that was pretrained without labels. ``"fusion"`` hears both. ``"auto"``, the default, builds what the data can carry and
+keeps what is best on development data. ``"event_specific"`` trains a network that carries the templates inside.
+Thresholds are fitted on development data that took no part in training (`evlib.training_data`, `evlib.development`).
 """
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from . import development
 from .classifier_training import train_classifier
 from .context_training import train_context
 from .detection import Detector
 from .errors import OptionError
+from .frame_training import EPOCHS, FrameLabels, train_frames
+from .fusion import learn_weights
 from .groundwork import is_discovery, lay_groundwork
-from .learning import PRIOR_LOGIT, nearest_label
+from .learning import PRIOR_LOGIT
 from .options import check_short, check_whole
 from .pretraining import PRETEXTS, check_encoder, encoder_for, frame_samples
-from .remix import label_examples
-from .thresholds import choose_thresholds
-from .timebase import tolerance_to_samples
-from .training_data import prepare
+from .training_data import FEW_LABELS, prepare
 
-METHODS = ("lstm", "matched_filter", "classifier", "event_specific")
-# LSTM units in each direction; the heads of the event-specific model grow with their square, for each type.
-HIDDEN_SIZE = {"lstm": 64, "matched_filter": 64, "classifier": 64, "event_specific": 32}
-# A candidate within this of a label stands for it in development data.
-TOLERANCE_S = 0.005
-N_REMIXES, N_DEVELOPMENT_REMIXES = 12, 3
-# Re-mixed development events weigh like this many real ones per type, when there are real ones.
-REMIX_EVENTS = 20.0
-# Shares of errors that are to lie within one and 1.96 stated standard deviations; so many errors are needed to tell.
-COVERAGE, COVERED_SIGMAS, LEAST_ERRORS = (0.6827, 0.95), (1.0, 1.96), 50
-# The classifier reads windows of so many template lengths, at least so many seconds, at most the refractory period.
+METHODS = ("auto", "lstm", "matched_filter", "frames", "fusion", "event_specific")
+# Units of the network: of the LSTM in each direction; of each half of a frame; the heads of the event-specific model grow
+# with the square, for each type.
+HIDDEN_SIZE = {"event_specific": 32, "frames": 48, "lstm": 64}
+N_REMIXES = 12
+# The event-specific model reads windows of so many template lengths, at least so many seconds, at most the refractory period.
 WINDOW_TEMPLATES, SHORTEST_WINDOW_S = 4, 0.1
+# Up to this rate a frame of the frame network is one sample; above, its frames are those of the encoders.
+SAMPLES_AS_FRAMES_HZ = 400.0
+# Where so many kinds of ten have enough labels to be learned from the signal itself, auto tries it.
+SHARE_OF_KINDS = 0.5
+# Detections of the frame network are looked for this far from a label to see how labels scatter, at most.
+SCATTER_S, SCATTER_LOGIT = 1.0, -2.0
+# A network that reads the signal must be ahead of templates by more than this in F1 before they are not listened to.
+CLEARLY_BETTER = 0.05
 
 
 def fit(
@@ -54,9 +58,9 @@ def fit(
     freeze_encoder=False,
     template_s=None,
     shrink=True,
-    tolerance_s=TOLERANCE_S,
+    tolerance_s=None,
     hidden_size=None,
-    max_epochs=12,
+    max_epochs=None,
     progress=True,
     logger=False,
 ) -> Detector:
@@ -66,28 +70,29 @@ def fit(
     ----------
     pairs : list of (Recording, Events), all with one rate and the same channels. Where an event table has
         ``complete_spans``, nothing is assumed outside of them
-    method : "lstm" (templates and a context network; the default), "matched_filter" (templates alone, the baseline),
-        "classifier" (a network that reads the signal itself; the default where ``pretrain`` is an encoder) or
-        "event_specific" (such a network with a template, a path and a head for each type)
+    method : "auto" (the default: the best of the others but the last, by development data), "matched_filter" (templates alone,
+        the baseline), "lstm" (templates and a context network), "frames" (a network that reads the signal itself), "fusion"
+        (templates, context and frames) or "event_specific" (a network with a template, a path and a head for each type)
     refractory_s : the least time between events of one type: a number, or a dict name -> seconds
     seed : everything random follows from it: the same seed, the same detector
     labels_per_type : keep only so many labelled events of each type (drawn by ``seed``); the rest of the signal then
         counts as unlabelled, not as free of events
-    self_train : learn further from unlabelled signal (what the labels leave open, and ``unlabelled``); default: yes for
-        "lstm" and "event_specific", no for "matched_filter", whose plain form is the baseline from labelled snippets
+    self_train : learn templates further from unlabelled signal (what the labels leave open, and ``unlabelled``); default: yes,
+        but for "matched_filter", whose plain form is the baseline from labelled snippets
     unlabelled : further recordings without labels
     pretrain : what to learn from the signal before any label is looked at. "discovery", or what :func:`evlib.discover`
         returned: which kinds of events recur, each named by its labels afterwards. A Detector: kinds without a label are
         learned from what it finds (fine-tuning forgets none). "autoencoder", "variational",
-        "contrastive", what :func:`evlib.pretrain` returned, or the path of an encoder that it saved: the encoder of the
-        classifier
+        "contrastive", "masked", what :func:`evlib.pretrain` returned, or the path of an encoder that it saved: the encoder of the
+        frame network
     freeze_encoder : keep the pretrained encoder as it is and train what stands on it only (a probe)
     template_s : (before, after) seconds that templates reach around the onset; default: found from the data
     shrink : Wiener shrinkage of averaged snippets; False gives the plain average
-    tolerance_s : how far a detection may be from a label of the development data to count
-    hidden_size : LSTM units of the network in each direction; default: 64, for "event_specific" 32; a pretrained encoder
-        brings its own
-    max_epochs : of the network
+    tolerance_s : how far a detection may be from a label of the development data to count; default: 5 ms, or more where labels
+        scatter more
+    hidden_size : units of the network that the method is named for, in each direction; default: 64 ("lstm"), 48 ("frames"), 32
+        ("event_specific"); a pretrained encoder brings its own
+    max_epochs : of that network; default: 12 ("lstm", "event_specific"), 20 ("frames")
     progress : show progress bars
     logger : a Lightning logger, or True for its default
 
@@ -109,16 +114,16 @@ def fit(
     """
     method = choose_method(method, pretrain, freeze_encoder)
     if self_train is None:
-        self_train = method in ("lstm", "event_specific")
-    hidden_size = HIDDEN_SIZE[method] if hidden_size is None else hidden_size
+        self_train = method != "matched_filter"
     check_whole(0, seed=seed)
-    check_whole(1, hidden_size=hidden_size, max_epochs=max_epochs)
-    check_short(tolerance_s=tolerance_s)
+    check_whole(1, **{name: v for name, v in {"hidden_size": hidden_size, "max_epochs": max_epochs}.items() if v is not None})
+    if tolerance_s is not None:
+        check_short(tolerance_s=tolerance_s)
     data = prepare(pairs, unlabelled, labels_per_type, seed, refractory_s)
     discovery, encoder = (pretrain, None) if is_discovery(pretrain) else (None, pretrain)
     if encoder is not None:
         encoder = check_encoder(encoder, data.recordings)
-    n_stages = 3 + 5 * bool(self_train) + (method != "matched_filter") + (pretrain is not None)
+    n_stages = 3 + 5 * bool(self_train) + 2 * (method != "matched_filter") + (pretrain is not None)
     with _Stages(progress, n_stages) as stages:
         ground = lay_groundwork(
             data,
@@ -155,9 +160,9 @@ def fit_on(
     pretrain=None,
     freeze_encoder=False,
     seed=0,
-    tolerance_s=TOLERANCE_S,
-    hidden_size=64,
-    max_epochs=12,
+    tolerance_s=None,
+    hidden_size=None,
+    max_epochs=None,
     n_windows=None,
     keep_templates=True,
     time_embedding=None,
@@ -175,87 +180,253 @@ def fit_on(
         ``pretrain`` names an encoder or is one
     keep_templates : False lets the templates of an event-specific model start from noise, to see what they are worth
     time_embedding : how the context network is told of the times between events, see `ContextLSTM`
-    n_windows : windows of re-mixes that a classifier learns from; default: those of :func:`train_classifier`
+    n_windows : windows of re-mixes that an event-specific model learns from; default: those of :func:`train_classifier`
     """
-    if time_embedding is not None and method != "lstm":
+    if time_embedding is not None and method not in ("lstm", "fusion"):
         raise OptionError(f"time_embedding is an option of the context network, method='lstm'; got method={method!r}")
-    data, remixer = ground.data, ground.remixer
-    advance("re-mix")
+    options = {"seed": seed, "progress": progress, "advance": advance}
+    own = {"hidden_size": hidden_size, "max_epochs": max_epochs}
+
+    def lstm(**sizes):
+        return _with_context(ground, tolerance_s, time_embedding=time_embedding, logger=logger, **sizes, **options)
+
+    def frames(**sizes):
+        return _with_frames(ground, tolerance_s, pretrain=pretrain, freeze=freeze_encoder, **sizes, **options)
+
+    if method == "event_specific":
+        windows = {"n_windows": n_windows, "keep_templates": keep_templates}
+        detector = _event_specific(ground, tolerance_s, **windows, **own, **options)
+    elif method == "lstm":
+        detector = lstm(**own)
+    elif method == "frames":
+        detector = frames(**own)
+    elif method == "fusion":
+        detector = _fused(ground, lstm(), frames(**own), seed)
+    elif method == "auto":
+        detector = _best(ground, lstm, lambda: frames(**own), tolerance_s, seed)
+    else:
+        detector = _finished(ground, _filter(ground), "matched_filter", tolerance_s, seed, advance=advance)
+    return detector
+
+
+def _filter(ground):
+    """The matched filter of the groundwork, its thresholds still open."""
+    data = ground.data
     channels, units = tuple(data.recordings[0].channels), tuple(data.recordings[0].units)
     thresholds = np.zeros(len(data.names))
-    detector = Detector(ground.whitener, ground.bank, thresholds, data.refractory, PRIOR_LOGIT, channels=channels, units=units)
-    history, pretext = [], None
-    options = {"seed": seed, "max_epochs": max_epochs, "progress": progress}
-    if method in ("classifier", "event_specific"):
-        if pretrain is not None:
-            advance("pretrain encoder")
-            pretrain, pretext = encoder_for(pretrain, ground.signals, data.recordings, seed, hidden_size, progress)
-        advance("train classifier")
-        detector.classifier_window = _classifier_window(detector)
-        detector.prior_logit = 0.0  # its logits are log odds already
-        detector.classifier, history = train_classifier(
-            *(_mixes(remixer, number, seed) for number in (12, 11)),
-            len(data.names),
-            detector.classifier_window,
-            frame_samples(data.rate),
-            encoder=pretrain,
-            freeze=freeze_encoder,
-            bank=ground.bank if method == "event_specific" else None,
-            keep_templates=keep_templates,
-            hidden_size=hidden_size,
-            n_windows=n_windows,
-            **options,
-        )
-    held_out = [
-        remixer.draw(np.random.default_rng([11, seed, k]), detector.find_in) for k in range(remixer.enough(N_DEVELOPMENT_REMIXES))
-    ]
-    # What the recordings themselves hold, looked for once, and only where labels say something of it.
-    parts = zip(ground.signals, data.train, data.development, strict=True)
-    found = [detector.find_in(s) if len(t) + len(t.complete_spans) + len(h.complete_spans) else None for s, t, h in parts]
-    real = real_examples(found, data.development, tolerance_s)
-    if method == "lstm":
-        train = [remixer.draw(np.random.default_rng([12, seed, k])) for k in range(remixer.enough(N_REMIXES))]
-        known = real_examples(found, data.train, tolerance_s)
-        known = [examples for examples in known if _is_complete(examples)]
-        advance("train network")
-        detector.network, history = train_context(
-            train + known,
-            held_out + [examples for examples in real if examples.weight.sum() > 0],
-            len(data.names),
-            data.rate,
-            PRIOR_LOGIT,
-            # Labelled signal is worth as much as all re-mixes together: it alone knows how events really vary.
-            shares=np.r_[np.full(len(train), 1.0 / len(train)), np.full(len(known), 1.0 / max(len(known), 1))],
-            hidden_size=hidden_size,
-            time_embedding=time_embedding,
-            logger=logger,
-            **options,
-        )
+    return Detector(ground.whitener, ground.bank, thresholds, data.refractory, PRIOR_LOGIT, channels=channels, units=units)
+
+
+def _finished(ground, detector, method, tolerance_s, seed, advance=lambda stage: None, judged=None, **card):
+    """The detector with what development data say of it."""
     advance("thresholds")
-    if detector.classifier is not None:
-        detector.calibration = _calibration(detector, held_out + real)
-    logits = [detector.log_odds(examples.candidates) for examples in held_out + real]
-    detector.thresholds, f1 = _fit_thresholds(detector, logits, held_out, real)
-    detector.timing_scale = _timing_scale(detector, logits, held_out + real)
-    detector.timing_error_s = _timing_error(detector, found, data.train, ground.jitter)
+    data = ground.data
+    if tolerance_s is None:
+        tolerance_s = max(development.TOLERANCE_S, development.TOLERATED_SIGMAS * ground.jitter / data.rate)
+    judged = development.look(detector, ground, seed, tolerance_s) if judged is None else judged
+    thresholds, f1 = development.fit_thresholds(detector, judged)
+    detector = replace(detector, thresholds=thresholds)
+    detector = replace(detector, timing_scale=development.timing_scale(detector, judged))
+    detector.timing_error_s = development.timing_error(detector, judged.found, data.train, ground.jitter)
     detector.card = ground.card | {
         "method": method,
         "seed": int(seed),
-        "pretrain": None if pretext is None else str(pretext.get("pretext")),
-        "freeze_encoder": bool(freeze_encoder),
-        "pretext": pretext,
+        "pretrain": None,
+        "freeze_encoder": False,
+        "pretext": None,
+        "tolerance_s": float(tolerance_s),
         "development_f1": {name: float(value) for name, value in zip(data.names, f1, strict=True)},
-        "development_events": float(sum(examples.target.sum() + examples.n_missed.sum() for examples in real)),
-        "history": history,
+        "development_events": judged.n_real,
+        "history": [],
+        **card,
     }
     return detector
+
+
+def _with_context(ground, tolerance_s, *, hidden_size=None, max_epochs=None, seed, progress, advance, **options):
+    """Templates and a context network."""
+    data, remixer, detector = ground.data, ground.remixer, _filter(ground)
+    advance("re-mix")
+    tolerance_s = development.TOLERANCE_S if tolerance_s is None else tolerance_s
+    judged = development.look(detector, ground, seed, tolerance_s)
+    train = [remixer.draw(np.random.default_rng([12, seed, k])) for k in range(remixer.enough(N_REMIXES))]
+    known = [
+        examples for examples in development.real_examples(judged.found, data.train, tolerance_s, None) if _is_complete(examples)
+    ]
+    advance("train network")
+    detector.network, history = train_context(
+        train + known,
+        judged.remixed + [examples for examples in judged.real if examples.weight.sum() > 0],
+        len(data.names),
+        data.rate,
+        PRIOR_LOGIT,
+        # Labelled signal is worth as much as all re-mixes together: it alone knows how events really vary.
+        shares=np.r_[np.full(len(train), 1.0 / len(train)), np.full(len(known), 1.0 / max(len(known), 1))],
+        hidden_size=hidden_size or HIDDEN_SIZE["lstm"],
+        max_epochs=max_epochs or 12,
+        seed=seed,
+        progress=progress,
+        **options,
+    )
+    return _finished(ground, detector, "lstm", tolerance_s, seed, advance, judged, history=history)
+
+
+def _with_frames(ground, tolerance_s, *, pretrain, freeze, hidden_size=None, max_epochs=None, seed, progress, advance):
+    """A network that reads the signal itself."""
+    data, pretext = ground.data, None
+    hop = frame_samples(data.rate) if data.rate > SAMPLES_AS_FRAMES_HZ else 1
+    hidden_size = hidden_size or HIDDEN_SIZE["frames"]
+    if pretrain is not None:
+        advance("pretrain encoder")
+        pretrain, pretext = encoder_for(pretrain, ground.signals, data.recordings, seed, hidden_size, progress)
+    advance("train frame network")
+    options = {"hidden_size": hidden_size, "max_epochs": max_epochs or EPOCHS, "seed": seed, "progress": progress}
+    sigma = ground.jitter / hop
+    network, history = train_frames(*frame_labels(ground), hop, sigma, encoder=pretrain, freeze=freeze, **options)
+    detector = replace(_filter(ground), frames=network, weights=(0.0, 1.0, 0.0), prior_logit=0.0)
+    if tolerance_s is None:
+        tolerance_s = _scatter(detector, ground)
+    judged = development.look(detector, ground, seed, tolerance_s)
+    detector.weights = _weights(detector, judged)
+    card = {"pretrain": pretext and str(pretext.get("pretext")), "pretext": pretext, "freeze_encoder": bool(freeze)}
+    return _finished(ground, detector, "frames", tolerance_s, seed, advance, judged, history=history, **card)
+
+
+def frame_labels(ground):
+    """What is known of each recording for training, and for development: two lists of FrameLabels."""
+    data, train, held = ground.data, [], []
+    moment = 10 * max(1.0, data.rate / SAMPLES_AS_FRAMES_HZ)
+    for signal, known, unseen in zip(ground.signals, data.signal_train, data.development, strict=True):
+        if len(unseen.complete_spans):
+            time = np.argsort(unseen.time_samples, kind="stable")
+            events = unseen.time_samples[time], unseen.type[time]
+            held.append(FrameLabels(signal, *events, unseen.complete_spans, data.apart_samples))
+        if len(unseen.complete_spans) and not len(known.complete_spans) + len(known):
+            continue  # held out as a whole
+        apart = unseen.time_samples[~unseen.is_labelled(unseen.sample)]
+        hidden = np.concatenate([unseen.complete_spans, apart[:, None] + [-moment, moment]])
+        time = np.argsort(known.time_samples, kind="stable")
+        train.append(
+            FrameLabels(signal, known.time_samples[time], known.type[time], known.complete_spans, data.apart_samples, hidden)
+        )
+    return train, held
+
+
+def _scatter(detector, ground):
+    """The tolerance that labels need, by what the network finds around them."""
+    data = ground.data
+    tables = [
+        held if len(held.complete_spans) or len(held) else train
+        for held, train in zip(data.development, data.signal_train, strict=True)
+    ]
+    if not sum(map(len, data.development)):
+        tables = data.signal_train
+    found = [detector.find_in(signal) if len(table) else None for signal, table in zip(ground.signals, tables, strict=True)]
+    found = [c if c is None else c[c.frame > SCATTER_LOGIT] for c in found]
+    reach = min(SCATTER_S * data.rate, max(data.apart_samples.min() / 2, data.rate * development.TOLERANCE_S))
+    errors, _ = development.label_errors(found, tables, reach, detector)
+    return development.tolerance_of(errors, data.rate, max(development.TOLERANCE_S, 1.5 * detector.frames.resolution / data.rate))
+
+
+def _weights(detector, judged):
+    """What templates and frames are worth to each other."""
+    examples = judged.real if judged.n_real >= development.ENOUGH_EVENTS else judged.examples
+    template_odds = [
+        detector.template_odds(e.candidates) if detector.hears_templates else np.zeros(len(e.candidates)) for e in examples
+    ]
+    columns = ([getattr(e, name) for e in examples] for name in ("target", "weight"))
+    frame = np.concatenate([e.candidates.frame for e in examples])
+    return learn_weights(np.concatenate(template_odds), frame, *map(np.concatenate, columns), detector.hears_templates)
+
+
+def _fused(ground, base, frames, seed):
+    """Templates (with their context, if ``base`` has one) and frames, weighed on development data."""
+    tolerance_s = frames.card["tolerance_s"]
+    detector = replace(base, frames=frames.frames, weights=(1.0, 1.0, 0.0), same_event_s=tolerance_s)
+    found = [base.find_in(signal) if len(t) else None for signal, t in zip(ground.signals, ground.data.train, strict=True)]
+    reach = tolerance_s * ground.data.rate
+    scatter = []
+    for one, candidates in ((base, found), (frames, development.look(frames, ground, seed, tolerance_s).found)):
+        errors, _ = development.label_errors(candidates, ground.data.train, reach, one)
+        scatter.append(np.median(np.abs(errors)) if len(errors) else np.inf)
+    detector.frame_times = bool(scatter[1] < scatter[0])
+    judged = development.look(detector, ground, seed, tolerance_s)
+    detector.weights = _weights(detector, judged)
+    card = {name: frames.card[name] for name in ("pretrain", "pretext", "freeze_encoder")}
+    card |= {"history": frames.card["history"], "context_history": base.card["history"]}
+    return _finished(ground, detector, "fusion", tolerance_s, seed, judged=judged, **card)
+
+
+def _best(ground, lstm, frames, tolerance_s, seed):
+    """What the data can carry, compared on development data; the best is kept, and the table of what was compared."""
+    counts = sum(table.counts() for table in ground.data.train)
+    learnable = (counts >= FEW_LABELS).mean() >= SHARE_OF_KINDS
+    tried = {}
+    if learnable:
+        tried["frames"] = frames()
+        tolerance_s = tried["frames"].card["tolerance_s"]
+    tried["matched_filter"] = _finished(ground, _filter(ground), "matched_filter", tolerance_s, seed)
+    judge = _judge(ground, tolerance_s, seed)
+    f1 = {name: judge(detector) for name, detector in tried.items()}
+    # Re-mixes are made of templates: where those explain nothing, there is nothing to learn from them.
+    if not learnable or f1["matched_filter"] > f1["frames"] - CLEARLY_BETTER:
+        tried["lstm"] = lstm()
+    if learnable:
+        for base in [name for name in ("matched_filter", "lstm") if name in tried]:
+            tried[f"fusion with {base}"] = _fused(ground, tried[base], tried["frames"], seed)
+    f1 = {name: f1.get(name) or judge(detector) for name, detector in tried.items()}
+    order = sorted(tried, key=f1.get, reverse=True)
+    best = tried[order[0]]
+    best.card["compared"] = [{"method": name, "f1": float(f1[name])} for name in order]
+    return best
+
+
+def _judge(ground, tolerance_s, seed):
+    """A function that gives the F1 of a detector on development data, all detectors judged alike."""
+    tolerance_s = development.TOLERANCE_S if tolerance_s is None else tolerance_s
+
+    def judge(detector):
+        judged = development.look(detector, ground, seed, tolerance_s)
+        return development.development_f1(detector, judged, real_only=judged.n_real >= development.ENOUGH_EVENTS)
+
+    return judge
+
+
+def _event_specific(ground, tolerance_s, *, n_windows, keep_templates, hidden_size, max_epochs, seed, progress, advance):
+    """A network of windows that carries the templates inside, trained on re-mixes."""
+    advance("train classifier")
+    detector = _filter(ground)
+    detector.classifier_window = _classifier_window(detector)
+    detector.prior_logit = 0.0  # its logits are log odds already
+    detector.classifier, history = train_classifier(
+        *(_mixes(ground.remixer, number, seed) for number in (12, 11)),
+        len(ground.data.names),
+        detector.classifier_window,
+        frame_samples(ground.data.rate),
+        bank=ground.bank,
+        keep_templates=keep_templates,
+        hidden_size=hidden_size or HIDDEN_SIZE["event_specific"],
+        n_windows=n_windows,
+        seed=seed,
+        max_epochs=max_epochs or 12,
+        progress=progress,
+    )
+    tolerance_s = development.TOLERANCE_S if tolerance_s is None else tolerance_s
+    judged = development.look(detector, ground, seed, tolerance_s)
+    detector.calibration = development.calibration(detector, judged)
+    return _finished(ground, detector, "event_specific", tolerance_s, seed, advance, judged, history=history)
 
 
 def choose_method(method, pretrain, freeze_encoder):
     """The method that is meant, or an error for options that do not go together."""
     is_encoder = pretrain is not None and not is_discovery(pretrain)
     if method is None:
-        method = "classifier" if is_encoder else "lstm"
+        method = "auto"
+    if method == "classifier":
+        raise OptionError(
+            "method='classifier' is gone: it learned from re-mixes of templates; take method='frames', which learns from "
+            "labelled events as they were recorded"
+        )
     if method not in METHODS:
         raise OptionError(f"method must be one of {METHODS}, got {method!r}")
     is_name = isinstance(pretrain, str) and pretrain in (*PRETEXTS, "discovery")
@@ -264,10 +435,10 @@ def choose_method(method, pretrain, freeze_encoder):
             f"pretrain must be one of {', '.join(PRETEXTS)}, discovery, or the path of an encoder that evlib.pretrain saved; "
             f"got {str(pretrain)!r}"
         )
-    if is_encoder and method != "classifier":
+    if is_encoder and method not in ("auto", "frames", "fusion"):
         raise OptionError(
             f"method={method!r} finds its candidates with templates and has no encoder of the signal to pretrain; use "
-            'method="classifier", or pretrain="discovery"'
+            'method="frames", or pretrain="discovery"'
         )
     if freeze_encoder and not is_encoder:
         raise OptionError("freeze_encoder=True needs a pretrained encoder: pretrain=... (an untrained one would stay as it is)")
@@ -287,83 +458,8 @@ def _mixes(remixer, number, seed):
     return lambda: remixer.mix(np.random.default_rng([number, seed, next(count)]))[:2]
 
 
-def real_examples(found, labels, tolerance_s):
-    """Candidates of recordings with what the labels say of them, where those are complete anywhere."""
-    return [
-        label_examples(candidates, table, max(1, tolerance_to_samples(tolerance_s, table.sampling_rate_hz)) + 0.5)
-        for candidates, table in zip(found, labels, strict=True)
-        if len(table.complete_spans)
-    ]
-
-
 def _is_complete(examples):
     return bool((examples.weight > examples.target).any())
-
-
-def _calibration(detector, development):
-    """Slope and offset that make the log odds of development candidates as true as they say (Platt's logistic fit).
-
-    Templates state likelihood ratios, and the context network is trained on candidates as they come; windows, in which
-    a type is rare and present only as a whole, teach a classifier other odds than those of its candidates.
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    logit = np.concatenate([detector.log_odds(examples.candidates) for examples in development])
-    target, weight = (np.concatenate([getattr(e, name) for e in development]) for name in ("target", "weight"))
-    known = weight > 0
-    if len(np.unique(target[known])) < 2:
-        return 1.0, 0.0
-    model = LogisticRegression(C=10.0).fit(logit[known, None], target[known] > 0.5, weight[known])
-    slope, offset = float(model.coef_[0, 0]), float(model.intercept_[0])
-    return (slope, offset) if slope > 0 else (1.0, 0.0)
-
-
-def _timing_scale(detector, logits, development):
-    """What the Cramer-Rao bound must be multiplied with to cover 68 and 95 % of the errors of detections.
-
-    Overlaps and doubtful events err by more than the bound, some by a whole oscillation: one factor cannot serve both
-    levels exactly, so it is the geometric mean of the two.
-    """
-    ratios = []
-    for logit, examples in zip(logits, development, strict=True):
-        kept = logit >= detector.thresholds[examples.candidates.type]
-        kept &= np.isfinite(examples.error)
-        ratios.append(np.abs(examples.error[kept]) / detector.timing_bound(examples.candidates[kept]))
-    ratios = np.concatenate(ratios) if ratios else np.zeros(0)
-    if len(ratios) < LEAST_ERRORS:
-        return 1.0
-    return float(np.sqrt(np.prod(np.quantile(ratios, COVERAGE) / COVERED_SIGMAS)))
-
-
-def _timing_error(detector, found, labels, jitter):
-    """What detections scatter around labels beyond what they should, in seconds (robust)."""
-    errors, bounds = [], []
-    for candidates, table in zip(found, labels, strict=True):
-        if len(table) == 0:
-            continue
-        row, _, distance = nearest_label(candidates, table, max(2.0, 4 * jitter, 2 * detector.frame_samples))
-        errors.append(distance)
-        bounds.append(detector.timing_scale * detector.timing_bound(candidates[row]))
-    errors = np.concatenate(errors) if errors else np.zeros(0)
-    if len(errors) < 5:
-        return 0.0
-    scatter = np.median(np.abs(errors)) / 0.6745
-    return float(np.sqrt(max(scatter**2 - np.median(np.concatenate(bounds)) ** 2, 0.0)) / labels[0].sampling_rate_hz)
-
-
-def _fit_thresholds(detector, logits, held_out, real):
-    """Best thresholds on held-out blocks and held-out re-mixes; the re-mixes weigh little where there is real data."""
-    n_types = len(detector.names)
-    n_real = sum(float(examples.target.sum()) for examples in real)
-    n_remixed = sum(float(examples.target.sum()) for examples in held_out)
-    share = min(1.0, REMIX_EVENTS * n_types / max(n_remixed, 1.0)) if n_real else 1.0
-    type, target, weight, missed = [], [], [], np.zeros(n_types)
-    for examples, factor in [(e, share) for e in held_out] + [(e, 1.0) for e in real]:
-        type.append(examples.candidates.type)
-        target.append(examples.target)
-        weight.append(examples.weight * factor)
-        missed += examples.n_missed * factor
-    return choose_thresholds(*(np.concatenate(values) for values in (logits, type, target, weight)), missed)
 
 
 class _Stages:

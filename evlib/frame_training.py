@@ -7,6 +7,7 @@ unlabelled: that nothing happens there is only likely. Targets are bumps as wide
 slower, their channels are mixed and left out, and two crops are laid over each other: the sum has the events of both.
 """
 
+import tempfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,9 +42,10 @@ CHANNEL_GAIN, CHANNEL_MIX, CHANNEL_DROPOUT = 0.3, 0.2, 0.1
 
 @dataclass(frozen=True, eq=False)
 class FrameLabels:
-    """What is known of one whitened recording: ``signal`` (n, C), events by ``time`` (samples) and ``type``, and spans (k, 2).
+    """What is known of one whitened recording.
 
-    ``apart`` (E,) samples: no two events of a type begin closer.
+    ``signal`` (n, C); events by ``time`` (samples, sorted) and ``type``; ``spans`` (k, 2) labelled completely, ``hidden``
+    (m, 2) that must not be learned from, in samples; ``apart`` (E,) samples: no two events of a type begin closer.
     """
 
     signal: np.ndarray
@@ -51,6 +53,7 @@ class FrameLabels:
     type: np.ndarray
     spans: np.ndarray
     apart: np.ndarray
+    hidden: np.ndarray = np.zeros((0, 2))
 
 
 class FrameCrops(torch.utils.data.IterableDataset):
@@ -120,10 +123,8 @@ class FrameCrops(torch.utils.data.IterableDataset):
         signal[~inside] = 0
         middle = (self.resolution - 1) / 2
         frame_place = place[:: self.resolution] + speed * middle
-        known = np.zeros(len(frame_place), bool)
-        for low, high in part.spans:
-            known |= (frame_place >= low) & (frame_place < high)
-        known = known[:, None] & inside[:: self.resolution, None]
+        known = within(frame_place, part.spans)[:, None]
+        seen = (inside[:: self.resolution] & ~within(frame_place, part.hidden))[:, None]
         # The nearest event of each type to each frame, in frames of the crop.
         distance = np.full((len(frame_place), self.n_types), np.inf)
         for k in np.unique(part.type):
@@ -138,8 +139,16 @@ class FrameCrops(torch.utils.data.IterableDataset):
         target[target < 1e-3] = 0
         # What a label says beyond itself: none of its type nearby, no other type in the same moment.
         certain = known | (samples < part.apart) | (target.max(1, keepdims=True) > 0.5)
-        weight = np.where(certain, 1.0, UNLABELLED) * inside[:: self.resolution, None]
+        weight = np.where(certain, 1.0, UNLABELLED) * seen
         return signal, target, np.clip(distance, -5, 5).astype(np.float32), weight.astype(np.float32)
+
+
+def within(place, spans):
+    """(n,) booleans: which places lie in one of the spans (k, 2)."""
+    inside = np.zeros(len(place), bool)
+    for low, high in spans:
+        inside |= (place >= low) & (place < high)
+    return inside
 
 
 class FrameLoss(torch.nn.Module):
@@ -194,8 +203,6 @@ def train_frames(
     -------
     FrameNetwork (in eval mode), history
     """
-    import tempfile
-
     sigma = max(float(sigma_frames), NARROWEST_FRAMES)
     hidden_size = hidden_size if encoder is None else encoder.config["hidden_size"]
     with torch.random.fork_rng():
@@ -207,13 +214,8 @@ def train_frames(
         transfer_encoder(encoder, network)
         groups = parameter_groups(network, LEARNING_RATE, ENCODER_LR_FACTOR)
     optimizer = torch.optim.AdamW(groups, LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    warm = max(1, max_epochs // 10)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda e: min(
-            (e + 1) / (warm + 1), 0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * min(1.0, max(0, e - warm) / max(1, max_epochs - warm))))
-        ),
-    )
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=max_epochs + 1)
     loaders = [torch.utils.data.DataLoader(FrameCrops(parts, resolution, sigma, seed), batch_size=None)]
     if development:
         held_out = list(FrameCrops(development, resolution, sigma, seed, augment=False, n_batches=4))

@@ -15,7 +15,7 @@ from .candidates import Candidates, explain, find_candidates
 from .events import Events
 from .learning import nearest_label
 from .templates import cut_snippets
-from .timebase import split_time
+from .timebase import distance_to_nearest, split_time
 
 # Longer signals are cut into pieces of this length, one piece a re-mix.
 PIECE_S = 300.0
@@ -40,15 +40,21 @@ class Examples:
     error: np.ndarray
 
 
-def label_examples(candidates, labels, match_samples):
+def label_examples(candidates, labels, match_samples, apart_samples=None):
     """Compare candidates with labels: which are true, which cannot be known.
 
-    Outside of the completely labelled spans only labelled events count, with weight 1; everything else has weight 0.
+    In completely labelled spans everything is known. Elsewhere a labelled event says that no other of its type begins within
+    the refractory period, ``apart_samples`` (E,), and none of another type in the same moment; everything else has weight 0.
     """
     row, label, distance = nearest_label(candidates, labels, match_samples)
     target, error = np.zeros(len(candidates), np.float32), np.full(len(candidates), np.nan)
     target[row], error[row] = 1.0, distance
     known = labels.is_labelled(np.floor(candidates.time + 0.5).astype(int))
+    if apart_samples is not None:
+        known = known | (distance_to_nearest(candidates.time, np.sort(labels.time_samples)) <= match_samples)
+        for e in np.unique(labels.type):
+            own, time = candidates.type == e, np.sort(labels.time_samples[labels.type == e])
+            known[own] |= distance_to_nearest(candidates.time[own], time) < apart_samples[e]
     weight = np.maximum(known, target).astype(np.float32)
     missed = np.bincount(np.delete(labels.type, label), minlength=len(labels.names))
     return Examples(candidates, target, weight, missed, error)

@@ -1,4 +1,9 @@
-"""Recordings and labels made ready for training: checked, on one clock, with development blocks held out in time."""
+"""Recordings and labels made ready for training: checked, on one clock, with development data held out.
+
+Where there are several labelled recordings, some of them are held out as a whole: another day, another person. Of fewer,
+blocks of time are. Outside of completely labelled spans a label says little of what is around it, so there only labels are
+held out, and networks that learn from the signal do without them. A kind with hardly any label keeps those that it has.
+"""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -13,11 +18,19 @@ from .refractory import refractory_samples
 
 # Held-out blocks: every fifth tenth of a recording is development data.
 BLOCKS, DEVELOPMENT_BLOCKS = 10, (3, 8)
+# Of so many labelled recordings, or labels outside of labelled spans, one is held out.
+ONE_IN = 5
+# A kind with fewer labels gives none of them away.
+FEW_LABELS = 5
 
 
 @dataclass(eq=False)
 class TrainingData:
-    """Checked recordings (labelled ones first, then unlabelled ones) and their labels, split in time."""
+    """Checked recordings (labelled ones first, then unlabelled ones) and their labels.
+
+    ``train`` and ``development`` share no event but in recordings without labelled spans: there templates learn from every
+    label, and ``signal_train`` holds those that a network of the signal may see.
+    """
 
     recordings: list
     train: list
@@ -25,6 +38,19 @@ class TrainingData:
     names: tuple
     rate: float
     refractory: dict
+
+    @property
+    def signal_train(self):
+        """The training labels without those that development data know too, table by table."""
+        return [
+            train[~np.isin(train.time_samples, held.time_samples)] if len(held) else train
+            for train, held in zip(self.train, self.development, strict=True)
+        ]
+
+    @property
+    def apart_samples(self):
+        """(E,) the refractory period of each type in samples."""
+        return np.array([self.refractory[name] for name in self.names]) * self.rate
 
     @property
     def has_unlabelled(self):
@@ -59,7 +85,7 @@ def prepare(pairs, unlabelled, labels_per_type, seed, refractory_s):
     if not names:
         raise DataError("the event tables name no event types: there is nothing to learn")
     refractory = refractory_table(refractory_s, names, rate)
-    train, development = [], []
+    tables = []
     for number, (recording, events) in enumerate(pairs):
         labels = events.at_rate(rate).with_names(names)
         outside = (labels.sample < 0) | (labels.sample >= recording.n_samples)
@@ -76,11 +102,10 @@ def prepare(pairs, unlabelled, labels_per_type, seed, refractory_s):
         )
         if labels_per_type is not None:
             labels = replace(_draw_labels(labels, labels_per_type, seed, number), complete_spans=np.zeros((0, 2), dtype=np.int64))
-        kept, held = _hold_out(labels, recording.n_samples)
-        train.append(kept)
-        development.append(held)
+        tables.append(labels)
     if labels_per_type is not None:
-        train = _limit(train, labels_per_type, len(names))
+        tables = _limit(tables, labels_per_type, len(names))
+    train, development = hold_out(tables, [recording.n_samples for recording, _ in pairs], seed)
     for _ in unlabelled:
         nothing = replace(Events.empty(names, rate), complete_spans=np.zeros((0, 2), dtype=np.int64))
         train.append(nothing)
@@ -155,14 +180,53 @@ def _limit(tables, labels_per_type, n_types):
     return out
 
 
-def _hold_out(labels, n_samples):
-    """Labels for training and for development: blocks of time, only where labelling is complete."""
+def hold_out(tables, n_samples, seed):
+    """Training and development labels, two lists of Events.
+
+    ``tables`` : Events of each recording with ``complete_spans``; ``n_samples`` : the recordings' lengths
+    """
+    counts = sum(table.counts() for table in tables)
+    held = _held_recordings(tables, counts, seed)
+    few = counts < FEW_LABELS
+    train, development = [], []
+    for k, (table, length) in enumerate(zip(tables, n_samples, strict=True)):
+        none = replace(table[:0], complete_spans=np.zeros((0, 2), dtype=np.int64))
+        if held is not None:
+            kept, out = (none, table) if k in held else (table, none)
+        elif len(table.complete_spans):
+            kept, out = _hold_out_blocks(table, length, few)
+        else:
+            kept, out = table, table[_every_fifth(table, few)]
+        train.append(kept)
+        development.append(out)
+    return train, development
+
+
+def _held_recordings(tables, counts, seed):
+    """Which recordings are development data: one in five of those that are labelled, if no kind loses half of its labels."""
+    labelled = [k for k, table in enumerate(tables) if len(table.complete_spans)]
+    if len(labelled) < ONE_IN:
+        return None
+    held = np.random.default_rng([18, seed]).permutation(labelled)[: len(labelled) // ONE_IN]
+    lost = sum(tables[k].counts() for k in held)
+    return set(held.tolist()) if (2 * lost <= counts).all() and (lost[counts >= FEW_LABELS] > 0).any() else None
+
+
+def _hold_out_blocks(labels, n_samples, few):
+    """Labels for training and for development: blocks of time, only where labelling is complete and no kind has few."""
     held_out = held_out_spans(n_samples)
-    kept_out = np.column_stack([np.r_[0, held_out[:, 1]], np.r_[held_out[:, 0], n_samples]])
+    rare = labels.sample[few[labels.type]]
+    held_out = held_out[[not ((rare >= low) & (rare < high)).any() for low, high in held_out]]
+    edges = np.r_[0, held_out.ravel(), n_samples].reshape(-1, 2)
     held = replace(labels, complete_spans=_intersect(labels.complete_spans, held_out))
-    kept = replace(labels, complete_spans=_intersect(labels.complete_spans, kept_out))
+    kept = replace(labels, complete_spans=_intersect(labels.complete_spans, edges))
     in_development = held.is_labelled(labels.sample)
     return kept[~in_development], held[in_development]
+
+
+def _every_fifth(labels, few):
+    """(n,) booleans: of every type with enough labels the last of each five."""
+    return (_rank_in_type(labels.type) % ONE_IN == ONE_IN - 1) & ~few[labels.type]
 
 
 def _intersect(spans, others):

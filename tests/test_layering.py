@@ -66,6 +66,8 @@ RANKS = {
     "learning": 6,
     "window_detection": 7,
     "frame_detection": 7,
+    "fusion": 7,
+    "development": 10,
     "frame_training": 9,
     "remix": 7,
     "checkpoints": 7,

@@ -1,0 +1,168 @@
+"""What development data say of a detector: thresholds, how true its odds and its times are, and how good it is.
+
+Development data are labels that took no part in training, and re-mixes of the recordings (`evlib.remix`). A network that
+reads the signal is judged by re-mixes only where there is nothing else: they are made of templates, and would tell that
+templates are right.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .learning import nearest_label
+from .remix import label_examples
+from .thresholds import choose_thresholds
+
+# A candidate within this of a label stands for it, where labels are exact.
+TOLERANCE_S = 0.005
+# Labels scatter: so many of their standard deviations are tolerated, up to half a second.
+TOLERATED_SIGMAS, LONGEST_TOLERANCE_S = 3.0, 0.5
+N_REMIXES = 3
+# Re-mixed development events weigh like this many real ones per type, when there are real ones.
+REMIX_EVENTS = 20.0
+# So many real development events say more of a network that reads the signal than re-mixes do.
+ENOUGH_EVENTS = 10
+# Shares of errors that are to lie within one and 1.96 stated standard deviations; so many errors are needed to tell.
+COVERAGE, COVERED_SIGMAS, LEAST_ERRORS = (0.6827, 0.95), (1.0, 1.96), 50
+
+
+@dataclass(eq=False)
+class Judged:
+    """Candidates of one detector in development data: in re-mixes, in recordings, and all candidates of each recording.
+
+    ``remixed``, ``real``: lists of Examples; ``found``: Candidates of each recording that has labels, else None.
+    """
+
+    remixed: list
+    real: list
+    found: list
+
+    @property
+    def examples(self):
+        return self.remixed + self.real
+
+    @property
+    def n_real(self):
+        """Real development events."""
+        return sum(float(examples.target.sum() + examples.n_missed.sum()) for examples in self.real)
+
+
+def look(detector, ground, seed, tolerance_s) -> Judged:
+    """Find the detector's candidates in development data, once for everything that is asked of them."""
+    data, remixer = ground.data, ground.remixer
+    parts = zip(ground.signals, data.train, data.development, strict=True)
+    found = [
+        detector.find_in(s) if len(t) + len(t.complete_spans) + len(h) + len(h.complete_spans) else None for s, t, h in parts
+    ]
+    real = real_examples(found, data.development, tolerance_s, data.apart_samples)
+    judged = Judged([], real, found)
+    if detector.frames is None or judged.n_real < ENOUGH_EVENTS:
+        numbers = range(remixer.enough(N_REMIXES))
+        judged.remixed = [remixer.draw(np.random.default_rng([11, seed, k]), detector.find_in) for k in numbers]
+    return judged
+
+
+def real_examples(found, labels, tolerance_s, apart_samples):
+    """Candidates of recordings with what the labels say of them, where they say anything."""
+    return [
+        label_examples(candidates, table, max(1.0, tolerance_s * table.sampling_rate_hz) + 0.5, apart_samples)
+        for candidates, table in zip(found, labels, strict=True)
+        if len(table) + len(table.complete_spans)
+    ]
+
+
+def fit_thresholds(detector, judged):
+    """Best thresholds on development data; re-mixes weigh little where there is real data."""
+    type, target, weight, logit, missed = [], [], [], [], np.zeros(len(detector.names))
+    for examples, factor in weighed(judged, len(detector.names)):
+        type.append(examples.candidates.type)
+        target.append(examples.target)
+        weight.append(examples.weight * factor)
+        logit.append(detector.log_odds(examples.candidates))
+        missed += examples.n_missed * factor
+    if not type:
+        return np.zeros(len(detector.names)), np.full(len(detector.names), np.nan)
+    return choose_thresholds(*(np.concatenate(values) for values in (logit, type, target, weight)), missed)
+
+
+def weighed(judged, n_types):
+    """(Examples, weight) of everything."""
+    n_real, n_remixed = judged.n_real, sum(float(examples.target.sum()) for examples in judged.remixed)
+    share = min(1.0, REMIX_EVENTS * n_types / max(n_remixed, 1.0)) if n_real else 1.0
+    return [(examples, share) for examples in judged.remixed] + [(examples, 1.0) for examples in judged.real]
+
+
+def development_f1(detector, judged, real_only=False):
+    """F1 over all types of what the detector decides in development data."""
+    hits = false = missed = 0.0
+    for examples, factor in weighed(judged, len(detector.names)):
+        if real_only and not any(examples is real for real in judged.real):
+            continue
+        keep = detector.keep(examples.candidates, detector.log_odds(examples.candidates))
+        hit = float((examples.target * examples.weight)[keep].sum())
+        total = float((examples.target * examples.weight).sum() + examples.n_missed.sum())
+        hits, missed = hits + factor * hit, missed + factor * (total - hit)
+        false += factor * float(((1 - examples.target) * examples.weight)[keep].sum())
+    return 2 * hits / max(2 * hits + false + missed, 1e-12)
+
+
+def calibration(detector, judged):
+    """Slope and offset that make the log odds of development candidates as true as they say (Platt's logistic fit).
+
+    Windows, in which a type is rare and present only as a whole, teach a classifier other odds than those of its candidates.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    logit = np.concatenate([detector.log_odds(examples.candidates) for examples in judged.examples])
+    target, weight = (np.concatenate([getattr(e, name) for e in judged.examples]) for name in ("target", "weight"))
+    known = weight > 0
+    if len(np.unique(target[known])) < 2:
+        return 1.0, 0.0
+    model = LogisticRegression(C=10.0).fit(logit[known, None], target[known] > 0.5, weight[known])
+    slope, offset = float(model.coef_[0, 0]), float(model.intercept_[0])
+    return (slope, offset) if slope > 0 else (1.0, 0.0)
+
+
+def timing_scale(detector, judged):
+    """What the Cramer-Rao bound must be multiplied with to cover 68 and 95 % of the errors of detections.
+
+    Overlaps and doubtful events err by more than the bound, some by a whole oscillation: one factor cannot serve both
+    levels exactly, so it is the geometric mean of the two.
+    """
+    ratios = [np.zeros(0)]
+    for examples in judged.examples:
+        kept = detector.log_odds(examples.candidates) >= detector.thresholds[examples.candidates.type]
+        kept &= np.isfinite(examples.error)
+        ratios.append(np.abs(examples.error[kept]) / detector.timing_bound(examples.candidates[kept]))
+    ratios = np.concatenate(ratios)
+    if len(ratios) < LEAST_ERRORS:
+        return 1.0
+    return float(np.sqrt(np.prod(np.quantile(ratios, COVERAGE) / COVERED_SIGMAS)))
+
+
+def timing_error(detector, found, labels, jitter):
+    """What detections scatter around labels beyond what they should, in seconds (robust)."""
+    errors, bounds = label_errors(found, labels, max(2.0, 4 * jitter, 2 * detector.frame_samples), detector)
+    if len(errors) < 5:
+        return 0.0
+    scatter = np.median(np.abs(errors)) / 0.6745
+    return float(np.sqrt(max(scatter**2 - np.median(bounds) ** 2, 0.0)) / labels[0].sampling_rate_hz)
+
+
+def label_errors(found, labels, reach, detector):
+    """Candidate minus label (n,) in samples for labels with a candidate within ``reach`` samples, and the bounds stated."""
+    errors, bounds = [np.zeros(0)], [np.zeros(0)]
+    for candidates, table in zip(found, labels, strict=True):
+        if len(table) and candidates is not None:
+            row, _, distance = nearest_label(candidates, table, reach)
+            errors.append(distance)
+            bounds.append(detector.timing_scale * detector.timing_bound(candidates[row]))
+    return np.concatenate(errors), np.concatenate(bounds)
+
+
+def tolerance_of(errors_samples, rate, least_s=TOLERANCE_S):
+    """Seconds within which an estimate stands for a label, given how far (n,) likely pairs lie apart in samples."""
+    if len(errors_samples) == 0:
+        return least_s
+    sigma_s = np.median(np.abs(errors_samples)) / 0.6745 / rate
+    return float(np.clip(TOLERATED_SIGMAS * sigma_s, least_s, LONGEST_TOLERANCE_S))
