@@ -3,7 +3,9 @@
 Events that stand out are explained first: where a template's log-likelihood ratio is the greatest of all types and
 of all times nearby, its event is put there (at a time finer than a sample) and its share of every type's score is
 taken away, so that an event is not taken for a second one of a similar kind, and overlapping events come apart. What
-then remains gives the doubtful candidates. Signals pass through in blocks: memory does not grow with the recording
+then remains gives the doubtful candidates. Where an event looks like no template, ever more of them would explain it and
+each other: a crowd is the limit, and there the pursuit gives up, so that work is linear in the length of the recording
+whatever is in it. Signals pass through in blocks: memory does not grow with the recording
 except for the candidates themselves.
 
 Source: greedy template matching as in spike sorting (Pachitariu et al. 2016; Yger et al. 2018), here with a Gaussian
@@ -15,7 +17,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from scipy.ndimage import maximum_filter1d
 
-from .repicking import repick
+from .repicking import CROWD, PORTION, n_near, repick
 from .templates import nearest_step, refine_peak
 
 # An event is explained away when its log-likelihood ratio exceeds this; noise reaches it about once in 20 s and type.
@@ -26,7 +28,10 @@ DOUBTFUL = 3.0
 ALTERNATIVE_SHARE = 0.5
 # A round explains one event in two template lengths; where templates are long and events dense, many are needed.
 ROUNDS = 40
-BLOCK_SAMPLES = 1 << 17
+# Peaks of one type are compared with what is around them one by one while that reads each sample this often at most.
+DENSE = 4
+# At least so much at a time, and so many template lengths, lest a block be little beside what it sees of its neighbours.
+BLOCK_SAMPLES, BLOCK_LENGTHS = 1 << 17, 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,18 +75,19 @@ class Candidates:
         return joined[np.lexsort((joined.type, joined.time))]
 
 
-def find_candidates(bank, read, n_samples, block=BLOCK_SAMPLES, advance=None) -> Candidates:
+def find_candidates(bank, read, n_samples, block=None, advance=None) -> Candidates:
     """Candidates of a whole recording, block by block.
 
     Parameters
     ----------
     bank : TemplateBank
     read : (start, stop) -> whitened signal (stop - start, C)
-    block : samples at a time; the same candidates come out for any value, because each block sees enough of its
+    block : samples at a time, by default as many as are quick; the same candidates come out for any value, because each block sees enough of its
         neighbours to decide alike
     advance : called with the number of samples done, for a progress bar
     """
     halo = 16 * bank.length
+    block = max(BLOCK_SAMPLES, BLOCK_LENGTHS * bank.length) if block is None else block
     none = np.zeros(0)
     parts = [Candidates(none, none.astype(np.int64), none, none, none, none, none)]
     for start in range(0, n_samples, block):
@@ -127,17 +133,25 @@ def _misfit(bank, energy, time, own, shape):
 
 
 def _pursue(bank, score):
-    """Explain events round by round; ``score`` (n, E) is left without them. Returns time, type, peak score."""
+    """Explain events round by round; ``score`` (n, E) is left without them. Returns time, type, peak score.
+
+    Where a crowd has been explained the pursuit gives up: within a template length nothing more is explained.
+    """
     n, length = len(score), bank.length
     lags = np.arange(-(length - 1), length)
     times, types, peaks = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros(0)]
     llr = bank.log_likelihood_ratio(score)
+    best, given_up, explained = llr.max(axis=1), np.zeros(n, bool), np.zeros(0)
     for _ in range(ROUNDS):
-        best = llr.max(axis=1)
         lead = (best > CERTAIN) & (best == maximum_filter1d(best, 2 * length + 1, mode="constant", cval=-np.inf))
         sample = np.flatnonzero(lead[1:-1]) + 1
         if len(sample) == 0:
             break
+        crowded = n_near(sample, explained, length) >= CROWD
+        if crowded.any():
+            given_up |= _covered(sample[crowded] - length, sample[crowded] + length + 1, n)
+            best[given_up] = -np.inf
+            sample = sample[~crowded]
         sample, type = _decide_type(bank, llr, sample)
         offset, peak = refine_peak(*(score[sample + step, type].astype(np.float64) for step in (-1, 0, 1)))
         amplitude = bank.amplitude(peak, type) * bank.norm[type]
@@ -148,13 +162,33 @@ def _pursue(bank, score):
         for part in (slice(0, None, 3), slice(1, None, 3), slice(2, None, 3)):
             rows, keep = index[part], inside[part]
             share = bank.overlap[type[part], step[part]] * amplitude[part, None, None].astype(np.float32)
-            score[rows[keep]] -= share[keep]
-            touched = np.unique(rows[keep])
+            touched = rows[keep]
+            score[touched] -= share[keep]
             llr[touched] = bank.log_likelihood_ratio(score[touched])
+            best[touched] = np.where(given_up[touched], -np.inf, llr[touched].max(axis=1))
+        explained = np.sort(np.r_[explained, sample + offset])
         times.append(sample + offset)
         types.append(type)
         peaks.append(peak)
     return np.concatenate(times), np.concatenate(types), np.concatenate(peaks)
+
+
+def _covered(start, stop, n):
+    """(n,) which samples lie in any of the stretches [start, stop)."""
+    step = np.bincount(np.clip(start, 0, n), minlength=n + 1) - np.bincount(np.clip(stop, 0, n), minlength=n + 1)
+    return np.cumsum(step[:n]) > 0
+
+
+def crowded_share(bank, candidates, n_samples):
+    """Share of a recording in which templates do not fit: crowds of certain events lie there, which explain each other.
+
+    There the pursuit gave up: one real event may stand as many, and others may be missing.
+    """
+    time = candidates.time[(candidates.llr > CERTAIN) & (candidates.llr == candidates.alone)]
+    crowd = time[n_near(time, time, bank.length) >= CROWD]
+    middle = np.floor(crowd + 0.5).astype(int)
+    reach = bank.length // 2
+    return float(_covered(middle - reach, middle + reach + 1, n_samples).mean()) if n_samples else 0.0
 
 
 def _decide_type(bank, llr, sample):
@@ -177,11 +211,24 @@ def _decide_type(bank, llr, sample):
 
 def _alternatives(bank, score, time, type, amplitude, llr):
     """Other types at explained events: the lead over the best (n,), and those that come close, as candidates."""
+    portion = max(1, PORTION // ((2 * bank.reach + 1) * len(bank.names)))
+    none = np.zeros(0)
+    margins, found = [none], [Candidates(none, none.astype(np.int64), *[none] * 5)]
+    for start in range(0, len(time), portion):
+        rows = slice(start, start + portion)
+        margin, some = _alternatives_of(bank, score, time[rows], type[rows], amplitude[rows], llr[rows])
+        margins.append(margin)
+        found.append(some)
+    return np.concatenate(margins), Candidates.concatenate(found)
+
+
+def _alternatives_of(bank, score, time, type, amplitude, llr):
+    """The same for a few events, in one array."""
     sample, step = nearest_step(time)
     reach = bank.reach
     lags = np.arange(-reach, reach + 1)
     index = np.clip(sample[:, None] + lags, 0, len(score) - 1)
-    share = bank.overlap[type, step][:, bank.length - 1 + lags] * (amplitude * bank.norm[type])[:, None, None]
+    share = bank.overlap[type[:, None], step[:, None], bank.length - 1 + lags] * (amplitude * bank.norm[type])[:, None, None]
     own = bank.log_likelihood_ratio((score[index] + share).astype(np.float32))  # (n, lags, E) without the explained event
     own[np.arange(len(time)), :, type] = -np.inf
     own[(sample[:, None] + lags < 0) | (sample[:, None] + lags >= len(score))] = -np.inf
@@ -204,11 +251,20 @@ def _doubtful(bank, score):
     """Peaks of what is left, per type: time, type, peak score."""
     llr = bank.log_likelihood_ratio(score)
     reach = bank.reach
-    # Only the few places over the limit are looked at: a maximum filter over all types would cost more than all else.
-    sample, type = np.nonzero(llr[1:-1] > DOUBTFUL)
+    # Only the few peaks over the limit are looked at: a maximum filter over all types would cost more than all else.
+    peak = (llr[1:-1] > DOUBTFUL) & (llr[1:-1] >= llr[:-2]) & (llr[1:-1] >= llr[2:])
+    sample, type = np.nonzero(peak)
     sample += 1
-    index = np.clip(sample[:, None] + np.arange(-reach, reach + 1), 0, len(score) - 1)
-    top = llr[sample, type] >= llr[index, type[:, None]].max(axis=1, initial=-np.inf)
+    top = np.zeros(len(sample), bool)
+    lags = np.arange(-reach, reach + 1)
+    for e in np.unique(type):
+        rows, own = np.flatnonzero(type == e), llr[:, e]
+        if len(rows) * len(lags) <= DENSE * len(own):
+            index = np.clip(sample[rows, None] + lags, 0, len(own) - 1)
+            highest = own[index].max(axis=1, initial=-np.inf)
+        else:
+            highest = maximum_filter1d(own, len(lags), mode="nearest")[sample[rows]]
+        top[rows] = own[sample[rows]] >= highest
     sample, type = sample[top], type[top]
     offset, peak = refine_peak(*(score[sample + step, type].astype(np.float64) for step in (-1, 0, 1)))
     return sample + offset, type, peak

@@ -13,7 +13,7 @@ from scipy.special import logsumexp
 from .candidates import find_candidates
 from .errors import DataError
 from .events import Events
-from .templates import TemplateBank, average_snippets, cut_snippets, refine_peak, shrink_templates
+from .templates import TemplateBank, average_snippets, correlate_snippets, cut_snippets, refine_peak, shrink_templates
 from .timebase import split_time
 
 # A template is looked for within this time on either side of the label.
@@ -131,12 +131,14 @@ def _trust(bank, signals, labels, reach):
     middle = pieces[:, reach : reach + bank.length]
     without = (n * bank.templates[type] - keep * middle) / (n - 1)
     without /= np.maximum(np.sqrt((without**2).sum((1, 2), keepdims=True)), 1e-6)
-    evidence = np.full((len(type), len(count)), -np.inf)
-    for lag in range(2 * reach + 1):
-        piece = pieces[:, lag : lag + bank.length]
-        score = np.einsum("nlc,elc->ne", piece, bank.shapes, optimize=True)
-        score[rows, type] = np.einsum("nlc,nlc->n", piece, without)
-        evidence = np.maximum(evidence, bank.log_likelihood_ratio(score) - bank.log_rate)
+    evidence = np.empty((len(type), len(count)))
+    own = np.empty((len(type), 2 * reach + 1))
+    for some, score in correlate_snippets(pieces, without, rows):
+        own[some] = score
+    for some, score in correlate_snippets(pieces, bank.shapes):
+        here = np.arange(len(score))
+        score[here, :, type[some]] = own[some]
+        evidence[some] = (bank.log_likelihood_ratio(score) - bank.log_rate).max(axis=1)
     evidence = np.where(count > 0, evidence, -1e6)
     grid = np.exp(np.linspace(np.log(1e-3), 0, 60))
     loss = [np.mean(logsumexp(t * evidence + bank.log_rate, axis=1) - (t * evidence + bank.log_rate)[rows, type]) for t in grid]
@@ -148,8 +150,9 @@ def _best_shift(bank, signal, table, reach, jitter):
     """How far each labelled event lies from its label, in samples: likelihood of the shift times its prior."""
     pieces = cut_snippets(signal, table.time_samples, bank.before + reach, bank.length + 2 * reach)
     lags = np.arange(-reach, reach + 1)
-    templates = bank.templates[table.type]
-    score = np.stack([np.einsum("nlc,nlc->n", pieces[:, k : k + bank.length], templates) for k in range(len(lags))], axis=1)
+    score = np.empty((len(table), len(lags)))
+    for some, part in correlate_snippets(pieces, bank.templates, table.type):
+        score[some] = part
     value = score - 0.5 * (lags / jitter) ** 2
     best = np.clip(value.argmax(axis=1), 1, len(lags) - 2)
     rows = np.arange(len(table))

@@ -16,7 +16,10 @@ from .errors import OptionError
 
 # Positions inside a sample at which overlaps of templates are tabulated; finer steps change nothing measurable.
 SUBSAMPLES = 8
-FFT_LENGTH = 1 << 15
+# Scores are computed in blocks of so many samples, or of so many template lengths where these are more.
+FFT_LENGTH, FFT_TEMPLATES = 1 << 15, 4
+# Numbers in the largest array while snippets are moved or added to a signal (32 MB).
+PORTION = 1 << 22
 # An event is never weaker than this share of its kind's mean.
 MIN_AMPLITUDE = 0.05
 # Margin in samples around a snippet, so that moving it by a fraction of a sample wraps nothing in.
@@ -103,19 +106,24 @@ class TemplateBank:
         return table
 
     @cached_property
+    def _fft_length(self):
+        return max(FFT_LENGTH, scipy.fft.next_fast_len(FFT_TEMPLATES * self.length, real=True))
+
+    @cached_property
     def _kernels(self):
-        spectra = np.conj(scipy.fft.rfft(self.shapes, FFT_LENGTH, axis=1)).astype(np.complex64)
+        spectra = np.conj(scipy.fft.rfft(self.shapes, self._fft_length, axis=1)).astype(np.complex64)
         return np.ascontiguousarray(spectra.transpose(1, 2, 0))  # (F, C, E)
 
     def scores(self, whitened):
         """Template scores for an onset at every sample, (n, C) -> (n, E) float32, by overlap-save convolution."""
-        n, step = len(whitened), FFT_LENGTH - self.length + 1
-        padded = np.pad(whitened.astype(np.float32, copy=False), ((self.before, FFT_LENGTH), (0, 0)))
+        n, block_length = len(whitened), self._fft_length
+        step = block_length - self.length + 1
+        padded = np.pad(whitened.astype(np.float32, copy=False), ((self.before, block_length), (0, 0)))
         out = np.empty((n, len(self.names)), np.float32)
         for start in range(0, n, step):
-            block = scipy.fft.rfft(padded[start : start + FFT_LENGTH], axis=0)
+            block = scipy.fft.rfft(padded[start : start + block_length], axis=0)
             product = np.matmul(block[:, None, :], self._kernels)[:, 0]
-            out[start : start + step] = scipy.fft.irfft(product, FFT_LENGTH, axis=0)[: min(step, n - start)]
+            out[start : start + step] = scipy.fft.irfft(product, block_length, axis=0)[: min(step, n - start)]
         return out
 
     def log_likelihood_ratio(self, score, type=slice(None)):
@@ -146,14 +154,17 @@ class TemplateBank:
         sample = np.floor(np.asarray(time_samples) + 0.5).astype(int)
         fraction = (time_samples - sample).astype(np.float32)
         around = np.arange(padded.shape[1]) - self.before - MARGIN
-        for start in range(0, len(sample), 2048):  # bounded memory
-            rows = slice(start, start + 2048)
+        portion = _portion(n * out.shape[1])
+        for start in range(0, len(sample), portion):
+            rows = slice(start, start + portion)
             turn = np.exp(-2j * np.pi * frequency * fraction[rows, None])[:, :, None]
             wave = scipy.fft.irfft(spectra[type[rows]] * turn, n, axis=1)[:, : padded.shape[1]]
             wave *= np.asarray(amplitude, dtype=np.float32)[rows, None, None]
             index = sample[rows, None] + around
             inside = (index >= 0) & (index < n_samples)
-            np.add.at(out, index[inside], wave[inside].astype(np.float32))
+            # One channel at a time: adding up numbers is many times faster than adding up rows.
+            for channel in range(out.shape[1]):
+                np.add.at(out[:, channel], index[inside], wave[:, :, channel][inside].astype(np.float32))
         return out
 
     def similarity(self):
@@ -185,15 +196,47 @@ def nearest_step(time):
 
 def cut_snippets(whitened, time_samples, before, length):
     """Pieces of signal with the onset moved onto a whole sample, (N, length, C); the signal is 0 beyond its ends."""
-    sample = np.floor(np.asarray(time_samples) + 0.5).astype(int)
-    fraction = np.asarray(time_samples) - sample
-    index = sample[:, None] + np.arange(-before - MARGIN, length - before + MARGIN)
-    inside = (index >= 0) & (index < len(whitened))
-    raw = np.where(inside[:, :, None], whitened[np.clip(index, 0, len(whitened) - 1)], np.float32(0))
-    n = scipy.fft.next_fast_len(raw.shape[1] + 16, real=True)
-    turn = np.exp(2j * np.pi * scipy.fft.rfftfreq(n)[:, None] * fraction[:, None, None])
-    moved = scipy.fft.irfft(scipy.fft.rfft(raw, n, axis=1) * turn, n, axis=1)
-    return moved[:, MARGIN : MARGIN + length].astype(np.float32)
+    times, channels = np.asarray(time_samples), whitened.shape[1]
+    out = np.empty((len(times), length, channels), np.float32)
+    around = np.arange(-before - MARGIN, length - before + MARGIN)
+    n = scipy.fft.next_fast_len(len(around) + 16, real=True)
+    frequency = scipy.fft.rfftfreq(n)[:, None]
+    portion = _portion(n * channels)
+    for start in range(0, len(times), portion):
+        rows = slice(start, start + portion)
+        sample = np.floor(times[rows] + 0.5).astype(int)
+        fraction = times[rows] - sample
+        index = sample[:, None] + around
+        inside = (index >= 0) & (index < len(whitened))
+        raw = np.where(inside[:, :, None], whitened[np.clip(index, 0, len(whitened) - 1)], np.float32(0))
+        turn = np.exp(2j * np.pi * frequency * fraction[:, None, None])
+        moved = scipy.fft.irfft(scipy.fft.rfft(raw, n, axis=1) * turn, n, axis=1)
+        out[rows] = moved[:, MARGIN : MARGIN + length]
+    return out
+
+
+def correlate_snippets(pieces, templates, owner=None):
+    """Scores of templates (E, L, C) at every lag inside of pieces (N, L + lags - 1, C): portions of rows, as they come.
+
+    Yields (rows, scores): scores (rows, lags, E), or (rows, lags) of template ``owner`` (N,) alone.
+    """
+    lags = pieces.shape[1] - templates.shape[1] + 1
+    n = scipy.fft.next_fast_len(pieces.shape[1], real=True)
+    spectra = np.conj(scipy.fft.rfft(templates.astype(np.float64), n, axis=1))
+    portion = _portion(n * max(templates.shape[0] if owner is None else 1, templates.shape[2]))
+    for start in range(0, len(pieces), portion):
+        rows = slice(start, min(start + portion, len(pieces)))
+        spectrum = scipy.fft.rfft(pieces[rows].astype(np.float64), n, axis=1)
+        if owner is None:
+            product = np.einsum("nfc,efc->nfe", spectrum, spectra, optimize=True)
+        else:
+            product = (spectrum * spectra[owner[rows]]).sum(2)
+        yield rows, scipy.fft.irfft(product, n, axis=1)[:, :lags]
+
+
+def _portion(numbers):
+    """How many rows of so many numbers each are handled at a time."""
+    return max(1, PORTION // numbers)
 
 
 def average_snippets(snippets, type, weight, n_types):
