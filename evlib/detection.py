@@ -38,7 +38,7 @@ class Detector:
     ``thresholds`` (E,) are log odds; a candidate is kept at or over the one of its type. ``refractory_s`` is a dict
     name -> seconds. The stated ``sigma_s`` of a time is the Cramer-Rao bound times ``timing_scale``, and ``timing_error_s`` of
     the labels' own scatter. ``calibration``, slope and offset, turns the log odds of an event-specific model into such as
-    held on development data. ``frames`` is a FrameNetwork; ``weights`` (see :mod:`evlib.fusion`) say what templates and frames are
+    held on development data. ``frames`` is a FrameNetwork; ``weights`` (`evlib.fusion`) say what templates and frames are
     worth, ``same_event_s`` how far apart what they find of one event may be, ``frame_times`` whose time is taken.
     ``card`` says where the detector comes from (method, options, seed, data hash, development F1).
     """

@@ -8,7 +8,7 @@ slower, their channels are mixed and left out, and two crops are laid over each 
 """
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ class FrameLabels:
     type: np.ndarray
     spans: np.ndarray
     apart: np.ndarray
-    hidden: np.ndarray = np.zeros((0, 2))
+    hidden: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
 
 
 class FrameCrops(torch.utils.data.IterableDataset):
