@@ -84,13 +84,20 @@ def make_parser() -> argparse.ArgumentParser:
     option = add("fit", _fit, "Train a detector from recordings and their labelled events.")
     option("files", nargs="+", metavar="RECORDING EVENTS", help="each recording is followed by its event table")
     option("-o", "--output", type=Path, required=True, metavar="DETECTOR", help="the checkpoint to write")
-    methods = ("lstm", "matched_filter", "classifier", "event_specific")
-    option("--method", choices=methods, help="templates and a network (by itself), templates alone, or a network on the signal")
+    methods = ("auto", "lstm", "matched_filter", "frames", "fusion", "event_specific")
+    option(
+        "--method",
+        choices=methods,
+        help="what is best on development data (by itself), or templates with a network (lstm) or "
+        "alone, a network on the signal (frames), both (fusion)",
+    )
     option("--refractory-s", type=_per_type, default=2.0, metavar="S", help=f"least time between events of a type: {PER_TYPE}")
     option("--seed", type=int, default=0, help="the same seed gives the same detector")
     option("--labels-per-type", type=int, metavar="K", help="keep K labels of each type; the rest of the signal is unlabelled")
     yes_no = argparse.BooleanOptionalAction
-    option("--self-train", action=yes_no, help="learn further from unlabelled signal; by itself for lstm, not for matched_filter")
+    option(
+        "--self-train", action=yes_no, help="learn templates further from unlabelled signal; by itself, but for matched_filter"
+    )
     option("--unlabelled", nargs="+", action="extend", default=[], metavar="RECORDING", help="further recordings without labels")
     option(
         "--pretrain",
@@ -100,9 +107,9 @@ def make_parser() -> argparse.ArgumentParser:
     option("--freeze-encoder", action="store_true", default=False, help="train only what stands on the pretrained encoder")
     option("--template-ms", type=float, nargs=2, metavar=("BEFORE", "AFTER"), help="reach of templates; found from the data")
     option("--shrink", action=yes_no, default=True, help="Wiener shrinkage of the averaged snippets")
-    option("--tolerance-ms", type=float, default=5.0, help="how far a detection may be from a development label")
-    option("--hidden-size", type=int, help="width of the network in each direction (64, for event_specific 32)")
-    option("--max-epochs", type=int, default=12, help="most passes of its training")
+    option("--tolerance-ms", type=float, help="how far a detection may be from a development label; found from the data")
+    option("--hidden-size", type=int, help="width of the network that the method is named for (lstm 64, frames 48)")
+    option("--max-epochs", type=int, help="most passes of its training (lstm 12, frames 20)")
     add_rate(option)
     add_quiet(option)
 
@@ -220,7 +227,7 @@ def _fit(options):
         freeze_encoder=options.freeze_encoder,
         template_s=None if options.template_ms is None else tuple(ms / 1e3 for ms in options.template_ms),
         shrink=options.shrink,
-        tolerance_s=options.tolerance_ms / 1e3,
+        tolerance_s=None if options.tolerance_ms is None else options.tolerance_ms / 1e3,
         hidden_size=options.hidden_size,
         max_epochs=options.max_epochs,
         progress=not options.quiet,

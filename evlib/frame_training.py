@@ -28,8 +28,8 @@ ENCODER_LR_FACTOR = 0.3
 NARROWEST_FRAMES = 1.5
 # One frame in hundreds begins an event: those weigh more.
 POSITIVE_WEIGHT = 5.0
-# The offset counts where the bump is at least so high, and its loss so much.
-OFFSET_WITHIN, OFFSET_WEIGHT = 0.1, 0.1
+# The offset counts where the bump is at least so high, and its loss so much; it goes so many widths of the bump far.
+OFFSET_WITHIN, OFFSET_WEIGHT, FARTHEST_OFFSET = 0.1, 0.1, 3.0
 # How much it counts that nothing is known to begin in a frame without labels.
 UNLABELLED = 0.1
 # Share of crops around a label, of crops that are played at another speed (and the spread of its logarithm), of sums of two.
@@ -140,7 +140,8 @@ class FrameCrops(torch.utils.data.IterableDataset):
         # What a label says beyond itself: none of its type nearby, no other type in the same moment.
         certain = known | (samples < part.apart) | (target.max(1, keepdims=True) > 0.5)
         weight = np.where(certain, 1.0, UNLABELLED) * seen
-        return signal, target, np.clip(distance, -5, 5).astype(np.float32), weight.astype(np.float32)
+        reach = FARTHEST_OFFSET * self.sigma
+        return signal, target, np.clip(distance, -reach, reach).astype(np.float32), weight.astype(np.float32)
 
 
 def within(place, spans):

@@ -32,7 +32,7 @@ DILATIONS = (1, 2, 4, 8)
 # Waves this many times their level are bent: what is louder still says little more.
 LOUD = 8.0
 # Energy below this, where noise has about 1, is digital silence and no part of any level.
-SILENCE = 1e-8
+SILENCE = 1e-12
 # A type is rare in a frame: log odds that the untrained network begins with.
 RARE = -4.0
 
@@ -62,7 +62,7 @@ class FrameFrontEnd(nn.Module):
         x = nn.functional.pad(x.transpose(1, 2), (0, frames * self.hop - x.shape[1]))
         energy = torch.cat([self._energy(x, weight, frames) for weight in self.bands], 2)  # (B, C, 2 * BANDS, F)
         valid = mask[:, None, None] & (energy > SILENCE)
-        energy = (energy + SILENCE).log().masked_fill(~valid, 0)
+        energy = energy.clamp(min=SILENCE).log().masked_fill(~valid, 0)
         level = local_mean(energy, valid)
         energy = (energy - level).masked_fill(~valid, 0)
         # One gain for each channel: the mean level of its bands, in amplitude.
