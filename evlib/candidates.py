@@ -5,8 +5,8 @@ of all times nearby, its event is put there (at a time finer than a sample) and 
 taken away, so that an event is not taken for a second one of a similar kind, and overlapping events come apart. What
 then remains gives the doubtful candidates. Where an event looks like no template, ever more of them would explain it and
 each other: a crowd is the limit, and there the pursuit gives up, so that work is linear in the length of the recording
-whatever is in it. Signals pass through in blocks: memory does not grow with the recording
-except for the candidates themselves.
+whatever is in it. Signals pass through in blocks: memory does not grow with the recording except for the candidates
+themselves.
 
 Source: greedy template matching as in spike sorting (Pachitariu et al. 2016; Yger et al. 2018), here with a Gaussian
 prior on the amplitude and sub-sample subtraction from tabulated overlaps.

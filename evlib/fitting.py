@@ -10,6 +10,7 @@ blocks of the labelled recordings held out in time, and re-mixes of their own.
 """
 
 import itertools
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,8 @@ N_REMIXES, N_DEVELOPMENT_REMIXES = 12, 3
 REMIX_EVENTS = 20.0
 # Shares of errors that are to lie within one and 1.96 stated standard deviations; so many errors are needed to tell.
 COVERAGE, COVERED_SIGMAS, LEAST_ERRORS = (0.6827, 0.95), (1.0, 1.96), 50
+# Where templates do not fit so large a share of the recordings, the fit says so: less may be a few strange noises.
+MUCH_CROWDED = 0.01
 # The classifier reads windows of so many template lengths, at least so many seconds, at most the refractory period.
 WINDOW_TEMPLATES, SHORTEST_WINDOW_S = 4, 0.1
 
@@ -181,6 +184,12 @@ def fit_on(
         raise OptionError(f"time_embedding is an option of the context network, method='lstm'; got method={method!r}")
     data, remixer = ground.data, ground.remixer
     advance("re-mix")
+    if remixer.crowded_share > MUCH_CROWDED:
+        logging.getLogger(__name__).warning(
+            "templates do not fit: in %.1f %% of the recordings events vary too much or last too long, and many templates "
+            'would explain one event (method="classifier" reads the signal itself)',
+            100 * remixer.crowded_share,
+        )
     channels, units = tuple(data.recordings[0].channels), tuple(data.recordings[0].units)
     thresholds = np.zeros(len(data.names))
     detector = Detector(ground.whitener, ground.bank, thresholds, data.refractory, PRIOR_LOGIT, channels=channels, units=units)
@@ -247,6 +256,7 @@ def fit_on(
         "development_f1": {name: float(value) for name, value in zip(data.names, f1, strict=True)},
         "development_events": float(sum(examples.target.sum() + examples.n_missed.sum() for examples in real)),
         "history": history,
+        "crowded_share": remixer.crowded_share,
     }
     return detector
 
