@@ -70,12 +70,19 @@ def test_work_grows_with_the_recording_alone(bank, kind, monkeypatch):
     assert work[1][0] <= 4.5 * work[0][0] and work[1][1] <= 6 * work[0][1] + 200
 
 
-@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize("kind", KINDS)
 def test_blocks_give_up_alike(bank, kind):
-    signal = strange(kind, 120 * LENGTH)
+    """The same events beside a crowd, and nearly the same candidates in it, where rounding decides between equals."""
+    rng = np.random.default_rng(3)
+    time, type, n = schedule(rng, 60, 16)
+    fine = plant(TEMPLATES, time, type, 15.0, n, rng)
+    signal = np.concatenate([fine, strange(kind, 60 * LENGTH), fine])
     whole, parts = (find_candidates(bank, lambda a, b: signal[a:b], len(signal), block=size) for size in (10**6, 5000))
-    assert len(whole) == len(parts) and np.array_equal(whole.type, parts.type)
-    assert np.allclose(whole.time, parts.time, atol=1e-2)
+    near = (np.abs(whole.time[:, None] - parts.time) < 0.05) & (whole.type[:, None] == parts.type)
+    assert near.any(1).mean() > 0.9 and near.any(0).mean() > 0.9
+    for each, met in ((whole, near.any(1)), (parts, near.any(0))):
+        beside = (each.time < n - 4 * LENGTH) | (each.time > len(signal) - n + 4 * LENGTH)
+        assert met[beside & (each.llr > CERTAIN)].all()
 
 
 def test_events_outside_of_a_crowd_are_found_as_ever(bank):
@@ -104,14 +111,14 @@ def test_the_share_without_fit_is_told(bank):
 
 
 def test_fit_says_where_templates_do_not_fit(caplog):
-    simulation = evlib.make_recording(duration_s=20.0, seed=1)
+    simulation = evlib.make_recording(duration_s=8.0, seed=1)
     recording, events = simulation.recording, simulation.events
     rate, names = recording.sampling_rate_hz, recording.channels
     for loud in (False, True):
         signal = recording.read(0, recording.n_samples).astype(np.float64)
         if loud:
             rng, size = np.random.default_rng(0), signal.std(0)
-            signal[-int(4 * rate) :] += 100 * size * rng.standard_normal((int(4 * rate), signal.shape[1]))
+            signal[-int(2 * rate) :] += 100 * size * rng.standard_normal((int(2 * rate), signal.shape[1]))
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             pair = evlib.Recording(signal, rate, names), events

@@ -60,7 +60,7 @@ def test_blocks_inside_of_blocks(machine):
 
 def test_an_error_gives_the_threads_back(machine):
     with pytest.raises(ZeroDivisionError), few_threads():
-        1 / 0
+        raise ZeroDivisionError
     assert torch.get_num_threads() == CORES
 
 
@@ -85,7 +85,7 @@ def test_a_detector_is_trained_and_used_in_one_thread(machine):
         return forward(self, *inputs)
 
     machine.setattr(ContextLSTM, "forward", watched)
-    simulation = evlib.make_recording(duration_s=20.0, seed=1)
+    simulation = evlib.make_recording(duration_s=6.0, seed=1)
     detector = evlib.fit([(simulation.recording, simulation.events)], "lstm", max_epochs=1, hidden_size=8, progress=False)
     n_training = len(seen)
     evlib.detect(detector, simulation.recording)
