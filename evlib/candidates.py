@@ -5,8 +5,8 @@ of all times nearby, its event is put there (at a time finer than a sample) and 
 taken away, so that an event is not taken for a second one of a similar kind, and overlapping events come apart. What
 then remains gives the doubtful candidates. Where an event looks like no template, ever more of them would explain it and
 each other: a crowd is the limit, and there the pursuit gives up, so that work is linear in the length of the recording
-whatever is in it. Signals pass through in blocks: memory does not grow with the recording
-except for the candidates themselves.
+whatever is in it. Signals pass through in blocks: memory does not grow with the recording except for the candidates
+themselves.
 
 Source: greedy template matching as in spike sorting (Pachitariu et al. 2016; Yger et al. 2018), here with a Gaussian
 prior on the amplitude and sub-sample subtraction from tabulated overlaps.
@@ -82,8 +82,8 @@ def find_candidates(bank, read, n_samples, block=None, advance=None) -> Candidat
     ----------
     bank : TemplateBank
     read : (start, stop) -> whitened signal (stop - start, C)
-    block : samples at a time, by default as many as are quick; the same candidates come out for any value, because each block sees enough of its
-        neighbours to decide alike
+    block : samples at a time, by default as many as are quick; the same candidates come out for any value, because each block
+        sees enough of its neighbours to decide alike; inside of a crowd, see `crowded_share`, a few may differ
     advance : called with the number of samples done, for a progress bar
     """
     halo = 16 * bank.length
@@ -135,7 +135,7 @@ def _misfit(bank, energy, time, own, shape):
 def _pursue(bank, score):
     """Explain events round by round; ``score`` (n, E) is left without them. Returns time, type, peak score.
 
-    Where a crowd has been explained the pursuit gives up: within a template length nothing more is explained.
+    Where a crowd has been explained the pursuit gives up: within half a template length nothing more is explained.
     """
     n, length = len(score), bank.length
     lags = np.arange(-(length - 1), length)
@@ -149,7 +149,7 @@ def _pursue(bank, score):
             break
         crowded = n_near(sample, explained, length) >= CROWD
         if crowded.any():
-            given_up |= _covered(sample[crowded] - length, sample[crowded] + length + 1, n)
+            given_up |= _covered(sample[crowded] - length // 2, sample[crowded] + length // 2 + 1, n)
             best[given_up] = -np.inf
             sample = sample[~crowded]
         sample, type = _decide_type(bank, llr, sample)

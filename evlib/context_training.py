@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from .models.context import ContextLSTM, context_features, relative_evidence
+from .threads import few_threads
 
 # Candidates in one training sequence: about ten seconds of a noisy recording, forty of a quiet one.
 CROP = 192
@@ -117,7 +118,7 @@ def train_context(
 
     best = _KeepBest()
     # Initial weights and dropout come from this seed; the caller's generator is left as it was.
-    with quiet_lightning(), torch.random.fork_rng():
+    with few_threads(), quiet_lightning(), torch.random.fork_rng():
         torch.manual_seed(seed)
         task = Task(ContextLSTM(n_types, hidden_size, time_embedding=time_embedding))
         trainer = lightning.Trainer(

@@ -181,12 +181,13 @@ class Detector:
         import torch
 
         from .models.context import RHYTHM_RANGE_S, context_features, relative_evidence
+        from .threads import few_threads
 
         reach = (RHYTHM_RANGE_S[1] + 1) * self.sampling_rate_hz
         first, last = np.searchsorted(candidates.time, candidates.time[[low, high - 1]] + [-reach, reach])
         first, last = min(first, max(low - 1, 0)), max(last, min(high + 1, len(candidates)))
         features = context_features(candidates[first:last], self.sampling_rate_hz, self.prior_logit)[low - first : high - first]
-        with torch.inference_mode():
+        with few_threads(), torch.inference_mode():
             llr = relative_evidence(candidates.llr[low:high], self.prior_logit)
             inputs = (features, llr, candidates.type[low:high])
             return self.network.eval()(*(torch.from_numpy(value)[None] for value in inputs))[0].numpy().astype(np.float64)

@@ -14,6 +14,7 @@ from torch import nn
 
 from .encoders import check_batch
 from .errors import OptionError
+from .threads import few_threads
 
 # The time is re-picked this far around the best frame: four standard deviations of the default timing target.
 TIMING_RADIUS_SAMPLES = 20
@@ -103,11 +104,11 @@ def pick_times(timing_logits, resolution, radius_samples=TIMING_RADIUS_SAMPLES):
 
 @contextlib.contextmanager
 def evaluating(model):
-    """No dropout and no gradients inside of the block; each submodule gets its mode back afterwards."""
+    """No dropout, no gradients and few threads inside of the block; each submodule gets its mode back afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.no_grad():
+        with few_threads(), torch.no_grad():
             yield model
     finally:
         for module, training in modes:

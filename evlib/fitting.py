@@ -10,6 +10,7 @@ Thresholds are fitted on development data that took no part in training (`evlib.
 """
 
 import itertools
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +38,8 @@ N_REMIXES = 12
 WINDOW_TEMPLATES, SHORTEST_WINDOW_S = 4, 0.1
 # Up to this rate a frame of the frame network is one sample; above, its frames are those of the encoders.
 SAMPLES_AS_FRAMES_HZ = 400.0
+# Where templates do not fit so large a share of the recordings, the fit says so: less may be a few strange noises.
+MUCH_CROWDED = 0.01
 # Where so many kinds of ten have enough labels to be learned from the signal itself, auto tries it.
 SHARE_OF_KINDS = 0.5
 # Detections of the frame network are looked for this far from a label to see how labels scatter, at most.
@@ -211,7 +214,13 @@ def fit_on(
 
 def _filter(ground):
     """The matched filter of the groundwork, its thresholds still open."""
-    data = ground.data
+    data, crowded = ground.data, ground.remixer.crowded_share
+    if crowded > MUCH_CROWDED:
+        logging.getLogger(__name__).warning(
+            "templates do not fit: in %.1f %% of the recordings events vary too much or last too long, and many templates "
+            'would explain one event (method="frames" reads the signal itself)',
+            100 * crowded,
+        )
     channels, units = tuple(data.recordings[0].channels), tuple(data.recordings[0].units)
     thresholds = np.zeros(len(data.names))
     return Detector(ground.whitener, ground.bank, thresholds, data.refractory, PRIOR_LOGIT, channels=channels, units=units)
@@ -231,6 +240,7 @@ def _finished(ground, detector, method, tolerance_s, seed, advance=lambda stage:
     detector.card = ground.card | {
         "method": method,
         "seed": int(seed),
+        "crowded_share": ground.remixer.crowded_share,
         "pretrain": None,
         "freeze_encoder": False,
         "pretext": None,

@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from .errors import DataError, ShapeError
 from .options import check_whole
+from .threads import few_threads
 
 
 def detect_events_from_sequence(model, sequence, threshold=0.5, apply_refractory=True, device=None):
@@ -45,6 +46,7 @@ def detect_events_from_sequence(model, sequence, threshold=0.5, apply_refractory
     return {name: values[0] for name, values in results.items()}
 
 
+@few_threads()
 def batch_inference(model, sequences, batch_size=32, threshold=0.5, apply_refractory=True, device=None):
     """Find the events in many sequences of any lengths; the result for each is the one it would have alone.
 

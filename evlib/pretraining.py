@@ -5,7 +5,6 @@ train an autoencoder, a variational autoencoder, a contrastive or a masked model
 touches the held-out tenths of a recording is development data.
 """
 
-import contextlib
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from .motion_training import MaskedPretextLoss, MaskedTrainer, fit_motion
 from .options import check_short, check_whole
 from .patch_encoder import PatchFrameEncoder, frame_channels
 from .text import HashedWords
+from .threads import few_threads
 from .timebase import duration_to_samples
 from .training import ContrastiveTrainer, UnsupervisedTrainer
 from .training_data import as_list, check_alike, held_out_spans
@@ -151,7 +151,7 @@ def pretrain(
         )
     options = {"save_dir": save_dir, "log_dir": log_dir, "progress": progress, "resume": resume}
     fit_pretext = fit_masked if pretext == "masked" else fit_windows
-    with one_thread():
+    with few_threads():
         encoder, model, history = fit_pretext(pretext, train, development, rate, hidden_size, max_epochs, seed, **options)
     digest = hashlib.sha256(train.tobytes()).hexdigest()[:16]
     card = {
@@ -238,17 +238,6 @@ def fit_masked(pretext, train, development, rate, hidden_size, max_epochs, seed,
 def frame_samples(rate):
     """Samples in a frame of the encoder: 5 ms."""
     return max(1, round(FRAME_S * rate))
-
-
-@contextlib.contextmanager
-def one_thread():
-    """PyTorch works in one thread: in steps as small as these, threads wait for each other longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def cut_windows(signals, rate, window, n_windows, seed):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 
-from .candidates import Candidates, explain, find_candidates
+from .candidates import Candidates, crowded_share, explain, find_candidates
 from .events import Events
 from .learning import nearest_label
 from .templates import cut_snippets
@@ -85,16 +85,20 @@ class Remixer:
 
     def __init__(self, bank, signals, labels, prior_logit, rate, own_background=1 / 3):
         self.bank, self.rate, self.own_background = bank, rate, own_background
-        self.pieces = []
+        self.pieces, crowded = [], []
         length = int(PIECE_S * rate)
         for signal, table in zip(signals, labels, strict=True):
             n_pieces = max(1, round(len(signal) / length))
             edges = np.linspace(0, len(signal), n_pieces + 1).astype(int)
             for start, stop in zip(edges[:-1], edges[1:], strict=True):
-                self.pieces.append(self._take_apart(signal[start:stop], table.within(start, stop).shift(-start), prior_logit))
+                piece, share = self._take_apart(signal[start:stop], table.within(start, stop).shift(-start), prior_logit)
+                self.pieces.append(piece)
+                crowded.append(share * (stop - start))
+        # Share of the recordings in which templates do not fit.
+        self.crowded_share = float(sum(crowded) / max(sum(map(len, signals)), 1))
 
     def _take_apart(self, signal, labels, prior_logit):
-        """Background, and the events that were in it."""
+        """Background and the events that were in it, and the share in which templates do not fit."""
         found, _ = explain(self.bank, signal)
         row, label, _ = nearest_label(found, labels, MATCH_S * 4 * self.rate)
         labelled = labels.is_labelled(np.floor(found.time + 0.5).astype(int))
@@ -103,7 +107,8 @@ class Remixer:
         events = found[is_event]
         background = signal - self.bank.render(len(signal), events.time, events.type, events.amplitude)
         doubtful = found[~is_event & ~labelled & (found.llr > OVERLOOKED_LLR)]
-        return Piece(background, events.time, events.type, doubtful, self._variation(background, events))
+        piece = Piece(background, events.time, events.type, doubtful, self._variation(background, events))
+        return piece, crowded_share(self.bank, found, len(signal))
 
     def _variation(self, background, events):
         """How events differ from their template, (N, L, C): what is left of each beyond its share of noise."""

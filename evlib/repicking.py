@@ -24,8 +24,8 @@ PLACES = 4
 # Rounds of moves; in each, the event with the greatest gain of its surroundings moves.
 ROUNDS = 40
 # So many explained events within a template length on either side are a crowd: templates that explain each other, not
-# events. In touches of bells and of ringing drums, the densest there are, it is at most 10.
-CROWD = 24
+# events. Sixty ringing events that each begin in the ring of nine others come to 10.
+CROWD = 16
 # Numbers in the largest array of a profile (16 MB): events are weighed in portions of as many as that allows.
 PORTION = 1 << 21
 

@@ -12,6 +12,7 @@ from .encoders import length_mask
 from .errors import DataError, ShapeError
 from .losses import masked_mse
 from .options import check_whole
+from .threads import few_threads
 from .training import Trainer
 
 BALANCE_WEIGHT = 0.01
@@ -193,6 +194,7 @@ def _in_order_of_length(items, batch_size):
     return DataLoader(items, batch_size, sampler=order, collate_fn=collate_sequences)
 
 
+@few_threads()
 @torch.no_grad()
 def predict_sequences(model, items, batch_size=64):
     """What a model says of each sequence: (n,) values, or (classes,) logits; padding is cut off."""

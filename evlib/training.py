@@ -18,6 +18,7 @@ from .checkpoints import load_checkpoint, read_checkpoint, restore_rng, rng_stat
 from .errors import DataError, OptionError
 from .losses import nt_xent
 from .options import check_whole
+from .threads import few_threads
 from .transfer import gradual_unfreezing, set_frozen_layers
 
 LOG_EVERY_STEPS = 10
@@ -88,6 +89,7 @@ class Trainer:
         self.device, self.log_dir = device, None if log_dir is None else Path(log_dir)
         self.history = []
 
+    @few_threads()
     def fit(
         self,
         train_loader,

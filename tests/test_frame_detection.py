@@ -83,7 +83,10 @@ def test_pairs_become_one_candidate(frame_times):
 def test_a_witness_that_knows_nothing_is_not_heard():
     rng = np.random.default_rng(0)
     target = rng.random(400) < 0.5
-    knows, guesses = np.where(target, 4.0, -4.0) + 2 * rng.standard_normal(400), -np.where(target, 1.0, -1.0) + rng.standard_normal(400)
+    knows, guesses = (
+        np.where(target, 4.0, -4.0) + 2 * rng.standard_normal(400),
+        -np.where(target, 1.0, -1.0) + rng.standard_normal(400),
+    )
     weight = np.ones(400)
     of_template, of_frame, _ = learn_weights(knows, guesses, target, weight)
     assert of_template > 0 and of_frame == 0

@@ -11,6 +11,7 @@ RANKS = {
     "errors": 0,
     "files": 0,
     "options": 1,
+    "threads": 0,
     "timebase": 1,
     "journal": 1,
     "events": 2,
