@@ -124,7 +124,7 @@ class FrameCrops(torch.utils.data.IterableDataset):
         middle = (self.resolution - 1) / 2
         frame_place = place[:: self.resolution] + speed * middle
         known = within(frame_place, part.spans)[:, None]
-        seen = (inside[:: self.resolution] & ~within(frame_place, part.hidden))[:, None]
+        seen = ((frame_place >= 0) & (frame_place < len(part.signal)) & ~within(frame_place, part.hidden))[:, None]
         # The nearest event of each type to each frame, in frames of the crop.
         distance = np.full((len(frame_place), self.n_types), np.inf)
         for k in np.unique(part.type):
