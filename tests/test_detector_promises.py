@@ -10,7 +10,7 @@ import torch
 
 import evlib
 from evlib.candidates import Candidates
-from evlib.fitting import _timing_scale
+from evlib.development import Judged, timing_scale
 from evlib.remix import Examples
 
 RATE = 2000.0
@@ -59,9 +59,9 @@ def test_the_stated_sigma_follows_the_errors_of_development_data(detector):
     candidates = sure_candidates(detector, n=400)
     error = 2 * detector.timing_bound(candidates) * np.random.default_rng(0).standard_normal(len(candidates))
     examples = Examples(candidates, np.ones(400), np.ones(400), np.zeros(6), error)
-    assert _timing_scale(detector, [detector.log_odds(candidates)], [examples]) == pytest.approx(2, rel=0.12)
+    assert timing_scale(detector, Judged([], [examples], [])) == pytest.approx(2, rel=0.12)
     few = Examples(candidates[:10], np.ones(10), np.ones(10), np.zeros(6), error[:10])
-    assert _timing_scale(detector, [detector.log_odds(few.candidates)], [few]) == 1.0  # too few to tell
+    assert timing_scale(detector, Judged([], [few], [])) == 1.0  # too few to tell
 
 
 def sure_candidates(detector, n):
