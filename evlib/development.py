@@ -64,7 +64,7 @@ def look(detector, ground, seed, tolerance_s) -> Judged:
     return judged
 
 
-def real_examples(found, labels, tolerance_s, apart_samples):
+def real_examples(found, labels, tolerance_s, apart_samples=None):
     """Candidates of recordings with what the labels say of them, where they say anything."""
     return [
         label_examples(candidates, table, max(1.0, tolerance_s * table.sampling_rate_hz) + 0.5, apart_samples)

@@ -3,8 +3,9 @@
 Crops of whitened recordings of some seconds, half of them around a label (all types alike often), half anywhere. What is
 known of a frame and a type has a weight: in completely labelled spans everything; outside of them a labelled event, that
 no other of its type begins within the refractory period, and that no other type begins in the very same moment. The rest is
-unlabelled: that nothing happens there is only likely. Targets are bumps as wide as the labels scatter. Crops are played faster or
-slower, their channels are mixed and left out, and two crops are laid over each other: the sum has the events of both.
+unlabelled: that nothing happens there is only likely. Targets are bumps, wide at first; while training goes on, the bumps
+of each type shrink to what its labels scatter about the network's peaks. Crops are played faster or slower, their
+channels are mixed and left out, and two crops are laid over each other: the sum has the events of both.
 """
 
 import tempfile
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from .event_output import evaluating
 from .models.frame import FrameNetwork
 from .training import Trainer
 from .transfer import parameter_groups, transfer_encoder
@@ -24,8 +26,12 @@ EPOCHS, STEPS_PER_EPOCH = 20, 20
 LEARNING_RATE, WEIGHT_DECAY = 4e-3, 1e-2
 # A pretrained encoder learns more slowly than what stands on it.
 ENCODER_LR_FACTOR = 0.3
-# Standard deviation of the bump around a label in frames, at least.
-NARROWEST_FRAMES = 1.5
+# Standard deviation of the bump around a label: frames at least, at first a share of the refractory period and a time at most.
+NARROWEST_FRAMES, WIDEST_SHARE, WIDEST_S = 1.5, 0.05, 0.1
+# From this share of the epochs on it shrinks, to so many times the scatter of the labels, by so much an epoch at most.
+SHRINK_FROM, SCATTERS, SHRINK_BY = 0.1, 2.0, 0.6
+# Labels whose peak has at least this log odds tell of scatter; fewer than so many of a type do not.
+SURE_LOGIT, TELLING = 0.0, 5
 # One frame in hundreds begins an event: those weigh more.
 POSITIVE_WEIGHT = 5.0
 # The offset counts where the bump is at least so high, and its loss so much; it goes so many widths of the bump far.
@@ -57,11 +63,15 @@ class FrameLabels:
 
 
 class FrameCrops(torch.utils.data.IterableDataset):
-    """Batches of random crops, ``STEPS_PER_EPOCH`` an epoch; they follow from the seed and the epoch."""
+    """Batches of random crops, ``STEPS_PER_EPOCH`` an epoch; they follow from the seed, the epoch and the widths of targets.
 
-    def __init__(self, parts, resolution, sigma_frames, seed, augment=True, n_batches=STEPS_PER_EPOCH):
-        self.parts, self.resolution, self.sigma, self.seed, self.augment = parts, resolution, sigma_frames, seed, augment
-        self.n_batches, self.epoch, self.n_types = n_batches, 0, len(parts[0].apart)
+    ``sigma`` (E,) is the width of each type's bumps in frames; before each epoch ``shrink`` (epoch, sigma) gives the next one.
+    """
+
+    def __init__(self, parts, resolution, sigma, seed, augment=True, n_batches=None, shrink=None):
+        self.parts, self.resolution, self.seed, self.augment, self.shrink = parts, resolution, seed, augment, shrink
+        self.n_batches, self.epoch, self.n_types = n_batches or STEPS_PER_EPOCH, 0, len(parts[0].apart)
+        self.sigma = np.broadcast_to(np.asarray(sigma, float), self.n_types)
         sizes = np.array([len(part.signal) for part in parts], float)
         self.share = sizes / sizes.sum()
         self.length = min(CROP_FRAMES, -(-int(sizes.max()) // resolution)) * resolution
@@ -73,6 +83,8 @@ class FrameCrops(torch.utils.data.IterableDataset):
 
     def set_epoch(self, epoch):
         self.epoch = epoch
+        if self.shrink is not None:
+            self.sigma = self.shrink(epoch, self.sigma)
 
     def __iter__(self):
         rng = np.random.default_rng([17, self.seed, self.epoch])
@@ -176,11 +188,39 @@ class FrameTrainer(Trainer):
     batch_losses = staticmethod(frame_losses)
 
 
+def widest_frames(apart_samples, resolution, rate):
+    """(E,) the widths that bumps begin with, in frames: no bump reaches the next event of its type."""
+    return (
+        np.clip(WIDEST_SHARE * apart_samples, NARROWEST_FRAMES * resolution, max(WIDEST_S * rate, NARROWEST_FRAMES * resolution))
+        / resolution
+    )
+
+
+def scatter_frames(network, crops, sigma):
+    """(E,) how far the network's peaks lie from labels in frames (standard deviation, robust); NaN where too few tell."""
+    errors = [[] for _ in sigma]
+    with evaluating(network):
+        for batch in crops:
+            logits, offsets = network(batch["input"])
+            label = (batch["target"] > F.pad(batch["target"], (0, 0, 1, 0))[:, :-1]) & (batch["weight"] > 0)
+            label &= batch["target"] >= F.pad(batch["target"], (0, 0, 0, 1))[:, 1:]
+            for k, width in enumerate(sigma):
+                reach = int(np.ceil(2 * width))
+                row, frame = label[:, :, k].nonzero(as_tuple=True)
+                near = (frame[:, None] + torch.arange(-reach, reach + 1)).clamp(0, logits.shape[1] - 1)
+                around = logits[row[:, None], near, k]
+                peak = near.gather(1, around.argmax(1, keepdim=True))[:, 0]
+                time = peak + offsets[row, peak, k] - frame - batch["offset"][row, frame, k]
+                errors[k].append(time[around.amax(1) > SURE_LOGIT])
+    errors = [torch.cat(values).abs() for values in errors]
+    return np.array([values.median().item() / 0.6745 if len(values) >= TELLING else np.nan for values in errors])
+
+
 def train_frames(
     parts,
     development,
     resolution,
-    sigma_frames,
+    rate,
     *,
     hidden_size=48,
     encoder=None,
@@ -196,15 +236,15 @@ def train_frames(
     ----------
     parts, development : lists of FrameLabels; the second may be empty, its loss is only told
     resolution : samples in a frame
-    sigma_frames : standard deviation of targets in frames; at least ``NARROWEST_FRAMES`` are taken
+    rate : Hz
     encoder : a pretrained FrameEncoder to start from
     freeze : keep it as it is (a probe)
 
     Returns
     -------
-    FrameNetwork (in eval mode), history
+    FrameNetwork (in eval mode), history, widths of the bumps at the end (E,) in frames
     """
-    sigma = max(float(sigma_frames), NARROWEST_FRAMES)
+    sigma = widest_frames(parts[0].apart, resolution, rate)
     hidden_size = hidden_size if encoder is None else encoder.config["hidden_size"]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -217,7 +257,19 @@ def train_frames(
     optimizer = torch.optim.AdamW(groups, LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     peaks = [group["lr"] for group in optimizer.param_groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=max_epochs + 1)
-    loaders = [torch.utils.data.DataLoader(FrameCrops(parts, resolution, sigma, seed), batch_size=None)]
+
+    # Training labels are learned by heart after a while: those that are not trained on tell better how labels scatter.
+    unseen = [part for part in development if len(part.time)]
+
+    def shrink(epoch, sigma):
+        if epoch < SHRINK_FROM * max_epochs:
+            return sigma
+        crops = FrameCrops(unseen or parts, resolution, sigma, seed, augment=False, n_batches=3)
+        wanted = np.maximum(SCATTERS * scatter_frames(network, crops, sigma), NARROWEST_FRAMES)
+        return np.where(np.isnan(wanted), sigma, np.clip(wanted, SHRINK_BY * sigma, sigma))
+
+    crops = FrameCrops(parts, resolution, sigma, seed, shrink=shrink)
+    loaders = [torch.utils.data.DataLoader(crops, batch_size=None)]
     if development:
         held_out = list(FrameCrops(development, resolution, sigma, seed, augment=False, n_batches=4))
         loaders.append(torch.utils.data.DataLoader(held_out, batch_size=None))
@@ -226,4 +278,4 @@ def train_frames(
         options = {"progress_bar": progress, "seed": seed, "save_freq": max_epochs + 1}
         unfreeze = max_epochs + 1 if freeze else None
         history = trainer.fit(*loaders, num_epochs=max_epochs, save_dir=save_dir or scratch, unfreeze_epochs=unfreeze, **options)
-    return network.eval(), history
+    return network.eval(), history, crops.sigma

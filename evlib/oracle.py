@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from .detection import Detector
-from .fitting import TOLERANCE_S, real_examples
+from .development import TOLERANCE_S, real_examples
 from .learning import PRIOR_LOGIT
 from .templates import TemplateBank
 from .thresholds import choose_thresholds
