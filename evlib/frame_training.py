@@ -26,8 +26,9 @@ EPOCHS, STEPS_PER_EPOCH = 20, 20
 LEARNING_RATE, WEIGHT_DECAY = 4e-3, 1e-2
 # A pretrained encoder learns more slowly than what stands on it.
 ENCODER_LR_FACTOR = 0.3
-# Standard deviation of the bump around a label: frames at least, at first a share of the refractory period and a time at most.
-NARROWEST_FRAMES, WIDEST_SHARE, WIDEST_S = 1.5, 0.05, 0.1
+# Standard deviation of the bump around a label: frames at least; at first so many times the scatter of labels that templates
+# see, and a share of the refractory period and a time at most.
+NARROWEST_FRAMES, JITTERS, WIDEST_SHARE, WIDEST_S = 1.5, 4.0, 0.05, 0.1
 # From this share of the epochs on it shrinks, to so many times the scatter of the labels, by so much an epoch at most.
 SHRINK_FROM, SCATTERS, SHRINK_BY = 0.1, 2.0, 0.6
 # Labels whose peak has at least this log odds tell of scatter; fewer than so many of a type do not.
@@ -188,12 +189,11 @@ class FrameTrainer(Trainer):
     batch_losses = staticmethod(frame_losses)
 
 
-def widest_frames(apart_samples, resolution, rate):
+def first_sigma(apart_samples, jitter_samples, resolution, rate):
     """(E,) the widths that bumps begin with, in frames: no bump reaches the next event of its type."""
-    return (
-        np.clip(WIDEST_SHARE * apart_samples, NARROWEST_FRAMES * resolution, max(WIDEST_S * rate, NARROWEST_FRAMES * resolution))
-        / resolution
-    )
+    narrowest = NARROWEST_FRAMES * resolution
+    widest = np.clip(WIDEST_SHARE * apart_samples, narrowest, max(WIDEST_S * rate, narrowest))
+    return np.clip(JITTERS * jitter_samples, narrowest, widest) / resolution
 
 
 def scatter_frames(network, crops, sigma):
@@ -221,10 +221,12 @@ def train_frames(
     development,
     resolution,
     rate,
+    jitter_samples,
     *,
     hidden_size=48,
     encoder=None,
     freeze=False,
+    sigma=None,
     seed=0,
     max_epochs=EPOCHS,
     save_dir=None,
@@ -237,14 +239,17 @@ def train_frames(
     parts, development : lists of FrameLabels; the second may be empty, its loss is only told
     resolution : samples in a frame
     rate : Hz
+    jitter_samples : standard deviation of labels as templates see it
     encoder : a pretrained FrameEncoder to start from
     freeze : keep it as it is (a probe)
+    sigma : (E,) widths of the bumps in frames that are known already; None learns them
 
     Returns
     -------
     FrameNetwork (in eval mode), history, widths of the bumps at the end (E,) in frames
     """
-    sigma = widest_frames(parts[0].apart, resolution, rate)
+    known = sigma is not None
+    sigma = sigma if known else first_sigma(parts[0].apart, jitter_samples, resolution, rate)
     hidden_size = hidden_size if encoder is None else encoder.config["hidden_size"]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -262,7 +267,7 @@ def train_frames(
     unseen = [part for part in development if len(part.time)]
 
     def shrink(epoch, sigma):
-        if epoch < SHRINK_FROM * max_epochs:
+        if known or epoch < SHRINK_FROM * max_epochs:
             return sigma
         crops = FrameCrops(unseen or parts, resolution, sigma, seed, augment=False, n_batches=3)
         wanted = np.maximum(SCATTERS * scatter_frames(network, crops, sigma), NARROWEST_FRAMES)

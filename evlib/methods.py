@@ -117,7 +117,7 @@ def with_frames(ground, tolerance_s, *, pretrain, freeze, hidden_size=None, max_
     advance("train frame network")
     options = {"hidden_size": hidden_size, "max_epochs": max_epochs or EPOCHS, "seed": seed, "progress": progress}
     labels = frame_labels(ground)
-    network, history, _ = train_frames(*labels, hop, data.rate, encoder=pretrain, freeze=freeze, **options)
+    network, history, _ = train_frames(*labels, hop, data.rate, ground.jitter, encoder=pretrain, freeze=freeze, **options)
     detector = replace(matched_filter(ground), frames=network, weights=(0.0, 1.0, 0.0), prior_logit=0.0)
     if tolerance_s is None:
         tolerance_s = _scatter(detector, ground)
