@@ -175,6 +175,8 @@ def make_parser() -> argparse.ArgumentParser:
     option("--snr", type=float, default=12.0, help="mean matched-filter output of an event over its noise")
     option("--schedule", choices=("rounds", "poisson"), default="rounds", help="types in turn, or each on its own")
     option("--seed", type=int, default=0, help="of the recording")
+    option("--variation", type=float, default=0.0, help="how much the events of a kind differ; 1: mean templates are a poor tool")
+    option("--session", type=int, default=0, help="recordings of one session share what is peculiar to it, if events vary")
     option("--templates-seed", type=int, default=0, help="of the events' shapes: keep it for recordings of the same events")
 
     commands.add_parser("run", help="Execute notebooks into build/ and print their results (evlib run --help).", add_help=False)
@@ -329,7 +331,8 @@ def _simulate(options):
     from .synthetic import make_recording, make_templates
 
     templates = make_templates(seed=options.templates_seed)
-    recording, events = make_recording(templates, options.duration_s, options.snr, options.schedule, options.seed)
+    variation = {"variation": options.variation, "session": options.session}
+    recording, events = make_recording(templates, options.duration_s, options.snr, options.schedule, options.seed, **variation)
     write_recording(recording, options.output / "recording.npz")
     write_events(events, options.output / "events.tsv")
     print(recording)

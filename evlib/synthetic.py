@@ -4,11 +4,13 @@ A kind of event is a template: on each channel a sum of damped modes that starts
 5 ms and has died away after about 40 ms. Templates have unit energy over all channels, so an event of
 amplitude ``snr * noise_std`` has the matched-filter output ``snr`` in white noise of ``noise_std``.
 Noise is white plus 1/f (together ``noise_std`` per channel), a slow sway ten times as large lies under it, and
-transients of no kind are strewn in. Nothing touches global random state: the same seed gives the same
+transients of no kind are strewn in. With ``variation`` no two events of a kind are quite alike: what stays is which modes ring
+how strongly in relation to each other. Nothing touches global random state: the same seed gives the same
 recording, the same templates with another seed give another recording of the same events.
 """
 
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +23,13 @@ from .timebase import check_rate, duration_to_samples
 MAX_DELAY_S = 0.005
 # An event starts this long after the first sample and before the last, so that all of it is inside.
 MARGIN_S = 0.06
+# Spreads at variation 1, from event to event: of the logarithm of all frequencies together, of decay times, of channel gains
+# and of lengths; of channel delays in seconds. Chosen so that true mean templates lose some 30 points of F1 at a ratio of 12.
+FREQUENCY_SPREAD, DECAY_SPREAD, GAIN_SPREAD, LENGTH_SPREAD, DELAY_SPREAD_S = 0.14, 0.5, 0.6, 0.3, 0.0007
+# The same from session to session, for all events of a kind.
+SESSION_FREQUENCY, SESSION_DECAY, SESSION_GAIN = 0.06, 0.2, 0.3
+# Share of hits that bounce, when and how strongly they hit again.
+BOUNCES, BOUNCE_AFTER_S, BOUNCE_GAIN = 0.3, (0.003, 0.012), (0.3, 0.7)
 SCHEDULES = ("rounds", "poisson")
 
 
@@ -28,7 +37,8 @@ SCHEDULES = ("rounds", "poisson")
 class SyntheticTemplates:
     """Continuous-time templates, E types x C channels x M damped modes.
 
-    ``frequency_hz`` (E, C, M), ``decay_s`` (E, C, M), ``gain`` (E, C, M), ``phase`` (E, C, M), ``delay_s`` (E, C).
+    ``frequency_hz`` (E, C, M), ``decay_s`` (E, C, M), ``gain`` (E, C, M), ``phase`` (E, C, M), ``delay_s`` (E, C); ``duration_s``
+    one number, or (E,).
     Calling it evaluates the shapes at any time: an onset need not fall on a sample.
     """
 
@@ -59,10 +69,11 @@ class SyntheticTemplates:
         """Evaluate templates: ``type`` (N,) integers, ``time_s`` (N, L) seconds after the onset -> (N, L, C)."""
         type = np.asarray(type)
         time_s = np.asarray(time_s, dtype=np.float64)[:, :, None] - self.delay_s[type][:, None, :]
-        inside = (time_s > 0) & (time_s < self.duration_s)
+        duration_s = self.duration_s if np.ndim(self.duration_s) == 0 else self.duration_s[type][:, None, None]
+        inside = (time_s > 0) & (time_s < duration_s)
         t = np.where(inside, time_s, 0.0)
         # A soft attack and a cosine end keep the shape inside the band of the sampling rate.
-        envelope = (1 - np.exp(-t / self.rise_s)) * np.cos(0.5 * np.pi * t / self.duration_s) ** 2
+        envelope = (1 - np.exp(-t / self.rise_s)) * np.cos(0.5 * np.pi * t / duration_s) ** 2
         wave = np.zeros_like(t)
         for m in range(self.gain.shape[2]):
             frequency, decay, gain, phase = (
@@ -181,7 +192,8 @@ class Simulation:
     """A synthetic recording with its truth; unpacks into ``recording, events``.
 
     ``amplitude`` (n,) follows the rows of ``events``; ``templates`` and ``noise`` (the arguments of
-    :func:`noise_spectrum`) are what the oracle and the Cramer-Rao bound know.
+    :func:`noise_spectrum`) are what the oracle and the Cramer-Rao bound know. Where events vary, ``shapes`` are those of the
+    single events, one row each, without bounces.
     """
 
     recording: Recording
@@ -189,6 +201,7 @@ class Simulation:
     amplitude: np.ndarray
     templates: SyntheticTemplates
     noise: dict
+    shapes: SyntheticTemplates = None
 
     def __iter__(self):
         return iter((self.recording, self.events))
@@ -211,6 +224,8 @@ def make_recording(
     pink_share=0.3,
     sway_ratio=10.0,
     transients_per_s=0.2,
+    variation=0.0,
+    session=0,
     **schedule_options,
 ) -> Simulation:
     """Simulate a recording; ``recording, events = make_recording(...)`` or keep the whole :class:`Simulation`.
@@ -222,6 +237,10 @@ def make_recording(
     schedule : "rounds" or "poisson"; further keywords go to ``schedule_rounds`` or ``schedule_poisson``
     amplitude_spread : standard deviation of the log amplitude
     transients_per_s : unlabelled bursts of random shape, as strong as events
+    variation : how much the events of a kind differ in pitch, damping, channel gains, delays and length, whether they bounce,
+        and how much a kind differs from session to session; 0 not at all, 1 so much that mean templates are a poor tool. Each
+        event keeps the energy of its kind, so ``snr`` is what a filter of its own true shape would give out
+    session : recordings of one session share what is peculiar to it
 
     >>> recording, events = make_recording(duration_s=10.0, seed=3)
     >>> recording.shape, len(events.names)
@@ -238,8 +257,9 @@ def make_recording(
         amplitude_spread=amplitude_spread,
         sway_ratio=sway_ratio,
         transients_per_s=transients_per_s,
+        variation=variation,
     )
-    check_whole(0, seed=seed)
+    check_whole(0, seed=seed, session=session)
     if duration_s <= 4 * MARGIN_S:
         raise OptionError(f"duration_s must be longer than {4 * MARGIN_S} s, got {duration_s}")
     if not 0 <= pink_share <= 1:
@@ -257,10 +277,76 @@ def make_recording(
     n_samples = int(round(duration_s * rate))
     noise_options = {"noise_std": noise_std, "pink_share": pink_share, "sway_ratio": sway_ratio}
     signal = coloured_noise(n_samples, templates.n_channels, rate, noise, **noise_options)
-    add_events(signal, templates, events.type, events.time_samples, amplitude, rate)
+    shapes = None
+    if variation == 0:
+        add_events(signal, templates, events.type, events.time_samples, amplitude, rate)
+    else:
+        change = np.random.default_rng([5, seed])
+        shapes = vary(of_session(templates, session, variation, rate), events.type, variation, rate, change)
+        hit = np.arange(len(events))
+        again = hit[change.random(len(hit)) < BOUNCES * min(variation, 1.0)]
+        after_s, gain = change.uniform(*BOUNCE_AFTER_S, len(again)), change.uniform(*BOUNCE_GAIN, len(again))
+        time = np.r_[events.time_samples, events.time_samples[again] + after_s * rate]
+        add_events(signal, shapes, np.r_[hit, again], time, np.r_[amplitude, gain * amplitude[again]], rate)
     _add_transients(signal, rate, bursts, transients_per_s, snr * noise_std)
     recording = Recording(signal.astype(np.float32), rate, name=f"synthetic_{schedule}_snr{snr:g}_seed{seed}")
-    return Simulation(recording, events, amplitude, templates, noise_options)
+    return Simulation(recording, events, amplitude, templates, noise_options, shapes)
+
+
+def vary(templates, type, variation, sampling_rate_hz, rng) -> SyntheticTemplates:
+    """Shapes of single events, one row for each of ``type`` (N,), with the energy of their kind."""
+    n, channels = len(type), templates.n_channels
+
+    def factor(spread, *shape):
+        return np.exp(variation * spread * rng.standard_normal(shape))
+
+    scale = np.mean(templates.duration_s) / 0.04
+    shapes = replace(
+        templates,
+        frequency_hz=np.minimum(templates.frequency_hz[type] * factor(FREQUENCY_SPREAD, n, 1, 1), 0.45 * sampling_rate_hz),
+        decay_s=templates.decay_s[type] * factor(DECAY_SPREAD, n, 1, 1),
+        gain=templates.gain[type] * factor(GAIN_SPREAD, n, channels, 1),
+        phase=templates.phase[type],
+        delay_s=templates.delay_s[type] + variation * scale * DELAY_SPREAD_S * rng.standard_normal((n, channels)),
+        # Longer than three times its length no event rings.
+        duration_s=np.minimum(
+            np.broadcast_to(templates.duration_s, len(templates.gain))[type] * factor(LENGTH_SPREAD, n), 0.12 * scale
+        ),
+    )
+    return _with_energy_of(shapes, templates, type, sampling_rate_hz)
+
+
+def of_session(templates, session, variation, sampling_rate_hz) -> SyntheticTemplates:
+    """What the kinds look like in a session: the same for all of its recordings."""
+    rng = np.random.default_rng([6, session, zlib.crc32(np.ascontiguousarray(templates.frequency_hz).tobytes())])
+    kinds, channels, _ = templates.gain.shape
+
+    def factor(spread, *shape):
+        return np.exp(variation * spread * rng.standard_normal(shape))
+
+    changed = replace(
+        templates,
+        frequency_hz=np.minimum(templates.frequency_hz * factor(SESSION_FREQUENCY, kinds, 1, 1), 0.45 * sampling_rate_hz),
+        decay_s=templates.decay_s * factor(SESSION_DECAY, kinds, 1, 1),
+        gain=templates.gain * factor(SESSION_GAIN, kinds, channels, 1),
+    )
+    return _with_energy_of(changed, templates, np.arange(kinds), sampling_rate_hz)
+
+
+def _with_energy_of(shapes, templates, type, rate):
+    """Shapes (N rows) scaled to the energy of their kinds' templates."""
+    longest_s = np.max(shapes.duration_s)
+
+    def energy(waves, rows):
+        time_s = np.arange(-duration_to_samples(0.25 * longest_s, rate), duration_to_samples(1.25 * longest_s, rate)) / rate
+        parts = np.array_split(rows, max(1, len(rows) // 1024))  # bounded memory
+        return np.concatenate(
+            [(waves(part, np.broadcast_to(time_s, (len(part), len(time_s)))) ** 2).sum((1, 2)) for part in parts]
+        )
+
+    wanted = energy(templates, np.arange(templates.n_types))[type]
+    ratio = wanted / np.maximum(energy(shapes, np.arange(len(type))), 1e-12)
+    return replace(shapes, gain=shapes.gain * np.sqrt(ratio)[:, None, None])
 
 
 def coloured_noise(n_samples, n_channels, sampling_rate_hz, rng, **spectrum):
@@ -278,9 +364,9 @@ def coloured_noise(n_samples, n_channels, sampling_rate_hz, rng, **spectrum):
 
 def add_events(signal, templates, type, time_samples, amplitude, sampling_rate_hz):
     """Add events to ``signal`` (n, C) in place, at times that need not be whole samples."""
-    scale = templates.duration_s / 0.04
-    before = duration_to_samples(MAX_DELAY_S * scale, sampling_rate_hz) + 1
-    after = duration_to_samples(templates.duration_s + MAX_DELAY_S * scale, sampling_rate_hz) + 1
+    earliest, latest = min(templates.delay_s.min(), 0.0), max(templates.delay_s.max(), 0.0)
+    before = duration_to_samples(-earliest, sampling_rate_hz) + 1
+    after = duration_to_samples(np.max(templates.duration_s) + latest, sampling_rate_hz) + 1
     for start in range(0, len(type), 4096):  # bounded memory: 4096 events at a time
         rows = slice(start, start + 4096)
         sample = np.floor(time_samples[rows]).astype(int)
@@ -311,7 +397,8 @@ def cramer_rao_bound_s(simulation):
     """Least standard deviation of any unbiased onset estimate, per event, in seconds (n,).
 
     sigma_t >= 1 / sqrt(sum over frequencies of |2 pi f a S(f)|^2 / N(f)), with the true template S, amplitude a and
-    noise spectrum N. In white noise this is 1 / sqrt(sum (a s'(t))^2 / sigma^2).
+    noise spectrum N. In white noise this is 1 / sqrt(sum (a s'(t))^2 / sigma^2). Where events vary, S is the mean template of
+    the kind: the bound of who knows each event's own shape would differ.
     """
     rate, n = simulation.recording.sampling_rate_hz, 8192
     duration_s = simulation.templates.duration_s  # longer at a lower rate

@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import welch
 
+import evlib
+from evlib import synthetic
 from evlib.detection import detect
 from evlib.errors import EvlibError, OptionError, UnitError
 from evlib.oracle import oracle_detector
@@ -308,3 +310,75 @@ def test_the_oracle_reaches_the_bound():
     squares, bounds = np.concatenate(squares), np.concatenate(bounds)
     assert len(squares) > 0.97 * len(test.events)
     assert 0.9 < np.sqrt(squares.mean() / bounds.mean()) < 2.0
+
+
+# ---- events that vary -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def few():
+    return evlib.make_templates(4, seed=2)
+
+
+def quiet(templates, **options):
+    """A recording in which nothing but events is heard."""
+    return evlib.make_recording(templates, 40.0, snr=1e6, transients_per_s=0, sway_ratio=0, **options)
+
+
+def test_without_variation_a_recording_is_as_ever(few):
+    plain, varied = evlib.make_recording(few, 20.0, seed=3), evlib.make_recording(few, 20.0, seed=3, variation=0.0, session=5)
+    np.testing.assert_array_equal(plain.recording.read(), varied.recording.read())
+    assert plain.shapes is None and varied.shapes is None
+
+
+def test_events_stay_where_they_are_when_their_shapes_vary(few):
+    plain, varied = (quiet(few, seed=3, variation=v) for v in (0.0, 1.0))
+    np.testing.assert_array_equal(plain.events.time_samples, varied.events.time_samples)
+    np.testing.assert_array_equal(plain.amplitude, varied.amplitude)
+    signal, rate = varied.recording.read(), varied.recording.sampling_rate_hz
+    loud = 1e-3 * np.abs(signal).max()
+    first = varied.events.time_samples + varied.shapes.delay_s.min(1) * rate
+    ends = np.r_[0, first[:-1] + 0.15 * rate].astype(int)  # the event before, its bounce and its ring-down are over
+    for end, start in zip(ends, np.floor(first).astype(int), strict=True):
+        assert np.abs(signal[end:start]).max(initial=0) < loud
+    assert (np.abs(signal).max(1) > loud).any()
+
+
+def test_a_varied_event_keeps_the_energy_of_its_kind(few):
+    varied = evlib.make_recording(few, 40.0, variation=1.0, seed=1)
+    own = (varied.shapes.sampled(2000.0, 0.02, 0.2) ** 2).sum((1, 2))
+    np.testing.assert_allclose(own, 1.0, atol=0.02)  # that of every template
+
+
+def test_no_two_events_of_a_kind_are_alike(few):
+    shapes = evlib.make_recording(few, 40.0, variation=1.0, seed=1).shapes.sampled(2000.0, 0.01, 0.06)
+    flat = shapes.reshape(len(shapes), -1) / np.sqrt((shapes**2).sum((1, 2)))[:, None]
+    alike = (flat @ flat.T)[np.triu_indices(len(flat), 1)]
+    assert alike.max() < 0.995
+
+
+def test_sessions_differ_and_repeat_themselves(few):
+    first, again, other = (synthetic.of_session(few, session, 1.0, 2000.0) for session in (1, 1, 2))
+    np.testing.assert_array_equal(first.gain, again.gain)
+    assert np.abs(np.log(first.frequency_hz / other.frequency_hz)).max() > 0.01
+    one, two = (evlib.make_recording(few, 20.0, seed=3, variation=1.0, session=k).recording.read() for k in (0, 1))
+    assert not np.array_equal(one, two)
+    np.testing.assert_array_equal(one, evlib.make_recording(few, 20.0, seed=3, variation=1.0).recording.read())
+
+
+def test_the_more_events_vary_the_less_a_mean_template_is_worth():
+    templates = evlib.make_templates(seed=1)
+    f1 = []
+    for variation in (0.0, 0.5, 1.0, 2.0):
+        train, test = (evlib.make_recording(templates, 40.0, seed=s, variation=variation) for s in (11, 21))
+        f1.append(evlib.compare(test.events, evlib.detect(evlib.oracle_detector(train), test.recording)).f1)
+    assert f1[0] > 0.98 and f1 == sorted(f1, reverse=True)
+    assert f1[0] - f1[2] > 0.15  # 0.27 on longer recordings
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"variation": -1.0}, {"variation": np.nan}, {"variation": "much"}, {"session": -1}, {"session": 0.5}]
+)
+def test_impossible_variation_is_refused(few, wrong):
+    with pytest.raises(evlib.OptionError, match=f"{next(iter(wrong))} must be"):
+        evlib.make_recording(few, 10.0, **wrong)
