@@ -24,6 +24,8 @@ from .whitening import Whitener
 
 # Files of format 1 hold no frame network.
 FORMAT, READABLE = 2, (1, 2)
+# What context may take away in files of format 1: anything.
+UNLIMITED_VETO = 1e6
 # An amplitude below this says nothing about its event's time.
 LEAST_AMPLITUDE = 0.05
 # The network reads this many candidates at a time, which bounds memory, and this many more on either side: by then its
@@ -303,6 +305,8 @@ def load_detector(path) -> Detector:
             f"{path} is a detector of method 'classifier', which evlib no longer has; fit it anew with method='frames', a "
             "network that reads the signal and learns from labelled events as recorded"
         )
+    if content["format"] == 1 and content.get("network"):
+        content["network"]["state"].setdefault("veto", torch.tensor(UNLIMITED_VETO))
     try:
         tensors = {name: value.numpy() for name, value in content["tensors"].items()}
         return Detector(

@@ -60,7 +60,12 @@ def look(detector, ground, seed, tolerance_s) -> Judged:
     judged = Judged([], real, found)
     if detector.frames is None or judged.n_real < ENOUGH_EVENTS:
         numbers = range(remixer.enough(N_REMIXES))
-        judged.remixed = [remixer.draw(np.random.default_rng([11, seed, k]), detector.find_in) for k in numbers]
+        # Half of them in rhythms that were not found: what holds there too is chosen.
+        judged.remixed = [
+            remixer.draw(np.random.default_rng([11, seed, k, strange]), detector.find_in, bool(strange))
+            for k in numbers
+            for strange in (0, 1)
+        ]
     return judged
 
 

@@ -44,7 +44,8 @@ class Groundwork:
     @cached_property
     def remixer(self):
         """Re-mixes of the recordings."""
-        return Remixer(self.bank, self.signals, self.data.train, PRIOR_LOGIT, self.data.rate)
+        apart = self.data.apart_samples
+        return Remixer(self.bank, self.signals, self.data.train, PRIOR_LOGIT, self.data.rate, apart_samples=apart)
 
 
 def lay_groundwork(

@@ -16,6 +16,7 @@ from .detection import Detector
 from .frame_training import EPOCHS, FrameLabels, train_frames
 from .fusion import learn_weights
 from .learning import PRIOR_LOGIT
+from .models.context import LARGEST_VETO
 from .pretraining import encoder_for, frame_samples
 from .training_data import FEW_LABELS
 
@@ -23,6 +24,8 @@ from .training_data import FEW_LABELS
 # with the square, for each type.
 HIDDEN_SIZE = {"event_specific": 32, "frames": 48, "lstm": 64}
 N_REMIXES = 12
+# Log odds that context may be allowed to take away, and the difference in F1 that does not count between them.
+VETOES, EQUAL_F1 = (0.0, 1.0, 2.0, 4.0, LARGEST_VETO), 0.001
 # The event-specific model reads windows of so many template lengths, at least so many seconds, at most the refractory period.
 WINDOW_TEMPLATES, SHORTEST_WINDOW_S = 4, 0.1
 # Up to this rate a frame of the frame network is one sample; above, its frames are those of the encoders.
@@ -84,7 +87,8 @@ def with_context(ground, tolerance_s, *, hidden_size=None, max_epochs=None, seed
     advance("re-mix")
     tolerance_s = development.TOLERANCE_S if tolerance_s is None else tolerance_s
     judged = development.look(detector, ground, seed, tolerance_s)
-    train = [remixer.draw(np.random.default_rng([12, seed, k])) for k in range(remixer.enough(N_REMIXES))]
+    draws = [(k, strange) for k in range(remixer.enough(N_REMIXES)) for strange in (0, 1)]
+    train = [remixer.draw(np.random.default_rng([12, seed, k, strange]), strange=bool(strange)) for k, strange in draws]
     known = [
         examples for examples in development.real_examples(judged.found, data.train, tolerance_s, None) if _is_complete(examples)
     ]
@@ -103,7 +107,21 @@ def with_context(ground, tolerance_s, *, hidden_size=None, max_epochs=None, seed
         progress=progress,
         **options,
     )
-    return finished(ground, detector, "lstm", tolerance_s, seed, advance, judged, history=history)
+    _choose_veto(detector, judged)
+    return finished(
+        ground, detector, "lstm", tolerance_s, seed, advance, judged, history=history, veto=float(detector.network.veto)
+    )
+
+
+def _choose_veto(detector, judged):
+    """The least that context must be allowed to take away for the best F1 on development data; 0 leaves the filter as it is."""
+    f1 = []
+    for veto in VETOES:
+        detector.network.veto.fill_(veto)
+        thresholds, _ = development.fit_thresholds(detector, judged)
+        f1.append(development.development_f1(replace(detector, thresholds=thresholds), judged))
+    best = next(k for k, value in enumerate(f1) if value >= max(f1) - EQUAL_F1)
+    detector.network.veto.fill_(VETOES[best])
 
 
 def with_frames(ground, tolerance_s, *, pretrain, freeze, hidden_size=None, max_epochs=None, seed, progress, advance):

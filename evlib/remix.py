@@ -3,7 +3,8 @@
 The events that were found are taken out of the whitened signal; what remains is background. A re-mix plants the
 templates again, in the order and rhythm that was found (moved, played faster or slower) with new amplitudes, into
 background: the recording's own, turned by a random time, or noise of the same spectrum with random phases, in which
-no overlooked event hides. Candidates of a re-mix know whether they are true.
+no overlooked event hides. Another day has another rhythm: a strange re-mix plants them in one that was not found. Candidates
+of a re-mix know whether they are true.
 """
 
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ PIECE_S = 300.0
 # How far a candidate may be from the planted event that it stands for.
 MATCH_S = 0.005
 TEMPO_SPREAD = 0.03
+# Strange rhythms: another tempo (spread of its logarithm), kinds on their own or each event alone (seconds between events, and
+# between events of a kind beyond its refractory period), kinds that change places, kinds that are missing (share).
+RHYTHMS = ("tempo", "poisson", "isolated", "swapped", "missing")
+STRANGE_TEMPO, ALONE_S, LONGEST_WAIT_S, SHARE_MISSING = 0.5, (0.7, 3.0), 8.0, 0.4
 # A candidate of the background with less than this was noise; with more it may be an overlooked event.
 OVERLOOKED_LLR = 4.0
 
@@ -81,10 +86,12 @@ class Remixer:
     labels : Events of each, with ``complete_spans``
     prior_logit : a candidate with a greater llr is taken for an event where nothing is labelled
     own_background : share of re-mixes that keep the recording's own background
+    apart_samples : (E,) refractory periods, which strange rhythms keep too
     """
 
-    def __init__(self, bank, signals, labels, prior_logit, rate, own_background=1 / 3):
+    def __init__(self, bank, signals, labels, prior_logit, rate, own_background=1 / 3, apart_samples=None):
         self.bank, self.rate, self.own_background = bank, rate, own_background
+        self.apart = np.zeros(len(bank.names)) if apart_samples is None else apart_samples
         self.pieces, crowded = [], []
         length = int(PIECE_S * rate)
         for signal, table in zip(signals, labels, strict=True):
@@ -126,9 +133,9 @@ class Remixer:
         longest = max(len(piece.background) for piece in self.pieces) / self.rate
         return number * int(np.clip(PIECE_S / longest, 1, 4))
 
-    def draw(self, rng, find=None) -> Examples:
+    def draw(self, rng, find=None, strange=False) -> Examples:
         """Candidates of one re-mix with their truth; ``find`` (signal -> Candidates) finds them, default: the templates."""
-        signal, truth, overlooked = self.mix(rng)
+        signal, truth, overlooked = self.mix(rng, RHYTHMS[rng.integers(len(RHYTHMS))] if strange else None)
         find = (lambda signal: find_candidates(self.bank, lambda a, b: signal[a:b], len(signal))) if find is None else find
         examples = label_examples(find(signal), truth, MATCH_S * self.rate)
         # A candidate where the background had one before is nobody's mistake.
@@ -136,8 +143,11 @@ class Remixer:
         examples.weight[row] = examples.target[row]
         return examples
 
-    def mix(self, rng):
-        """One re-mix of one piece: whitened signal (n, C), the events in it, and what the background may hide."""
+    def mix(self, rng, rhythm=None):
+        """One re-mix of one piece: whitened signal (n, C), the events in it, and what the background may hide.
+
+        ``rhythm``: one of ``RHYTHMS``; None for the one that was found
+        """
         piece = self.pieces[rng.integers(len(self.pieces))]
         background, time, type = piece.background, piece.time, piece.type
         n = len(background)
@@ -146,9 +156,11 @@ class Remixer:
         signal = np.roll(background, turn, axis=0) if own else _surrogate(background, rng)
         tempo = np.exp(rng.normal(0, TEMPO_SPREAD))
         time = time * tempo + rng.uniform(0, self.rate)
+        if rhythm is not None and len(time):
+            time, type = strange_rhythm(rhythm, time, type, n, self.rate, self.apart, rng)
         keep = time < n - self.bank.length
-        donor = _shuffle_in_type(type, rng)[keep]
         time, type = time[keep], type[keep]
+        donor = _donors(type, piece.type, rng)
         spread = self.bank.amplitude_spread
         amplitude = np.exp(spread * rng.standard_normal(len(time)) - 0.5 * spread**2)
         signal = signal + self.bank.render(n, time, type, amplitude)
@@ -166,12 +178,50 @@ class Remixer:
         np.add.at(signal, index[inside], variation[inside].astype(np.float32))
 
 
-def _shuffle_in_type(type, rng):
-    """(n,) for every row a random row of the same type."""
+def strange_rhythm(rhythm, time, type, n, rate, apart, rng):
+    """Times (m,) and types of events in another rhythm than the one found, of kinds that were found; sorted by time.
+
+    Parameters
+    ----------
+    rhythm : "tempo" (faster or slower), "poisson" (each kind on its own), "isolated" (one event at a time), "swapped" (kinds
+        change places) or "missing" (some kinds do not happen)
+    time, type : (k,) what was found, in samples
+    n, rate, apart : samples in the re-mix, Hz, refractory periods (E,) in samples
+    """
+    kinds = np.unique(type)
+    if rhythm == "tempo":
+        time = time * np.exp(rng.uniform(-STRANGE_TEMPO, STRANGE_TEMPO))
+    elif rhythm == "swapped":
+        type = rng.permutation(kinds)[np.searchsorted(kinds, type)]
+    elif rhythm == "missing":
+        kept = np.isin(type, kinds[rng.random(len(kinds)) >= SHARE_MISSING])
+        time, type = time[kept], type[kept]
+    elif rhythm == "isolated":
+        time = np.cumsum(rng.uniform(*ALONE_S, int(n / (ALONE_S[0] * rate)) + 1)) * rate
+        type = rng.choice(kinds, len(time))
+    else:
+        wait = rng.uniform(0.2, 1.0, len(kinds)) * LONGEST_WAIT_S * rate
+        count = int(n / max((apart[kinds] + wait).min() / 2, 1)) + 1
+        gaps = apart[kinds, None] + rng.exponential(1.0, (len(kinds), count)) * wait[:, None]
+        time, type = np.cumsum(gaps, axis=1).ravel() - 0.5 * rate, np.repeat(kinds, count)
+    order = np.argsort(time, kind="stable")
+    time, type = time[order], type[order]
+    inside = (time >= 0) & (time < n)
+    time, type = time[inside], type[inside]
+    # Of events that another tempo or another name brings too close to the one before, the later is left out.
+    keep = np.ones(len(time), bool)
+    for kind in kinds:
+        rows = np.flatnonzero(type == kind)
+        keep[rows[1:][np.diff(time[rows]) < apart[kind]]] = False
+    return time[keep], type[keep]
+
+
+def _donors(type, found, rng):
+    """(n,) for every event a random one of the same type among those that were ``found``."""
     donor = np.empty(len(type), dtype=np.int64)
     for e in np.unique(type):
-        rows = np.flatnonzero(type == e)
-        donor[rows] = rng.choice(rows, len(rows))
+        rows = type == e
+        donor[rows] = rng.choice(np.flatnonzero(found == e), rows.sum())
     return donor
 
 

@@ -8,7 +8,8 @@ bidirectional LSTM carries what the moment is like (pace, order, noise) along th
 types, so that rare types profit from frequent ones.
 
 A skip path adds the log-likelihood ratio of the matched filter: the untrained network *is* the matched filter, and
-training can only move away from it where context pays.
+training can only move away from it where context pays. Context may help and may not veto: what it takes from evidence is
+bounded, so that an event with stronger evidence stays one whatever happens around it.
 """
 
 import numpy as np
@@ -26,6 +27,8 @@ OWN_FEATURES = 8
 # Log odds from which evidence counts as certain.
 CERTAIN = 20.0
 N_FEATURES = OWN_FEATURES + 4 * RHYTHM_BINS
+# Log odds that context may take away, at most; what a detector allows is chosen below this on development data.
+LARGEST_VETO = 8.0
 
 
 def relative_evidence(llr, prior_logit):
@@ -138,6 +141,7 @@ class ContextLSTM(nn.Module):
         nn.init.zeros_(self.head[-1].weight)
         nn.init.zeros_(self.head[-1].bias)
         self.skip_gain = nn.Parameter(torch.ones(()))
+        self.register_buffer("veto", torch.tensor(LARGEST_VETO))
 
     def forward(self, features, llr, type, lengths=None):
         if self.time is not None:
@@ -147,8 +151,18 @@ class ContextLSTM(nn.Module):
             features = torch.cat([features[..., :OWN_FEATURES], rhythm.flatten(-2)], dim=-1)
         own = self.project(torch.cat([features, self.embedding(type)], dim=-1))
         states = self.lstm(own)[0] if lengths is None else run_recurrent(self.lstm, own, lengths)
-        context = self.head(torch.cat([own, states], dim=-1))[..., 0]
-        return self.skip_gain * llr + context
+        context = self.head(torch.cat([own, states], dim=-1))[..., 0] + (self.skip_gain - 1) * llr
+        return llr + limited(context, self.veto)
+
+
+def limited(context, veto):
+    """What context adds is free, what it takes away stays below ``veto``: nearly as it is while small, then level.
+
+    >>> limited(torch.tensor([3.0, 0.0, -0.1, -100.0]), torch.tensor(2.0))
+    tensor([ 3.0000,  0.0000, -0.0999, -2.0000])
+    """
+    safe = veto.clamp(min=1e-6)
+    return torch.where(context > 0, context * (veto > 0), veto * torch.tanh(context / safe))
 
 
 def _embedding_of_bins(name, size, time_scale):
