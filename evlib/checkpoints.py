@@ -19,13 +19,14 @@ from . import models
 from .encoders import LSTMEncoder
 from .errors import DataError, OptionError
 from .files import replace_file
+from .models.frame import FrameEncoder
 from .patch_encoder import DualBranchEncoder, PatchFrameEncoder
 from .transfer import encoder_of
 
 CHECKPOINT_FORMAT = 1
 CHECKPOINT_KEYS = ("epoch", "model_state_dict", "optimizer_state_dict", "global_step")
 CHECKPOINT_NAME = re.compile(r"checkpoint_epoch_(\d+)\.pth")
-ENCODERS = {kind.__name__: kind for kind in (LSTMEncoder, PatchFrameEncoder, DualBranchEncoder)}
+ENCODERS = {kind.__name__: kind for kind in (FrameEncoder, LSTMEncoder, PatchFrameEncoder, DualBranchEncoder)}
 ENCODER_KEYS = ("encoder_class", "config", "encoder_state_dict", "card")
 
 

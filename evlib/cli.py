@@ -119,13 +119,13 @@ def make_parser() -> argparse.ArgumentParser:
     option(
         "--pretext",
         choices=("autoencoder", "variational", "contrastive", "masked"),
-        default="autoencoder",
+        default="contrastive",
         help="what it learns from",
     )
     option("--seed", type=int, default=0, help="the same seed gives the same encoder")
-    option("--hidden-size", type=int, default=64, help="width of the encoder in each direction")
-    option("--window-ms", type=float, default=60.0, help="length of a window")
-    option("--n-windows", type=int, default=4096, help="windows in a pass")
+    option("--hidden-size", type=int, default=48, help="features of a frame in each half of the encoder")
+    option("--window-ms", type=float, default=4000.0, help="length of a window")
+    option("--n-windows", type=int, default=2048, help="windows in a pass")
     option("--max-epochs", type=int, default=20, help="most passes")
     option("--save-dir", type=Path, metavar="FOLDER", help="keep a checkpoint of every pass here")
     option("--resume", action="store_true", default=False, help="go on from the latest checkpoint in --save-dir")

@@ -15,10 +15,8 @@ from .thresholds import choose_thresholds
 
 # A candidate within this of a label stands for it, where labels are exact.
 TOLERANCE_S = 0.005
-# Labels scatter, some by far more than most: so many times what nine of ten keep within is tolerated, up to half a second.
-MOST, BEYOND_MOST, LONGEST_TOLERANCE_S = 0.9, 1.5, 0.5
-# Where only the standard deviation of labels is known, so many of them.
-TOLERATED_SIGMAS = 3.0
+# Labels scatter: so many of their standard deviations are tolerated, up to half a second.
+TOLERATED_SIGMAS, LONGEST_TOLERANCE_S = 3.0, 0.5
 N_REMIXES = 3
 # Re-mixed development events weigh like this many real ones per type, when there are real ones.
 REMIX_EVENTS = 20.0
@@ -165,10 +163,3 @@ def label_errors(found, labels, reach, detector):
             errors.append(distance)
             bounds.append(detector.timing_scale * detector.timing_bound(candidates[row]))
     return np.concatenate(errors), np.concatenate(bounds)
-
-
-def tolerance_of(errors_samples, rate, least_s=TOLERANCE_S):
-    """Seconds within which an estimate stands for a label, given how far (n,) likely pairs lie apart in samples."""
-    if len(errors_samples) == 0:
-        return least_s
-    return float(np.clip(BEYOND_MOST * np.quantile(np.abs(errors_samples), MOST) / rate, least_s, LONGEST_TOLERANCE_S))

@@ -167,8 +167,10 @@ def fit_on(
     def lstm(**sizes):
         return methods.with_context(ground, tolerance_s, time_embedding=time_embedding, logger=logger, **sizes, **options)
 
-    def frames(**sizes):
-        return methods.with_frames(ground, tolerance_s, pretrain=pretrain, freeze=freeze_encoder, **sizes, **options)
+    def frames(teacher, **sizes):
+        return methods.with_frames(
+            ground, tolerance_s, teacher=teacher, pretrain=pretrain, freeze=freeze_encoder, **sizes, **options
+        )
 
     if method == "event_specific":
         windows = {"n_windows": n_windows, "keep_templates": keep_templates}
@@ -176,11 +178,12 @@ def fit_on(
     elif method == "lstm":
         detector = lstm(**own)
     elif method == "frames":
-        detector = frames(**own)
+        detector = frames(methods.teacher_of(ground, tolerance_s, seed), **own)
     elif method == "fusion":
-        detector = methods.fused(ground, lstm(), frames(**own), seed)
+        base = lstm()
+        detector = methods.fused(ground, base, frames(base, **own), seed)
     elif method == "auto":
-        detector = methods.best_of(ground, lstm, lambda: frames(**own), tolerance_s, seed)
+        detector = methods.best_of(ground, lstm, lambda teacher: frames(teacher, **own), tolerance_s, seed)
     else:
         detector = methods.finished(ground, methods.matched_filter(ground), "matched_filter", tolerance_s, seed, advance=advance)
     return detector

@@ -37,10 +37,10 @@ SURE_LOGIT, TELLING = 0.0, 5
 POSITIVE_WEIGHT = 5.0
 # The offset counts where the bump is at least so high, and its loss so much; it goes so many widths of the bump far.
 OFFSET_WITHIN, OFFSET_WEIGHT, FARTHEST_OFFSET = 0.1, 0.1, 3.0
-# How much it counts that nothing is known to begin in a frame without labels.
-UNLABELLED = 0.1
+# How much it counts that nothing is known to begin in a frame without labels, and where a teacher has looked.
+UNLABELLED, LOOKED_THROUGH = 0.1, 0.5
 # Share of crops around a label, of crops that are played at another speed (and the spread of its logarithm), of sums of two.
-SHARE_AROUND_LABELS, SHARE_WARPED, WARP, SHARE_HYBRID = 0.5, 0.5, 0.1, 0.5
+SHARE_AROUND_LABELS, SHARE_WARPED, WARP, SHARE_HYBRID = 0.5, 0.5, 0.1, 0.2
 # Loudness of a second crop to the first, in log amplitude.
 HYBRID_LOG_GAIN = (-0.7, 0.7)
 # Spread of the logarithm of channel gains, of the parts that channels take from each other, and how often one is silent.
@@ -52,7 +52,8 @@ class FrameLabels:
     """What is known of one whitened recording.
 
     ``signal`` (n, C); events by ``time`` (samples, sorted) and ``type``; ``spans`` (k, 2) labelled completely, ``hidden``
-    (m, 2) that must not be learned from, in samples; ``apart`` (E,) samples: no two events of a type begin closer.
+    (m, 2) that must not be learned from, in samples; ``apart`` (E,) samples: no two events of a type begin closer;
+    ``elsewhere``: how much it counts, of 1, that nothing is known to begin in a frame without labels.
     """
 
     signal: np.ndarray
@@ -61,6 +62,7 @@ class FrameLabels:
     spans: np.ndarray
     apart: np.ndarray
     hidden: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+    elsewhere: float = UNLABELLED
 
 
 class FrameCrops(torch.utils.data.IterableDataset):
@@ -152,7 +154,7 @@ class FrameCrops(torch.utils.data.IterableDataset):
         target[target < 1e-3] = 0
         # What a label says beyond itself: none of its type nearby, no other type in the same moment.
         certain = known | (samples < part.apart) | (target.max(1, keepdims=True) > 0.5)
-        weight = np.where(certain, 1.0, UNLABELLED) * seen
+        weight = np.where(certain, 1.0, part.elsewhere) * seen
         reach = FARTHEST_OFFSET * self.sigma
         return signal, target, np.clip(distance, -reach, reach).astype(np.float32), weight.astype(np.float32)
 

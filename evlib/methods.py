@@ -13,11 +13,13 @@ from . import development
 from .classifier_training import train_classifier
 from .context_training import train_context
 from .detection import Detector
-from .frame_training import EPOCHS, FrameLabels, train_frames
+from .events import Events
+from .frame_training import EPOCHS, LOOKED_THROUGH, NARROWEST_FRAMES, FrameLabels, train_frames
 from .fusion import learn_weights
 from .learning import PRIOR_LOGIT
 from .models.context import LARGEST_VETO
-from .pretraining import encoder_for, frame_samples
+from .pretraining import encoder_for, frame_samples, network_resolution
+from .timebase import distance_to_nearest, split_time
 from .training_data import FEW_LABELS
 
 # Units of the network: of the LSTM in each direction; of each half of a frame; the heads of the event-specific model grow
@@ -28,16 +30,16 @@ N_REMIXES = 12
 VETOES, EQUAL_F1 = (0.0, 1.0, 2.0, 4.0, LARGEST_VETO), 0.001
 # The event-specific model reads windows of so many template lengths, at least so many seconds, at most the refractory period.
 WINDOW_TEMPLATES, SHORTEST_WINDOW_S = 4, 0.1
-# Up to this rate a frame of the frame network is one sample; above, its frames are those of the encoders.
-SAMPLES_AS_FRAMES_HZ = 400.0
 # Where templates do not fit so large a share of the recordings, the fit says so: less may be a few strange noises.
 MUCH_CROWDED = 0.01
 # Where so many kinds of ten have enough labels to be learned from the signal itself, auto tries it.
 SHARE_OF_KINDS = 0.5
-# Detections of the frame network are looked for this far from a label to see how labels scatter, at most.
-SCATTER_S, SCATTER_LOGIT = 1.0, -2.0
-# A network that reads the signal must be ahead of templates by more than this in F1 before they are not listened to.
-CLEARLY_BETTER = 0.05
+# Frames around a single held-out label that are not learned from.
+LABEL_FRAMES = 10
+# From these log odds on a teacher is sure; it may teach, and context be learned, where its F1 on development data is at least so.
+SURE_LOG_ODDS, GOOD_TEACHER = 2.5, 0.5
+# Who is ahead by less than so many standard errors of its F1 is not clearly better, and the simpler one is kept.
+CLEARLY = 0.5
 
 
 def matched_filter(ground):
@@ -124,61 +126,82 @@ def _choose_veto(detector, judged):
     detector.network.veto.fill_(VETOES[best])
 
 
-def with_frames(ground, tolerance_s, *, pretrain, freeze, hidden_size=None, max_epochs=None, seed, progress, advance):
+def with_frames(
+    ground, tolerance_s, *, teacher=None, pretrain, freeze, hidden_size=None, max_epochs=None, seed, progress, advance
+):
     """A network that reads the signal itself."""
     data, pretext = ground.data, None
-    hop = frame_samples(data.rate) if data.rate > SAMPLES_AS_FRAMES_HZ else 1
+    hop = network_resolution(data.rate)
     hidden_size = hidden_size or HIDDEN_SIZE["frames"]
     if pretrain is not None:
         advance("pretrain encoder")
         pretrain, pretext = encoder_for(pretrain, ground.signals, data.recordings, seed, hidden_size, progress)
     advance("train frame network")
     options = {"hidden_size": hidden_size, "max_epochs": max_epochs or EPOCHS, "seed": seed, "progress": progress}
-    labels = frame_labels(ground)
-    network, history, _ = train_frames(*labels, hop, data.rate, ground.jitter, encoder=pretrain, freeze=freeze, **options)
+    labels = frame_labels(ground, teacher)
+    network, history, sigma = train_frames(*labels, hop, data.rate, ground.jitter, encoder=pretrain, freeze=freeze, **options)
     detector = replace(matched_filter(ground), frames=network, weights=(0.0, 1.0, 0.0), prior_logit=0.0)
     if tolerance_s is None:
-        tolerance_s = _scatter(detector, ground)
+        tolerance_s = _tolerance(sigma, hop, data.rate)
     judged = development.look(detector, ground, seed, tolerance_s)
     detector.weights = _weights(detector, judged)
     card = {"pretrain": pretext and str(pretext.get("pretext")), "pretext": pretext, "freeze_encoder": bool(freeze)}
     return finished(ground, detector, "frames", tolerance_s, seed, advance, judged, history=history, **card)
 
 
-def frame_labels(ground):
-    """What is known of each recording for training, and for development: two lists of FrameLabels."""
+def teacher_of(ground, tolerance_s, seed):
+    """The matched filter, if it is good enough to teach what it finds where nothing is labelled; else None."""
+    if not ground.data.has_unlabelled:
+        return None
+    detector = finished(ground, matched_filter(ground), "matched_filter", tolerance_s, seed)
+    return detector if _score(detector, ground, seed)[0] >= GOOD_TEACHER else None
+
+
+def frame_labels(ground, teacher=None):
+    """What is known of each recording for training, and for development: two lists of FrameLabels.
+
+    Where labels leave a recording open, what the ``teacher`` (a Detector) is sure of counts as labelled, and what it doubts
+    is not learned from.
+    """
     data, train, held = ground.data, [], []
-    moment = 10 * max(1.0, data.rate / SAMPLES_AS_FRAMES_HZ)
+    moment = LABEL_FRAMES * network_resolution(data.rate)
     for signal, known, unseen in zip(ground.signals, data.signal_train, data.development, strict=True):
         if len(unseen.complete_spans):
-            time = np.argsort(unseen.time_samples, kind="stable")
-            events = unseen.time_samples[time], unseen.type[time]
-            held.append(FrameLabels(signal, *events, unseen.complete_spans, data.apart_samples))
-        if len(unseen.complete_spans) and not len(known.complete_spans) + len(known):
-            continue  # held out as a whole
-        apart = unseen.time_samples[~unseen.is_labelled(unseen.sample)]
-        hidden = np.concatenate([unseen.complete_spans, apart[:, None] + [-moment, moment]])
-        time = np.argsort(known.time_samples, kind="stable")
-        train.append(
-            FrameLabels(signal, known.time_samples[time], known.type[time], known.complete_spans, data.apart_samples, hidden)
-        )
+            held.append(_frame_labels(data, signal, unseen, unseen.complete_spans))
+            if not len(known.complete_spans) + len(known):
+                continue  # held out as a whole
+        alone = unseen.time_samples[~unseen.is_labelled(unseen.sample)]
+        if len(alone):  # single labels: their surroundings tell how far peaks lie from them
+            held.append(_frame_labels(data, signal, unseen, unseen.complete_spans))
+        hidden = [unseen.complete_spans, alone[:, None] + [-moment, moment]]
+        options = {}
+        if teacher is not None and (known.complete_spans[:, 1] - known.complete_spans[:, 0]).sum() < len(signal):
+            known, doubtful = _taught(data, teacher, signal, known)
+            hidden.append(doubtful[:, None] + [-moment, moment])
+            options = {"elsewhere": LOOKED_THROUGH}
+        train.append(_frame_labels(data, signal, known, known.complete_spans, np.concatenate(hidden), **options))
     return train, held
 
 
-def _scatter(detector, ground):
-    """The tolerance that labels need, by what the network finds around them."""
-    data = ground.data
-    tables = [
-        held if len(held.complete_spans) or len(held) else train
-        for held, train in zip(data.development, data.signal_train, strict=True)
-    ]
-    if not sum(map(len, data.development)):
-        tables = data.signal_train
-    found = [detector.find_in(signal) if len(table) else None for signal, table in zip(ground.signals, tables, strict=True)]
-    found = [c if c is None else c[c.frame > SCATTER_LOGIT] for c in found]
-    reach = min(SCATTER_S * data.rate, max(data.apart_samples.min() / 2, data.rate * development.TOLERANCE_S))
-    errors, _ = development.label_errors(found, tables, reach, detector)
-    return development.tolerance_of(errors, data.rate, max(development.TOLERANCE_S, 1.5 * detector.frames.resolution / data.rate))
+def _frame_labels(data, signal, table, spans, *hidden, **options):
+    order = np.argsort(table.time_samples, kind="stable")
+    return FrameLabels(signal, table.time_samples[order], table.type[order], spans, data.apart_samples, *hidden, **options)
+
+
+def _taught(data, teacher, signal, known):
+    """The labels and what the teacher is sure of beside them, and the times (n,) of what it doubts."""
+    found = teacher.find_in(signal)
+    odds = teacher.log_odds(found)
+    kept = teacher.keep(found, odds)
+    new = ~known.is_labelled(np.floor(found.time + 0.5).astype(int)) & (found.time >= 0) & (found.time < len(signal))
+    for e in np.unique(known.type):
+        own, time = found.type == e, np.sort(known.time_samples[known.type == e])
+        new[own] &= distance_to_nearest(found.time[own], time) >= data.apart_samples[e]
+    sure = new & kept & (odds > SURE_LOG_ODDS)
+    doubtful = new & ~sure & (odds > -SURE_LOG_ODDS)
+    time, type = np.r_[known.time_samples, found.time[sure]], np.r_[known.type, found.type[sure]]
+    table = Events(*split_time(time), type, known.names, known.sampling_rate_hz, complete_spans=known.complete_spans)
+    return table, found.time[doubtful]
 
 
 def _weights(detector, judged):
@@ -210,39 +233,50 @@ def fused(ground, base, frames, seed):
     return finished(ground, detector, "fusion", tolerance_s, seed, judged=judged, **card)
 
 
+def _tolerance(sigma, hop, rate):
+    """Seconds within which an estimate stands for a label, by the widths (E,) that training has found."""
+    width = float(np.median(sigma))
+    if width <= 1.01 * NARROWEST_FRAMES:
+        return max(development.TOLERANCE_S, 1.0 / rate)
+    return float(
+        np.clip(development.TOLERATED_SIGMAS * width * hop / rate, development.TOLERANCE_S, development.LONGEST_TOLERANCE_S)
+    )
+
+
 def best_of(ground, lstm, frames, tolerance_s, seed):
-    """What the data can carry, compared on development data; the best is kept, and the table of what was compared."""
+    """What the data can carry, compared on development data; the best is kept, and the table of what was compared.
+
+    Templates first, then what may be better; of two that are not clearly different the simpler one is kept.
+    """
     counts = sum(table.counts() for table in ground.data.train)
     learnable = (counts >= FEW_LABELS).mean() >= SHARE_OF_KINDS
-    tried = {}
-    if learnable:
-        tried["frames"] = frames()
-        tolerance_s = tried["frames"].card["tolerance_s"]
-    tried["matched_filter"] = finished(ground, matched_filter(ground), "matched_filter", tolerance_s, seed)
-    judge = _judge(ground, tolerance_s, seed)
-    f1 = {name: judge(detector) for name, detector in tried.items()}
+    best = "matched_filter"
+    tried = {best: finished(ground, matched_filter(ground), best, tolerance_s, seed)}
+    f1 = {best: _score(tried[best], ground, seed)}
     # Re-mixes are made of templates: where those explain nothing, there is nothing to learn from them.
-    if not learnable or f1["matched_filter"] > f1["frames"] - CLEARLY_BETTER:
+    if f1[best][0] >= GOOD_TEACHER:
         tried["lstm"] = lstm()
+        f1["lstm"] = _score(tried["lstm"], ground, seed, real_only=False)
+        pooled = _score(tried[best], ground, seed, real_only=False)
+        best = "lstm" if f1["lstm"][0] > pooled[0] + CLEARLY * pooled[1] else best
+        f1["lstm"] = _score(tried["lstm"], ground, seed)
     if learnable:
-        for base in [name for name in ("matched_filter", "lstm") if name in tried]:
-            tried[f"fusion with {base}"] = fused(ground, tried[base], tried["frames"], seed)
-    f1 = {name: f1.get(name) or judge(detector) for name, detector in tried.items()}
-    order = sorted(tried, key=f1.get, reverse=True)
-    best = tried[order[0]]
-    best.card["compared"] = [{"method": name, "f1": float(f1[name])} for name in order]
-    return best
+        tried["frames"] = frames(tried[best] if f1[best][0] >= GOOD_TEACHER else None)
+        tried[f"fusion with {best}"] = fused(ground, tried[best], tried["frames"], seed)
+        tolerance_s = tried["frames"].card["tolerance_s"]
+        f1 = {name: _score(detector, ground, seed, tolerance_s) for name, detector in tried.items()}
+        for name in (f"fusion with {best}", "frames"):
+            best = name if f1[name][0] > f1[best][0] + CLEARLY * f1[best][1] else best
+    order = sorted(tried, key=lambda name: -f1[name][0])
+    tried[best].card["compared"] = [{"method": name, "f1": f1[name][0], "kept": name == best} for name in order]
+    return tried[best]
 
 
-def _judge(ground, tolerance_s, seed):
-    """A function that gives the F1 of a detector on development data, all detectors judged alike."""
-    tolerance_s = development.TOLERANCE_S if tolerance_s is None else tolerance_s
-
-    def judge(detector):
-        judged = development.look(detector, ground, seed, tolerance_s)
-        return development.development_f1(detector, judged, real_only=judged.n_real >= development.ENOUGH_EVENTS)
-
-    return judge
+def _score(detector, ground, seed, tolerance_s=None, real_only=True):
+    """F1 on development data and its standard error; on real data alone where there are enough."""
+    judged = development.look(detector, ground, seed, tolerance_s or detector.card["tolerance_s"])
+    f1 = development.development_f1(detector, judged, real_only and judged.n_real >= development.ENOUGH_EVENTS)
+    return float(f1), float(np.sqrt(f1 * (1 - f1) / max(judged.n_real, 1.0)))
 
 
 def event_specific(ground, tolerance_s, *, n_windows, keep_templates, hidden_size, max_epochs, seed, progress, advance):

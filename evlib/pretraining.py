@@ -1,114 +1,79 @@
-"""Pretraining: what an encoder of the signal can learn from recordings without labels.
+"""Pretraining: what the encoder of the frame network can learn from recordings without labels.
 
-Windows of whitened signal, most of them around a peak of its energy and the rest anywhere (noise alone teaches little),
-train an autoencoder, a variational autoencoder, a contrastive or a masked model; its encoder is what remains. Every window that
-touches the held-out tenths of a recording is development data.
+Windows of some seconds of whitened signal train a pretext model (`evlib.models.frame_pretext`): an autoencoder, a variational
+one, a contrastive or a masked model. Its encoder is what remains, with the whitener that it has heard through. Windows that
+touch the held-out tenths of a recording are development data.
 """
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from .augment import ChannelDropout, Compose, Gain, WhiteNoise
-from .augment_time import TimeShift
-from .checkpoints import latest_checkpoint, load_encoder, save_encoder
-from .datasets import ContrastiveDataset, UnsupervisedDataset, collate_fn_contrastive, collate_fn_unsupervised
-from .discovery import energy_peaks
+from .checkpoints import latest_checkpoint, load_encoder
 from .errors import DataError, OptionError, ShapeError, UnitError
-from .losses import AutoencoderLoss, VariationalAutoencoderLoss
-from .models import ContrastiveLSTM, LSTMAutoencoder, MaskedPatchModel, VariationalLSTMAutoencoder
-from .motion import MotionWindows
-from .motion_training import MaskedPretextLoss, MaskedTrainer, fit_motion
+from .models.frame import FrameEncoder
+from .models.frame_pretext import PRETEXT_MODELS
 from .options import check_short, check_whole
-from .patch_encoder import PatchFrameEncoder, frame_channels
-from .text import HashedWords
-from .threads import few_threads
 from .timebase import duration_to_samples
-from .training import ContrastiveTrainer, UnsupervisedTrainer
-from .training_data import as_list, check_alike, held_out_spans
+from .training import Trainer
+from .training_data import as_list, check_alike
 from .whitening import estimate_whitener
+from .window_pretraining import LONGEST_WINDOW_S, PATIENCE_EPOCHS, Pretrained, cut_windows, frame_samples
 
-PRETEXTS = {
-    "autoencoder": LSTMAutoencoder,
-    "variational": VariationalLSTMAutoencoder,
-    "contrastive": ContrastiveLSTM,
-    "masked": MaskedPatchModel,
-}
-LEARNING_RATE, MASKED_LEARNING_RATE = 5e-3, 6e-3
-PATIENCE_EPOCHS = 5
-# Standard deviations of the noise that masked windows are shown under; that of a recording is 1, and clearer ones teach sooner.
-MASKED_NOISE = (0.3, 1.0)
-# Of the transformer: attention over every frame and channel takes a CPU long enough in one.
-MASKED_BLOCKS = 1
-BATCH = 64
-# A frame of the encoder; finer times come out of its states.
-FRAME_S = 0.005
-# Longer windows hold many events: what an encoder learns of them is no longer about one.
-LONGEST_WINDOW_S = 10.0
-# Two views of one window: what a sensor may do to an event without making it another.
-VIEWS = Compose([Gain((0.7, 1.4)), TimeShift(4), ChannelDropout(0.1), WhiteNoise(0.5)])
-# Views that share their noise are matched by it, event or not: only so many principal components of a window are shared.
-SHARED_COMPONENTS = 32
-# So many windows lie around a peak of energy, which is so far from their middle at most, in parts of a window.
-SHARE_AT_PEAKS = 0.8
-OFF_CENTRE = 0.1
+PRETEXTS = tuple(PRETEXT_MODELS)
+LEARNING_RATE, BATCH = 2e-3, 16
+# Up to this rate a frame of the frame network is one sample; above, 5 ms.
+SAMPLES_AS_FRAMES_HZ = 400.0
 
 
-@dataclass(frozen=True, eq=False)
-class Pretrained:
-    """An encoder that has seen recordings, and where it comes from.
+def network_resolution(rate):
+    """Samples in a frame of the frame network.
 
-    ``encoder`` an LSTMEncoder, of a masked model a PatchFrameEncoder; ``model`` the whole pretext model; ``history`` the losses
-    of each epoch; ``card`` rate, channels, units, pretext, seed and data hash. :meth:`save` keeps the encoder and its card.
+    >>> network_resolution(100.0), network_resolution(2000.0)
+    (1, 10)
     """
+    return 1 if rate <= SAMPLES_AS_FRAMES_HZ else frame_samples(rate)
 
-    encoder: torch.nn.Module
-    model: torch.nn.Module
-    history: list
-    card: dict
 
-    def __repr__(self):
-        size = self.encoder.config["hidden_size"]
-        return (
-            f"Pretrained({self.card['pretext']}, hidden size {size}, {self.card['duration_s']:g} s, {len(self.history)} epochs)"
-        )
+def pretext_losses(model, loss_fn, batch):
+    """The losses of one batch of windows (B, T, C)."""
+    return model.losses(batch)
 
-    def save(self, path):
-        """Write encoder and card; :func:`evlib.load_encoder` reads them, and ``fit(pretrain=path)`` uses them."""
-        save_encoder(path, self.encoder, self.card)
+
+class PretextTrainer(Trainer):
+    """Train a pretext model, which knows its own losses."""
+
+    batch_losses = staticmethod(pretext_losses)
 
 
 def pretrain(
     recordings,
-    pretext="autoencoder",
+    pretext="contrastive",
     *,
     whitened=None,
     seed=0,
-    hidden_size=64,
-    window_s=0.06,
-    n_windows=4096,
+    hidden_size=48,
+    window_s=4.0,
+    n_windows=2048,
     max_epochs=20,
     progress=True,
     log_dir=None,
     save_dir=None,
     resume=False,
 ) -> Pretrained:
-    """Pretrain an encoder on recordings without labels.
+    """Pretrain the encoder of a frame network on recordings without labels.
 
     Parameters
     ----------
     recordings : list of Recording with one rate and the same channels
-    pretext : "autoencoder", "variational", "contrastive" or "masked" (a transformer over frames and channels)
+    pretext : "autoencoder", "variational", "contrastive" or "masked"
     whitened : their signals, list of (n, C), where they are whitened already
     seed : of weights, windows and views
-    hidden_size : units of the encoder in each direction, for ``fit`` a multiple of 4
-    window_s : length of a window; 0.06 s holds one event and little else
+    hidden_size : features of a frame in each half of the encoder
+    window_s : length of a window, up to ten seconds; short ones hold single events
     n_windows : windows in an epoch, fewer when the recordings are short
-    max_epochs : at most; five epochs without a better development loss end the training, but not that of a masked model, which
-        learns nothing for long and then much
+    max_epochs : at most; five epochs without a better development loss end the training
     progress : show a progress bar
     log_dir : TensorBoard's logs; default: beside the checkpoints, if those are kept
     save_dir : checkpoints of each epoch; default: none are kept
@@ -121,9 +86,10 @@ def pretrain(
     Examples
     --------
     >>> import evlib
-    >>> recording = evlib.make_recording(duration_s=10.0).recording
-    >>> pretrain([recording], n_windows=64, hidden_size=8, max_epochs=1, progress=False).card["pretext"]
-    'autoencoder'
+    >>> recording = evlib.make_recording(duration_s=20.0).recording
+    >>> options = {"n_windows": 16, "window_s": 1.0, "hidden_size": 8, "max_epochs": 1, "progress": False}
+    >>> pretrain([recording], "masked", **options).card["pretext"]
+    'masked'
     """
     recordings = as_list(recordings)
     check_alike(recordings)
@@ -140,6 +106,7 @@ def pretrain(
         whitener = estimate_whitener(recordings)
         signals = [whitener(recording) for recording in recordings]
     rate = recordings[0].sampling_rate_hz
+    resolution = network_resolution(rate)
     window = max(8, duration_to_samples(window_s, rate))
     if min(map(len, signals)) <= window:
         raise DataError(f"a recording of {min(map(len, signals)) / rate:g} s is shorter than a window of {window_s:g} s")
@@ -149,46 +116,15 @@ def pretrain(
             f"{sum(map(len, signals)) / rate:g} s of recordings give {len(train)} windows of {window_s:g} s to train on and "
             f"{len(development)} held-out ones; both are needed (more signal, more windows or shorter ones?)"
         )
-    options = {"save_dir": save_dir, "log_dir": log_dir, "progress": progress, "resume": resume}
-    fit_pretext = fit_masked if pretext == "masked" else fit_windows
-    with few_threads():
-        encoder, model, history = fit_pretext(pretext, train, development, rate, hidden_size, max_epochs, seed, **options)
-    digest = hashlib.sha256(train.tobytes()).hexdigest()[:16]
-    card = {
-        "pretext": pretext,
-        "sampling_rate_hz": rate,
-        "channels": list(recordings[0].channels),
-        "units": list(recordings[0].units),
-        "window_s": float(window_s),
-        "seed": int(seed),
-        "duration_s": float(sum(recording.duration_s for recording in recordings)),
-        "data_hash": digest,
-        "epochs": len(history),
-    }
-    return Pretrained(encoder, model, history, card)
-
-
-def fit_windows(pretext, train, development, rate, hidden_size, max_epochs, seed, *, save_dir, log_dir, progress, resume):
-    """Encoder, pretext model and history of an LSTM trained on windows (N, time, C)."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        # Noise is new in every window, there is nothing to learn by heart: dropout would only slow it down.
-        model = PRETEXTS[pretext](train.shape[2], hidden_size, dropout=0.0, timing_resolution_samples=frame_samples(rate))
-    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
-    options = {"device": "cpu", "log_dir": log_dir}
-    if pretext == "contrastive":
-        trainer = ContrastiveTrainer(model, optimizer, **options)
-        shared = shared_part(train, development)
-        sets = [ContrastiveDataset(w, VIEWS, seed=seed, train=t) for w, t in zip(shared, (True, False), strict=True)]
-        collate = collate_fn_contrastive
-    else:
-        steps = max_epochs * len(train) // BATCH
-        loss = AutoencoderLoss() if pretext == "autoencoder" else VariationalAutoencoderLoss(warmup_steps=steps // 4)
-        trainer = UnsupervisedTrainer(model, loss, optimizer, **options)
-        sets, collate = [UnsupervisedDataset(train), UnsupervisedDataset(development)], collate_fn_unsupervised
+        model = PRETEXT_MODELS[pretext](train.shape[2], hidden_size, resolution)
+    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE)
+    trainer = PretextTrainer(model, torch.nn.Identity(), optimizer, "cpu", log_dir)
+    batch = min(BATCH, len(train))
     loaders = [
-        torch.utils.data.DataLoader(part, BATCH, shuffle=shuffle, collate_fn=collate, drop_last=len(part) > BATCH)
-        for part, shuffle in zip(sets, (True, False), strict=True)
+        torch.utils.data.DataLoader(torch.from_numpy(windows), batch, shuffle=shuffle, drop_last=shuffle)
+        for windows, shuffle in ((train, True), (development, False))
     ]
     history = trainer.fit_best(
         *loaders,
@@ -200,77 +136,18 @@ def fit_windows(pretext, train, development, rate, hidden_size, max_epochs, seed
         progress_bar=progress,
         seed=seed,
     )
-    return model.encoder, model, history
-
-
-def fit_masked(pretext, train, development, rate, hidden_size, max_epochs, seed, **options):
-    """Encoder, pretext model and history of a transformer over frames and channels, trained on windows (N, time, C)."""
-    n_channels, frame = train.shape[2], max(2, frame_samples(rate))
-    with torch.random.fork_rng():  # its weights are those of the model in a moment
-        encoder = PatchFrameEncoder(n_channels, hidden_size, MASKED_BLOCKS, dropout=0.0, resolution=frame)
-
-    def build():
-        return MaskedPatchModel(**encoder.patches.config)
-
-    channels = frame_channels(n_channels)
-    # What recurs is shown under fresh noise, and only it is to be told: noise can be neither told nor told apart.
-    sets = [[MotionWindows("recordings", windows, rate, channels)] for windows in shared_part(train, development)]
-    loss = MaskedPretextLoss(contrastive_weight=0.0, parts={"shape": 1.0})
-    batches = {
-        "mask_ratio": 0.5,
-        "strength": "none",
-        "patch_samples": frame,
-        "normalise": False,
-        "noise": MASKED_NOISE,
-        "view": False,
+    card = {
+        "pretext": pretext,
+        "sampling_rate_hz": rate,
+        "channels": list(recordings[0].channels),
+        "units": list(recordings[0].units),
+        "window_s": float(window_s),
+        "seed": int(seed),
+        "duration_s": float(sum(recording.duration_s for recording in recordings)),
+        "data_hash": hashlib.sha256(train.tobytes()).hexdigest()[:16],
+        "epochs": len(history),
     }
-    schedule = {
-        "lr": MASKED_LEARNING_RATE,
-        "max_epochs": max_epochs,
-        "seed": seed,
-        "batch_size": BATCH,
-    }
-    found = fit_motion(MaskedTrainer, build, loss, *sets, frame / rate, HashedWords(), batches, {}, **schedule, **options)
-    encoder.patches = found.model.encoder
-    return encoder.eval(), found.model, found.history
-
-
-def frame_samples(rate):
-    """Samples in a frame of the encoder: 5 ms."""
-    return max(1, round(FRAME_S * rate))
-
-
-def cut_windows(signals, rate, window, n_windows, seed):
-    """Training and development windows (N, window, C) of whitened signals: most around peaks of energy, some anywhere."""
-    rng = np.random.default_rng([14, seed])
-    owner, start, total = [], [], sum(map(len, signals))
-    for k, signal in enumerate(signals):
-        n = min(n_windows * len(signal) // total, max(8, 4 * len(signal) // window))
-        peaks, n_near, reach = energy_peaks(signal, 2 * window // 3), round(SHARE_AT_PEAKS * n), round(OFF_CENTRE * window)
-        middle = rng.choice(peaks, n_near) + rng.integers(-reach, reach + 1, n_near) if len(peaks) else peaks
-        near = middle - window // 2
-        at = np.r_[near, rng.integers(0, len(signal) - window, n - len(near))]
-        start.append(np.clip(at, 0, len(signal) - window))
-        owner.append(np.full(len(at), k))
-    start, owner = np.concatenate(start), np.concatenate(owner)
-    windows = np.empty((len(start), window, signals[0].shape[1]), np.float32)
-    held, apart = np.zeros(len(start), bool), np.zeros(len(start), bool)
-    for k, signal in enumerate(signals):
-        mine = owner == k
-        windows[mine] = signal[start[mine, None] + np.arange(window)]
-        for low, high in held_out_spans(len(signal)):
-            held[mine] |= (start[mine] >= low) & (start[mine] + window <= high)
-            apart[mine] |= (start[mine] < high) & (start[mine] + window > low)
-    return windows[~apart], windows[held]
-
-
-def shared_part(train, development):
-    """Windows (N, time, C) rebuilt from their first principal components: what recurs, and little of the noise."""
-    from sklearn.decomposition import PCA
-
-    flat = train.reshape(len(train), -1)
-    pca = PCA(min(SHARED_COMPONENTS, *flat.shape), random_state=0).fit(flat)
-    return [pca.inverse_transform(pca.transform(w.reshape(len(w), -1))).reshape(w.shape) for w in (train, development)]
+    return Pretrained(model.encoder, model, history, card)
 
 
 def check_encoder(pretrain, recordings):
@@ -280,6 +157,10 @@ def check_encoder(pretrain, recordings):
     if isinstance(pretrain, str | Path):
         encoder, card = load_encoder(pretrain)
         pretrain = Pretrained(encoder, None, [], card)
+    if isinstance(pretrain, Pretrained) and not isinstance(pretrain.encoder, FrameEncoder):
+        raise OptionError(
+            f"fit needs the encoder of a frame network, as evlib.pretrain makes it; got a {type(pretrain.encoder).__name__}"
+        )
     if not isinstance(pretrain, Pretrained):
         raise OptionError(
             f"pretrain must be one of {', '.join(PRETEXTS)}, discovery, a path, or what evlib.pretrain or evlib.discover "

@@ -132,7 +132,7 @@ def test_kinds_without_a_label_are_learned_from_what_the_old_detector_finds(simu
     for name in events.names[:2]:
         for onset_s in events.onset_s[events.type == events.names.index(name)][:2]:
             session.add(onset_s, name)
-    assert session.unlearnable() == [] and session.unlearnable("classifier") == list(events.names[2:])
+    assert session.unlearnable() == [] and session.unlearnable("frames") == list(events.names[2:])
     session.fine_tune("matched_filter", self_train=True)
     report = compare(events, detect(session.detector, recording))
     assert session.detector.card["pretrain"] == "detector"

@@ -318,9 +318,8 @@ def three_kinds(tmp_path_factory):
 
 
 @pytest.fixture
-def few_windows(monkeypatch):
-    monkeypatch.setattr("evlib.classifier_training.N_WINDOWS", 128)
-    monkeypatch.setattr("evlib.classifier_training.N_DEVELOPMENT_WINDOWS", 64)
+def few_steps(monkeypatch):
+    monkeypatch.setattr("evlib.frame_training.STEPS_PER_EPOCH", 2)
 
 
 def test_pretrain_writes_the_encoder_that_python_makes(three_kinds):
@@ -365,15 +364,15 @@ def test_discover_writes_the_events_that_python_finds(three_kinds, tmp_path, cap
     np.testing.assert_allclose(written.score, expected.score)
 
 
-def test_fit_takes_the_encoder_that_pretrain_wrote(three_kinds, tmp_path, few_windows):
+def test_fit_takes_the_encoder_that_pretrain_wrote(three_kinds, tmp_path, few_steps):
     fit = ["fit", f"{three_kinds}/recording.npz", f"{three_kinds}/events.tsv", "-o", f"{tmp_path}/a.ckpt"]
-    options = ["--pretrain", f"{three_kinds}/a.enc", "--freeze-encoder", "--max-epochs", "1", "--quiet"]
+    options = ["--method", "frames", "--pretrain", f"{three_kinds}/a.enc", "--freeze-encoder", "--max-epochs", "1", "--quiet"]
     assert cli.main([*fit, *options]) == 0
     detector = evlib.load_detector(tmp_path / "a.ckpt")
     encoder, card = evlib.load_encoder(three_kinds / "a.enc")
-    assert detector.method == "classifier" and detector.card["pretext"] == card and detector.card["freeze_encoder"] is True
+    assert detector.method == "frames" and detector.card["pretext"] == card and detector.card["freeze_encoder"] is True
     for name, value in encoder.state_dict().items():
-        assert torch.equal(detector.classifier.encoder.state_dict()[name], value)
+        assert torch.equal(detector.frames.encoder.state_dict()[name], value)
 
 
 def test_fit_discovers_from_one_label_of_each_type(three_kinds, tmp_path):
@@ -390,7 +389,7 @@ def test_fit_discovers_from_one_label_of_each_type(three_kinds, tmp_path):
     [
         ("fit {rec} {tsv} -o {new} --method lstm --pretrain {enc}", "has no encoder of the signal"),
         ("fit {rec} {tsv} -o {new} --method matched_filter --pretrain autoencoder", "has no encoder of the signal"),
-        ("fit {rec} {tsv} -o {new} --method classifier --freeze-encoder", "freeze_encoder=True needs a pretrained encoder"),
+        ("fit {rec} {tsv} -o {new} --method frames --freeze-encoder", "freeze_encoder=True needs a pretrained encoder"),
         ("fit {rec} {tsv} -o {new} --pretrain discovery --freeze-encoder", "freeze_encoder=True needs"),
         ("fit {rec} {tsv} -o {new} --pretrain nosuch.enc", "got 'nosuch.enc'"),
         ("fit {rec} {tsv} -o {new} --pretrain {tsv} --quiet", "is no encoder file"),

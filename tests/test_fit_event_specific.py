@@ -64,7 +64,7 @@ def test_block_size_changes_nothing(detector, estimated, simulations, block_s):
 
 
 def test_it_takes_no_encoder(simulations):
-    with pytest.raises(evlib.OptionError, match='use method="classifier"'):
+    with pytest.raises(evlib.OptionError, match='use method="frames"'):
         evlib.fit([tuple(simulations[0])], method="event_specific", pretrain="autoencoder", progress=False)
 
 
