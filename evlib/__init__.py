@@ -25,6 +25,8 @@ _MODULES = {
     "encoders": "LSTMEncoder",
     "patch_encoder": "DualBranchEncoder PatchFrameEncoder",
     "event_output": "EventOutput",
+    "frame_encoder": "FrameEncoder",
+    "models.frame": "FrameNetwork",
     "models.classifier": "LSTMEventClassifier",
     "models.event_specific": "EventTemplateBank EventSpecificCNN EventSpecificTimingHeads EventSpecificClassifier",
     "models.autoencoder": "LSTMAutoencoder VariationalLSTMAutoencoder",

@@ -19,7 +19,7 @@ from . import models
 from .encoders import LSTMEncoder
 from .errors import DataError, OptionError
 from .files import replace_file
-from .models.frame import FrameEncoder
+from .frame_encoder import FrameEncoder
 from .patch_encoder import DualBranchEncoder, PatchFrameEncoder
 from .transfer import encoder_of
 

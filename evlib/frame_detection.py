@@ -9,7 +9,7 @@ import torch
 
 from .candidates import Candidates
 from .event_output import evaluating
-from .models.frame import LEVEL_FRAMES
+from .frame_encoder import LEVEL_FRAMES
 
 # Frames of a tile that it answers for, and on either side beyond them: as far as the level of the signal is taken from.
 TILE_FRAMES, HALO_FRAMES = 3072, LEVEL_FRAMES
@@ -57,7 +57,7 @@ def frame_candidates(network, read, n_samples, beside=None, reach=0.0, advance=N
     Returns
     -------
     Candidates : of the network alone, with its logit as ``llr``, ``alone``, ``margin`` and ``frame``
-    frame_logit : (len(beside),) the greatest logit of its type around each of ``beside``, None without
+    frame_logit : (len(beside),) the logit of its type in the frame of each of ``beside``, None without
     """
     parts, edge = [], None
     at = None if beside is None else np.full(len(beside), LEAST_LOGIT)
@@ -73,8 +73,7 @@ def frame_candidates(network, read, n_samples, beside=None, reach=0.0, advance=N
             high = n_samples if whole else (first + len(logits) - width) * hop
             rows = slice(*np.searchsorted(beside.time, [low if edge is not None else -np.inf, np.inf if whole else high]))
             frame = np.clip((beside.time[rows] // hop).astype(int) - first, 0, len(logits) - 1)
-            near = np.clip(frame[:, None] + np.arange(-width, width + 1), 0, len(logits) - 1)
-            at[rows] = logits[near, beside.type[rows, None]].max(1, initial=LEAST_LOGIT)
+            at[rows] = np.maximum(logits[frame, beside.type[rows]], LEAST_LOGIT)
         edge = logits[-2 * width :], times[-2 * width :]
     return Candidates.concatenate(parts), at
 

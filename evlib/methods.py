@@ -34,6 +34,8 @@ WINDOW_TEMPLATES, SHORTEST_WINDOW_S = 4, 0.1
 MUCH_CROWDED = 0.01
 # Where so many kinds of ten have enough labels to be learned from the signal itself, auto tries it.
 SHARE_OF_KINDS = 0.5
+# What templates and frames find within so many frames is one event.
+SAME_FRAMES = 2.5
 # Frames around a single held-out label that are not learned from.
 LABEL_FRAMES = 10
 # From these log odds on a teacher is sure; it may teach, and context be learned, where its F1 on development data is at least so.
@@ -218,7 +220,8 @@ def _weights(detector, judged):
 def fused(ground, base, frames, seed):
     """Templates (with their context, if ``base`` has one) and frames, weighed on development data."""
     tolerance_s = frames.card["tolerance_s"]
-    detector = replace(base, frames=frames.frames, weights=(1.0, 1.0, 0.0), same_event_s=tolerance_s)
+    same_s = max(tolerance_s, SAME_FRAMES * frames.frames.resolution / ground.data.rate)
+    detector = replace(base, frames=frames.frames, weights=(1.0, 1.0, 0.0), same_event_s=same_s)
     found = [base.find_in(signal) if len(t) else None for signal, t in zip(ground.signals, ground.data.train, strict=True)]
     reach = tolerance_s * ground.data.rate
     scatter = []
@@ -265,8 +268,8 @@ def best_of(ground, lstm, frames, tolerance_s, seed):
         tried[f"fusion with {best}"] = fused(ground, tried[best], tried["frames"], seed)
         tolerance_s = tried["frames"].card["tolerance_s"]
         f1 = {name: _score(detector, ground, seed, tolerance_s) for name, detector in tried.items()}
-        for name in (f"fusion with {best}", "frames"):
-            best = name if f1[name][0] > f1[best][0] + CLEARLY * f1[best][1] else best
+        ahead = max((f"fusion with {best}", "frames"), key=lambda name: f1[name][0])
+        best = ahead if f1[ahead][0] > f1[best][0] + CLEARLY * f1[best][1] else best
     order = sorted(tried, key=lambda name: -f1[name][0])
     tried[best].card["compared"] = [{"method": name, "f1": f1[name][0], "kept": name == best} for name in order]
     return tried[best]
@@ -276,7 +279,8 @@ def _score(detector, ground, seed, tolerance_s=None, real_only=True):
     """F1 on development data and its standard error; on real data alone where there are enough."""
     judged = development.look(detector, ground, seed, tolerance_s or detector.card["tolerance_s"])
     f1 = development.development_f1(detector, judged, real_only and judged.n_real >= development.ENOUGH_EVENTS)
-    return float(f1), float(np.sqrt(f1 * (1 - f1) / max(judged.n_real, 1.0)))
+    n = judged.n_real + (0 if real_only else development.REMIX_EVENTS * len(detector.names))
+    return float(f1), float(np.sqrt(f1 * (1 - f1) / max(n, 1.0)))
 
 
 def event_specific(ground, tolerance_s, *, n_windows, keep_templates, hidden_size, max_epochs, seed, progress, advance):

@@ -12,7 +12,7 @@ import torch
 
 from .checkpoints import latest_checkpoint, load_encoder
 from .errors import DataError, OptionError, ShapeError, UnitError
-from .models.frame import FrameEncoder
+from .frame_encoder import FrameEncoder
 from .models.frame_pretext import PRETEXT_MODELS
 from .options import check_short, check_whole
 from .timebase import duration_to_samples

@@ -328,7 +328,7 @@ def test_pretrain_writes_the_encoder_that_python_makes(three_kinds):
     expected = evlib.pretrain([recording], **options)
     encoder, card = evlib.load_encoder(three_kinds / "a.enc")
     assert card == expected.card
-    assert card["pretext"] == "autoencoder" and card["seed"] == 2 and card["sampling_rate_hz"] == RATE
+    assert card["pretext"] == "contrastive" and card["seed"] == 2 and card["sampling_rate_hz"] == RATE
     for name, value in expected.encoder.state_dict().items():
         assert torch.equal(encoder.state_dict()[name], value)
 

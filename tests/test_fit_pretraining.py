@@ -41,7 +41,7 @@ def quiet():
 @pytest.fixture(scope="module")
 def pretrained(short):
     return evlib.pretrain(
-        [short[0].recording], "masked", seed=3, hidden_size=8, n_windows=32, window_s=1.0, max_epochs=1, progress=False
+        [short[0].recording], "masked", seed=3, hidden_size=8, n_windows=64, window_s=0.25, max_epochs=1, progress=False
     )
 
 
@@ -113,7 +113,7 @@ def test_a_pretrained_encoder_starts_the_frame_network(short, pretrained, tmp_pa
 
 
 def test_a_frozen_encoder_stays_as_it_is(short, pretrained):
-    detector = evlib.fit([tuple(short[0])], "frames", pretrain=pretrained, freeze_encoder=True, **TINY)
+    detector = evlib.fit([tuple(short[0])], "frames", pretrain=pretrained, freeze_encoder=True, **TINY | {"max_epochs": 8})
     assert same_weights(detector.frames.encoder, pretrained.encoder)
     assert detector.card["freeze_encoder"] is True
     # What stands on it has learned.
@@ -126,7 +126,7 @@ def test_pretraining_inside_of_fit(short, pretext, monkeypatch):
     from evlib import pretraining
 
     def few(*arguments, **options):
-        return pretrain(*arguments, **options | {"n_windows": 16, "window_s": 1.0, "max_epochs": 1})
+        return pretrain(*arguments, **options | {"n_windows": 64, "window_s": 0.25, "max_epochs": 1})
 
     pretrain = pretraining.pretrain
     monkeypatch.setattr(pretraining, "pretrain", few)

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 import evlib
-from evlib.models.frame import LEVEL_FRAMES, STRETCH, FrameEncoder, FrameNetwork, band_filters, local_mean
+from evlib.frame_encoder import LEVEL_FRAMES, STRETCH, FrameEncoder, band_filters, local_mean
+from evlib.models.frame import FrameNetwork
 from evlib.transfer import encoder_layers
 
 

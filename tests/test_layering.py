@@ -55,6 +55,7 @@ RANKS = {
     "patches": 2,
     "masking": 2,
     "patch_encoder": 4,
+    "frame_encoder": 4,
     "alignment": 3,
     "sessions": 5,
     "session_converters": 6,

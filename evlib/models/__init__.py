@@ -5,6 +5,7 @@ from .autoencoder import LSTMAutoencoder, VariationalLSTMAutoencoder
 from .classifier import LSTMEventClassifier
 from .contrastive import ContrastiveLSTM, ContrastiveOutput
 from .event_specific import EventSpecificClassifier, EventSpecificCNN, EventSpecificTimingHeads, EventTemplateBank
+from .frame import FrameNetwork
 from .masked import MaskedPatchModel
 from .semantic import TextAlignedModel
 from .sequence import HeartRateLSTM, LSTMClassifier, TimeLSTM
@@ -17,6 +18,7 @@ __all__ = [
     "EventSpecificClassifier",
     "EventSpecificTimingHeads",
     "EventTemplateBank",
+    "FrameNetwork",
     "HeartRateLSTM",
     "LSTMAutoencoder",
     "LSTMClassifier",

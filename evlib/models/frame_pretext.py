@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from ..encoders import frame_mask
+from ..frame_encoder import SILENCE, STRETCH, FrameEncoder, local_mean
 from ..losses import nt_xent
-from .frame import SILENCE, STRETCH, FrameEncoder, local_mean
 
 # Numbers that a stretch of frames must pass through, and the weight of the variational model's divergence.
-LATENT_SIZE, KL_WEIGHT = 16, 0.01
+LATENT_SIZE, KL_WEIGHT = 16, 0.001
 # Share of stretches that are hidden from the masked model.
 MASK_RATIO = 0.3
 # Of a window the contrastive model compares so many stretches, those with the most energy; and its temperature.
