@@ -28,28 +28,26 @@ from .training_data import prepare
 
 # Budget that stands for all labels.
 ALL = 0
-# Methods in the order of tables: templates alone, then networks.
+# Methods in the order of tables: templates alone, networks on top of them, networks that read the signal itself.
 FILTERS = ("averaged snippets", "matched filter", "self-trained filter")
 NETWORKS = ("network", "discovery + network")
-CLASSIFIERS = ("classifier", *(f"classifier, {name}" for name in PRETEXTS), "probe, contrastive")
-METHODS = FILTERS + NETWORKS + CLASSIFIERS
+READERS = ("frames", *(f"frames, {name}" for name in PRETEXTS), *(f"probe, {name}" for name in PRETEXTS))
+METHODS = FILTERS + NETWORKS + READERS
 ORACLE = "oracle"
-# A masked model learns nothing for its first hundreds of steps: it gets more epochs than the other pretexts.
-MASKED_LONGER = 2
 
 
 @dataclass(frozen=True)
 class StudySize:
-    """Seconds to learn from and to judge, kinds, how kinds follow one another, and how long networks train."""
+    """Seconds to learn from and to judge, kinds, how they follow one another and how much they vary, how long networks train."""
 
     train_s: float = 1200.0
     test_s: float = 300.0
     n_types: int = 16
     schedule: str = "rounds"
+    variation: float = 0.0
     max_epochs: int = 12
-    classifier_windows: int = 3072
-    classifier_epochs: int = 6
-    pretext_windows: int = 4096
+    frame_epochs: int = 20
+    pretext_windows: int = 2048
     pretext_epochs: int = 20
 
 
@@ -117,7 +115,7 @@ def _slug(method):
 def _fresh_rows(seed, snr, missing, size):
     """(budget, row) of everything that is missing, as soon as it is known."""
     templates = make_templates(size.n_types, seed=seed)
-    options = {"snr": snr, "schedule": size.schedule}
+    options = {"snr": snr, "schedule": size.schedule, "variation": size.variation}
     train = make_recording(templates, size.train_s, seed=1000 + seed, **options)
     test = make_recording(templates, size.test_s, seed=2000 + seed, **options)
     bound = _judge(oracle_detector(train), test, 0.0) | {"method": ORACLE}
@@ -130,7 +128,7 @@ def _fresh_rows(seed, snr, missing, size):
             pretext,
             seed=seed,
             n_windows=size.pretext_windows,
-            max_epochs=size.pretext_epochs * (MASKED_LONGER if pretext == "masked" else 1),
+            max_epochs=size.pretext_epochs,
             progress=False,
         )
         for pretext in PRETEXTS
@@ -155,7 +153,7 @@ def _fresh_rows(seed, snr, missing, size):
             yield budget, _judge(detector, test, time.perf_counter() - start) | {"method": method}
 
 
-# What each method stands on; all others on the self-trained templates, so that classifiers differ in their encoder alone.
+# What each method stands on; all others on the self-trained templates, so that readers differ in their encoder alone.
 _GROUND = {"averaged snippets": "averaged", "matched filter": "labelled", "discovery + network": "discovered"}
 
 
@@ -165,9 +163,8 @@ def _recipe(method, size, encoders):
         return "matched_filter", {}
     if method in NETWORKS:
         return "lstm", {"max_epochs": size.max_epochs}
-    options = {"max_epochs": size.classifier_epochs, "n_windows": size.classifier_windows}
     kind, _, pretext = method.partition(", ")
-    return "classifier", options | {"pretrain": encoders.get(pretext), "freeze_encoder": kind == "probe"}
+    return "frames", {"max_epochs": size.frame_epochs, "pretrain": encoders.get(pretext), "freeze_encoder": kind == "probe"}
 
 
 def _judge(detector, test, seconds):

@@ -13,7 +13,7 @@ from evlib.errors import OptionError
 from evlib.label_budgets import METHODS, ORACLE, StudySize, paired_differences, run_study, summarise
 
 matplotlib.use("agg")
-TINY = StudySize(train_s=40.0, test_s=20.0, n_types=2, max_epochs=1, classifier_windows=64, classifier_epochs=1)
+TINY = StudySize(train_s=40.0, test_s=20.0, n_types=2, max_epochs=1, frame_epochs=1)
 FILTERS = ("averaged snippets", "self-trained filter")
 
 
@@ -88,9 +88,9 @@ def test_refusals(tmp_path, change, words):
 def test_recipes_differ_in_the_encoder_alone():
     encoders = {"autoencoder": "A", "variational": "V", "contrastive": "C", "masked": "M"}
     recipes = {method: label_budgets._recipe(method, TINY, encoders) for method in METHODS}
-    assert [recipes[m][1].get("pretrain") for m in METHODS[-6:]] == [None, "A", "V", "C", "M", "C"]
-    assert [recipes[m][1].get("freeze_encoder") for m in METHODS[-6:]] == [False] * 5 + [True]
-    rest = [{k: v for k, v in recipes[m][1].items() if k not in ("pretrain", "freeze_encoder")} for m in METHODS[-6:]]
+    assert [recipes[m][1].get("pretrain") for m in METHODS[-9:]] == [None, *"AVCM", *"AVCM"]
+    assert [recipes[m][1].get("freeze_encoder") for m in METHODS[-9:]] == [False] * 5 + [True] * 4
+    rest = [{k: v for k, v in recipes[m][1].items() if k not in ("pretrain", "freeze_encoder")} for m in METHODS[-9:]]
     assert all(options == rest[0] for options in rest)
     assert {recipes[m][0] for m in METHODS[:3]} == {"matched_filter"} and {recipes[m][0] for m in METHODS[3:5]} == {"lstm"}
 
