@@ -94,7 +94,7 @@ class Detector:
         if not compared:
             return f"Detector({self.method}, {kinds})"
         # Of a detector that was chosen: what it was chosen from.
-        rows = "".join(f"\n  {row['method']:<28} F1 {row['f1']:.3f}" for row in compared)
+        rows = "".join(f"\n  {row['method']:<28} F1 {row['f1']:.3f}{' (kept)' if row['kept'] else ''}" for row in compared)
         return f"Detector({self.method}, {kinds}), chosen on development data from{rows}"
 
     def check(self, recording):

@@ -40,7 +40,7 @@ OFFSET_WITHIN, OFFSET_WEIGHT, FARTHEST_OFFSET = 0.1, 0.1, 3.0
 # How much it counts that nothing is known to begin in a frame without labels, and where a teacher has looked.
 UNLABELLED, LOOKED_THROUGH = 0.1, 0.5
 # Share of crops around a label, of crops that are played at another speed (and the spread of its logarithm), of sums of two.
-SHARE_AROUND_LABELS, SHARE_WARPED, WARP, SHARE_HYBRID = 0.5, 0.5, 0.1, 0.2
+SHARE_AROUND_LABELS, SHARE_WARPED, WARP, SHARE_HYBRID = 0.5, 0.5, 0.1, 0.1
 # Loudness of a second crop to the first, in log amplitude.
 HYBRID_LOG_GAIN = (-0.7, 0.7)
 # Spread of the logarithm of channel gains, of the parts that channels take from each other, and how often one is silent.
