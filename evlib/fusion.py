@@ -30,7 +30,7 @@ def join(templates, peaks, frame_logit, names, rate, reach, frame_times) -> Cand
     reach : samples
     frame_times : pairs take the time of the network's peak, else that of the template
 
-    A peak without a template has ``llr`` and ``alone`` minus infinity.
+    A peak without a template has the ``llr`` minus infinity.
     """
     own = replace(templates, frame=frame_logit)
     rows, owner, _ = nearest_label(own, Events(*split_time(peaks.time), peaks.type, names, rate), reach)
@@ -39,9 +39,8 @@ def join(templates, peaks, frame_logit, names, rate, reach, frame_times) -> Cand
     if frame_times:
         time[rows] = peaks.time[owner]
     lone = np.delete(np.arange(len(peaks)), owner)
-    nothing = np.full(len(lone), -np.inf)
-    alone = replace(peaks[lone], llr=nothing, alone=nothing)
-    return Candidates.concatenate([replace(own, time=time, frame=frame), alone])
+    unseen = replace(peaks[lone], llr=np.full(len(lone), -np.inf))
+    return Candidates.concatenate([replace(own, time=time, frame=frame), unseen])
 
 
 def weigh(weights, template_odds, frame_logit):
