@@ -24,8 +24,6 @@ from .whitening import Whitener
 
 # Files of format 1 hold no frame network.
 FORMAT, READABLE = 2, (1, 2)
-# What context may take away in files of format 1: anything.
-UNLIMITED_VETO = 1e6
 # An amplitude below this says nothing about its event's time.
 LEAST_AMPLITUDE = 0.05
 # The network reads this many candidates at a time, which bounds memory, and this many more on either side: by then its
@@ -282,7 +280,7 @@ def load_detector(path) -> Detector:
     import torch
 
     from .models import EventSpecificClassifier
-    from .models.context import ContextLSTM
+    from .models.context import UNLIMITED_VETO, ContextLSTM
     from .models.frame import FrameNetwork
 
     path = Path(path)

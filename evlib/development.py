@@ -60,9 +60,9 @@ def look(detector, ground, seed, tolerance_s) -> Judged:
         numbers = range(remixer.enough(N_REMIXES))
         # Half of them in rhythms that were not found: what holds there too is chosen.
         judged.remixed = [
-            remixer.draw(np.random.default_rng([11, seed, k, strange]), detector.find_in, bool(strange))
+            remixer.draw(np.random.default_rng([11, seed, k, strange]), detector.find_in, strange)
             for k in numbers
-            for strange in (0, 1)
+            for strange in remixer.rhythms
         ]
     return judged
 

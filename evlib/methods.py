@@ -17,7 +17,7 @@ from .events import Events
 from .frame_training import EPOCHS, LOOKED_THROUGH, NARROWEST_FRAMES, FrameLabels, train_frames
 from .fusion import learn_weights
 from .learning import PRIOR_LOGIT
-from .models.context import LARGEST_VETO
+from .models.context import UNLIMITED_VETO
 from .pretraining import encoder_for, frame_samples, network_resolution
 from .timebase import distance_to_nearest, split_time
 from .training_data import FEW_LABELS
@@ -27,7 +27,7 @@ from .training_data import FEW_LABELS
 HIDDEN_SIZE = {"event_specific": 32, "frames": 48, "lstm": 64}
 N_REMIXES = 12
 # Log odds that context may be allowed to take away, and the difference in F1 that does not count between them.
-VETOES, EQUAL_F1 = (0.0, 1.0, 2.0, 4.0, LARGEST_VETO), 0.001
+VETOES, EQUAL_F1 = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, UNLIMITED_VETO), 0.001
 # The event-specific model reads windows of so many template lengths, at least so many seconds, at most the refractory period.
 WINDOW_TEMPLATES, SHORTEST_WINDOW_S = 4, 0.1
 # Where templates do not fit so large a share of the recordings, the fit says so: less may be a few strange noises.
@@ -91,8 +91,8 @@ def with_context(ground, tolerance_s, *, hidden_size=None, max_epochs=None, seed
     advance("re-mix")
     tolerance_s = development.TOLERANCE_S if tolerance_s is None else tolerance_s
     judged = development.look(detector, ground, seed, tolerance_s)
-    draws = [(k, strange) for k in range(remixer.enough(N_REMIXES)) for strange in (0, 1)]
-    train = [remixer.draw(np.random.default_rng([12, seed, k, strange]), strange=bool(strange)) for k, strange in draws]
+    draws = [(k, strange) for k in range(remixer.enough(N_REMIXES)) for strange in remixer.rhythms]
+    train = [remixer.draw(np.random.default_rng([12, seed, k, strange]), strange=strange) for k, strange in draws]
     known = [
         examples for examples in development.real_examples(judged.found, data.train, tolerance_s, None) if _is_complete(examples)
     ]

@@ -87,7 +87,7 @@ def pretrain(
     --------
     >>> import evlib
     >>> recording = evlib.make_recording(duration_s=20.0).recording
-    >>> options = {"n_windows": 16, "window_s": 1.0, "hidden_size": 8, "max_epochs": 1, "progress": False}
+    >>> options = {"n_windows": 64, "window_s": 0.25, "hidden_size": 8, "max_epochs": 1, "progress": False}
     >>> pretrain([recording], "masked", **options).card["pretext"]
     'masked'
     """

@@ -133,6 +133,15 @@ class Remixer:
         longest = max(len(piece.background) for piece in self.pieces) / self.rate
         return number * int(np.clip(PIECE_S / longest, 1, 4))
 
+    @property
+    def rhythms(self):
+        """Which re-mixes a network of context learns from: found rhythms (False) and strange ones (True).
+
+        Kinds that look alike are told apart by their rhythm alone, as early heart beats are: in any other they would be named
+        at random, and nothing could be learned.
+        """
+        return (False, True) if self.bank.trust >= 1 else (False,)
+
     def draw(self, rng, find=None, strange=False) -> Examples:
         """Candidates of one re-mix with their truth; ``find`` (signal -> Candidates) finds them, default: the templates."""
         signal, truth, overlooked = self.mix(rng, RHYTHMS[rng.integers(len(RHYTHMS))] if strange else None)

@@ -27,8 +27,8 @@ OWN_FEATURES = 8
 # Log odds from which evidence counts as certain.
 CERTAIN = 20.0
 N_FEATURES = OWN_FEATURES + 4 * RHYTHM_BINS
-# Log odds that context may take away, at most; what a detector allows is chosen below this on development data.
-LARGEST_VETO = 8.0
+# Log odds that context may take away while it is trained: any. What a detector allows is chosen on development data.
+UNLIMITED_VETO = 1e6
 
 
 def relative_evidence(llr, prior_logit):
@@ -141,7 +141,7 @@ class ContextLSTM(nn.Module):
         nn.init.zeros_(self.head[-1].weight)
         nn.init.zeros_(self.head[-1].bias)
         self.skip_gain = nn.Parameter(torch.ones(()))
-        self.register_buffer("veto", torch.tensor(LARGEST_VETO))
+        self.register_buffer("veto", torch.tensor(UNLIMITED_VETO))
 
     def forward(self, features, llr, type, lengths=None):
         if self.time is not None:
