@@ -162,3 +162,17 @@ def test_a_model_of_sequences_is_no_embedding_of_one_time():
         ContextLSTM(3, time_embedding="kan_mammote")
     with pytest.raises(OptionError, match="one of none"):
         ContextLSTM(3, time_embedding="clock")
+
+
+@pytest.mark.parametrize("veto", [0.0, 1.0, 8.0])
+def test_context_may_help_and_may_not_veto(veto):
+    """Whatever the weights say, evidence loses at most the veto; with none, the network is the filter."""
+    torch.manual_seed(0)
+    network = ContextLSTM(3, hidden_size=8).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=2.0)
+    network.veto.fill_(veto)
+    features, llr = 5 * torch.randn(2, 40, N_FEATURES), 20 * torch.randn(2, 40)
+    change = network(features, llr, torch.randint(3, (2, 40))) - llr
+    assert change.min() >= -veto - 1e-4
+    assert (change == 0).all() if veto == 0 else change.max() > 0

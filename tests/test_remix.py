@@ -8,7 +8,7 @@ from planted import RATE, make_bank, make_templates, plant, schedule, table
 
 from evlib.candidates import Candidates, find_candidates
 from evlib.learning import PRIOR_LOGIT
-from evlib.remix import MATCH_S, Remixer, _surrogate, label_examples
+from evlib.remix import MATCH_S, RHYTHMS, Remixer, _surrogate, label_examples, strange_rhythm
 from evlib.templates import TemplateBank
 
 N_TYPES = 5
@@ -208,3 +208,21 @@ def test_examples_of_nothing(bank):
     none = find_candidates(bank, lambda a, b: np.zeros((b - a, 6), np.float32), 1000)
     examples = label_examples(none, table([10.0], [2], NAMES), 5)
     assert len(examples.target) == 0 and examples.n_missed.tolist() == [0, 0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("rhythm", RHYTHMS)
+def test_strange_rhythms_are_what_they_are_called(rhythm):
+    rng, rate, n, apart = np.random.default_rng(0), 1000.0, 120_000, np.array([2000.0, 500.0, 2000.0])
+    time = np.arange(500.0, n, 700.0)
+    type = np.resize([0, 2], len(time))  # kind 1 was never found
+    strange, kinds = strange_rhythm(rhythm, time, type, n, rate, apart, rng)
+    assert len(strange) == len(kinds) and set(kinds) <= {0, 2}
+    assert (np.diff(strange) >= 0).all() and (strange >= 0).all() and (strange < n).all()
+    for kind in set(kinds):
+        assert np.diff(strange[kinds == kind]).min(initial=np.inf) >= apart[kind]
+    if rhythm == "isolated":
+        assert np.diff(strange).min() >= 0.7 * rate
+    if rhythm == "missing":
+        assert set(strange) <= set(time)
+    if rhythm == "poisson":
+        assert np.std(np.diff(strange)) > 0.3 * np.mean(np.diff(strange))
