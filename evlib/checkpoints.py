@@ -138,7 +138,8 @@ def save_encoder(path, encoder, card):
     Parameters
     ----------
     path : where to
-    encoder : an `LSTMEncoder`, `PatchFrameEncoder` or `DualBranchEncoder`, or a model that holds one as ``encoder``
+    encoder : a `FrameEncoder`, `LSTMEncoder`, `PatchFrameEncoder` or `DualBranchEncoder`, or a model that holds one as
+        ``encoder``
     card : dict of plain values that says what the weights are for and where they come from: ``sampling_rate_hz``,
         ``channels``, ``units``, ``pretext``, ``seed``, ``data_hash``
 

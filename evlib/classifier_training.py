@@ -1,22 +1,18 @@
-"""Training window classifiers for continuous detection: windows of re-mixes, from scratch or from a pretrained encoder."""
+"""Training event-specific models for continuous detection, on windows of re-mixes."""
 
 import numpy as np
 import torch
 
 from .datasets import EventDataset, collate_fn_supervised
-from .losses import EventSpecificLoss, EventTimingLoss
-from .models import EventSpecificClassifier, LSTMEventClassifier
-from .patch_encoder import PatchFrameEncoder
+from .losses import EventSpecificLoss
+from .models import EventSpecificClassifier
 from .training import SupervisedTrainer
-from .transfer import parameter_groups, transfer_encoder
 
 N_WINDOWS, N_DEVELOPMENT_WINDOWS = 6144, 1024
 BATCH = 64
 # Telling 16 kinds apart starts late: small steps and much dropout would end on the plateau before it.
 LEARNING_RATE, DROPOUT = 5e-3, 0.1
 PATIENCE_EPOCHS = 6
-# A pretrained encoder learns more slowly than the heads, and only after they have found their feet.
-ENCODER_LR_FACTOR, UNFREEZE_EPOCH = 0.3, 2
 
 
 def train_classifier(
@@ -25,10 +21,8 @@ def train_classifier(
     n_types,
     window,
     resolution,
+    bank,
     *,
-    encoder=None,
-    freeze=False,
-    bank=None,
     keep_templates=True,
     hidden_size=64,
     seed=0,
@@ -36,17 +30,13 @@ def train_classifier(
     n_windows=None,
     progress=True,
 ):
-    """Train a model of windows on windows of re-mixes; the weights with the least development loss are kept.
-
-    An :class:`LSTMEventClassifier`, or with a ``bank`` of templates to start from an :class:`EventSpecificClassifier`.
+    """Train an :class:`EventSpecificClassifier` on windows of re-mixes; the weights with the least development loss are kept.
 
     Parameters
     ----------
     draw, development_draw : () -> signal (n, C), Events: a new re-mix at each call
     window, resolution : samples in a window and in a frame
-    encoder : a pretrained LSTMEncoder or PatchFrameEncoder to start from
-    freeze : keep it as it is (a probe)
-    bank : TemplateBank that the templates of an event-specific model start from
+    bank : TemplateBank that the model's templates start from
     keep_templates : False gives them the bank's size only, and lets them start from noise
     n_windows : windows in an epoch; default 6144
 
@@ -59,33 +49,20 @@ def train_classifier(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         sizes = {"hidden_size": hidden_size, "timing_resolution_samples": resolution, "dropout": DROPOUT}
-        if encoder is not None:
-            sizes |= {"hidden_size": encoder.config["hidden_size"], "timing_resolution_samples": encoder.config["resolution"]}
-        if isinstance(encoder, PatchFrameEncoder):
-            # Without dropout, as it was pretrained: noise is new in every window, there is nothing to learn by heart.
-            sizes |= {"encoder": "dual-branch", "num_layers": encoder.config["num_layers"], "dropout": 0.0}
-        if bank is None:
-            model = LSTMEventClassifier(train.data[0].shape[1], num_events=n_types, **sizes)
-        else:
-            sizes |= {"template_length": bank.length, "before": bank.before}
-            model = EventSpecificClassifier(train.data[0].shape[1], num_events=n_types, **sizes)
-            if keep_templates:
-                model.template_bank.load_templates(bank.templates)
-    groups, unfreeze = model.parameters(), None
-    if encoder is not None:
-        transfer_encoder(encoder, model)
-        groups = parameter_groups(model, LEARNING_RATE, ENCODER_LR_FACTOR)
-        unfreeze = max_epochs + 1 if freeze else min(UNFREEZE_EPOCH, max_epochs)
-    optimizer = torch.optim.Adam(groups, LEARNING_RATE)
+        sizes |= {"template_length": bank.length, "before": bank.before}
+        model = EventSpecificClassifier(train.data[0].shape[1], num_events=n_types, **sizes)
+        if keep_templates:
+            model.template_bank.load_templates(bank.templates)
+    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max_epochs)
     # A type occurs at most once in a window: there is no second event for the refractory term to hold off.
-    loss = (EventTimingLoss if bank is None else EventSpecificLoss)(refractory_weight=0.0, timing_resolution_samples=resolution)
+    loss = EventSpecificLoss(refractory_weight=0.0, timing_resolution_samples=resolution)
     loaders = [
         torch.utils.data.DataLoader(part, BATCH, shuffle=shuffle, collate_fn=collate_fn_supervised)
         for part, shuffle in ((train, True), (development, False))
     ]
     trainer = SupervisedTrainer(model, loss, optimizer, "cpu", None, schedule)
-    options = {"patience": PATIENCE_EPOCHS, "progress_bar": progress, "seed": seed, "unfreeze_epochs": unfreeze}
+    options = {"patience": PATIENCE_EPOCHS, "progress_bar": progress, "seed": seed}
     history = trainer.fit_best(*loaders, max_epochs, **options)
     return model, history
 

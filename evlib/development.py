@@ -48,23 +48,33 @@ class Judged:
 
 
 def look(detector, ground, seed, tolerance_s) -> Judged:
-    """Find the detector's candidates in development data, once for everything that is asked of them."""
-    data, remixer = ground.data, ground.remixer
-    parts = zip(ground.signals, data.train, data.development, strict=True)
-    found = [
-        detector.find_in(s) if len(t) + len(t.complete_spans) + len(h) + len(h.complete_spans) else None for s, t, h in parts
-    ]
-    real = real_examples(found, data.development, tolerance_s, data.apart_samples)
-    judged = Judged([], real, found)
-    if detector.frames is None or judged.n_real < ENOUGH_EVENTS:
-        numbers = range(remixer.enough(N_REMIXES))
-        # Half of them in rhythms that were not found: what holds there too is chosen.
-        judged.remixed = [
-            remixer.draw(np.random.default_rng([11, seed, k, strange]), detector.find_in, strange)
-            for k in numbers
-            for strange in remixer.rhythms
+    """Find the detector's candidates in development data, once for everything that is asked of them.
+
+    Detectors that find the same candidates share them: thresholds and context change none.
+    """
+    data, remixer, looks = ground.data, ground.remixer, ground.looks.setdefault(_finder(detector), {})
+    if "found" not in looks:
+        parts = zip(ground.signals, data.train, data.development, strict=True)
+        looks["found"] = [
+            detector.find_in(s) if len(t) + len(t.complete_spans) + len(h) + len(h.complete_spans) else None for s, t, h in parts
         ]
+    judged = Judged([], real_examples(looks["found"], data.development, tolerance_s, data.apart_samples), looks["found"])
+    if detector.frames is None or judged.n_real < ENOUGH_EVENTS:
+        if seed not in looks:
+            # Half of them in rhythms that were not found: what holds there too is chosen.
+            looks[seed] = [
+                remixer.draw(np.random.default_rng([11, seed, k, strange]), detector.find_in, strange)
+                for k in range(remixer.enough(N_REMIXES))
+                for strange in remixer.rhythms
+            ]
+        judged.remixed = looks[seed]
     return judged
+
+
+def _finder(detector):
+    """What the candidates of a detector depend on, beside the groundwork."""
+    pairs = detector.frames is not None and detector.hears_templates
+    return detector.frames, detector.classifier, pairs, *((detector.same_event_s, detector.frame_times) if pairs else ())
 
 
 def real_examples(found, labels, tolerance_s, apart_samples=None):

@@ -161,6 +161,7 @@ def fit_on(
     """
     if time_embedding is not None and method not in ("lstm", "fusion"):
         raise OptionError(f"time_embedding is an option of the context network, method='lstm'; got method={method!r}")
+    methods.warn_of_crowds(ground)
     options = {"seed": seed, "progress": progress, "advance": advance}
     own = {"hidden_size": hidden_size, "max_epochs": max_epochs}
 

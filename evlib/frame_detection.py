@@ -19,7 +19,7 @@ LEAST_LOGIT = -6.0
 PEAK_FRAMES = 2
 
 
-def read_frames(network, read, n_samples, block=None, advance=None):
+def read_frames(network, read, n_samples, advance=None):
     """Go through a recording: yields (first frame, logits (F, E), times (F, E)) of one tile after the other.
 
     Parameters
@@ -45,14 +45,13 @@ def read_frames(network, read, n_samples, block=None, advance=None):
             advance(min(last * hop, n_samples) - first * hop)
 
 
-def frame_candidates(network, read, n_samples, beside=None, reach=0.0, advance=None):
-    """Peaks of a frame network as candidates, joined with those of templates.
+def frame_candidates(network, read, n_samples, beside=None, advance=None):
+    """Peaks of a frame network as candidates, and what it says of those of templates.
 
     Parameters
     ----------
     network, read, n_samples, advance : as in `read_frames`
     beside : Candidates of templates that are to be judged too, or None
-    reach : samples within which a peak and a template's candidate of one type are one event
 
     Returns
     -------

@@ -56,16 +56,20 @@ class FrameFrontEnd(nn.Module):
         """``mask`` (B, F): frames that hold signal; ``x`` is zero behind the end of a sequence."""
         frames = mask.shape[1]
         x = nn.functional.pad(x.transpose(1, 2), (0, frames * self.hop - x.shape[1]))
-        energy = torch.cat([self._energy(x, weight, frames) for weight in self.bands], 2)  # (B, C, 2 * BANDS, F)
-        valid = mask[:, None, None] & (energy > SILENCE)
-        energy = energy.clamp(min=SILENCE).log().masked_fill(~valid, 0)
-        level = local_mean(energy, valid)
-        energy = (energy - level).masked_fill(~valid, 0)
+        energy, level = self.relative_energy(x, mask)
         # One gain for each channel: the mean level of its bands, in amplitude.
         wave = x * torch.exp(-0.5 * level.mean(2)).repeat_interleave(self.hop, -1)
         wave = nn.functional.pad(wave * torch.rsqrt(1 + (wave / LOUD).square()), (2 * self.hop, 2 * self.hop))
         out = self.of_wave(wave)[..., :frames] + self.of_energy(energy.flatten(1, 2))
         return nn.functional.gelu(self.norm(out)) * mask[:, None]
+
+    def relative_energy(self, x, mask):
+        """(B, C, T) -> log energy over its level, and the level: two (B, C, 2 * BANDS, F), 0 where nothing is heard."""
+        energy = torch.cat([self._energy(x, weight, mask.shape[1]) for weight in self.bands], 2)
+        valid = mask[:, None, None] & (energy > SILENCE)
+        energy = energy.clamp(min=SILENCE).log().masked_fill(~valid, 0)
+        level = local_mean(energy, valid)
+        return (energy - level).masked_fill(~valid, 0), level
 
     def _energy(self, x, weight, frames):
         """(B, C, T) -> (B, C, BANDS, F): energy of each band in a window around the middle of each frame."""

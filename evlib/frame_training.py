@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from .event_output import evaluating
 from .models.frame import FrameNetwork
+from .timebase import nearest
 from .training import Trainer
 from .transfer import parameter_groups, transfer_encoder
 
@@ -143,11 +144,7 @@ class FrameCrops(torch.utils.data.IterableDataset):
         # The nearest event of each type to each frame, in frames of the crop.
         distance = np.full((len(frame_place), self.n_types), np.inf)
         for k in np.unique(part.type):
-            time = part.time[part.type == k]
-            after = np.searchsorted(time, frame_place)
-            before, after = time[np.maximum(after - 1, 0)], time[np.minimum(after, len(time) - 1)]
-            nearest = np.where(np.abs(frame_place - before) < np.abs(frame_place - after), before, after)
-            distance[:, k] = nearest - frame_place
+            distance[:, k] = nearest(frame_place, part.time[part.type == k]) - frame_place
         samples = np.abs(distance)
         distance /= speed * self.resolution
         target = np.exp(-0.5 * np.minimum(np.abs(distance) / self.sigma, 10) ** 2).astype(np.float32)
@@ -160,11 +157,13 @@ class FrameCrops(torch.utils.data.IterableDataset):
 
 
 def within(place, spans):
-    """(n,) booleans: which places lie in one of the spans (k, 2)."""
-    inside = np.zeros(len(place), bool)
-    for low, high in spans:
-        inside |= (place >= low) & (place < high)
-    return inside
+    """(n,) booleans: which places lie in one of the spans (k, 2), which may overlap.
+
+    >>> within(np.arange(5), np.array([[1, 3], [0, 2]]))
+    array([ True,  True,  True, False, False])
+    """
+    begun, ended = (np.searchsorted(np.sort(edge), place, side="right") for edge in np.transpose(spans))
+    return begun > ended
 
 
 class FrameLoss(torch.nn.Module):
@@ -228,10 +227,8 @@ def train_frames(
     hidden_size=48,
     encoder=None,
     freeze=False,
-    sigma=None,
     seed=0,
     max_epochs=EPOCHS,
-    save_dir=None,
     progress=True,
 ):
     """Train a frame network; it keeps the weights of the last epoch.
@@ -244,14 +241,12 @@ def train_frames(
     jitter_samples : standard deviation of labels as templates see it
     encoder : a pretrained FrameEncoder to start from
     freeze : keep it as it is (a probe)
-    sigma : (E,) widths of the bumps in frames that are known already; None learns them
 
     Returns
     -------
     FrameNetwork (in eval mode), history, widths of the bumps at the end (E,) in frames
     """
-    known = sigma is not None
-    sigma = sigma if known else first_sigma(parts[0].apart, jitter_samples, resolution, rate)
+    sigma = first_sigma(parts[0].apart, jitter_samples, resolution, rate)
     hidden_size = hidden_size if encoder is None else encoder.config["hidden_size"]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -269,7 +264,7 @@ def train_frames(
     unseen = [part for part in development if len(part.time)]
 
     def shrink(epoch, sigma):
-        if known or epoch < SHRINK_FROM * max_epochs:
+        if epoch < SHRINK_FROM * max_epochs:
             return sigma
         crops = FrameCrops(unseen or parts, resolution, sigma, seed, augment=False, n_batches=3)
         wanted = np.maximum(SCATTERS * scatter_frames(network, crops, sigma), NARROWEST_FRAMES)
@@ -284,5 +279,5 @@ def train_frames(
         trainer = FrameTrainer(network, FrameLoss(), optimizer, "cpu", None, schedule)
         options = {"progress_bar": progress, "seed": seed, "save_freq": max_epochs + 1}
         unfreeze = max_epochs + 1 if freeze else None
-        history = trainer.fit(*loaders, num_epochs=max_epochs, save_dir=save_dir or scratch, unfreeze_epochs=unfreeze, **options)
+        history = trainer.fit(*loaders, num_epochs=max_epochs, save_dir=scratch, unfreeze_epochs=unfreeze, **options)
     return network.eval(), history, crops.sigma

@@ -5,7 +5,7 @@ in the signal joins the labels (discovery), and the bank trains itself on what i
 on one groundwork.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -40,6 +40,8 @@ class Groundwork:
     bank: TemplateBank
     jitter: float
     card: dict
+    # What was found in development data, by what it was found with (`evlib.development`).
+    looks: dict = field(default_factory=dict)
 
     @cached_property
     def remixer(self):

@@ -44,15 +44,20 @@ SURE_LOG_ODDS, GOOD_TEACHER = 2.5, 0.5
 CLEARLY = 0.5
 
 
-def matched_filter(ground):
-    """The matched filter of the groundwork, its thresholds still open."""
-    data, crowded = ground.data, ground.remixer.crowded_share
+def warn_of_crowds(ground):
+    """Say in the log where templates do not fit."""
+    crowded = ground.remixer.crowded_share
     if crowded > MUCH_CROWDED:
         logging.getLogger(__name__).warning(
             "templates do not fit: in %.1f %% of the recordings events vary too much or last too long, and many templates "
             'would explain one event (method="frames" reads the signal itself)',
             100 * crowded,
         )
+
+
+def matched_filter(ground):
+    """The matched filter of the groundwork, its thresholds still open."""
+    data = ground.data
     channels, units = tuple(data.recordings[0].channels), tuple(data.recordings[0].units)
     thresholds = np.zeros(len(data.names))
     return Detector(ground.whitener, ground.bank, thresholds, data.refractory, PRIOR_LOGIT, channels=channels, units=units)
@@ -222,11 +227,11 @@ def fused(ground, base, frames, seed):
     tolerance_s = frames.card["tolerance_s"]
     same_s = max(tolerance_s, SAME_FRAMES * frames.frames.resolution / ground.data.rate)
     detector = replace(base, frames=frames.frames, weights=(1.0, 1.0, 0.0), same_event_s=same_s)
-    found = [base.find_in(signal) if len(t) else None for signal, t in zip(ground.signals, ground.data.train, strict=True)]
     reach = tolerance_s * ground.data.rate
     scatter = []
-    for one, candidates in ((base, found), (frames, development.look(frames, ground, seed, tolerance_s).found)):
-        errors, _ = development.label_errors(candidates, ground.data.train, reach, one)
+    for one in (base, frames):
+        found = development.look(one, ground, seed, tolerance_s).found
+        errors, _ = development.label_errors(found, ground.data.train, reach, one)
         scatter.append(np.median(np.abs(errors)) if len(errors) else np.inf)
     detector.frame_times = bool(scatter[1] < scatter[0])
     judged = development.look(detector, ground, seed, tolerance_s)
@@ -294,7 +299,7 @@ def event_specific(ground, tolerance_s, *, n_windows, keep_templates, hidden_siz
         len(ground.data.names),
         detector.classifier_window,
         frame_samples(ground.data.rate),
-        bank=ground.bank,
+        ground.bank,
         keep_templates=keep_templates,
         hidden_size=hidden_size or HIDDEN_SIZE["event_specific"],
         n_windows=n_windows,

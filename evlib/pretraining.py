@@ -1,25 +1,20 @@
 """Pretraining: what the encoder of the frame network can learn from recordings without labels.
 
 Windows of some seconds of whitened signal train a pretext model (`evlib.models.frame_pretext`): an autoencoder, a variational
-one, a contrastive or a masked model. Its encoder is what remains, with the whitener that it has heard through. Windows that
-touch the held-out tenths of a recording are development data.
+one, a contrastive or a masked model. Its encoder is what remains. Windows that touch the held-out tenths of a recording are
+development data.
 """
 
-import hashlib
 from pathlib import Path
 
 import torch
 
 from .checkpoints import latest_checkpoint, load_encoder
-from .errors import DataError, OptionError, ShapeError, UnitError
+from .errors import OptionError, ShapeError, UnitError
 from .frame_encoder import FrameEncoder
 from .models.frame_pretext import PRETEXT_MODELS
-from .options import check_short, check_whole
-from .timebase import duration_to_samples
 from .training import Trainer
-from .training_data import as_list, check_alike
-from .whitening import estimate_whitener
-from .window_pretraining import LONGEST_WINDOW_S, PATIENCE_EPOCHS, Pretrained, cut_windows, frame_samples
+from .window_pretraining import PATIENCE_EPOCHS, Pretrained, check_resume, frame_samples, windows_to_learn
 
 PRETEXTS = tuple(PRETEXT_MODELS)
 LEARNING_RATE, BATCH = 2e-3, 16
@@ -91,34 +86,12 @@ def pretrain(
     >>> pretrain([recording], "masked", **options).card["pretext"]
     'masked'
     """
-    recordings = as_list(recordings)
-    check_alike(recordings)
-    if pretext not in PRETEXTS:
-        raise OptionError(f"pretext must be one of {', '.join(PRETEXTS)}, got {pretext!r}")
-    check_whole(0, seed=seed)
-    check_whole(1, hidden_size=hidden_size, max_epochs=max_epochs)
-    check_whole(8, n_windows=n_windows)
-    check_short(LONGEST_WINDOW_S, window_s=window_s)
-    if resume and save_dir is None:
-        raise OptionError("resume=True needs save_dir, the folder with the checkpoints of the run that was cut off")
-    signals = whitened
-    if whitened is None:
-        whitener = estimate_whitener(recordings)
-        signals = [whitener(recording) for recording in recordings]
-    rate = recordings[0].sampling_rate_hz
-    resolution = network_resolution(rate)
-    window = max(8, duration_to_samples(window_s, rate))
-    if min(map(len, signals)) <= window:
-        raise DataError(f"a recording of {min(map(len, signals)) / rate:g} s is shorter than a window of {window_s:g} s")
-    train, development = cut_windows(signals, rate, window, n_windows, seed)
-    if 0 in (len(train), len(development)):
-        raise DataError(
-            f"{sum(map(len, signals)) / rate:g} s of recordings give {len(train)} windows of {window_s:g} s to train on and "
-            f"{len(development)} held-out ones; both are needed (more signal, more windows or shorter ones?)"
-        )
+    check_resume(resume, save_dir)
+    windows = windows_to_learn(recordings, pretext, PRETEXTS, whitened, seed, hidden_size, window_s, n_windows, max_epochs)
+    train, development = windows.train, windows.development
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = PRETEXT_MODELS[pretext](train.shape[2], hidden_size, resolution)
+        model = PRETEXT_MODELS[pretext](train.shape[2], hidden_size, network_resolution(windows.rate))
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE)
     trainer = PretextTrainer(model, torch.nn.Identity(), optimizer, "cpu", log_dir)
     batch = min(BATCH, len(train))
@@ -136,18 +109,7 @@ def pretrain(
         progress_bar=progress,
         seed=seed,
     )
-    card = {
-        "pretext": pretext,
-        "sampling_rate_hz": rate,
-        "channels": list(recordings[0].channels),
-        "units": list(recordings[0].units),
-        "window_s": float(window_s),
-        "seed": int(seed),
-        "duration_s": float(sum(recording.duration_s for recording in recordings)),
-        "data_hash": hashlib.sha256(train.tobytes()).hexdigest()[:16],
-        "epochs": len(history),
-    }
-    return Pretrained(model.encoder, model, history, card)
+    return Pretrained(model.encoder, model, history, windows.card(pretext, window_s, seed, history))
 
 
 def check_encoder(pretrain, recordings):

@@ -297,20 +297,20 @@ def vary(templates, type, variation, sampling_rate_hz, rng) -> SyntheticTemplate
     """Shapes of single events, one row for each of ``type`` (N,), with the energy of their kind."""
     n, channels = len(type), templates.n_channels
 
-    def factor(spread, *shape):
-        return np.exp(variation * spread * rng.standard_normal(shape))
-
     scale = np.mean(templates.duration_s) / 0.04
     shapes = replace(
         templates,
-        frequency_hz=np.minimum(templates.frequency_hz[type] * factor(FREQUENCY_SPREAD, n, 1, 1), 0.45 * sampling_rate_hz),
-        decay_s=templates.decay_s[type] * factor(DECAY_SPREAD, n, 1, 1),
-        gain=templates.gain[type] * factor(GAIN_SPREAD, n, channels, 1),
+        frequency_hz=np.minimum(
+            templates.frequency_hz[type] * _factor(rng, variation * FREQUENCY_SPREAD, n, 1, 1), 0.45 * sampling_rate_hz
+        ),
+        decay_s=templates.decay_s[type] * _factor(rng, variation * DECAY_SPREAD, n, 1, 1),
+        gain=templates.gain[type] * _factor(rng, variation * GAIN_SPREAD, n, channels, 1),
         phase=templates.phase[type],
         delay_s=templates.delay_s[type] + variation * scale * DELAY_SPREAD_S * rng.standard_normal((n, channels)),
         # Longer than three times its length no event rings.
         duration_s=np.minimum(
-            np.broadcast_to(templates.duration_s, len(templates.gain))[type] * factor(LENGTH_SPREAD, n), 0.12 * scale
+            np.broadcast_to(templates.duration_s, len(templates.gain))[type] * _factor(rng, variation * LENGTH_SPREAD, n),
+            0.12 * scale,
         ),
     )
     return _with_energy_of(shapes, templates, type, sampling_rate_hz)
@@ -321,16 +321,20 @@ def of_session(templates, session, variation, sampling_rate_hz) -> SyntheticTemp
     rng = np.random.default_rng([6, session, zlib.crc32(np.ascontiguousarray(templates.frequency_hz).tobytes())])
     kinds, channels, _ = templates.gain.shape
 
-    def factor(spread, *shape):
-        return np.exp(variation * spread * rng.standard_normal(shape))
-
     changed = replace(
         templates,
-        frequency_hz=np.minimum(templates.frequency_hz * factor(SESSION_FREQUENCY, kinds, 1, 1), 0.45 * sampling_rate_hz),
-        decay_s=templates.decay_s * factor(SESSION_DECAY, kinds, 1, 1),
-        gain=templates.gain * factor(SESSION_GAIN, kinds, channels, 1),
+        frequency_hz=np.minimum(
+            templates.frequency_hz * _factor(rng, variation * SESSION_FREQUENCY, kinds, 1, 1), 0.45 * sampling_rate_hz
+        ),
+        decay_s=templates.decay_s * _factor(rng, variation * SESSION_DECAY, kinds, 1, 1),
+        gain=templates.gain * _factor(rng, variation * SESSION_GAIN, kinds, channels, 1),
     )
     return _with_energy_of(changed, templates, np.arange(kinds), sampling_rate_hz)
+
+
+def _factor(rng, spread, *shape):
+    """Factors about 1, whose logarithm has the standard deviation ``spread``."""
+    return np.exp(spread * rng.standard_normal(shape))
 
 
 def _with_energy_of(shapes, templates, type, rate):

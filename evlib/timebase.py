@@ -49,11 +49,20 @@ def distance_to_nearest(time, others):
     >>> distance_to_nearest(np.array([1.0, 9.0]), np.array([2.0, 5.0]))
     array([1., 4.])
     """
+    return np.abs(time - nearest(time, others))
+
+
+def nearest(time, others):
+    """(n,) the one of the ``others`` (m,), which are sorted, that is nearest to each time; infinity where there is none.
+
+    >>> nearest(np.array([1.0, 9.0]), np.array([2.0, 5.0]))
+    array([2., 5.])
+    """
     if len(others) == 0:
         return np.full(len(time), np.inf)
     after = np.searchsorted(others, time)
     before, after = others[np.maximum(after - 1, 0)], others[np.minimum(after, len(others) - 1)]
-    return np.minimum(np.abs(time - before), np.abs(time - after))
+    return np.where(np.abs(time - before) < np.abs(time - after), before, after)
 
 
 def seconds_to_samples(time_s, sampling_rate_hz):

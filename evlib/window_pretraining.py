@@ -60,8 +60,9 @@ OFF_CENTRE = 0.1
 class Pretrained:
     """An encoder that has seen recordings, and where it comes from.
 
-    ``encoder`` an LSTMEncoder, of a masked model a PatchFrameEncoder; ``model`` the whole pretext model; ``history`` the losses
-    of each epoch; ``card`` rate, channels, units, pretext, seed and data hash. :meth:`save` keeps the encoder and its card.
+    ``encoder`` a FrameEncoder (of windows an LSTMEncoder, or of masked ones a PatchFrameEncoder); ``model`` the whole pretext
+    model; ``history`` the losses of each epoch; ``card`` rate, channels, units, pretext, seed and data hash. :meth:`save` keeps
+    the encoder and its card.
     """
 
     encoder: torch.nn.Module
@@ -103,7 +104,7 @@ def pretrain_windows(
     pretext : "autoencoder", "variational", "contrastive" or "masked" (a transformer over frames and channels)
     whitened : their signals, list of (n, C), where they are whitened already
     seed : of weights, windows and views
-    hidden_size : units of the encoder in each direction, for ``fit`` a multiple of 4
+    hidden_size : units of the encoder in each direction
     window_s : length of a window; 0.06 s holds one event and little else
     n_windows : windows in an epoch, fewer when the recordings are short
     max_epochs : at most; five epochs without a better development loss end the training, but not that of a masked model, which
@@ -124,16 +125,60 @@ def pretrain_windows(
     >>> pretrain_windows([recording], n_windows=64, hidden_size=8, max_epochs=1, progress=False).card["pretext"]
     'autoencoder'
     """
+    check_resume(resume, save_dir)
+    windows = windows_to_learn(recordings, pretext, PRETEXTS, whitened, seed, hidden_size, window_s, n_windows, max_epochs)
+    options = {"save_dir": save_dir, "log_dir": log_dir, "progress": progress, "resume": resume}
+    fit_pretext = fit_masked if pretext == "masked" else fit_windows
+    with few_threads():
+        encoder, model, history = fit_pretext(
+            pretext, windows.train, windows.development, windows.rate, hidden_size, max_epochs, seed, **options
+        )
+    return Pretrained(encoder, model, history, windows.card(pretext, window_s, seed, history))
+
+
+@dataclass(frozen=True, eq=False)
+class LearningWindows:
+    """Checked recordings and the windows (N, time, C) that were cut of them, ``rate`` in Hz."""
+
+    recordings: list
+    rate: float
+    train: np.ndarray
+    development: np.ndarray
+
+    def card(self, pretext, window_s, seed, history):
+        """Where an encoder comes from that learned from these windows."""
+        first = self.recordings[0]
+        return {
+            "pretext": pretext,
+            "sampling_rate_hz": self.rate,
+            "channels": list(first.channels),
+            "units": list(first.units),
+            "window_s": float(window_s),
+            "seed": int(seed),
+            "duration_s": float(sum(recording.duration_s for recording in self.recordings)),
+            "data_hash": hashlib.sha256(self.train.tobytes()).hexdigest()[:16],
+            "epochs": len(history),
+        }
+
+
+def check_resume(resume, save_dir):
+    """Refuse to go on with a run that kept nothing."""
+    if resume and save_dir is None:
+        raise OptionError("resume=True needs save_dir, the folder with the checkpoints of the run that was cut off")
+
+
+def windows_to_learn(
+    recordings, pretext, pretexts, whitened, seed, hidden_size, window_s, n_windows, max_epochs
+) -> LearningWindows:
+    """Check what every pretraining is asked for, whiten, and cut the windows; arguments as in `pretrain_windows`."""
     recordings = as_list(recordings)
     check_alike(recordings)
-    if pretext not in PRETEXTS:
-        raise OptionError(f"pretext must be one of {', '.join(PRETEXTS)}, got {pretext!r}")
+    if pretext not in pretexts:
+        raise OptionError(f"pretext must be one of {', '.join(pretexts)}, got {pretext!r}")
     check_whole(0, seed=seed)
     check_whole(1, hidden_size=hidden_size, max_epochs=max_epochs)
     check_whole(8, n_windows=n_windows)
     check_short(LONGEST_WINDOW_S, window_s=window_s)
-    if resume and save_dir is None:
-        raise OptionError("resume=True needs save_dir, the folder with the checkpoints of the run that was cut off")
     signals = whitened
     if whitened is None:
         whitener = estimate_whitener(recordings)
@@ -148,23 +193,7 @@ def pretrain_windows(
             f"{sum(map(len, signals)) / rate:g} s of recordings give {len(train)} windows of {window_s:g} s to train on and "
             f"{len(development)} held-out ones; both are needed (more signal, more windows or shorter ones?)"
         )
-    options = {"save_dir": save_dir, "log_dir": log_dir, "progress": progress, "resume": resume}
-    fit_pretext = fit_masked if pretext == "masked" else fit_windows
-    with few_threads():
-        encoder, model, history = fit_pretext(pretext, train, development, rate, hidden_size, max_epochs, seed, **options)
-    digest = hashlib.sha256(train.tobytes()).hexdigest()[:16]
-    card = {
-        "pretext": pretext,
-        "sampling_rate_hz": rate,
-        "channels": list(recordings[0].channels),
-        "units": list(recordings[0].units),
-        "window_s": float(window_s),
-        "seed": int(seed),
-        "duration_s": float(sum(recording.duration_s for recording in recordings)),
-        "data_hash": digest,
-        "epochs": len(history),
-    }
-    return Pretrained(encoder, model, history, card)
+    return LearningWindows(recordings, rate, train, development)
 
 
 def fit_windows(pretext, train, development, rate, hidden_size, max_epochs, seed, *, save_dir, log_dir, progress, resume):

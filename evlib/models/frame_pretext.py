@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..encoders import frame_mask
-from ..frame_encoder import SILENCE, STRETCH, FrameEncoder, local_mean
+from ..frame_encoder import STRETCH, FrameEncoder
 from ..losses import nt_xent
 
 # Numbers that a stretch of frames must pass through, and the weight of the variational model's divergence.
@@ -42,11 +42,7 @@ class FramePretext(nn.Module):
     @torch.no_grad()
     def targets(self, x):
         mask = frame_mask(torch.full((len(x),), x.shape[1]), x.shape[1], self.encoder.resolution)
-        signal = x.transpose(1, 2)
-        energy = torch.cat([self.measure._energy(signal, weight, mask.shape[1]) for weight in self.measure.bands], 2)
-        valid = energy > SILENCE
-        energy = energy.clamp(min=SILENCE).log().masked_fill(~valid, 0)
-        relative = (energy - local_mean(energy, valid)).masked_fill(~valid, 0)
+        relative, _ = self.measure.relative_energy(x.transpose(1, 2), mask)
         return self.stretches(relative.flatten(1, 2).transpose(1, 2))
 
 
