@@ -30,7 +30,7 @@ WIDGET = ".jp-OutputArea-output .widget-vbox"
 
 def test_thresholds_are_moved_and_applied(open_notebook):
     page = open_notebook([DATA, EXPLORER])
-    page.changed(NUMBERS, lambda: page.slide("threshold", times=60))
+    page.changed(NUMBERS, lambda: page.slide("threshold", times=90))
     page.changed(PICTURE, lambda: page.slide("tolerance", "ArrowLeft", times=4))
     page.changed(PICTURE, lambda: page.slide("refractory", "ArrowRight", times=3))
     page.changed(THRESHOLD, lambda: page.click("apply"))
