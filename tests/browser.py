@@ -68,10 +68,11 @@ class Page:
         if re.search(r'"msg_type": ?"error"', text):
             self.errors += re.findall(r'"evalue": ?"[^"]*"', text) or [text]
 
-    def changed(self, script, act, timeout_s=60):
+    def changed(self, script, act, until="", timeout_s=60):
         """Do something and wait until ``script``, a JavaScript function, gives another value; returns old and new.
 
         What was done before comes to an end first: ``old`` is a value that has not changed for a while.
+        The new value contains ``until``: on a slow machine an answer to something earlier may come in between.
         """
         options = {"timeout": 1e3 * timeout_s, "polling": 100}
         self.page.wait_for_function(script, **options)
@@ -80,7 +81,8 @@ class Page:
             self.page.wait_for_timeout(SETTLED_MS)
             old, now = now, self.page.evaluate(script)
         act()
-        self.page.wait_for_function(f"old => {{ const now = ({script})(); return now && now !== old }}", arg=old, **options)
+        other = f"([old, until]) => {{ const now = ({script})(); return now && now !== old && now.includes(until) }}"
+        self.page.wait_for_function(other, arg=[old, until], **options)
         return old, self.page.evaluate(script)
 
     def control(self, kind, text):
