@@ -11,7 +11,7 @@ import numpy as np
 
 from .learning import nearest_label
 from .remix import label_examples
-from .thresholds import choose_thresholds
+from .thresholds import choose_thresholds, labelled_share, threshold_grid, unlabelled_false
 
 # A candidate within this of a label stands for it, where labels are exact.
 TOLERANCE_S = 0.005
@@ -88,16 +88,42 @@ def real_examples(found, labels, tolerance_s, apart_samples=None):
 
 def fit_thresholds(detector, judged):
     """Best thresholds on development data; re-mixes weigh little where there is real data."""
-    type, target, weight, logit, missed = [], [], [], [], np.zeros(len(detector.names))
-    for examples, factor in weighed(judged, len(detector.names)):
-        type.append(examples.candidates.type)
-        target.append(examples.target)
-        weight.append(examples.weight * factor)
-        logit.append(detector.log_odds(examples.candidates))
-        missed += examples.n_missed * factor
-    if not type:
+    parts = weighed(judged, len(detector.names))
+    if not parts:
         return np.zeros(len(detector.names)), np.full(len(detector.names), np.nan)
-    return choose_thresholds(*(np.concatenate(values) for values in (logit, type, target, weight)), missed)
+    grid, counts = _sweep(detector, parts)
+    return choose_thresholds(grid, counts[0], counts[1], _n_events(parts, len(detector.names)), *counts[2:])
+
+
+def _sweep(detector, parts):
+    """Thresholds worth a try (G,), and what `_tally` counts at each of them, (4, E, G)."""
+    odds = [detector.log_odds(examples.candidates) for examples, _ in parts]
+    is_true = np.concatenate([examples.target * examples.weight > 0 for examples, _ in parts])
+    grid = threshold_grid(np.concatenate(odds), is_true)
+    return grid, np.stack([_tally(detector, parts, odds, threshold) for threshold in grid], -1)
+
+
+def _tally(detector, parts, odds, thresholds=None):
+    """(4, E) of what the detector decides for: true and false ones, and where only some events are labelled, those and all.
+
+    A false candidate that gives way to a true one nearby, as the refractory rule wants it, does no harm and is not counted.
+    """
+    counts, n_types = np.zeros((4, len(detector.names))), len(detector.names)
+    for (examples, factor), value in zip(parts, odds, strict=True):
+        kept = detector.keep(examples.candidates, value, thresholds)
+        type, weight, target = examples.candidates.type[kept], examples.weight[kept] * factor, examples.target[kept]
+        hits = np.bincount(type, weight * target, n_types)
+        if examples.complete:
+            counts[:2] += hits, np.bincount(type, weight * (1 - target), n_types)
+        else:
+            counts[2:] += hits, factor * np.bincount(type, minlength=n_types)
+    return counts
+
+
+def _n_events(parts, n_types):
+    return sum(
+        factor * (np.bincount(e.candidates.type, e.weight * e.target, n_types) + e.n_missed) for e, factor in parts
+    )
 
 
 def weighed(judged, n_types):
@@ -107,18 +133,26 @@ def weighed(judged, n_types):
     return [(examples, share) for examples in judged.remixed] + [(examples, 1.0) for examples in judged.real]
 
 
-def development_f1(detector, judged, real_only=False):
-    """F1 over all types of what the detector decides in development data."""
-    hits = false = missed = 0.0
-    for examples, factor in weighed(judged, len(detector.names)):
-        if real_only and not any(examples is real for real in judged.real):
-            continue
-        keep = detector.keep(examples.candidates, detector.log_odds(examples.candidates))
-        hit = float((examples.target * examples.weight)[keep].sum())
-        total = float((examples.target * examples.weight).sum() + examples.n_missed.sum())
-        hits, missed = hits + factor * hit, missed + factor * (total - hit)
-        false += factor * float(((1 - examples.target) * examples.weight)[keep].sum())
-    return 2 * hits / max(2 * hits + false + missed, 1e-12)
+def development_f1(detector, judged, real_only=False, share=None):
+    """F1 over all types of what the detector decides in development data.
+
+    ``share`` of events that is labelled where not all are; by default what the detector itself finds of it.
+    """
+    parts = [part for part in weighed(judged, len(detector.names)) if not real_only or part[0] in judged.real]
+    odds = [detector.log_odds(examples.candidates) for examples, _ in parts]
+    hits, false, recalled, found = _tally(detector, parts, odds).sum(1)
+    share = label_share(detector, judged) if share is None else share
+    hits, false = hits + recalled, false + unlabelled_false(recalled, found, share)
+    return 2 * hits / max(hits + false + _n_events(parts, len(detector.names)).sum(), 1e-12)
+
+
+def label_share(detector, judged):
+    """The share of events that is labelled in development recordings that are labelled in part, as the detector finds it."""
+    parts = [(examples, 1.0) for examples in judged.real if not examples.complete]
+    if not parts:
+        return 1.0
+    _, counts = _sweep(detector, parts)
+    return float(labelled_share(*counts[2:].sum(1)))
 
 
 def calibration(detector, judged):

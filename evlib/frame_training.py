@@ -21,9 +21,10 @@ from .timebase import nearest
 from .training import Trainer
 from .transfer import parameter_groups, transfer_encoder
 
-# A crop holds so many frames, 10 s at 200 frames a second; a batch so many crops.
-CROP_FRAMES, BATCH = 2048, 8
-EPOCHS, STEPS_PER_EPOCH = 20, 20
+# A crop holds so many frames, 2.5 s at 200 frames a second; a batch so many crops. Short crops allow more steps in the same
+# time, which few labels need more than sight of far neighbours.
+CROP_FRAMES, BATCH = 512, 8
+EPOCHS, STEPS_PER_EPOCH = 20, 80
 LEARNING_RATE, WEIGHT_DECAY = 4e-3, 1e-2
 # A pretrained encoder learns more slowly than what stands on it.
 ENCODER_LR_FACTOR = 0.3
@@ -44,6 +45,10 @@ UNLABELLED, LOOKED_THROUGH = 0.1, 0.5
 SHARE_AROUND_LABELS, SHARE_WARPED, WARP, SHARE_HYBRID = 0.5, 0.5, 0.1, 0.1
 # Loudness of a second crop to the first, in log amplitude.
 HYBRID_LOG_GAIN = (-0.7, 0.7)
+# Share of crops that are spliced from stretches of two crops and of noise: what happened before tells nothing then of what
+# comes. Frames in a stretch, logarithm of the noise (whitened noise has 1), and frames around a splice, where an event may be
+# cut off, that are not learned from.
+SHARE_SPLICED, STRETCH_FRAMES, LOG_NOISE, SPLICE_FRAMES = 0.25, (32, 512), (-3.0, 0.0), 10
 # Spread of the logarithm of channel gains, of the parts that channels take from each other, and how often one is silent.
 CHANNEL_GAIN, CHANNEL_MIX, CHANNEL_DROPOUT = 0.3, 0.2, 0.1
 
@@ -109,6 +114,8 @@ class FrameCrops(torch.utils.data.IterableDataset):
                 np.maximum(target, other[1]) > OFFSET_WITHIN, np.maximum(weight, other[3]), np.minimum(weight, other[3])
             )
             target, weight = np.maximum(target, other[1]), known
+        if rng.random() < SHARE_SPLICED:
+            signal, target, offset, weight = self._splice((signal, target, offset, weight), self._cut(rng), rng)
         n_channels = signal.shape[1]
         mix = np.diag(np.exp(CHANNEL_GAIN * rng.standard_normal(n_channels)))
         if n_channels > 1:
@@ -116,6 +123,20 @@ class FrameCrops(torch.utils.data.IterableDataset):
             if rng.random() < CHANNEL_DROPOUT:
                 mix[:, rng.integers(n_channels)] = 0
         return {"input": signal @ mix.astype(np.float32), "target": target, "offset": offset, "weight": weight}
+
+    def _splice(self, crop, other, rng):
+        """Stretches of one crop, of another and of noise, one after the other in any order."""
+        n, size = len(crop[1]), int(np.exp(rng.uniform(*np.log(STRETCH_FRAMES))))
+        place = rng.integers(size) + np.arange(n)
+        source = rng.integers(3, size=place[-1] // size + 1)[place // size][:, None]
+        near = min(SPLICE_FRAMES, size // 4)
+        cut = (place % size < near) | (place % size >= size - near)
+        noise = np.exp(rng.uniform(*LOG_NOISE)) * rng.standard_normal(crop[0].shape)
+        none = np.zeros_like(crop[1])
+        kinds = np.repeat(source, self.resolution, 0), source, source, source
+        parts = zip(kinds, crop, other, (noise, none, none, none + 1), strict=True)
+        signal, target, offset, weight = (np.choose(kind, values).astype(np.float32) for kind, *values in parts)
+        return signal, target, offset, weight * ~cut[:, None]
 
     def _cut(self, rng):
         """Signal (length, C), targets, offsets and weights (frames, E) of a random crop."""

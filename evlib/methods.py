@@ -161,7 +161,7 @@ def teacher_of(ground, tolerance_s, seed):
     if not ground.data.has_unlabelled:
         return None
     detector = finished(ground, matched_filter(ground), "matched_filter", tolerance_s, seed)
-    return detector if _score(detector, ground, seed)[0] >= GOOD_TEACHER else None
+    return detector if _scores({"teacher": detector}, ground, seed)["teacher"][0] >= GOOD_TEACHER else None
 
 
 def frame_labels(ground, teacher=None):
@@ -260,32 +260,43 @@ def best_of(ground, lstm, frames, tolerance_s, seed):
     learnable = (counts >= FEW_LABELS).mean() >= SHARE_OF_KINDS
     best = "matched_filter"
     tried = {best: finished(ground, matched_filter(ground), best, tolerance_s, seed)}
-    f1 = {best: _score(tried[best], ground, seed)}
+    f1 = _scores(tried, ground, seed)
     # Re-mixes are made of templates: where those explain nothing, there is nothing to learn from them.
     if f1[best][0] >= GOOD_TEACHER:
         tried["lstm"] = lstm()
-        f1["lstm"] = _score(tried["lstm"], ground, seed, real_only=False)
-        pooled = _score(tried[best], ground, seed, real_only=False)
-        best = "lstm" if f1["lstm"][0] > pooled[0] + CLEARLY * pooled[1] else best
-        f1["lstm"] = _score(tried["lstm"], ground, seed)
+        best = _ahead(_scores(tried, ground, seed, real_only=False), best, ["lstm"])
+        f1 = _scores(tried, ground, seed)
     if learnable:
         tried["frames"] = frames(tried[best] if f1[best][0] >= GOOD_TEACHER else None)
         tried[f"fusion with {best}"] = fused(ground, tried[best], tried["frames"], seed)
-        tolerance_s = tried["frames"].card["tolerance_s"]
-        f1 = {name: _score(detector, ground, seed, tolerance_s) for name, detector in tried.items()}
-        ahead = max((f"fusion with {best}", "frames"), key=lambda name: f1[name][0])
-        best = ahead if f1[ahead][0] > f1[best][0] + CLEARLY * f1[best][1] else best
+        f1 = _scores(tried, ground, seed, tried["frames"].card["tolerance_s"])
+        best = _ahead(f1, best, [f"fusion with {best}", "frames"])
     order = sorted(tried, key=lambda name: -f1[name][0])
     tried[best].card["compared"] = [{"method": name, "f1": f1[name][0], "kept": name == best} for name in order]
     return tried[best]
 
 
-def _score(detector, ground, seed, tolerance_s=None, real_only=True):
-    """F1 on development data and its standard error; on real data alone where there are enough."""
-    judged = development.look(detector, ground, seed, tolerance_s or detector.card["tolerance_s"])
-    f1 = development.development_f1(detector, judged, real_only and judged.n_real >= development.ENOUGH_EVENTS)
-    n = judged.n_real + (0 if real_only else development.REMIX_EVENTS * len(detector.names))
-    return float(f1), float(np.sqrt(f1 * (1 - f1) / max(n, 1.0)))
+def _ahead(f1, best, others):
+    """The best of the others, if it is clearly better than ``best``."""
+    other = max(others, key=lambda name: f1[name][0])
+    return other if f1[other][0] > f1[best][0] + CLEARLY * f1[best][1] else best
+
+
+def _scores(tried, ground, seed, tolerance_s=None, real_only=True):
+    """F1 of each on development data and its standard error; on real data alone where there are enough."""
+    judged = {
+        name: development.look(detector, ground, seed, tolerance_s or detector.card["tolerance_s"])
+        for name, detector in tried.items()
+    }
+    # Where few events are labelled, who finds them with the fewest other detections tells how many there are.
+    share = max(development.label_share(detector, judged[name]) for name, detector in tried.items())
+    scores = {}
+    for name, detector in tried.items():
+        n_real = judged[name].n_real
+        f1 = development.development_f1(detector, judged[name], real_only and n_real >= development.ENOUGH_EVENTS, share)
+        n = n_real + (0 if real_only else development.REMIX_EVENTS * len(detector.names))
+        scores[name] = float(f1), float(np.sqrt(f1 * (1 - f1) / max(n, 1.0)))
+    return scores
 
 
 def event_specific(ground, tolerance_s, *, n_windows, keep_templates, hidden_size, max_epochs, seed, progress, advance):

@@ -8,10 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from .detection import Detector
-from .development import TOLERANCE_S, real_examples
+from .development import TOLERANCE_S, Judged, fit_thresholds, real_examples
 from .learning import PRIOR_LOGIT
 from .templates import TemplateBank
-from .thresholds import choose_thresholds
 from .timebase import duration_to_samples
 from .training_data import refractory_table
 from .whitening import design_whitener
@@ -45,10 +44,7 @@ def oracle_detector(simulation, refractory_s=2.0, before_s=0.01, after_s=0.055, 
     )
     detector.card = {"method": "oracle"}
     examples = real_examples([detector.candidates(simulation.recording)], [_complete(simulation)], tolerance_s)[0]
-    logit = detector.log_odds(examples.candidates)
-    detector.thresholds, _ = choose_thresholds(
-        logit, examples.candidates.type, examples.target, examples.weight, examples.n_missed
-    )
+    detector.thresholds, _ = fit_thresholds(detector, Judged([], [examples], []))
     return detector
 
 

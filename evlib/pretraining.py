@@ -18,17 +18,18 @@ from .window_pretraining import PATIENCE_EPOCHS, Pretrained, check_resume, frame
 
 PRETEXTS = tuple(PRETEXT_MODELS)
 LEARNING_RATE, BATCH = 2e-3, 16
-# Up to this rate a frame of the frame network is one sample; above, 5 ms.
-SAMPLES_AS_FRAMES_HZ = 400.0
+# A frame of the frame network is 5 ms, but at least so many samples: who samples slowly looks for slow events, and frames of
+# single samples would see too little of them.
+LEAST_FRAME_SAMPLES = 4
 
 
 def network_resolution(rate):
     """Samples in a frame of the frame network.
 
     >>> network_resolution(100.0), network_resolution(2000.0)
-    (1, 10)
+    (4, 10)
     """
-    return 1 if rate <= SAMPLES_AS_FRAMES_HZ else frame_samples(rate)
+    return max(LEAST_FRAME_SAMPLES, frame_samples(rate))
 
 
 def pretext_losses(model, loss_fn, batch):

@@ -35,7 +35,8 @@ OVERLOOKED_LLR = 4.0
 class Examples:
     """Candidates with their truth: ``target`` (n,) 1 for a true event, ``weight`` (n,) 0 where the truth is unknown.
 
-    ``n_missed``: (E,) true events that no candidate stands for; ``error`` (n,) samples from the true time, NaN without one.
+    ``n_missed``: (E,) true events that no candidate stands for; ``error`` (n,) samples from the true time, NaN without one;
+    ``complete``: there are stretches in which every event is labelled.
     """
 
     candidates: Candidates
@@ -43,6 +44,7 @@ class Examples:
     weight: np.ndarray
     n_missed: np.ndarray
     error: np.ndarray
+    complete: bool = True
 
 
 def label_examples(candidates, labels, match_samples, apart_samples=None):
@@ -62,7 +64,8 @@ def label_examples(candidates, labels, match_samples, apart_samples=None):
             known[own] |= distance_to_nearest(candidates.time[own], time) < apart_samples[e]
     weight = np.maximum(known, target).astype(np.float32)
     missed = np.bincount(np.delete(labels.type, label), minlength=len(labels.names))
-    return Examples(candidates, target, weight, missed, error)
+    complete = labels.complete_spans is None or len(labels.complete_spans) > 0
+    return Examples(candidates, target, weight, missed, error, complete)
 
 
 @dataclass(frozen=True, eq=False)
