@@ -39,7 +39,8 @@ class Detector:
     name -> seconds. The stated ``sigma_s`` of a time is the Cramer-Rao bound times ``timing_scale``, and ``timing_error_s`` of
     the labels' own scatter. ``calibration``, slope and offset, turns the log odds of an event-specific model into such as
     held on development data. ``frames`` is a FrameNetwork; ``weights`` (`evlib.fusion`) say what templates and frames are
-    worth, ``same_event_s`` how far apart what they find of one event may be, ``frame_times`` whose time is taken.
+    worth, ``same_event_s`` how far apart what they find of one event may be, ``exact_s`` how
+    near a network's peak must lie for the template's time to be taken.
     ``card`` says where the detector comes from (method, options, seed, data hash, development F1).
     """
 
@@ -60,7 +61,7 @@ class Detector:
     frames: object = None
     weights: tuple = (1.0, 0.0, 0.0)
     same_event_s: float = 0.005
-    frame_times: bool = False
+    exact_s: float = 0.0
 
     @property
     def names(self):
@@ -130,7 +131,8 @@ class Detector:
         if templates is None:
             return peaks
         reach = self.same_event_s * self.sampling_rate_hz
-        return join(templates, peaks, logit, self.names, self.sampling_rate_hz, reach, self.frame_times)
+        exact = self.exact_s * self.sampling_rate_hz
+        return join(templates, peaks, logit, self.names, self.sampling_rate_hz, reach, exact)
 
     def find_in(self, whitened):
         """Candidates of whitened signal (n, C) in memory."""
@@ -253,7 +255,7 @@ class Detector:
             "frames": _plain(self.frames),
             "weights": [float(value) for value in self.weights],
             "same_event_s": float(self.same_event_s),
-            "frame_times": bool(self.frame_times),
+            "exact_s": float(self.exact_s),
         }
         with replace_file(path) as temporary:
             torch.save(content, temporary)
@@ -332,7 +334,7 @@ def load_detector(path) -> Detector:
             _rebuilt([FrameNetwork], content.get("frames")),
             tuple(content.get("weights", (1.0, 0.0, 0.0))),
             content.get("same_event_s", 0.005),
-            content.get("frame_times", False),
+            content.get("exact_s", 0.0),
         )
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise DataError(f"{path} is an incomplete detector: {error}") from error

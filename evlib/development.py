@@ -74,7 +74,7 @@ def look(detector, ground, seed, tolerance_s) -> Judged:
 def _finder(detector):
     """What the candidates of a detector depend on, beside the groundwork."""
     pairs = detector.frames is not None and detector.hears_templates
-    return detector.frames, detector.classifier, pairs, *((detector.same_event_s, detector.frame_times) if pairs else ())
+    return detector.frames, detector.classifier, pairs, *((detector.same_event_s, detector.exact_s) if pairs else ())
 
 
 def real_examples(found, labels, tolerance_s, apart_samples=None):
@@ -121,9 +121,7 @@ def _tally(detector, parts, odds, thresholds=None):
 
 
 def _n_events(parts, n_types):
-    return sum(
-        factor * (np.bincount(e.candidates.type, e.weight * e.target, n_types) + e.n_missed) for e, factor in parts
-    )
+    return sum(factor * (np.bincount(e.candidates.type, e.weight * e.target, n_types) + e.n_missed) for e, factor in parts)
 
 
 def weighed(judged, n_types):

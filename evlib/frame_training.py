@@ -21,10 +21,11 @@ from .timebase import nearest
 from .training import Trainer
 from .transfer import parameter_groups, transfer_encoder
 
-# A crop holds so many frames, 2.5 s at 200 frames a second; a batch so many crops. Short crops allow more steps in the same
-# time, which few labels need more than sight of far neighbours.
-CROP_FRAMES, BATCH = 512, 8
-EPOCHS, STEPS_PER_EPOCH = 20, 80
+# A crop holds about so many labelled events, but frames within these bounds (2.5 and 10 s at 200 frames a second): short crops
+# allow more steps in the same time, which dense labels are worth; rare events need their surroundings.
+CROP_EVENTS, CROP_FRAMES, BATCH = 4, (512, 2048), 8
+# Frames of one channel of a batch that an epoch goes through, in however many steps.
+EPOCHS, EPOCH_FRAMES = 20, 40_960
 LEARNING_RATE, WEIGHT_DECAY = 4e-3, 1e-2
 # A pretrained encoder learns more slowly than what stands on it.
 ENCODER_LR_FACTOR = 0.3
@@ -48,7 +49,7 @@ HYBRID_LOG_GAIN = (-0.7, 0.7)
 # Share of crops that are spliced from stretches of two crops and of noise: what happened before tells nothing then of what
 # comes. Frames in a stretch, logarithm of the noise (whitened noise has 1), and frames around a splice, where an event may be
 # cut off, that are not learned from.
-SHARE_SPLICED, STRETCH_FRAMES, LOG_NOISE, SPLICE_FRAMES = 0.25, (32, 512), (-3.0, 0.0), 10
+SHARE_SPLICED, STRETCH_FRAMES, LOG_NOISE, SPLICE_FRAMES = 0.1, (32, 512), (-3.0, 0.0), 10
 # Spread of the logarithm of channel gains, of the parts that channels take from each other, and how often one is silent.
 CHANNEL_GAIN, CHANNEL_MIX, CHANNEL_DROPOUT = 0.3, 0.2, 0.1
 
@@ -72,18 +73,20 @@ class FrameLabels:
 
 
 class FrameCrops(torch.utils.data.IterableDataset):
-    """Batches of random crops, ``STEPS_PER_EPOCH`` an epoch; they follow from the seed, the epoch and the widths of targets.
+    """Batches of random crops, ``n_batches`` an epoch; they follow from the seed, the epoch and the widths of targets.
 
     ``sigma`` (E,) is the width of each type's bumps in frames; before each epoch ``shrink`` (epoch, sigma) gives the next one.
     """
 
     def __init__(self, parts, resolution, sigma, seed, augment=True, n_batches=None, shrink=None):
         self.parts, self.resolution, self.seed, self.augment, self.shrink = parts, resolution, seed, augment, shrink
-        self.n_batches, self.epoch, self.n_types = n_batches or STEPS_PER_EPOCH, 0, len(parts[0].apart)
+        self.epoch, self.n_types = 0, len(parts[0].apart)
         self.sigma = np.broadcast_to(np.asarray(sigma, float), self.n_types)
         sizes = np.array([len(part.signal) for part in parts], float)
         self.share = sizes / sizes.sum()
-        self.length = min(CROP_FRAMES, -(-int(sizes.max()) // resolution)) * resolution
+        apart = sizes.sum() / resolution / max(sum(len(part.time) for part in parts), 1)
+        frames = min(int(np.clip(CROP_EVENTS * apart, *CROP_FRAMES)), -(-int(sizes.max()) // resolution))
+        self.length, self.n_batches = frames * resolution, n_batches or max(EPOCH_FRAMES // frames, 1)
         self.owner = np.concatenate([np.full(len(part.time), k) for k, part in enumerate(parts)])
         self.time = np.concatenate([part.time for part in parts])
         type = np.concatenate([part.type for part in parts])

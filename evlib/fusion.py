@@ -20,7 +20,7 @@ UNSEEN = -8.0
 CERTAIN = 20.0
 
 
-def join(templates, peaks, frame_logit, names, rate, reach, frame_times) -> Candidates:
+def join(templates, peaks, frame_logit, names, rate, reach, exact) -> Candidates:
     """One list of candidates from two: pairs of one type within ``reach`` samples are one candidate.
 
     Parameters
@@ -28,7 +28,7 @@ def join(templates, peaks, frame_logit, names, rate, reach, frame_times) -> Cand
     templates, peaks : Candidates of templates and of the frame network
     frame_logit : (len(templates),) what the network says at the templates' candidates
     reach : samples
-    frame_times : pairs take the time of the network's peak, else that of the template
+    exact : samples; a pair takes the time of its template if the network's peak lies so near, else that of the peak
 
     A peak without a template has the ``llr`` minus infinity.
     """
@@ -36,8 +36,7 @@ def join(templates, peaks, frame_logit, names, rate, reach, frame_times) -> Cand
     rows, owner, _ = nearest_label(own, Events(*split_time(peaks.time), peaks.type, names, rate), reach)
     time, frame = own.time.copy(), own.frame.copy()
     frame[rows] = peaks.frame[owner]
-    if frame_times:
-        time[rows] = peaks.time[owner]
+    time[rows] = np.where(np.abs(peaks.time[owner] - own.time[rows]) <= exact, own.time[rows], peaks.time[owner])
     lone = np.delete(np.arange(len(peaks)), owner)
     unseen = replace(peaks[lone], llr=np.full(len(lone), -np.inf))
     return Candidates.concatenate([replace(own, time=time, frame=frame), unseen])

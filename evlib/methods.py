@@ -26,8 +26,9 @@ from .training_data import FEW_LABELS
 # with the square, for each type.
 HIDDEN_SIZE = {"event_specific": 32, "frames": 48, "lstm": 64}
 N_REMIXES = 12
-# Log odds that context may be allowed to take away, and the difference in F1 that does not count between them.
-VETOES, EQUAL_F1 = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, UNLIMITED_VETO), 0.001
+# Log odds that context may be allowed to take away, and the difference in F1 that does not count between them. Where kinds
+# look alike context has to tell them apart, however strong the evidence for either.
+VETOES, EQUAL_F1 = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0), 0.001
 # The event-specific model reads windows of so many template lengths, at least so many seconds, at most the refractory period.
 WINDOW_TEMPLATES, SHORTEST_WINDOW_S = 4, 0.1
 # Where templates do not fit so large a share of the recordings, the fit says so: less may be a few strange noises.
@@ -36,10 +37,15 @@ MUCH_CROWDED = 0.01
 SHARE_OF_KINDS = 0.5
 # What templates and frames find within so many frames is one event.
 SAME_FRAMES = 2.5
+# Between a template's time and the network's, so many median errors of the network are nothing strange.
+EXACT_SCATTERS = 5.0
 # Frames around a single held-out label that are not learned from.
 LABEL_FRAMES = 10
-# From these log odds on a teacher is sure; it may teach, and context be learned, where its F1 on development data is at least so.
-SURE_LOG_ODDS, GOOD_TEACHER = 2.5, 0.5
+# So far over its thresholds, in log odds, a teacher is sure; it may teach, and context be learned, where its F1 on development
+# data is at least so.
+SURE_LOG_ODDS, GOOD_TEACHER = 2.0, 0.5
+# Who reaches this F1 on development data leaves nothing to win: a network that reads the signal is not trained then.
+NOTHING_TO_WIN = 0.995
 # Who is ahead by less than so many standard errors of its F1 is not clearly better, and the simpler one is kept.
 CLEARLY = 0.5
 
@@ -116,21 +122,21 @@ def with_context(ground, tolerance_s, *, hidden_size=None, max_epochs=None, seed
         progress=progress,
         **options,
     )
-    _choose_veto(detector, judged)
+    _choose_veto(detector, judged, VETOES if True in remixer.rhythms else (*VETOES, UNLIMITED_VETO))
     return finished(
         ground, detector, "lstm", tolerance_s, seed, advance, judged, history=history, veto=float(detector.network.veto)
     )
 
 
-def _choose_veto(detector, judged):
+def _choose_veto(detector, judged, vetoes):
     """The least that context must be allowed to take away for the best F1 on development data; 0 leaves the filter as it is."""
     f1 = []
-    for veto in VETOES:
+    for veto in vetoes:
         detector.network.veto.fill_(veto)
         thresholds, _ = development.fit_thresholds(detector, judged)
         f1.append(development.development_f1(replace(detector, thresholds=thresholds), judged))
     best = next(k for k, value in enumerate(f1) if value >= max(f1) - EQUAL_F1)
-    detector.network.veto.fill_(VETOES[best])
+    detector.network.veto.fill_(vetoes[best])
 
 
 def with_frames(
@@ -146,14 +152,20 @@ def with_frames(
     advance("train frame network")
     options = {"hidden_size": hidden_size, "max_epochs": max_epochs or EPOCHS, "seed": seed, "progress": progress}
     labels = frame_labels(ground, teacher)
-    network, history, sigma = train_frames(*labels, hop, data.rate, ground.jitter, encoder=pretrain, freeze=freeze, **options)
-    detector = replace(matched_filter(ground), frames=network, weights=(0.0, 1.0, 0.0), prior_logit=0.0)
+    options |= {"encoder": pretrain, "freeze": freeze}
+    network, history, sigma = train_frames(*labels, hop, data.rate, ground.jitter, **options)
+    detector = frame_detector(ground, network)
     if tolerance_s is None:
         tolerance_s = _tolerance(sigma, hop, data.rate)
     judged = development.look(detector, ground, seed, tolerance_s)
     detector.weights = _weights(detector, judged)
     card = {"pretrain": pretext and str(pretext.get("pretext")), "pretext": pretext, "freeze_encoder": bool(freeze)}
     return finished(ground, detector, "frames", tolerance_s, seed, advance, judged, history=history, **card)
+
+
+def frame_detector(ground, network):
+    """The detector that hears the network alone, its thresholds still open."""
+    return replace(matched_filter(ground), frames=network, weights=(0.0, 1.0, 0.0), prior_logit=0.0)
 
 
 def teacher_of(ground, tolerance_s, seed):
@@ -204,8 +216,9 @@ def _taught(data, teacher, signal, known):
     for e in np.unique(known.type):
         own, time = found.type == e, np.sort(known.time_samples[known.type == e])
         new[own] &= distance_to_nearest(found.time[own], time) >= data.apart_samples[e]
-    sure = new & kept & (odds > SURE_LOG_ODDS)
-    doubtful = new & ~sure & (odds > -SURE_LOG_ODDS)
+    rise = odds - teacher.thresholds[found.type]
+    sure = new & kept & (rise > SURE_LOG_ODDS)
+    doubtful = new & ~sure & (rise > -SURE_LOG_ODDS)
     time, type = np.r_[known.time_samples, found.time[sure]], np.r_[known.type, found.type[sure]]
     table = Events(*split_time(time), type, known.names, known.sampling_rate_hz, complete_spans=known.complete_spans)
     return table, found.time[doubtful]
@@ -233,7 +246,8 @@ def fused(ground, base, frames, seed):
         found = development.look(one, ground, seed, tolerance_s).found
         errors, _ = development.label_errors(found, ground.data.train, reach, one)
         scatter.append(np.median(np.abs(errors)) if len(errors) else np.inf)
-    detector.frame_times = bool(scatter[1] < scatter[0])
+    # A peak tells a wrong template from its own scatter: an oscillation away, the time is the network's.
+    detector.exact_s = 0.0 if scatter[1] < scatter[0] else min(EXACT_SCATTERS * scatter[1] / ground.data.rate, same_s)
     judged = development.look(detector, ground, seed, tolerance_s)
     detector.weights = _weights(detector, judged)
     card = {name: frames.card[name] for name in ("pretrain", "pretext", "freeze_encoder")}
@@ -266,7 +280,7 @@ def best_of(ground, lstm, frames, tolerance_s, seed):
         tried["lstm"] = lstm()
         best = _ahead(_scores(tried, ground, seed, real_only=False), best, ["lstm"])
         f1 = _scores(tried, ground, seed)
-    if learnable:
+    if learnable and f1[best][0] < NOTHING_TO_WIN:
         tried["frames"] = frames(tried[best] if f1[best][0] >= GOOD_TEACHER else None)
         tried[f"fusion with {best}"] = fused(ground, tried[best], tried["frames"], seed)
         f1 = _scores(tried, ground, seed, tried["frames"].card["tolerance_s"])

@@ -7,8 +7,9 @@ BORROWED_EVENTS = 20.0
 # Thresholds whose F1 is this close to the best count as equal; of the middle half of them, the nearest to even odds is
 # taken, where calibrated log odds have their best F1.
 PLATEAU = 0.002
-# Thresholds that are tried, evenly from the weakest true candidates to three quarters of them; a few reach to the strongest.
-GRID, WEAKEST, STRONG = 96, 0.002, (0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
+# Thresholds that are tried, evenly from the weakest true candidates to three quarters of them; a few reach to the strongest,
+# and a few below them all.
+GRID, BELOW, WEAKEST, STRONG = 96, 8, 0.002, (0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 # Log odds beyond these are as certain as can be.
 LOWEST, HIGHEST = -30.0, 60.0
 
@@ -22,7 +23,7 @@ def threshold_grid(logit, is_true):
     if not np.any(is_true):
         return np.quantile(every, np.linspace(0, 1, GRID))
     weakest, *strong = np.quantile(logit[is_true], (WEAKEST, *STRONG))
-    return np.unique(np.r_[np.linspace(weakest, strong[0], GRID), strong])
+    return np.unique(np.r_[np.linspace(every[0], weakest, BELOW), np.linspace(weakest, strong[0], GRID), strong])
 
 
 def choose_thresholds(grid, hits, false, n_events, recalled=None, found=None):
@@ -51,8 +52,10 @@ def choose_thresholds(grid, hits, false, n_events, recalled=None, found=None):
         outside = np.flatnonzero(~good[e])
         first = outside[outside < best[e]].max(initial=-1) + 1
         last = outside[outside > best[e]].min(initial=len(grid)) - 1
-        margin = 0.25 * (grid[last] - grid[first])
-        thresholds[e] = np.clip(0.0, grid[first] + margin, grid[last] - margin)
+        # Between two neighbours on the grid the lower of which is too low all values do the same.
+        low, high = grid[max(first - 1, 0)], grid[last]
+        margin = 0.25 * (high - low)
+        thresholds[e] = np.clip(0.0, low + margin, high - margin)
     return thresholds, f1[np.arange(len(f1)), best]
 
 

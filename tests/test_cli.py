@@ -319,7 +319,7 @@ def three_kinds(tmp_path_factory):
 
 @pytest.fixture
 def few_steps(monkeypatch):
-    monkeypatch.setattr("evlib.frame_training.STEPS_PER_EPOCH", 2)
+    monkeypatch.setattr("evlib.frame_training.EPOCH_FRAMES", 2048)
 
 
 def test_pretrain_writes_the_encoder_that_python_makes(three_kinds):

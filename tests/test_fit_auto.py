@@ -34,7 +34,7 @@ def data():
 @pytest.fixture(scope="module")
 def detector(data):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frame_training, "STEPS_PER_EPOCH", 8)
+        patch.setattr(frame_training, "EPOCH_FRAMES", 16_384)
         return evlib.fit(data[:5], refractory_s=0.3, hidden_size=16, max_epochs=10, progress=False)
 
 
@@ -83,7 +83,7 @@ def test_fixed_shapes_stay_with_their_templates():
 
 
 def test_frames_and_fusion_by_name(monkeypatch):
-    monkeypatch.setattr(frame_training, "STEPS_PER_EPOCH", 2)
+    monkeypatch.setattr(frame_training, "EPOCH_FRAMES", 2048)
     simulation = evlib.make_recording(evlib.make_templates(3, seed=1), 40.0, seed=1)
     options = {"max_epochs": 1, "hidden_size": 8, "progress": False}
     frames = evlib.fit([tuple(simulation)], "frames", **options)

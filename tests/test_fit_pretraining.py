@@ -18,7 +18,7 @@ TINY = {"hidden_size": 8, "max_epochs": 2, "progress": False}
 @pytest.fixture(autouse=True, scope="module")
 def few_steps():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frame_training, "STEPS_PER_EPOCH", 3)
+        patch.setattr(frame_training, "EPOCH_FRAMES", 3072)
         yield
 
 

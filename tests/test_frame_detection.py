@@ -67,12 +67,12 @@ def test_what_the_network_says_at_given_times():
         assert value == pytest.approx(max(near, default=LEAST_LOGIT))
 
 
-@pytest.mark.parametrize("frame_times", [False, True])
-def test_pairs_become_one_candidate(frame_times):
+@pytest.mark.parametrize(("exact", "time"), [(3, 100), (2.9, 103), (-1, 103)])
+def test_pairs_become_one_candidate(exact, time):
     templates = candidates([100, 200, 300], [0, 0, 1], [5, 6, 7])
     peaks = candidates([103, 250, 301], [0, 0, 0], [1, 2, 3])
-    found = join(templates, peaks, np.array([-1.0, -2.0, -3.0]), ("a", "b"), 1000.0, 5, frame_times)
-    assert found.time.tolist() == [103 if frame_times else 100, 200, 250, 300, 301]
+    found = join(templates, peaks, np.array([-1.0, -2.0, -3.0]), ("a", "b"), 1000.0, 5, exact)
+    assert found.time.tolist() == [time, 200, 250, 300, 301]
     assert found.type.tolist() == [0, 0, 0, 1, 0]
     assert found.frame.tolist() == [1, -2, 2, -3, 3]
     assert found.llr.tolist() == [5, 6, -np.inf, 7, -np.inf]

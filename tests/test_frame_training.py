@@ -28,7 +28,7 @@ def crops(parts, n=40, **options):
 @pytest.fixture
 def plain(monkeypatch):
     """No mixing of channels and no sums of crops: what an impulse is stays clear."""
-    for name in ("CHANNEL_GAIN", "CHANNEL_MIX", "CHANNEL_DROPOUT", "SHARE_HYBRID"):
+    for name in ("CHANNEL_GAIN", "CHANNEL_MIX", "CHANNEL_DROPOUT", "SHARE_HYBRID", "SHARE_SPLICED"):
         monkeypatch.setattr(frame_training, name, 0.0)
 
 
@@ -71,12 +71,27 @@ def test_hidden_spans_teach_nothing(plain):
 
 
 def test_a_sum_of_two_crops_has_the_events_of_both(monkeypatch):
-    for name in ("CHANNEL_GAIN", "CHANNEL_MIX", "CHANNEL_DROPOUT", "SHARE_WARPED"):
+    for name in ("CHANNEL_GAIN", "CHANNEL_MIX", "CHANNEL_DROPOUT", "SHARE_WARPED", "SHARE_SPLICED"):
         monkeypatch.setattr(frame_training, name, 0.0)
     monkeypatch.setattr(frame_training, "SHARE_HYBRID", 1.0)
     for crop in crops([labels()]):
         for at, type in zip(*np.nonzero(crop["input"] > 0.4), strict=True):
             assert crop["target"][at // HOP, type] > 0.5
+
+
+def test_a_splice_holds_whole_events_and_noise_and_leaves_its_seams_open(monkeypatch, plain):
+    monkeypatch.setattr(frame_training, "SHARE_SPLICED", 1.0)
+    monkeypatch.setattr(frame_training, "SHARE_WARPED", 0.0)
+    monkeypatch.setattr(frame_training, "LOG_NOISE", (-7.0, -6.0))
+    events = noise = 0
+    for crop in crops([labels()]):
+        for at, type in zip(*np.nonzero(crop["input"] > 0.4), strict=True):
+            assert crop["target"][at // HOP, type] > 0.5 or crop["weight"][at // HOP, type] == 0
+        for frame, type in zip(*np.nonzero((crop["target"] > 0.9) & (crop["weight"] > 0)), strict=True):
+            assert crop["input"][max(frame - 1, 0) * HOP : (frame + 2) * HOP, type].max() > 0.4
+            events += 1
+        noise += (crop["weight"] == 0).any() and (crop["target"].max() == 0)
+    assert events > 5 and noise
 
 
 def test_an_epoch_follows_from_seed_and_number():
@@ -104,7 +119,7 @@ def test_the_loss_is_least_where_it_should_be():
 
 
 def test_training_learns_bursts_and_repeats_itself(monkeypatch):
-    monkeypatch.setattr(frame_training, "STEPS_PER_EPOCH", 5)
+    monkeypatch.setattr(frame_training, "EPOCH_FRAMES", 10_240)
     rng = np.random.default_rng(0)
     time = np.sort(rng.choice(np.arange(500, N - 500, 400), 40, replace=False)).astype(float)
     type = rng.integers(0, 2, 40)

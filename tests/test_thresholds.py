@@ -5,10 +5,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evlib.thresholds import BORROWED, PLATEAU, choose_thresholds
+from evlib import thresholds as module
+from evlib.thresholds import BORROWED_EVENTS, PLATEAU, labelled_share, threshold_grid, unlabelled_false
 
 # Whole numbers lie in different cells of any grid over their range, so that brute force sees the same counts.
 ROWS = st.lists(st.tuples(st.integers(-20, 20), st.booleans(), st.sampled_from([0.0, 0.5, 1.0, 3.0])), min_size=1, max_size=40)
+
+
+def choose_thresholds(logit, type, target, weight, n_missed):
+    """The thresholds of candidates that are all decided for when they are over them."""
+    logit, target, weight = (np.asarray(values, float) for values in (logit, target, weight))
+    grid, n_types = threshold_grid(logit, weight * target > 0), len(n_missed)
+    over = (np.clip(logit, module.LOWEST, module.HIGHEST)[:, None] >= grid) * weight[:, None]
+    own = np.equal(type, np.arange(n_types)[:, None]).astype(float)
+    n_events = own @ (weight * target) + n_missed
+    return module.choose_thresholds(grid, own @ (over * target[:, None]), own @ (over * (1 - target)[:, None]), n_events)
 
 
 def f1_at(threshold, logit, target, weight, missed):
@@ -30,13 +41,14 @@ def test_one_type_gets_the_best_threshold(rows, missed):
 
 @given(ROWS, ROWS, st.integers(0, 3))
 def test_types_are_weighed_with_what_they_borrow(one, two, missed):
-    """Brute force over both types, each with half of the mean counts."""
+    """Brute force over both types, each with a share of the mean counts."""
     logit, target, weight = (np.array(column, dtype=float) for column in zip(*one, *two, strict=True))
     type = np.repeat([0, 1], [len(one), len(two)])
     thresholds, f1 = choose_thresholds(logit, type, target, weight, np.array([missed, 0]))
+    borrowed = BORROWED_EVENTS / max(((weight * target).sum() + missed) / 2, 1)
     for kind in (0, 1):
-        factor = np.where(type == kind, 1 + BORROWED / 2, BORROWED / 2)
-        own_missed = missed * ((1 + BORROWED / 2) if kind == 0 else BORROWED / 2)
+        factor = np.where(type == kind, 1 + borrowed / 2, borrowed / 2)
+        own_missed = missed * ((1 + borrowed / 2) if kind == 0 else borrowed / 2)
         best = max(f1_at(t, logit, target, weight * factor, own_missed) for t in np.unique(logit))
         assert f1[kind] == pytest.approx(best, abs=1e-9)
         assert f1_at(thresholds[kind], logit, target, weight * factor, own_missed) >= best - PLATEAU - 1e-9
@@ -98,3 +110,30 @@ def test_the_edges_stay_finite(n_types, target, logits):
 def test_missed_events_lower_what_can_be_reached():
     _, f1 = choose_thresholds(np.ones(10), np.zeros(10, int), np.ones(10), np.ones(10), np.array([10.0]))
     assert f1[0] == pytest.approx(2 * 10 / (10 + 20))
+
+
+def test_a_few_labels_among_many_events_choose_as_all_labels_would(rng):
+    """Of all detections and of one event in ten that is labelled follows the threshold that all labels ask for."""
+    target = np.repeat([0.0, 1.0], [6000, 2000])
+    logit = rng.normal(np.repeat([-3.0, 1.0], [6000, 2000]), 1.5)
+    known = (target > 0) & (rng.random(8000) < 0.1)
+    all_labels, _ = choose_thresholds(logit, np.zeros(8000, int), target, np.ones(8000), np.zeros(1))
+    grid = threshold_grid(logit, known)
+    found, recalled = (np.sum(logit[rows][:, None] >= grid, 0, dtype=float)[None] for rows in (slice(None), known))
+    nothing = np.zeros_like(found)
+    few_labels, f1 = module.choose_thresholds(grid, nothing, nothing, known.sum(keepdims=True), recalled, found)
+    assert (
+        abs(f1_at(few_labels[0], logit, target, np.ones(8000), 0) - f1_at(all_labels[0], logit, target, np.ones(8000), 0)) < 0.01
+    )
+    share = labelled_share(recalled, found)
+    assert share[0] == pytest.approx(0.1, rel=0.2)
+    false = unlabelled_false(recalled, found, share[:, None])
+    assert (false >= 0).all() and false[0, 0] > false[0, -1]
+
+
+def test_without_labels_beside_it_nothing_changes(rng):
+    hits = np.sort(rng.integers(0, 50, (3, 20)), 1)[:, ::-1].astype(float)
+    false, grid = hits**2 / 20, np.linspace(-3, 3, 20)
+    nothing, events = np.zeros_like(hits), np.full(3, 60.0)
+    plain = module.choose_thresholds(grid, hits, false, events)
+    assert np.array_equal(plain, module.choose_thresholds(grid, hits, false, events, nothing, nothing))
