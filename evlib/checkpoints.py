@@ -22,6 +22,7 @@ from .files import replace_file
 from .frame_encoder import FrameEncoder
 from .patch_encoder import DualBranchEncoder, PatchFrameEncoder
 from .transfer import encoder_of
+from .whitening import Whitener
 
 CHECKPOINT_FORMAT = 1
 CHECKPOINT_KEYS = ("epoch", "model_state_dict", "optimizer_state_dict", "global_step")
@@ -132,7 +133,7 @@ def remember_run(folder, settings, resume):
         raise OptionError(f"the run in {folder} was asked for something else: {was}")
 
 
-def save_encoder(path, encoder, card):
+def save_encoder(path, encoder, card, whitener=None):
     """Write an encoder with its card; a crash while writing leaves the old file as it was.
 
     Parameters
@@ -142,6 +143,7 @@ def save_encoder(path, encoder, card):
         ``encoder``
     card : dict of plain values that says what the weights are for and where they come from: ``sampling_rate_hz``,
         ``channels``, ``units``, ``pretext``, ``seed``, ``data_hash``
+    whitener : the Whitener that the encoder has heard through; its taps and centre are kept beside the weights
 
     Raises
     ------
@@ -161,6 +163,12 @@ def save_encoder(path, encoder, card):
         "encoder_state_dict": encoder.state_dict(),
         "card": card,
     }
+    if whitener is not None:
+        content["whitener"] = {
+            "taps": torch.from_numpy(whitener.taps),
+            "center": torch.from_numpy(whitener.center),
+            "sampling_rate_hz": float(whitener.sampling_rate_hz),
+        }
     with replace_file(path) as temporary:
         torch.save(plain(content), temporary)
 
@@ -194,6 +202,25 @@ def load_encoder(path):
     except (RuntimeError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"the weights in {path} do not fit their encoder: {error}") from error
     return encoder.eval(), content["card"]
+
+
+def load_whitener(path):
+    """The Whitener in a file of `save_encoder`, None where none was kept.
+
+    Raises
+    ------
+    DataError : as in `load_encoder`; a whitener that is none
+    """
+    kept = _read(path, ENCODER_KEYS, "encoder file").get("whitener")
+    if kept is None:
+        return None
+    try:
+        taps, center, rate = kept["taps"].numpy(), kept["center"].numpy(), float(kept["sampling_rate_hz"])
+        if taps.ndim != 2 or center.shape != taps.shape[:1] or not (np.isfinite(taps).all() and np.isfinite(center).all()):
+            raise ValueError(f"taps {taps.shape}, centre {center.shape}, or values that are not finite")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DataError(f"the whitener in {path} is damaged: {error}") from error
+    return Whitener(taps, center, rate)
 
 
 def plain(value):

@@ -61,7 +61,7 @@ def fit(
         returned: which kinds of events recur, each named by its labels afterwards. A Detector: kinds without a label are
         learned from what it finds (fine-tuning forgets none). "autoencoder", "variational",
         "contrastive", "masked", what :func:`evlib.pretrain` returned, or the path of an encoder that it saved: the encoder of the
-        frame network
+        frame network, and the whitening filter that it has heard through
     freeze_encoder : keep the pretrained encoder as it is and train what stands on it only (a probe)
     template_s : (before, after) seconds that templates reach around the onset; default: found from the data
     shrink : Wiener shrinkage of averaged snippets; False gives the plain average
@@ -108,6 +108,7 @@ def fit(
             self_training=self_train,
             template_s=template_s,
             shrink=shrink,
+            whitener=getattr(encoder, "whitener", None),
             seed=seed,
             advance=stages.next,
         )

@@ -51,7 +51,15 @@ class Groundwork:
 
 
 def lay_groundwork(
-    data, *, discovery=None, self_training=False, template_s=None, shrink=True, seed=0, advance=lambda stage: None
+    data,
+    *,
+    discovery=None,
+    self_training=False,
+    template_s=None,
+    shrink=True,
+    whitener=None,
+    seed=0,
+    advance=lambda stage: None,
 ) -> Groundwork:
     """Learn the noise and the templates.
 
@@ -63,6 +71,7 @@ def lay_groundwork(
     self_training : train the bank further on what it detects where nothing is labelled
     template_s : (before, after) seconds that templates reach around the onset; default: found from the data
     shrink : Wiener shrinkage of averaged snippets
+    whitener : what a pretrained encoder has heard through; default: made for these recordings
     advance : called with the name of each stage
     """
     rate, find_window = data.rate, template_s is None
@@ -71,12 +80,12 @@ def lay_groundwork(
     elif isinstance(discovery, Detector):
         _check_detector(discovery, data)
     advance("whiten and learn templates")
-    whitener = estimate_whitener(data.recordings)
+    given, whitener = whitener is not None, whitener or estimate_whitener(data.recordings)
     for attempt in range(WHITENING_ROUNDS):
         signals = [whitener(recording) for recording in data.recordings]
         window = choose_window(signals, data.train, rate) if find_window else _given_window(template_s, rate)
         bank, jitter, _ = learn_templates(signals, data.train, *window, rate, shrink=shrink)
-        if attempt == WHITENING_ROUNDS - 1:
+        if given or attempt == WHITENING_ROUNDS - 1:
             break
         refined = refine_whitener(whitener, _residuals(bank, signals, rate))
         if refined.change < WHITE_ENOUGH:

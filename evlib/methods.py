@@ -41,9 +41,8 @@ SAME_FRAMES = 2.5
 EXACT_SCATTERS = 5.0
 # Frames around a single held-out label that are not learned from.
 LABEL_FRAMES = 10
-# So far over its thresholds, in log odds, a teacher is sure; it may teach, and context be learned, where its F1 on development
-# data is at least so.
-SURE_LOG_ODDS, GOOD_TEACHER = 2.0, 0.5
+# From these log odds on a teacher is sure; it may teach, and context be learned, where its F1 on development data is at least so.
+SURE_LOG_ODDS, GOOD_TEACHER = 2.5, 0.5
 # Who reaches this F1 on development data leaves nothing to win: a network that reads the signal is not trained then.
 NOTHING_TO_WIN = 0.995
 # Who is ahead by less than so many standard errors of its F1 is not clearly better, and the simpler one is kept.
@@ -216,9 +215,8 @@ def _taught(data, teacher, signal, known):
     for e in np.unique(known.type):
         own, time = found.type == e, np.sort(known.time_samples[known.type == e])
         new[own] &= distance_to_nearest(found.time[own], time) >= data.apart_samples[e]
-    rise = odds - teacher.thresholds[found.type]
-    sure = new & kept & (rise > SURE_LOG_ODDS)
-    doubtful = new & ~sure & (rise > -SURE_LOG_ODDS)
+    sure = new & kept & (odds > SURE_LOG_ODDS)
+    doubtful = new & ~sure & (odds > -SURE_LOG_ODDS)
     time, type = np.r_[known.time_samples, found.time[sure]], np.r_[known.type, found.type[sure]]
     table = Events(*split_time(time), type, known.names, known.sampling_rate_hz, complete_spans=known.complete_spans)
     return table, found.time[doubtful]

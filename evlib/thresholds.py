@@ -4,9 +4,9 @@ import numpy as np
 
 # Pooled counts that every type borrows, worth so many events: a type with few events of its own follows the others.
 BORROWED_EVENTS = 20.0
-# Thresholds whose F1 is this close to the best count as equal; of the middle half of them, the nearest to even odds is
-# taken, where calibrated log odds have their best F1.
-PLATEAU = 0.002
+# Thresholds whose F1 is this close to the best, or that decide otherwise of less than half an event, count as equal; of the
+# middle half of them, the nearest to even odds is taken, where calibrated log odds have their best F1.
+PLATEAU, PLATEAU_EVENTS = 0.002, 0.5
 # Thresholds that are tried, evenly from the weakest true candidates to three quarters of them; a few reach to the strongest,
 # and a few below them all.
 GRID, BELOW, WEAKEST, STRONG = 96, 8, 0.002, (0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
@@ -37,6 +37,7 @@ def choose_thresholds(grid, hits, false, n_events, recalled=None, found=None):
     recalled, found : (E, G) labelled events that are detected, and all detections, where only some events are labelled;
         see `unlabelled_false`
     """
+    plateau = max(PLATEAU, PLATEAU_EVENTS / max(np.sum(n_events), 1.0))
     borrowed = BORROWED_EVENTS / max(np.mean(n_events), 1.0)
     recalled, found = (np.zeros(np.shape(hits)) if part is None else part for part in (recalled, found))
     hits, false, n_events, recalled, found = (
@@ -44,7 +45,7 @@ def choose_thresholds(grid, hits, false, n_events, recalled=None, found=None):
     )
     hits, false = hits + recalled, false + unlabelled_false(recalled, found, labelled_share(recalled, found)[:, None])
     f1 = 2 * hits / np.maximum(hits + false + n_events[:, None], 1e-12)
-    good = f1 >= f1.max(axis=1, keepdims=True) - PLATEAU
+    good = f1 >= f1.max(axis=1, keepdims=True) - plateau
     # The plateau that holds the maximum, not a second one elsewhere.
     best = f1.argmax(axis=1)
     thresholds = np.empty(len(f1))

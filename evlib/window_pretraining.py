@@ -28,7 +28,7 @@ from .threads import few_threads
 from .timebase import duration_to_samples
 from .training import ContrastiveTrainer, UnsupervisedTrainer
 from .training_data import as_list, check_alike, held_out_spans
-from .whitening import estimate_whitener
+from .whitening import Whitener, estimate_whitener
 
 PRETEXTS = {
     "autoencoder": LSTMAutoencoder,
@@ -69,6 +69,7 @@ class Pretrained:
     model: torch.nn.Module
     history: list
     card: dict
+    whitener: Whitener = None
 
     def __repr__(self):
         size = self.encoder.config["hidden_size"]
@@ -77,8 +78,8 @@ class Pretrained:
         )
 
     def save(self, path):
-        """Write encoder and card; :func:`evlib.load_encoder` reads them."""
-        save_encoder(path, self.encoder, self.card)
+        """Write encoder, card and whitener; :func:`evlib.load_encoder` reads the first two."""
+        save_encoder(path, self.encoder, self.card, self.whitener)
 
 
 def pretrain_windows(
@@ -133,17 +134,18 @@ def pretrain_windows(
         encoder, model, history = fit_pretext(
             pretext, windows.train, windows.development, windows.rate, hidden_size, max_epochs, seed, **options
         )
-    return Pretrained(encoder, model, history, windows.card(pretext, window_s, seed, history))
+    return Pretrained(encoder, model, history, windows.card(pretext, window_s, seed, history), windows.whitener)
 
 
 @dataclass(frozen=True, eq=False)
 class LearningWindows:
-    """Checked recordings and the windows (N, time, C) that were cut of them, ``rate`` in Hz."""
+    """Checked recordings, the windows (N, time, C) that were cut of them, ``rate`` in Hz, and the ``whitener`` if it is new."""
 
     recordings: list
     rate: float
     train: np.ndarray
     development: np.ndarray
+    whitener: Whitener = None
 
     def card(self, pretext, window_s, seed, history):
         """Where an encoder comes from that learned from these windows."""
@@ -179,7 +181,7 @@ def windows_to_learn(
     check_whole(1, hidden_size=hidden_size, max_epochs=max_epochs)
     check_whole(8, n_windows=n_windows)
     check_short(LONGEST_WINDOW_S, window_s=window_s)
-    signals = whitened
+    signals, whitener = whitened, None
     if whitened is None:
         whitener = estimate_whitener(recordings)
         signals = [whitener(recording) for recording in recordings]
@@ -193,7 +195,7 @@ def windows_to_learn(
             f"{sum(map(len, signals)) / rate:g} s of recordings give {len(train)} windows of {window_s:g} s to train on and "
             f"{len(development)} held-out ones; both are needed (more signal, more windows or shorter ones?)"
         )
-    return LearningWindows(recordings, rate, train, development)
+    return LearningWindows(recordings, rate, train, development, whitener)
 
 
 def fit_windows(pretext, train, development, rate, hidden_size, max_epochs, seed, *, save_dir, log_dir, progress, resume):

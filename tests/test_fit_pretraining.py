@@ -58,6 +58,13 @@ def same_weights(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_an_encoder_brings_what_it_has_heard_through(short, pretrained, tmp_path):
+    pretrained.save(tmp_path / "encoder.pth")
+    for encoder in (pretrained, tmp_path / "encoder.pth"):
+        detector = evlib.fit([tuple(short[1])], "frames", pretrain=encoder, **TINY | {"max_epochs": 1})
+        assert np.array_equal(detector.whitener.taps, pretrained.whitener.taps)
+
+
 def test_same_seed_same_network_and_no_global_state(short, pretrained):
     torch.manual_seed(5)
     before = torch.random.get_rng_state()

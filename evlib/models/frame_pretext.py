@@ -1,10 +1,8 @@
 """Pretext models of the frame network's encoder: what can be asked of signal without labels.
 
 Each holds a FrameEncoder as ``encoder`` and tells the losses of a batch of windows (B, T, C). What is to be told is the log
-energy in the bands of the front end as they were before training, relative to its level: it does not move with what is learned.
+energy in the bands of the front end, relative to its level: these filters are not learned, so the target does not move.
 """
-
-import copy
 
 import torch
 from torch import nn
@@ -30,8 +28,7 @@ class FramePretext(nn.Module):
         super().__init__()
         self.encoder = FrameEncoder(input_size, hidden_size, resolution)
         self.config = self.encoder.config
-        self.measure = copy.deepcopy(self.encoder.front).requires_grad_(False)
-        self.n_targets = self.measure.of_energy.in_channels * STRETCH
+        self.n_targets = self.encoder.front.of_energy.in_channels * STRETCH
 
     def stretches(self, frames):
         """(B, F, H) -> (B, S, STRETCH * H); frames beyond the last whole stretch are left out."""
@@ -42,7 +39,7 @@ class FramePretext(nn.Module):
     @torch.no_grad()
     def targets(self, x):
         mask = frame_mask(torch.full((len(x),), x.shape[1]), x.shape[1], self.encoder.resolution)
-        relative, _ = self.measure.relative_energy(x.transpose(1, 2), mask)
+        relative, _ = self.encoder.front.relative_energy(x.transpose(1, 2), mask)
         return self.stretches(relative.flatten(1, 2).transpose(1, 2))
 
 
