@@ -282,7 +282,7 @@ def load_detector(path) -> Detector:
     import torch
 
     from .models import EventSpecificClassifier
-    from .models.context import UNLIMITED_VETO, ContextLSTM
+    from .models.context import UNLIMITED, ContextLSTM
     from .models.frame import FrameNetwork
 
     path = Path(path)
@@ -306,7 +306,8 @@ def load_detector(path) -> Detector:
             "network that reads the signal and learns from labelled events as recorded"
         )
     if content["format"] == 1 and content.get("network"):
-        content["network"]["state"].setdefault("veto", torch.tensor(UNLIMITED_VETO))
+        for bound in ("veto", "boost"):
+            content["network"]["state"].setdefault(bound, torch.tensor(UNLIMITED))
     try:
         tensors = {name: value.numpy() for name, value in content["tensors"].items()}
         return Detector(

@@ -136,12 +136,23 @@ def development_f1(detector, judged, real_only=False, share=None):
 
     ``share`` of events that is labelled where not all are; by default what the detector itself finds of it.
     """
+    hits, false, n_events = (values.sum() for values in _decided(detector, judged, real_only, share))
+    return 2 * hits / max(hits + false + n_events, 1e-12)
+
+
+def f1_by_type(detector, judged):
+    """(E,) the F1 of each type, NaN where development data have none of it."""
+    hits, false, n_events = _decided(detector, judged, False, None)
+    return np.where(n_events > 0, 2 * hits / np.maximum(hits + false + n_events, 1e-12), np.nan)
+
+
+def _decided(detector, judged, real_only, share):
+    """True and false detections and events of each type, three (E,)."""
     parts = [part for part in weighed(judged, len(detector.names)) if not real_only or part[0] in judged.real]
     odds = [detector.log_odds(examples.candidates) for examples, _ in parts]
-    hits, false, recalled, found = _tally(detector, parts, odds).sum(1)
+    hits, false, recalled, found = _tally(detector, parts, odds)
     share = label_share(detector, judged) if share is None else share
-    hits, false = hits + recalled, false + unlabelled_false(recalled, found, share)
-    return 2 * hits / max(hits + false + _n_events(parts, len(detector.names)).sum(), 1e-12)
+    return hits + recalled, false + unlabelled_false(recalled, found, share), _n_events(parts, len(detector.names))
 
 
 def label_share(detector, judged):

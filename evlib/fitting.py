@@ -69,7 +69,7 @@ def fit(
         scatter more
     hidden_size : units of the network that the method is named for, in each direction; default: 64 ("lstm"), 48 ("frames"), 32
         ("event_specific"); a pretrained encoder brings its own
-    max_epochs : of that network; default: 12 ("lstm", "event_specific"), 20 ("frames")
+    max_epochs : of that network; default: 12 ("lstm", "event_specific"), 28 ("frames")
     progress : show progress bars
     logger : a Lightning logger, or True for its default
 

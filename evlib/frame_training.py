@@ -25,7 +25,7 @@ from .transfer import parameter_groups, transfer_encoder
 # allow more steps in the same time, which dense labels are worth; rare events need their surroundings.
 CROP_EVENTS, CROP_FRAMES, BATCH = 4, (512, 2048), 8
 # Frames of one channel of a batch that an epoch goes through, in however many steps.
-EPOCHS, EPOCH_FRAMES = 20, 40_960
+EPOCHS, EPOCH_FRAMES = 28, 40_960
 LEARNING_RATE, WEIGHT_DECAY = 4e-3, 1e-2
 # A pretrained encoder learns more slowly than what stands on it.
 ENCODER_LR_FACTOR = 0.3

@@ -46,7 +46,7 @@ class StudySize:
     schedule: str = "rounds"
     variation: float = 0.0
     max_epochs: int = 12
-    frame_epochs: int = 20
+    frame_epochs: int = 28
     pretext_windows: int = 2048
     pretext_epochs: int = 20
 

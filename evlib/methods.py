@@ -15,9 +15,9 @@ from .context_training import train_context
 from .detection import Detector
 from .events import Events
 from .frame_training import EPOCHS, LOOKED_THROUGH, NARROWEST_FRAMES, FrameLabels, train_frames
-from .fusion import learn_weights
+from .fusion import join, learn_weights
 from .learning import PRIOR_LOGIT
-from .models.context import UNLIMITED_VETO
+from .models.context import UNLIMITED
 from .pretraining import encoder_for, frame_samples, network_resolution
 from .timebase import distance_to_nearest, split_time
 from .training_data import FEW_LABELS
@@ -26,9 +26,9 @@ from .training_data import FEW_LABELS
 # with the square, for each type.
 HIDDEN_SIZE = {"event_specific": 32, "frames": 48, "lstm": 64}
 N_REMIXES = 12
-# Log odds that context may be allowed to take away, and the difference in F1 that does not count between them. Where kinds
-# look alike context has to tell them apart, however strong the evidence for either.
-VETOES, EQUAL_F1 = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0), 0.001
+# Log odds that context may be allowed to take away, those that it may add (twenty to one), and the difference in F1 that does
+# not count between them. Where kinds look alike context has to tell them apart, however strong the evidence for either.
+VETOES, BOOST, EQUAL_F1 = (1.0, 2.0, 4.0, 8.0, 16.0), 3.0, 0.001
 # The event-specific model reads windows of so many template lengths, at least so many seconds, at most the refractory period.
 WINDOW_TEMPLATES, SHORTEST_WINDOW_S = 4, 0.1
 # Where templates do not fit so large a share of the recordings, the fit says so: less may be a few strange noises.
@@ -39,14 +39,14 @@ SHARE_OF_KINDS = 0.5
 SAME_FRAMES = 2.5
 # Between a template's time and the network's, so many median errors of the network are nothing strange.
 EXACT_SCATTERS = 5.0
-# Frames around a single held-out label that are not learned from.
+# Frames around a single held-out label that are not learned from, and around an event, in which a second candidate is its echo.
 LABEL_FRAMES = 10
 # From these log odds on a teacher is sure; it may teach, and context be learned, where its F1 on development data is at least so.
 SURE_LOG_ODDS, GOOD_TEACHER = 2.5, 0.5
 # Who reaches this F1 on development data leaves nothing to win: a network that reads the signal is not trained then.
 NOTHING_TO_WIN = 0.995
-# Who is ahead by less than so many standard errors of its F1 is not clearly better, and the simpler one is kept.
-CLEARLY = 0.5
+# Who is ahead by less than so many standard errors of the F1 is not clearly better, and the simpler one is kept.
+CLEARLY = 1.0
 
 
 def warn_of_crowds(ground):
@@ -68,15 +68,17 @@ def matched_filter(ground):
     return Detector(ground.whitener, ground.bank, thresholds, data.refractory, PRIOR_LOGIT, channels=channels, units=units)
 
 
-def finished(ground, detector, method, tolerance_s, seed, advance=lambda stage: None, judged=None, **card):
-    """The detector with what development data say of it."""
+def finished(ground, detector, method, tolerance_s, seed, advance=lambda stage: None, judged=None, thresholds=None, **card):
+    """The detector with what development data say of it, its thresholds too if they are not given."""
     advance("thresholds")
     data = ground.data
     if tolerance_s is None:
         tolerance_s = max(development.TOLERANCE_S, development.TOLERATED_SIGMAS * ground.jitter / data.rate)
     judged = development.look(detector, ground, seed, tolerance_s) if judged is None else judged
-    thresholds, f1 = development.fit_thresholds(detector, judged)
+    if thresholds is None:
+        thresholds, _ = development.fit_thresholds(detector, judged)
     detector = replace(detector, thresholds=thresholds)
+    f1 = development.f1_by_type(detector, judged)
     detector = replace(detector, timing_scale=development.timing_scale(detector, judged))
     detector.timing_error_s = development.timing_error(detector, judged.found, data.train, ground.jitter)
     detector.card = ground.card | {
@@ -121,21 +123,26 @@ def with_context(ground, tolerance_s, *, hidden_size=None, max_epochs=None, seed
         progress=progress,
         **options,
     )
-    _choose_veto(detector, judged, VETOES if True in remixer.rhythms else (*VETOES, UNLIMITED_VETO))
-    return finished(
-        ground, detector, "lstm", tolerance_s, seed, advance, judged, history=history, veto=float(detector.network.veto)
-    )
+    strange = True in remixer.rhythms
+    limits = [(0.0, 0.0), *((veto, BOOST) for veto in VETOES)] + [] if strange else [(UNLIMITED, UNLIMITED)]
+    # In a rhythm that was never seen context has nothing to say: what holds then is what holds for the filter alone.
+    thresholds = development.fit_thresholds(matched_filter(ground), judged)[0] if strange else None
+    _choose_limits(detector, judged, limits, thresholds)
+    bounds = {"veto": float(detector.network.veto), "boost": float(detector.network.boost), "history": history}
+    return finished(ground, detector, "lstm", tolerance_s, seed, advance, judged, thresholds, **bounds)
 
 
-def _choose_veto(detector, judged, vetoes):
-    """The least that context must be allowed to take away for the best F1 on development data; 0 leaves the filter as it is."""
+def _choose_limits(detector, judged, limits, thresholds):
+    """The least that context must be allowed for the best F1 on development data; nothing leaves the filter as it is."""
     f1 = []
-    for veto in vetoes:
+    for veto, boost in limits:
         detector.network.veto.fill_(veto)
-        thresholds, _ = development.fit_thresholds(detector, judged)
-        f1.append(development.development_f1(replace(detector, thresholds=thresholds), judged))
-    best = next(k for k, value in enumerate(f1) if value >= max(f1) - EQUAL_F1)
-    detector.network.veto.fill_(vetoes[best])
+        detector.network.boost.fill_(boost)
+        chosen = development.fit_thresholds(detector, judged)[0] if thresholds is None else thresholds
+        f1.append(development.development_f1(replace(detector, thresholds=chosen), judged))
+    veto, boost = next(limit for limit, value in zip(limits, f1, strict=True) if value >= max(f1) - EQUAL_F1)
+    detector.network.veto.fill_(veto)
+    detector.network.boost.fill_(boost)
 
 
 def with_frames(
@@ -228,29 +235,53 @@ def _weights(detector, judged):
     template_odds = [
         detector.template_odds(e.candidates) if detector.hears_templates else np.zeros(len(e.candidates)) for e in examples
     ]
-    columns = ([getattr(e, name) for e in examples] for name in ("target", "weight"))
-    frame = np.concatenate([e.candidates.frame for e in examples])
-    return learn_weights(np.concatenate(template_odds), frame, *map(np.concatenate, columns), detector.hears_templates)
+    moment = LABEL_FRAMES * detector.frame_samples
+    weight = np.concatenate([np.where(_is_echo(e, moment), 0, e.weight) for e in examples])
+    target, frame = (np.concatenate(values) for values in ([e.target for e in examples], [e.candidates.frame for e in examples]))
+    return learn_weights(np.concatenate(template_odds), frame, target, weight, detector.hears_templates)
+
+
+def _is_echo(examples, moment):
+    """(n,) booleans: false candidates within a moment of a true one of their type; they always give way to it."""
+    candidates, echo = examples.candidates, np.zeros(len(examples.candidates), dtype=bool)
+    for e in np.unique(candidates.type[examples.target > 0]):
+        own, true = candidates.type == e, (candidates.type == e) & (examples.target > 0)
+        echo[own] = distance_to_nearest(candidates.time[own], np.sort(candidates.time[true])) <= moment
+    return echo & (examples.target == 0)
 
 
 def fused(ground, base, frames, seed):
     """Templates (with their context, if ``base`` has one) and frames, weighed on development data."""
     tolerance_s = frames.card["tolerance_s"]
     same_s = max(tolerance_s, SAME_FRAMES * frames.frames.resolution / ground.data.rate)
-    detector = replace(base, frames=frames.frames, weights=(1.0, 1.0, 0.0), same_event_s=same_s)
-    reach = tolerance_s * ground.data.rate
-    scatter = []
-    for one in (base, frames):
-        found = development.look(one, ground, seed, tolerance_s).found
-        errors, _ = development.label_errors(found, ground.data.train, reach, one)
-        scatter.append(np.median(np.abs(errors)) if len(errors) else np.inf)
-    # A peak tells a wrong template from its own scatter: an oscillation away, the time is the network's.
-    detector.exact_s = 0.0 if scatter[1] < scatter[0] else min(EXACT_SCATTERS * scatter[1] / ground.data.rate, same_s)
+    exact_s = _exact(ground, base, frames, same_s, tolerance_s, seed)
+    detector = replace(base, frames=frames.frames, weights=(1.0, 1.0, 0.0), same_event_s=same_s, exact_s=exact_s)
     judged = development.look(detector, ground, seed, tolerance_s)
     detector.weights = _weights(detector, judged)
     card = {name: frames.card[name] for name in ("pretrain", "pretext", "freeze_encoder")}
     card |= {"history": frames.card["history"], "context_history": base.card["history"]}
     return finished(ground, detector, "fusion", tolerance_s, seed, judged=judged, **card)
+
+
+def _exact(ground, base, frames, same_s, tolerance_s, seed):
+    """How near a peak must lie for its template's time to be taken: always, never, or by the network's own scatter.
+
+    What brings times nearest to labels is taken; an oscillation away, a template is wrong and a peak is not.
+    """
+    data, rate = ground.data, ground.data.rate
+    reach = 2 * same_s * rate  # times that are moved to another peak are wrong, not lost
+    templates, peaks = (development.look(one, ground, seed, tolerance_s).found for one in (base, frames))
+    own, _ = development.label_errors(peaks, data.train, reach, frames)
+    choices = {same_s, 0.0} | ({min(EXACT_SCATTERS * np.median(np.abs(own)) / rate, same_s)} if len(own) else set())
+    errors = {}
+    for exact_s in sorted(choices, reverse=True):
+        joined = [
+            None if t is None else join(t, p, np.zeros(len(t)), data.names, rate, same_s * rate, exact_s * rate)
+            for t, p in zip(templates, peaks, strict=True)
+        ]
+        found, _ = development.label_errors(joined, data.train, reach, base)
+        errors[exact_s] = np.abs(found).mean() if len(found) else np.inf
+    return min(errors, key=errors.get)
 
 
 def _tolerance(sigma, hop, rate):

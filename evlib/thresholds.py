@@ -10,6 +10,8 @@ PLATEAU, PLATEAU_EVENTS = 0.002, 0.5
 # Thresholds that are tried, evenly from the weakest true candidates to three quarters of them; a few reach to the strongest,
 # and a few below them all.
 GRID, BELOW, WEAKEST, STRONG = 96, 8, 0.002, (0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
+# Share of the labels found at best that must be found to tell what share of events they are.
+TELLING = 0.8
 # Log odds beyond these are as certain as can be.
 LOWEST, HIGHEST = -30.0, 60.0
 
@@ -63,9 +65,9 @@ def choose_thresholds(grid, hits, false, n_events, recalled=None, found=None):
 def labelled_share(recalled, found):
     """(...,) the share of events that is labelled: of detections at the threshold where most are labelled.
 
-    ``recalled``, ``found``: (..., G). Strict thresholds that find less than half of what is found at best are too few to tell.
+    ``recalled``, ``found``: (..., G). Strict thresholds, which find much less than is found at best, leave too few to tell.
     """
-    enough = recalled >= 0.5 * recalled.max(-1, keepdims=True)
+    enough = recalled >= TELLING * recalled.max(-1, keepdims=True)
     return np.where(enough, recalled / np.maximum(found, 1e-12), 0).max(-1)
 
 

@@ -164,15 +164,16 @@ def test_a_model_of_sequences_is_no_embedding_of_one_time():
         ContextLSTM(3, time_embedding="clock")
 
 
-@pytest.mark.parametrize("veto", [0.0, 1.0, 8.0])
-def test_context_may_help_and_may_not_veto(veto):
-    """Whatever the weights say, evidence loses at most the veto; with none, the network is the filter."""
+@pytest.mark.parametrize(("veto", "boost"), [(0.0, 0.0), (1.0, 3.0), (8.0, 0.5)])
+def test_what_context_may_say_is_bounded(veto, boost):
+    """Whatever the weights say, evidence loses at most the veto and gains at most the boost."""
     torch.manual_seed(0)
     network = ContextLSTM(3, hidden_size=8).eval()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=2.0)
     network.veto.fill_(veto)
+    network.boost.fill_(boost)
     features, llr = 5 * torch.randn(2, 40, N_FEATURES), 20 * torch.randn(2, 40)
     change = network(features, llr, torch.randint(3, (2, 40))) - llr
-    assert change.min() >= -veto - 1e-4
-    assert (change == 0).all() if veto == 0 else change.max() > 0
+    assert -veto - 1e-4 <= change.min() and change.max() <= boost + 1e-4
+    assert change.min() <= -veto / 2 and change.max() >= boost / 2

@@ -8,8 +8,8 @@ bidirectional LSTM carries what the moment is like (pace, order, noise) along th
 types, so that rare types profit from frequent ones.
 
 A skip path adds the log-likelihood ratio of the matched filter: the untrained network *is* the matched filter, and
-training can only move away from it where context pays. Context may help and may not veto: what it takes from evidence is
-bounded, so that an event with stronger evidence stays one whatever happens around it.
+training can only move away from it where context pays. What context adds to evidence and what it takes away is bounded, so
+that in another rhythm strong evidence stays an event and weak evidence stays none.
 """
 
 import numpy as np
@@ -28,7 +28,7 @@ OWN_FEATURES = 8
 CERTAIN = 20.0
 N_FEATURES = OWN_FEATURES + 4 * RHYTHM_BINS
 # Log odds that context may take away while it is trained: any. What a detector allows is chosen on development data.
-UNLIMITED_VETO = 1e6
+UNLIMITED = 1e6
 
 
 def relative_evidence(llr, prior_logit):
@@ -141,7 +141,8 @@ class ContextLSTM(nn.Module):
         nn.init.zeros_(self.head[-1].weight)
         nn.init.zeros_(self.head[-1].bias)
         self.skip_gain = nn.Parameter(torch.ones(()))
-        self.register_buffer("veto", torch.tensor(UNLIMITED_VETO))
+        self.register_buffer("veto", torch.tensor(UNLIMITED))
+        self.register_buffer("boost", torch.tensor(UNLIMITED))
 
     def forward(self, features, llr, type, lengths=None):
         if self.time is not None:
@@ -152,17 +153,17 @@ class ContextLSTM(nn.Module):
         own = self.project(torch.cat([features, self.embedding(type)], dim=-1))
         states = self.lstm(own)[0] if lengths is None else run_recurrent(self.lstm, own, lengths)
         context = self.head(torch.cat([own, states], dim=-1))[..., 0] + (self.skip_gain - 1) * llr
-        return llr + limited(context, self.veto)
+        return llr + limited(context, self.veto, self.boost)
 
 
-def limited(context, veto):
-    """What context adds is free, what it takes away stays below ``veto``: nearly as it is while small, then level.
+def limited(context, veto, boost):
+    """What context takes away stays below ``veto``, what it adds below ``boost``: nearly as it is while small, then level.
 
-    >>> limited(torch.tensor([3.0, 0.0, -0.1, -100.0]), torch.tensor(2.0))
-    tensor([ 3.0000,  0.0000, -0.0999, -2.0000])
+    >>> limited(torch.tensor([100.0, 0.1, 0.0, -0.1, -100.0]), torch.tensor(2.0), torch.tensor(3.0))
+    tensor([ 3.0000,  0.1000,  0.0000, -0.0999, -2.0000])
     """
-    safe = veto.clamp(min=1e-6)
-    return torch.where(context > 0, context * (veto > 0), veto * torch.tanh(context / safe))
+    bound = torch.where(context > 0, boost, veto).clamp(min=1e-6)
+    return bound * torch.tanh(context / bound)
 
 
 def _embedding_of_bins(name, size, time_scale):
