@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .fusion import learn_scale
 from .learning import nearest_label
 from .remix import label_examples
 from .thresholds import choose_thresholds, labelled_share, threshold_grid, unlabelled_false
@@ -165,20 +166,12 @@ def label_share(detector, judged):
 
 
 def calibration(detector, judged):
-    """Slope and offset that make the log odds of development candidates as true as they say (Platt's logistic fit).
+    """Slope and offset of the detector's log odds by `fusion.learn_scale`.
 
     Windows, in which a type is rare and present only as a whole, teach a classifier other odds than those of its candidates.
     """
-    from sklearn.linear_model import LogisticRegression
-
-    logit = np.concatenate([detector.log_odds(examples.candidates) for examples in judged.examples])
-    target, weight = (np.concatenate([getattr(e, name) for e in judged.examples]) for name in ("target", "weight"))
-    known = weight > 0
-    if len(np.unique(target[known])) < 2:
-        return 1.0, 0.0
-    model = LogisticRegression(C=10.0).fit(logit[known, None], target[known] > 0.5, weight[known])
-    slope, offset = float(model.coef_[0, 0]), float(model.intercept_[0])
-    return (slope, offset) if slope > 0 else (1.0, 0.0)
+    odds = np.concatenate([detector.log_odds(examples.candidates) for examples in judged.examples])
+    return learn_scale(odds, *(np.concatenate([getattr(e, name) for e in judged.examples]) for name in ("target", "weight")))
 
 
 def timing_scale(detector, judged):

@@ -1,8 +1,7 @@
 """Two witnesses of one event: what templates say and what the frame network says, joined and weighed.
 
 A template's candidate and a peak of the network that belong to one event become one candidate. What either says is worth is
-learned on development data (logistic regression on two log odds): where shapes are fixed the templates have the say, where
-they vary the network.
+chosen on development data: where shapes are fixed the templates have the say, where they vary the network.
 """
 
 from dataclasses import replace
@@ -52,24 +51,16 @@ def bounded(template_odds):
     return np.where(np.isneginf(template_odds), UNSEEN, np.clip(template_odds, -CERTAIN, CERTAIN))
 
 
-def learn_weights(template_odds, frame_logit, target, weight, use_templates=True):
-    """The weights of `weigh` that make development candidates most likely; a witness that speaks against itself is not heard.
+def learn_scale(odds, target, weight):
+    """Slope and offset that make log odds of development candidates as true as they say (Platt's logistic fit).
 
-    ``target``, ``weight`` (n,): truth, and 0 where it is unknown.
+    ``target``, ``weight`` (n,): truth, and 0 where it is unknown. Where nothing tells true from false: (1, 0).
     """
     from sklearn.linear_model import LogisticRegression
 
     known = weight > 0
-    odds = np.stack([bounded(template_odds), np.clip(frame_logit, -CERTAIN, CERTAIN)], 1)[known]
-    heard = np.array([use_templates, True])
     if len(np.unique(target[known])) < 2:
-        return (float(use_templates), float(not use_templates), 0.0)
-    for _ in range(2):
-        model = LogisticRegression(C=10.0).fit(odds * heard, target[known] > 0.5, weight[known])
-        if (model.coef_[0][heard] > 0).all():
-            break
-        heard &= model.coef_[0] > 0
-    if not heard.any():
-        return (float(use_templates), float(not use_templates), 0.0)
-    slope = model.coef_[0] * heard
-    return (float(slope[0]), float(slope[1]), float(model.intercept_[0]))
+        return 1.0, 0.0
+    model = LogisticRegression(C=10.0).fit(odds[known, None], target[known] > 0.5, weight[known])
+    slope, offset = float(model.coef_[0, 0]), float(model.intercept_[0])
+    return (slope, offset) if slope > 0 else (1.0, 0.0)

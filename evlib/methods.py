@@ -15,7 +15,7 @@ from .context_training import train_context
 from .detection import Detector
 from .events import Events
 from .frame_training import EPOCHS, LOOKED_THROUGH, NARROWEST_FRAMES, FrameLabels, train_frames
-from .fusion import join, learn_weights
+from .fusion import join, learn_scale
 from .learning import PRIOR_LOGIT
 from .models.context import UNLIMITED
 from .pretraining import encoder_for, frame_samples, network_resolution
@@ -37,6 +37,8 @@ MUCH_CROWDED = 0.01
 SHARE_OF_KINDS = 0.5
 # What templates and frames find within so many frames is one event.
 SAME_FRAMES = 2.5
+# What the log odds of templates and of frames may be worth to each other; of equals the first, the plain sum of two witnesses.
+RATIOS = ((1.0, 1.0), (1.0, 0.3), (0.3, 1.0), (0.1, 1.0), (1.0, 0.0))
 # Between a template's time and the network's, so many median errors of the network are nothing strange.
 EXACT_SCATTERS = 5.0
 # Frames around a single held-out label that are not learned from, and around an event, in which a second candidate is its echo.
@@ -230,15 +232,22 @@ def _taught(data, teacher, signal, known):
 
 
 def _weights(detector, judged):
-    """What templates and frames are worth to each other."""
-    examples = judged.real if judged.n_real >= development.ENOUGH_EVENTS else judged.examples
-    template_odds = [
-        detector.template_odds(e.candidates) if detector.hears_templates else np.zeros(len(e.candidates)) for e in examples
-    ]
-    moment = LABEL_FRAMES * detector.frame_samples
+    """What templates and frames are worth to each other, and what makes their log odds true, see `fusion.weigh`."""
+    real_only = judged.n_real >= development.ENOUGH_EVENTS
+    best, chosen = -1.0, (0.0, 1.0)
+    for ratio in RATIOS if detector.hears_templates else ():
+        one = replace(detector, weights=(*ratio, 0.0))
+        one.thresholds, _ = development.fit_thresholds(one, judged)
+        f1 = development.development_f1(one, judged, real_only)
+        best, chosen = (f1, ratio) if f1 > best else (best, chosen)
+    examples, moment = judged.real if real_only else judged.examples, LABEL_FRAMES * detector.frame_samples
+    one = replace(detector, weights=(*chosen, 0.0))
     weight = np.concatenate([np.where(_is_echo(e, moment), 0, e.weight) for e in examples])
-    target, frame = (np.concatenate(values) for values in ([e.target for e in examples], [e.candidates.frame for e in examples]))
-    return learn_weights(np.concatenate(template_odds), frame, target, weight, detector.hears_templates)
+    target, odds = (
+        np.concatenate(part) for part in ([e.target for e in examples], [one.log_odds(e.candidates) for e in examples])
+    )
+    slope, offset = learn_scale(odds, target, weight)
+    return (slope * chosen[0], slope * chosen[1], offset)
 
 
 def _is_echo(examples, moment):

@@ -8,7 +8,7 @@ from torch import nn
 from evlib import frame_detection
 from evlib.candidates import Candidates
 from evlib.frame_detection import LEAST_LOGIT, frame_candidates
-from evlib.fusion import UNSEEN, join, learn_weights, weigh
+from evlib.fusion import UNSEEN, join, learn_scale, weigh
 
 HOP = 4
 
@@ -80,18 +80,12 @@ def test_pairs_become_one_candidate(exact, time):
     assert odds.tolist() == [5 + 2 - 1, 6 - 4 - 1, UNSEEN + 4 - 1, 7 - 6 - 1, UNSEEN + 6 - 1]
 
 
-def test_a_witness_that_knows_nothing_is_not_heard():
+def test_log_odds_are_made_true():
     rng = np.random.default_rng(0)
-    target = rng.random(400) < 0.5
-    knows, guesses = (
-        np.where(target, 4.0, -4.0) + 2 * rng.standard_normal(400),
-        -np.where(target, 1.0, -1.0) + rng.standard_normal(400),
-    )
-    weight = np.ones(400)
-    of_template, of_frame, _ = learn_weights(knows, guesses, target, weight)
-    assert of_template > 0 and of_frame == 0
-    of_template, of_frame, _ = learn_weights(guesses, knows, target, weight)
-    assert of_template == 0 and of_frame > 0
-    of_template, of_frame, _ = learn_weights(knows, knows, target, weight)
-    assert of_template > 0 and of_frame > 0
-    assert learn_weights(knows, guesses, np.ones(400), weight) == (1.0, 0.0, 0.0)  # nothing to tell apart
+    odds = 3 * rng.standard_normal(20_000)
+    target = (rng.random(20_000) < 1 / (1 + np.exp(1 - 0.5 * odds))).astype(float)
+    known = (rng.random(20_000) < 0.8).astype(float)
+    slope, offset = learn_scale(odds, np.where(known, target, 1.0), known)
+    assert slope == pytest.approx(0.5, abs=0.03) and offset == pytest.approx(-1, abs=0.06)
+    assert learn_scale(odds, np.ones(20_000), known) == (1.0, 0.0)  # nothing to tell apart
+    assert learn_scale(-odds, target, known) == (1.0, 0.0)  # a witness that speaks against itself
