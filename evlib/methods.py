@@ -15,7 +15,7 @@ from .context_training import train_context
 from .detection import Detector
 from .events import Events
 from .frame_training import EPOCHS, LOOKED_THROUGH, NARROWEST_FRAMES, FrameLabels, train_frames
-from .fusion import join, learn_scale
+from .fusion import WORTH, join, learn_scale
 from .learning import PRIOR_LOGIT
 from .models.context import UNLIMITED
 from .pretraining import encoder_for, frame_samples, network_resolution
@@ -26,9 +26,9 @@ from .training_data import FEW_LABELS
 # with the square, for each type.
 HIDDEN_SIZE = {"event_specific": 32, "frames": 48, "lstm": 64}
 N_REMIXES = 12
-# Log odds that context may be allowed to take away, those that it may add (twenty to one), and the difference in F1 that does
-# not count between them. Where kinds look alike context has to tell them apart, however strong the evidence for either.
-VETOES, BOOST, EQUAL_F1 = (1.0, 2.0, 4.0, 8.0, 16.0), 3.0, 0.001
+# Log odds that context may take away and add where it is bounded. Where kinds look alike it has to tell them apart, however
+# strong the evidence for either.
+VETO, BOOST = 1.0, 3.0
 # The event-specific model reads windows of so many template lengths, at least so many seconds, at most the refractory period.
 WINDOW_TEMPLATES, SHORTEST_WINDOW_S = 4, 0.1
 # Where templates do not fit so large a share of the recordings, the fit says so: less may be a few strange noises.
@@ -37,8 +37,6 @@ MUCH_CROWDED = 0.01
 SHARE_OF_KINDS = 0.5
 # What templates and frames find within so many frames is one event.
 SAME_FRAMES = 2.5
-# What the log odds of templates and of frames may be worth to each other; of equals the first, the plain sum of two witnesses.
-RATIOS = ((1.0, 1.0), (1.0, 0.3), (0.3, 1.0), (0.1, 1.0), (1.0, 0.0))
 # Between a template's time and the network's, so many median errors of the network are nothing strange.
 EXACT_SCATTERS = 5.0
 # Frames around a single held-out label that are not learned from, and around an event, in which a second candidate is its echo.
@@ -126,7 +124,7 @@ def with_context(ground, tolerance_s, *, hidden_size=None, max_epochs=None, seed
         **options,
     )
     strange = True in remixer.rhythms
-    limits = [(0.0, 0.0), *((veto, BOOST) for veto in VETOES)] + [] if strange else [(UNLIMITED, UNLIMITED)]
+    limits = [(0.0, 0.0), (VETO, BOOST) if strange else (UNLIMITED, UNLIMITED)]
     # In a rhythm that was never seen context has nothing to say: what holds then is what holds for the filter alone.
     thresholds = development.fit_thresholds(matched_filter(ground), judged)[0] if strange else None
     _choose_limits(detector, judged, limits, thresholds)
@@ -135,14 +133,14 @@ def with_context(ground, tolerance_s, *, hidden_size=None, max_epochs=None, seed
 
 
 def _choose_limits(detector, judged, limits, thresholds):
-    """The least that context must be allowed for the best F1 on development data; nothing leaves the filter as it is."""
+    """Nothing, which leaves the filter as it is, if context brings nothing on development data."""
     f1 = []
     for veto, boost in limits:
         detector.network.veto.fill_(veto)
         detector.network.boost.fill_(boost)
         chosen = development.fit_thresholds(detector, judged)[0] if thresholds is None else thresholds
         f1.append(development.development_f1(replace(detector, thresholds=chosen), judged))
-    veto, boost = next(limit for limit, value in zip(limits, f1, strict=True) if value >= max(f1) - EQUAL_F1)
+    veto, boost = limits[int(np.argmax(f1))]
     detector.network.veto.fill_(veto)
     detector.network.boost.fill_(boost)
 
@@ -233,21 +231,16 @@ def _taught(data, teacher, signal, known):
 
 def _weights(detector, judged):
     """What templates and frames are worth to each other, and what makes their log odds true, see `fusion.weigh`."""
-    real_only = judged.n_real >= development.ENOUGH_EVENTS
-    best, chosen = -1.0, (0.0, 1.0)
-    for ratio in RATIOS if detector.hears_templates else ():
-        one = replace(detector, weights=(*ratio, 0.0))
-        one.thresholds, _ = development.fit_thresholds(one, judged)
-        f1 = development.development_f1(one, judged, real_only)
-        best, chosen = (f1, ratio) if f1 > best else (best, chosen)
-    examples, moment = judged.real if real_only else judged.examples, LABEL_FRAMES * detector.frame_samples
-    one = replace(detector, weights=(*chosen, 0.0))
+    ratio = WORTH if detector.hears_templates else (0.0, 1.0)
+    examples = judged.real if judged.n_real >= development.ENOUGH_EVENTS else judged.examples
+    moment = LABEL_FRAMES * detector.frame_samples
+    one = replace(detector, weights=(*ratio, 0.0))
     weight = np.concatenate([np.where(_is_echo(e, moment), 0, e.weight) for e in examples])
     target, odds = (
         np.concatenate(part) for part in ([e.target for e in examples], [one.log_odds(e.candidates) for e in examples])
     )
     slope, offset = learn_scale(odds, target, weight)
-    return (slope * chosen[0], slope * chosen[1], offset)
+    return (slope * ratio[0], slope * ratio[1], offset)
 
 
 def _is_echo(examples, moment):
