@@ -124,7 +124,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     option("--seed", type=int, default=0, help="the same seed gives the same encoder")
     option("--hidden-size", type=int, default=48, help="features of a frame in each half of the encoder")
-    option("--window-ms", type=float, default=4000.0, help="length of a window")
+    option("--window-ms", type=float, help="length of a window (default: 4000, less where recordings are short)")
     option("--n-windows", type=int, default=2048, help="windows in a pass")
     option("--max-epochs", type=int, default=20, help="most passes")
     option("--save-dir", type=Path, metavar="FOLDER", help="keep a checkpoint of every pass here")
@@ -247,7 +247,7 @@ def _pretrain(options):
         options.pretext,
         seed=options.seed,
         hidden_size=options.hidden_size,
-        window_s=options.window_ms / 1e3,
+        window_s=None if options.window_ms is None else options.window_ms / 1e3,
         n_windows=options.n_windows,
         max_epochs=options.max_epochs,
         progress=not options.quiet,
