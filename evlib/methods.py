@@ -164,7 +164,7 @@ def with_frames(
     if tolerance_s is None:
         tolerance_s = _tolerance(sigma, hop, data.rate)
     judged = development.look(detector, ground, seed, tolerance_s)
-    detector.weights = _weights(detector, judged)
+    detector.weights = _frame_weights(detector, judged)
     card = {"pretrain": pretext and str(pretext.get("pretext")), "pretext": pretext, "freeze_encoder": bool(freeze)}
     return finished(ground, detector, "frames", tolerance_s, seed, advance, judged, history=history, **card)
 
@@ -229,18 +229,13 @@ def _taught(data, teacher, signal, known):
     return table, found.time[doubtful]
 
 
-def _weights(detector, judged):
-    """What templates and frames are worth to each other, and what makes their log odds true, see `fusion.weigh`."""
-    ratio = WORTH if detector.hears_templates else (0.0, 1.0)
+def _frame_weights(detector, judged):
+    """The weights of a detector that hears the network alone, by which its log odds are true."""
     examples = judged.real if judged.n_real >= development.ENOUGH_EVENTS else judged.examples
     moment = LABEL_FRAMES * detector.frame_samples
-    one = replace(detector, weights=(*ratio, 0.0))
     weight = np.concatenate([np.where(_is_echo(e, moment), 0, e.weight) for e in examples])
-    target, odds = (
-        np.concatenate(part) for part in ([e.target for e in examples], [one.log_odds(e.candidates) for e in examples])
-    )
-    slope, offset = learn_scale(odds, target, weight)
-    return (slope * ratio[0], slope * ratio[1], offset)
+    target, logit = (np.concatenate(values) for values in zip(*((e.target, e.candidates.frame) for e in examples), strict=True))
+    return (0.0, *learn_scale(logit, target, weight))
 
 
 def _is_echo(examples, moment):
@@ -257,9 +252,8 @@ def fused(ground, base, frames, seed):
     tolerance_s = frames.card["tolerance_s"]
     same_s = max(tolerance_s, SAME_FRAMES * frames.frames.resolution / ground.data.rate)
     exact_s = _exact(ground, base, frames, same_s, tolerance_s, seed)
-    detector = replace(base, frames=frames.frames, weights=(1.0, 1.0, 0.0), same_event_s=same_s, exact_s=exact_s)
+    detector = replace(base, frames=frames.frames, weights=(*WORTH, 0.0), same_event_s=same_s, exact_s=exact_s)
     judged = development.look(detector, ground, seed, tolerance_s)
-    detector.weights = _weights(detector, judged)
     card = {name: frames.card[name] for name in ("pretrain", "pretext", "freeze_encoder")}
     card |= {"history": frames.card["history"], "context_history": base.card["history"]}
     return finished(ground, detector, "fusion", tolerance_s, seed, judged=judged, **card)
