@@ -19,7 +19,7 @@ from .fusion import WORTH, join, learn_scale
 from .learning import PRIOR_LOGIT
 from .models.context import UNLIMITED
 from .pretraining import encoder_for, frame_samples, network_resolution
-from .timebase import distance_to_nearest, split_time
+from .timebase import distance_to_own, split_time
 from .training_data import FEW_LABELS
 
 # Units of the network: of the LSTM in each direction; of each half of a frame; the heads of the event-specific model grow
@@ -219,9 +219,7 @@ def _taught(data, teacher, signal, known):
     odds = teacher.log_odds(found)
     kept = teacher.keep(found, odds)
     new = ~known.is_labelled(np.floor(found.time + 0.5).astype(int)) & (found.time >= 0) & (found.time < len(signal))
-    for e in np.unique(known.type):
-        own, time = found.type == e, np.sort(known.time_samples[known.type == e])
-        new[own] &= distance_to_nearest(found.time[own], time) >= data.apart_samples[e]
+    new &= distance_to_own(found.time, found.type, known.time_samples, known.type) >= data.apart_samples[found.type]
     sure = new & kept & (odds > SURE_LOG_ODDS)
     doubtful = new & ~sure & (odds > -SURE_LOG_ODDS)
     time, type = np.r_[known.time_samples, found.time[sure]], np.r_[known.type, found.type[sure]]
@@ -240,11 +238,8 @@ def _frame_weights(detector, judged):
 
 def _is_echo(examples, moment):
     """(n,) booleans: false candidates within a moment of a true one of their type; they always give way to it."""
-    candidates, echo = examples.candidates, np.zeros(len(examples.candidates), dtype=bool)
-    for e in np.unique(candidates.type[examples.target > 0]):
-        own, true = candidates.type == e, (candidates.type == e) & (examples.target > 0)
-        echo[own] = distance_to_nearest(candidates.time[own], np.sort(candidates.time[true])) <= moment
-    return echo & (examples.target == 0)
+    time, type, true = examples.candidates.time, examples.candidates.type, examples.target > 0
+    return ~true & (distance_to_own(time, type, time[true], type[true]) <= moment)
 
 
 def fused(ground, base, frames, seed):

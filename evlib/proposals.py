@@ -10,7 +10,7 @@ from .matching import match_events
 from .options import log_odds_of
 from .refractory import refractory_samples
 from .templates import refine_peak
-from .timebase import distance_to_nearest
+from .timebase import distance_to_own
 
 # Proposals hold whatever is at least so probable.
 DOUBT = 0.1
@@ -53,12 +53,9 @@ def search(detector, recording, doubt=DOUBT):
     log_odds = detector.log_odds(candidates)
     detected = detector.decode(candidates, log_odds)
     period = refractory_samples(detector.refractory_s, detector.names, detector.sampling_rate_hz)
-    free = np.ones(len(candidates), dtype=bool)
-    for kind in np.unique(detected.type):
-        rows = np.flatnonzero(candidates.type == kind)
-        # Without a rule, an event is still no second one of itself.
-        near = max(period[kind], REACH_S * detector.sampling_rate_hz)
-        free[rows] = distance_to_nearest(candidates.time[rows], detected.time_samples[detected.type == kind]) >= near
+    # Without a rule, an event is still no second one of itself.
+    near = np.maximum(period, REACH_S * detector.sampling_rate_hz)[candidates.type]
+    free = distance_to_own(candidates.time, candidates.type, detected.time_samples, detected.type) >= near
     return detected, detector.decode(candidates[free], log_odds[free], limit)
 
 

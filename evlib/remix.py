@@ -16,7 +16,7 @@ from .candidates import Candidates, crowded_share, explain, find_candidates
 from .events import Events
 from .learning import nearest_label
 from .templates import cut_snippets
-from .timebase import distance_to_nearest, split_time
+from .timebase import distance_to_nearest, distance_to_own, split_time
 
 # Longer signals are cut into pieces of this length, one piece a re-mix.
 PIECE_S = 300.0
@@ -59,9 +59,8 @@ def label_examples(candidates, labels, match_samples, apart_samples=None):
     known = labels.is_labelled(np.floor(candidates.time + 0.5).astype(int))
     if apart_samples is not None:
         known = known | (distance_to_nearest(candidates.time, np.sort(labels.time_samples)) <= match_samples)
-        for e in np.unique(labels.type):
-            own, time = candidates.type == e, np.sort(labels.time_samples[labels.type == e])
-            known[own] |= distance_to_nearest(candidates.time[own], time) < apart_samples[e]
+        own = distance_to_own(candidates.time, candidates.type, labels.time_samples, labels.type)
+        known |= own < np.asarray(apart_samples)[candidates.type]
     weight = np.maximum(known, target).astype(np.float32)
     missed = np.bincount(np.delete(labels.type, label), minlength=len(labels.names))
     complete = labels.complete_spans is None or len(labels.complete_spans) > 0

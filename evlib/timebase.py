@@ -52,6 +52,19 @@ def distance_to_nearest(time, others):
     return np.abs(time - nearest(time, others))
 
 
+def distance_to_own(time, type, others, their_type):
+    """(n,) how far each time is from the nearest of the ``others`` (m,), in any order, of its own type; infinite without one.
+
+    >>> distance_to_own(np.array([1.0, 9.0, 4.0]), np.array([0, 0, 1]), np.array([5.0, 2.0]), np.array([0, 0]))
+    array([ 1.,  4., inf])
+    """
+    distance = np.full(len(time), np.inf)
+    for kind in np.unique(their_type):
+        own = type == kind
+        distance[own] = distance_to_nearest(time[own], np.sort(others[their_type == kind]))
+    return distance
+
+
 def nearest(time, others):
     """(n,) the one of the ``others`` (m,), which are sorted, that is nearest to each time; infinity where there is none.
 
