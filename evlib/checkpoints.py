@@ -194,6 +194,21 @@ def load_encoder(path):
     (8, 'autoencoder')
     """
     content = _read(path, ENCODER_KEYS, "encoder file")
+    return _encoder_in(content, path), content["card"]
+
+
+def load_pretrained(path):
+    """Encoder, card and Whitener (None where none was kept) in a file of `save_encoder`.
+
+    Raises
+    ------
+    DataError : as in `load_encoder`; a whitener that is none
+    """
+    content = _read(path, ENCODER_KEYS, "encoder file")
+    return _encoder_in(content, path), content["card"], _whitener_in(content, path)
+
+
+def _encoder_in(content, path):
     if content["encoder_class"] not in ENCODERS:
         raise DataError(f"{path} holds a {content['encoder_class']!r}, which evlib cannot rebuild")
     try:
@@ -201,17 +216,11 @@ def load_encoder(path):
         encoder.load_state_dict(content["encoder_state_dict"])
     except (RuntimeError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"the weights in {path} do not fit their encoder: {error}") from error
-    return encoder.eval(), content["card"]
+    return encoder.eval()
 
 
-def load_whitener(path):
-    """The Whitener in a file of `save_encoder`, None where none was kept.
-
-    Raises
-    ------
-    DataError : as in `load_encoder`; a whitener that is none
-    """
-    kept = _read(path, ENCODER_KEYS, "encoder file").get("whitener")
+def _whitener_in(content, path):
+    kept = content.get("whitener")
     if kept is None:
         return None
     try:

@@ -80,12 +80,14 @@ def lay_groundwork(
     elif isinstance(discovery, Detector):
         _check_detector(discovery, data)
     advance("whiten and learn templates")
-    given, whitener = whitener is not None, whitener or estimate_whitener(data.recordings)
-    for attempt in range(WHITENING_ROUNDS):
+    rounds = 1
+    if whitener is None:
+        rounds, whitener = WHITENING_ROUNDS, estimate_whitener(data.recordings)
+    for attempt in range(rounds):
         signals = [whitener(recording) for recording in data.recordings]
         window = choose_window(signals, data.train, rate) if find_window else _given_window(template_s, rate)
         bank, jitter, _ = learn_templates(signals, data.train, *window, rate, shrink=shrink)
-        if given or attempt == WHITENING_ROUNDS - 1:
+        if attempt == rounds - 1:
             break
         refined = refine_whitener(whitener, _residuals(bank, signals, rate))
         if refined.change < WHITE_ENOUGH:

@@ -9,18 +9,15 @@ from pathlib import Path
 
 import torch
 
-from .checkpoints import latest_checkpoint, load_encoder, load_whitener
+from .checkpoints import latest_checkpoint, load_pretrained
 from .errors import OptionError, ShapeError, UnitError
 from .frame_encoder import FrameEncoder
 from .models.frame_pretext import PRETEXT_MODELS
 from .training import Trainer
-from .training_data import as_list
 from .window_pretraining import PATIENCE_EPOCHS, Pretrained, check_resume, frame_samples, windows_to_learn
 
 PRETEXTS = tuple(PRETEXT_MODELS)
 LEARNING_RATE, BATCH = 2e-3, 16
-# A window is so many seconds, and at most this share of the longest recording: held-out tenths must have room for some.
-WINDOW_S, SHARE_OF_RECORDING = 4.0, 1 / 30
 # A frame of the frame network is 5 ms, but at least so many samples: who samples slowly looks for slow events, and frames of
 # single samples would see too little of them.
 LEAST_FRAME_SAMPLES = 4
@@ -92,9 +89,6 @@ def pretrain(
     'masked'
     """
     check_resume(resume, save_dir)
-    if window_s is None:
-        lengths = [recording.duration_s for recording in as_list(recordings) if hasattr(recording, "duration_s")]
-        window_s = min(WINDOW_S, SHARE_OF_RECORDING * max(lengths, default=WINDOW_S))
     windows = windows_to_learn(recordings, pretext, PRETEXTS, whitened, seed, hidden_size, window_s, n_windows, max_epochs)
     train, development = windows.train, windows.development
     with torch.random.fork_rng():
@@ -117,7 +111,7 @@ def pretrain(
         progress_bar=progress,
         seed=seed,
     )
-    return Pretrained(model.encoder, model, history, windows.card(pretext, window_s, seed, history), windows.whitener)
+    return Pretrained(model.encoder, model, history, windows.card(pretext, seed, history), windows.whitener)
 
 
 def check_encoder(pretrain, recordings):
@@ -125,8 +119,8 @@ def check_encoder(pretrain, recordings):
     if isinstance(pretrain, str) and pretrain in PRETEXTS:
         return pretrain
     if isinstance(pretrain, str | Path):
-        encoder, card = load_encoder(pretrain)
-        pretrain = Pretrained(encoder, None, [], card, load_whitener(pretrain))
+        encoder, card, whitener = load_pretrained(pretrain)
+        pretrain = Pretrained(encoder, None, [], card, whitener)
     if isinstance(pretrain, Pretrained) and not isinstance(pretrain.encoder, FrameEncoder):
         raise OptionError(
             f"fit needs the encoder of a frame network, as evlib.pretrain makes it; got a {type(pretrain.encoder).__name__}"

@@ -47,6 +47,8 @@ BATCH = 64
 FRAME_S = 0.005
 # Longer windows hold many events: what an encoder learns of them is no longer about one.
 LONGEST_WINDOW_S = 10.0
+# A window of seconds, and at most this share of the longest recording: held-out tenths must have room for some.
+WINDOW_S, SHARE_OF_RECORDING = 4.0, 1 / 30
 # Two views of one window: what a sensor may do to an event without making it another.
 VIEWS = Compose([Gain((0.7, 1.4)), TimeShift(4), ChannelDropout(0.1), WhiteNoise(0.5)])
 # Views that share their noise are matched by it, event or not: only so many principal components of a window are shared.
@@ -61,8 +63,8 @@ class Pretrained:
     """An encoder that has seen recordings, and where it comes from.
 
     ``encoder`` a FrameEncoder (of windows an LSTMEncoder, or of masked ones a PatchFrameEncoder); ``model`` the whole pretext
-    model; ``history`` the losses of each epoch; ``card`` rate, channels, units, pretext, seed and data hash. :meth:`save` keeps
-    the encoder and its card.
+    model; ``history`` the losses of each epoch; ``card`` rate, channels, units, pretext, seed and data hash; ``whitener`` what it
+    has heard them through, where known. :meth:`save` keeps encoder, card and whitener.
     """
 
     encoder: torch.nn.Module
@@ -134,7 +136,7 @@ def pretrain_windows(
         encoder, model, history = fit_pretext(
             pretext, windows.train, windows.development, windows.rate, hidden_size, max_epochs, seed, **options
         )
-    return Pretrained(encoder, model, history, windows.card(pretext, window_s, seed, history), windows.whitener)
+    return Pretrained(encoder, model, history, windows.card(pretext, seed, history), windows.whitener)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,11 +145,12 @@ class LearningWindows:
 
     recordings: list
     rate: float
+    window_s: float
     train: np.ndarray
     development: np.ndarray
     whitener: Whitener = None
 
-    def card(self, pretext, window_s, seed, history):
+    def card(self, pretext, seed, history):
         """Where an encoder comes from that learned from these windows."""
         first = self.recordings[0]
         return {
@@ -155,7 +158,7 @@ class LearningWindows:
             "sampling_rate_hz": self.rate,
             "channels": list(first.channels),
             "units": list(first.units),
-            "window_s": float(window_s),
+            "window_s": float(self.window_s),
             "seed": int(seed),
             "duration_s": float(sum(recording.duration_s for recording in self.recordings)),
             "data_hash": hashlib.sha256(self.train.tobytes()).hexdigest()[:16],
@@ -172,7 +175,10 @@ def check_resume(resume, save_dir):
 def windows_to_learn(
     recordings, pretext, pretexts, whitened, seed, hidden_size, window_s, n_windows, max_epochs
 ) -> LearningWindows:
-    """Check what every pretraining is asked for, whiten, and cut the windows; arguments as in `pretrain_windows`."""
+    """Check what every pretraining is asked for, whiten, and cut the windows; arguments as in `pretrain_windows`.
+
+    ``window_s`` may be None: four seconds, less where recordings are short.
+    """
     recordings = as_list(recordings)
     check_alike(recordings)
     if pretext not in pretexts:
@@ -180,6 +186,8 @@ def windows_to_learn(
     check_whole(0, seed=seed)
     check_whole(1, hidden_size=hidden_size, max_epochs=max_epochs)
     check_whole(8, n_windows=n_windows)
+    if window_s is None:
+        window_s = min(WINDOW_S, SHARE_OF_RECORDING * max(recording.duration_s for recording in recordings))
     check_short(LONGEST_WINDOW_S, window_s=window_s)
     signals, whitener = whitened, None
     if whitened is None:
@@ -195,7 +203,7 @@ def windows_to_learn(
             f"{sum(map(len, signals)) / rate:g} s of recordings give {len(train)} windows of {window_s:g} s to train on and "
             f"{len(development)} held-out ones; both are needed (more signal, more windows or shorter ones?)"
         )
-    return LearningWindows(recordings, rate, train, development, whitener)
+    return LearningWindows(recordings, rate, window_s, train, development, whitener)
 
 
 def fit_windows(pretext, train, development, rate, hidden_size, max_epochs, seed, *, save_dir, log_dir, progress, resume):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import evlib
-from evlib.checkpoints import load_encoder, load_whitener, save_encoder
+from evlib.checkpoints import load_encoder, load_pretrained, save_encoder
 from evlib.encoders import LSTMEncoder
 from evlib.frame_encoder import FrameEncoder
 from evlib.models.frame_pretext import PRETEXT_MODELS
@@ -169,12 +169,12 @@ def test_the_whitener_is_kept_beside_the_weights_bit_for_bit(recording, tmp_path
 
 def test_a_file_may_lack_a_whitener_and_a_damaged_one_is_refused(tmp_path):
     save_encoder(tmp_path / "bare.enc", FrameEncoder(6, 8), {"sampling_rate_hz": RATE})
-    assert load_whitener(tmp_path / "bare.enc") is None
+    assert load_pretrained(tmp_path / "bare.enc")[2] is None
     content = torch.load(tmp_path / "bare.enc", weights_only=True)
     for wrong in ({"taps": torch.zeros(6, 9)}, {"taps": torch.zeros(6, 9), "center": torch.zeros(4), "sampling_rate_hz": RATE}):
         torch.save(content | {"whitener": wrong}, tmp_path / "bad.enc")
         with pytest.raises(evlib.DataError, match=r"whitener in .*bad\.enc is damaged"):
-            load_whitener(tmp_path / "bad.enc")
+            load_pretrained(tmp_path / "bad.enc")
 
 
 def test_short_recordings_have_short_windows():
