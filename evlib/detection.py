@@ -39,8 +39,8 @@ class Detector:
     name -> seconds. The stated ``sigma_s`` of a time is the Cramer-Rao bound times ``timing_scale``, and ``timing_error_s`` of
     the labels' own scatter. ``calibration``, slope and offset, turns the log odds of an event-specific model into such as
     held on development data. ``frames`` is a FrameNetwork; ``weights`` (`evlib.fusion`) say what templates and frames are
-    worth, ``same_event_s`` how far apart what they find of one event may be, ``exact_s`` how
-    near a network's peak must lie for the template's time to be taken.
+    worth, ``same_event_s`` how far apart what they find of one event may be, ``exact_s`` how near a network's peak must lie for
+    the template's time to be taken.
     ``card`` says where the detector comes from (method, options, seed, data hash, development F1).
     """
 

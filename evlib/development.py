@@ -122,6 +122,7 @@ def _tally(detector, parts, odds, thresholds=None):
 
 
 def _n_events(parts, n_types):
+    """(E,) labelled events, found or not."""
     return sum(factor * (np.bincount(e.candidates.type, e.weight * e.target, n_types) + e.n_missed) for e, factor in parts)
 
 

@@ -5,7 +5,7 @@ twice: strided filters keep the wave itself, which tells times, and band filters
 energy, which tells kinds whatever their phase. Both are taken relative to the level of the signal in the seconds around, so
 that gain and colour of another sensor cancel. Residual convolutions look at the frames nearby, an LSTM on stretches of frames
 looks over seconds. The filters of the wave are learned; those of the bands are windowed sines and stay so, because learning
-them took nearly half of the time and brought nothing.
+them takes nearly half of the time, in which more steps can be made.
 
 Source: learned filters with log energies are those of audio front ends (Zeghidour et al., LEAF, 2021), the mean of the
 logarithm is taken off as in cepstral mean normalisation; near and far sight on two grids as in seismic pickers (Zhu and

@@ -24,7 +24,7 @@ from .transfer import parameter_groups, transfer_encoder
 # A crop holds about so many labelled events, but frames within these bounds (2.5 and 10 s at 200 frames a second): short crops
 # allow more steps in the same time, which dense labels are worth; rare events need their surroundings.
 CROP_EVENTS, CROP_FRAMES, BATCH = 4, (512, 2048), 8
-# Frames of one channel of a batch that an epoch goes through, in however many steps.
+# An epoch goes through so many frames in each place of the batch: the shorter the crops, the more steps.
 EPOCHS, EPOCH_FRAMES = 28, 40_960
 LEARNING_RATE, WEIGHT_DECAY = 4e-3, 1e-2
 # A pretrained encoder learns more slowly than what stands on it.

@@ -15,7 +15,7 @@ from .timebase import split_time
 # Log odds that templates give an event where they have no candidate: as of one in three thousand.
 UNSEEN = -8.0
 # What the log odds of templates and of the network are worth to each other: the most that templates can say balances a network
-# that hears nothing at all. Where shapes are fixed and where they vary this was as good as weights fitted to either.
+# that hears nothing at all. Of five fixed worths the best on a simulated frame, whether its shapes are fixed or vary.
 WORTH = (0.3, 1.0)
 # More than certain is no more than certain: log odds are taken up to here.
 CERTAIN = 20.0

@@ -124,25 +124,21 @@ def with_context(ground, tolerance_s, *, hidden_size=None, max_epochs=None, seed
         **options,
     )
     strange = True in remixer.rhythms
-    limits = [(0.0, 0.0), (VETO, BOOST) if strange else (UNLIMITED, UNLIMITED)]
     # In a rhythm that was never seen context has nothing to say: what holds then is what holds for the filter alone.
     thresholds = development.fit_thresholds(matched_filter(ground), judged)[0] if strange else None
-    _choose_limits(detector, judged, limits, thresholds)
+    _limit_context(detector, judged, (VETO, BOOST) if strange else (UNLIMITED, UNLIMITED), thresholds)
     bounds = {"veto": float(detector.network.veto), "boost": float(detector.network.boost), "history": history}
     return finished(ground, detector, "lstm", tolerance_s, seed, advance, judged, thresholds, **bounds)
 
 
-def _choose_limits(detector, judged, limits, thresholds):
-    """Nothing, which leaves the filter as it is, if context brings nothing on development data."""
-    f1 = []
-    for veto, boost in limits:
-        detector.network.veto.fill_(veto)
-        detector.network.boost.fill_(boost)
+def _limit_context(detector, judged, limits, thresholds):
+    """Let context say so much, or nothing, which leaves the filter as it is, if it brings nothing on development data."""
+    f1 = {}
+    for each in ((0.0, 0.0), limits):
+        detector.network.limit(*each)
         chosen = development.fit_thresholds(detector, judged)[0] if thresholds is None else thresholds
-        f1.append(development.development_f1(replace(detector, thresholds=chosen), judged))
-    veto, boost = limits[int(np.argmax(f1))]
-    detector.network.veto.fill_(veto)
-    detector.network.boost.fill_(boost)
+        f1[each] = development.development_f1(replace(detector, thresholds=chosen), judged)
+    detector.network.limit(*max(f1, key=f1.get))
 
 
 def with_frames(
@@ -158,20 +154,15 @@ def with_frames(
     advance("train frame network")
     options = {"hidden_size": hidden_size, "max_epochs": max_epochs or EPOCHS, "seed": seed, "progress": progress}
     labels = frame_labels(ground, teacher)
-    options |= {"encoder": pretrain, "freeze": freeze}
-    network, history, sigma = train_frames(*labels, hop, data.rate, ground.jitter, **options)
-    detector = frame_detector(ground, network)
+    network, history, sigma = train_frames(*labels, hop, data.rate, ground.jitter, encoder=pretrain, freeze=freeze, **options)
+    # The network alone is heard; its thresholds are still open.
+    detector = replace(matched_filter(ground), frames=network, weights=(0.0, 1.0, 0.0), prior_logit=0.0)
     if tolerance_s is None:
         tolerance_s = _tolerance(sigma, hop, data.rate)
     judged = development.look(detector, ground, seed, tolerance_s)
     detector.weights = _frame_weights(detector, judged)
     card = {"pretrain": pretext and str(pretext.get("pretext")), "pretext": pretext, "freeze_encoder": bool(freeze)}
     return finished(ground, detector, "frames", tolerance_s, seed, advance, judged, history=history, **card)
-
-
-def frame_detector(ground, network):
-    """The detector that hears the network alone, its thresholds still open."""
-    return replace(matched_filter(ground), frames=network, weights=(0.0, 1.0, 0.0), prior_logit=0.0)
 
 
 def teacher_of(ground, tolerance_s, seed):
@@ -229,8 +220,7 @@ def _taught(data, teacher, signal, known):
 
 def _frame_weights(detector, judged):
     """The weights of a detector that hears the network alone, by which its log odds are true."""
-    examples = judged.real if judged.n_real >= development.ENOUGH_EVENTS else judged.examples
-    moment = LABEL_FRAMES * detector.frame_samples
+    examples, moment = judged.examples, LABEL_FRAMES * detector.frame_samples
     weight = np.concatenate([np.where(_is_echo(e, moment), 0, e.weight) for e in examples])
     target, logit = (np.concatenate(values) for values in zip(*((e.target, e.candidates.frame) for e in examples), strict=True))
     return (0.0, *learn_scale(logit, target, weight))
@@ -243,15 +233,14 @@ def _is_echo(examples, moment):
 
 
 def fused(ground, base, frames, seed):
-    """Templates (with their context, if ``base`` has one) and frames, weighed on development data."""
+    """Templates (with their context, if ``base`` has one) and frames, their log odds added up."""
     tolerance_s = frames.card["tolerance_s"]
     same_s = max(tolerance_s, SAME_FRAMES * frames.frames.resolution / ground.data.rate)
     exact_s = _exact(ground, base, frames, same_s, tolerance_s, seed)
     detector = replace(base, frames=frames.frames, weights=(*WORTH, 0.0), same_event_s=same_s, exact_s=exact_s)
-    judged = development.look(detector, ground, seed, tolerance_s)
     card = {name: frames.card[name] for name in ("pretrain", "pretext", "freeze_encoder")}
     card |= {"history": frames.card["history"], "context_history": base.card["history"]}
-    return finished(ground, detector, "fusion", tolerance_s, seed, judged=judged, **card)
+    return finished(ground, detector, "fusion", tolerance_s, seed, **card)
 
 
 def _exact(ground, base, frames, same_s, tolerance_s, seed):

@@ -34,9 +34,11 @@ def test_jumps_zoom_filters_and_clicks_change_the_picture(open_notebook):
     if open_notebook.front_end == "lab":
         page.screenshot("event_browser_first", ".jp-OutputArea-output .jupyter-widgets")
 
-    page.changed(SAYS, lambda: page.click("next error"), until="error 1 of 32")
+    _, said = page.changed(SAYS, lambda: page.click("next error"), until="error 1 of 32")
+    assert said.startswith("error 1 of 32"), said
     page.changed(PICTURE, lambda: page.click("next error"))
-    page.changed(SAYS, lambda: page.click("next disagreement"), until="disagreement")
+    _, said = page.changed(SAYS, lambda: page.click("next disagreement"), until="disagreement")
+    assert said.startswith("disagreement"), said
     page.page.wait_for_timeout(300)
     page.screenshot(f"event_browser_{open_notebook.front_end}", ".jupyter-widgets")
 
@@ -49,7 +51,8 @@ def test_jumps_zoom_filters_and_clicks_change_the_picture(open_notebook):
 
     # Keys belong to the signal: a letter jumps, arrows move, and the notebook takes none of them for itself.
     canvas.click(position={"x": box["width"] / 2, "y": box["height"] - 30})
-    page.changed(SAYS, lambda: page.page.keyboard.press("u"), until="least certain 1 of")
+    _, said = page.changed(SAYS, lambda: page.page.keyboard.press("u"), until="least certain 1 of")
+    assert said.startswith("least certain 1 of"), said
     page.changed(PICTURE, lambda: page.page.keyboard.press("ArrowRight"))
     for _ in range(6):
         page.changed(PICTURE, lambda: page.page.keyboard.press("-"))

@@ -144,6 +144,11 @@ class ContextLSTM(nn.Module):
         self.register_buffer("veto", torch.tensor(UNLIMITED))
         self.register_buffer("boost", torch.tensor(UNLIMITED))
 
+    def limit(self, veto, boost):
+        """From now on context takes at most ``veto`` from log odds and adds at most ``boost``."""
+        self.veto.fill_(veto)
+        self.boost.fill_(boost)
+
     def forward(self, features, llr, type, lengths=None):
         if self.time is not None:
             bins = torch.arange(RHYTHM_BINS, dtype=features.dtype, device=features.device)
@@ -162,8 +167,8 @@ def limited(context, veto, boost):
     >>> limited(torch.tensor([100.0, 0.1, 0.0, -0.1, -100.0]), torch.tensor(2.0), torch.tensor(3.0))
     tensor([ 3.0000,  0.1000,  0.0000, -0.0999, -2.0000])
     """
-    bound = torch.where(context > 0, boost, veto).clamp(min=1e-6)
-    return bound * torch.tanh(context / bound)
+    bound = torch.where(context > 0, boost, veto)
+    return bound * torch.tanh(context / bound.clamp(min=1e-6))
 
 
 def _embedding_of_bins(name, size, time_scale):
