@@ -54,8 +54,9 @@ def fit(
     seed : everything random follows from it: the same seed, the same detector
     labels_per_type : keep only so many labelled events of each type (drawn by ``seed``); the rest of the signal then
         counts as unlabelled, not as free of events
-    self_train : learn templates further from unlabelled signal (what the labels leave open, and ``unlabelled``); default: yes,
-        but for "matched_filter", whose plain form is the baseline from labelled snippets
+    self_train : learn further from unlabelled signal (what the labels leave open, and ``unlabelled``): templates from what they
+        find there, and the frame network from what they are sure of, if they are any good; default: yes, but for
+        "matched_filter", whose plain form is the baseline from labelled snippets
     unlabelled : further recordings without labels
     pretrain : what to learn from the signal before any label is looked at. "discovery", or what :func:`evlib.discover`
         returned: which kinds of events recur, each named by its labels afterwards. A Detector: kinds without a label are
@@ -170,6 +171,7 @@ def fit_on(
         return methods.with_context(ground, tolerance_s, time_embedding=time_embedding, logger=logger, **sizes, **options)
 
     def frames(teacher, **sizes):
+        teacher = teacher if ground.card["self_train"] else None
         return methods.with_frames(
             ground, tolerance_s, teacher=teacher, pretrain=pretrain, freeze=freeze_encoder, **sizes, **options
         )

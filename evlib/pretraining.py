@@ -1,8 +1,8 @@
 """Pretraining: what the encoder of the frame network can learn from recordings without labels.
 
 Windows of some seconds of whitened signal train a pretext model (`evlib.models.frame_pretext`): an autoencoder, a variational
-one, a contrastive or a masked model. Its encoder is what remains. Windows that touch the held-out tenths of a recording are
-development data.
+one, a contrastive or a masked model. Its encoder is what remains. One in five recordings is development data, of fewer
+recordings held-out tenths are.
 """
 
 from pathlib import Path
@@ -14,10 +14,14 @@ from .errors import OptionError, ShapeError, UnitError
 from .frame_encoder import FrameEncoder
 from .models.frame_pretext import PRETEXT_MODELS
 from .training import Trainer
-from .window_pretraining import PATIENCE_EPOCHS, Pretrained, check_resume, frame_samples, windows_to_learn
+from .training_data import ONE_IN, as_list, check_alike
+from .window_pretraining import LONGEST_WINDOW_S, PATIENCE_EPOCHS, Pretrained, check_resume, frame_samples, windows_to_learn
 
 PRETEXTS = tuple(PRETEXT_MODELS)
 LEARNING_RATE, BATCH = 2e-3, 16
+# Frames of a window (4 s at 2000 Hz): what lies around an event is to be learned too. At most these shares of a recording:
+# of few recordings a held-out tenth must have room for some windows, of several the shortest one.
+WINDOW_FRAMES, SHARE_OF_FEW, SHARE_OF_SEVERAL = 800, 1 / 30, 1 / 2
 # A frame of the frame network is 5 ms, but at least so many samples: who samples slowly looks for slow events, and frames of
 # single samples would see too little of them.
 LEAST_FRAME_SAMPLES = 4
@@ -30,6 +34,13 @@ def network_resolution(rate):
     (4, 10)
     """
     return max(LEAST_FRAME_SAMPLES, frame_samples(rate))
+
+
+def default_window_s(recordings):
+    """Seconds in a window for recordings of one rate."""
+    rate, durations = recordings[0].sampling_rate_hz, [recording.duration_s for recording in recordings]
+    room = SHARE_OF_FEW * max(durations) if len(recordings) < ONE_IN else SHARE_OF_SEVERAL * min(durations)
+    return min(WINDOW_FRAMES * network_resolution(rate) / rate, room, LONGEST_WINDOW_S)
 
 
 def pretext_losses(model, loss_fn, batch):
@@ -67,8 +78,8 @@ def pretrain(
     whitened : their signals, list of (n, C), where they are whitened already
     seed : of weights, windows and views
     hidden_size : features of a frame in each half of the encoder
-    window_s : length of a window, up to ten seconds; short ones hold single events; default: four seconds, less where recordings
-        are short
+    window_s : length of a window, up to ten seconds; short ones hold single events; default: 800 frames of the network (four
+        seconds at 2000 Hz), less where recordings are short
     n_windows : windows in an epoch, fewer when the recordings are short
     max_epochs : at most; five epochs without a better development loss end the training
     progress : show a progress bar
@@ -89,6 +100,10 @@ def pretrain(
     'masked'
     """
     check_resume(resume, save_dir)
+    recordings = as_list(recordings)
+    if window_s is None:
+        check_alike(recordings)
+        window_s = default_window_s(recordings)
     windows = windows_to_learn(recordings, pretext, PRETEXTS, whitened, seed, hidden_size, window_s, n_windows, max_epochs)
     train, development = windows.train, windows.development
     with torch.random.fork_rng():

@@ -104,7 +104,7 @@ def prepare(pairs, unlabelled, labels_per_type, seed, refractory_s):
             labels = replace(_draw_labels(labels, labels_per_type, seed, number), complete_spans=np.zeros((0, 2), dtype=np.int64))
         tables.append(labels)
     if labels_per_type is not None:
-        tables = _limit(tables, labels_per_type, len(names))
+        tables = _limit(tables, labels_per_type, len(names), seed)
     train, development = hold_out(tables, [recording.n_samples for recording, _ in pairs], seed)
     for _ in unlabelled:
         nothing = replace(Events.empty(names, rate), complete_spans=np.zeros((0, 2), dtype=np.int64))
@@ -147,6 +147,18 @@ def held_out_spans(n_samples):
     return np.column_stack([edges[list(DEVELOPMENT_BLOCKS)], edges[np.add(DEVELOPMENT_BLOCKS, 1)]])
 
 
+def held_out_parts(lengths, seed):
+    """Spans (k, 2) of each signal that are development data: one of five signals as a whole, of fewer signals two tenths.
+
+    >>> [len(spans) for spans in held_out_parts([100, 100], seed=0)], sum(map(len, held_out_parts([100] * 10, seed=0)))
+    ([2, 2], 2)
+    """
+    if len(lengths) < ONE_IN:
+        return [held_out_spans(n) for n in lengths]
+    held = np.random.default_rng([18, seed]).permutation(len(lengths))[: len(lengths) // ONE_IN]
+    return [np.array([[0, n]] if k in held else np.zeros((0, 2)), dtype=np.int64) for k, n in enumerate(lengths)]
+
+
 def refractory_table(refractory_s, names, rate):
     """The refractory period of each name in seconds, in whole samples of the rate."""
     periods = refractory_samples(refractory_s, names, rate)  # checks names and values
@@ -169,14 +181,13 @@ def _rank_in_type(type):
     return rank
 
 
-def _limit(tables, labels_per_type, n_types):
-    """Over all recordings together, at most ``labels_per_type`` of each type: the first recordings give first."""
+def _limit(tables, labels_per_type, n_types, seed):
+    """Over all recordings together, at most ``labels_per_type`` of each type: recordings give in an order drawn by ``seed``."""
     left = np.full(n_types, labels_per_type)
-    out = []
-    for table in tables:
-        kept = table[_rank_in_type(table.type) < left[table.type]]
-        left = left - kept.counts()
-        out.append(kept)
+    out = list(tables)
+    for k in np.random.default_rng([22, seed]).permutation(len(tables)):
+        out[k] = tables[k][_rank_in_type(tables[k].type) < left[tables[k].type]]
+        left = left - out[k].counts()
     return out
 
 

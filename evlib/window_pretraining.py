@@ -2,7 +2,8 @@
 
 The frame network has an encoder of its own, see `evlib.pretraining`. Here windows of whitened signal, most of them around a peak
 of its energy and the rest anywhere (noise alone teaches little), train an autoencoder, a variational autoencoder, a contrastive
-or a masked model; its encoder is what remains. Every window that touches the held-out tenths of a recording is development data.
+or a masked model; its encoder is what remains. One in five recordings is development data; of fewer recordings, every window that
+touches held-out tenths is.
 """
 
 import hashlib
@@ -27,7 +28,7 @@ from .text import HashedWords
 from .threads import few_threads
 from .timebase import duration_to_samples
 from .training import ContrastiveTrainer, UnsupervisedTrainer
-from .training_data import as_list, check_alike, held_out_spans
+from .training_data import as_list, check_alike, held_out_parts
 from .whitening import Whitener, estimate_whitener
 
 PRETEXTS = {
@@ -47,8 +48,6 @@ BATCH = 64
 FRAME_S = 0.005
 # Longer windows hold many events: what an encoder learns of them is no longer about one.
 LONGEST_WINDOW_S = 10.0
-# A window of seconds, and at most this share of the longest recording: held-out tenths must have room for some.
-WINDOW_S, SHARE_OF_RECORDING = 4.0, 1 / 30
 # Two views of one window: what a sensor may do to an event without making it another.
 VIEWS = Compose([Gain((0.7, 1.4)), TimeShift(4), ChannelDropout(0.1), WhiteNoise(0.5)])
 # Views that share their noise are matched by it, event or not: only so many principal components of a window are shared.
@@ -175,10 +174,7 @@ def check_resume(resume, save_dir):
 def windows_to_learn(
     recordings, pretext, pretexts, whitened, seed, hidden_size, window_s, n_windows, max_epochs
 ) -> LearningWindows:
-    """Check what every pretraining is asked for, whiten, and cut the windows; arguments as in `pretrain_windows`.
-
-    ``window_s`` may be None: four seconds, less where recordings are short.
-    """
+    """Check what every pretraining is asked for, whiten, and cut the windows; arguments as in `pretrain_windows`."""
     recordings = as_list(recordings)
     check_alike(recordings)
     if pretext not in pretexts:
@@ -186,8 +182,6 @@ def windows_to_learn(
     check_whole(0, seed=seed)
     check_whole(1, hidden_size=hidden_size, max_epochs=max_epochs)
     check_whole(8, n_windows=n_windows)
-    if window_s is None:
-        window_s = min(WINDOW_S, SHARE_OF_RECORDING * max(recording.duration_s for recording in recordings))
     check_short(LONGEST_WINDOW_S, window_s=window_s)
     signals, whitener = whitened, None
     if whitened is None:
@@ -293,10 +287,10 @@ def cut_windows(signals, rate, window, n_windows, seed):
     start, owner = np.concatenate(start), np.concatenate(owner)
     windows = np.empty((len(start), window, signals[0].shape[1]), np.float32)
     held, apart = np.zeros(len(start), bool), np.zeros(len(start), bool)
-    for k, signal in enumerate(signals):
+    for k, (signal, spans) in enumerate(zip(signals, held_out_parts(list(map(len, signals)), seed), strict=True)):
         mine = owner == k
         windows[mine] = signal[start[mine, None] + np.arange(window)]
-        for low, high in held_out_spans(len(signal)):
+        for low, high in spans:
             held[mine] |= (start[mine] >= low) & (start[mine] + window <= high)
             apart[mine] |= (start[mine] < high) & (start[mine] + window > low)
     return windows[~apart], windows[held]

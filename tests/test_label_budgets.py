@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import evlib
 from evlib import label_budgets
 from evlib.errors import OptionError
-from evlib.label_budgets import METHODS, ORACLE, StudySize, paired_differences, run_study, summarise
+from evlib.label_budgets import METHODS, ORACLE, StudySize, paired_differences, run_on_splits, run_study, summarise
 
 matplotlib.use("agg")
 TINY = StudySize(train_s=40.0, test_s=20.0, n_types=2, max_epochs=1, frame_epochs=1)
@@ -59,9 +60,9 @@ def test_a_study_that_was_cut_off_does_the_rest_only(study, tmp_path, monkeypatc
     asked = []
     fresh = label_budgets._fresh_rows
 
-    def spy(seed, snr, missing, size):
+    def spy(split, seed, missing, size):
         asked.append(missing)
-        yield from fresh(seed, snr, missing, size)
+        yield from fresh(split, seed, missing, size)
 
     monkeypatch.setattr(label_budgets, "_fresh_rows", spy)
     again = run_study(tmp_path, [0, 1], [12.0], [2, 0], FILTERS, TINY, progress=False)
@@ -88,11 +89,40 @@ def test_refusals(tmp_path, change, words):
 def test_recipes_differ_in_the_encoder_alone():
     encoders = {"autoencoder": "A", "variational": "V", "contrastive": "C", "masked": "M"}
     recipes = {method: label_budgets._recipe(method, TINY, encoders) for method in METHODS}
-    assert [recipes[m][1].get("pretrain") for m in METHODS[-9:]] == [None, *"AVCM", *"AVCM"]
-    assert [recipes[m][1].get("freeze_encoder") for m in METHODS[-9:]] == [False] * 5 + [True] * 4
-    rest = [{k: v for k, v in recipes[m][1].items() if k not in ("pretrain", "freeze_encoder")} for m in METHODS[-9:]]
+    readers, taught = label_budgets.READERS, label_budgets.TAUGHT
+    assert [recipes[m][1].get("pretrain") for m in readers + taught] == [None, *"AVCM", *"AVCM", None, *"AVCM"]
+    assert [recipes[m][1].get("freeze_encoder") for m in readers + taught] == [False] * 5 + [True] * 4 + [False] * 5
+    rest = [{k: v for k, v in recipes[m][1].items() if k not in ("pretrain", "freeze_encoder")} for m in readers + taught]
     assert all(options == rest[0] for options in rest)
     assert {recipes[m][0] for m in METHODS[:3]} == {"matched_filter"} and {recipes[m][0] for m in METHODS[3:5]} == {"lstm"}
+
+
+def test_only_taught_networks_hear_what_the_filter_found():
+    ground = {method: label_budgets._GROUND.get(method, "labelled") for method in METHODS}
+    assert {ground[m] for m in label_budgets.READERS} == {"labelled"}
+    assert {ground[m] for m in (*label_budgets.TAUGHT, "network", "self-trained filter")} == {"self-trained"}
+
+
+def test_recordings_are_judged_together_and_remembered_by_what_they_hold(tmp_path, monkeypatch):
+    templates = evlib.make_templates(2, seed=0)
+    made = [evlib.make_recording(templates, 20.0, seed=k) for k in range(4)]
+    pairs = [(one.recording, one.events) for one in made]
+    splits = [label_budgets.Split(pairs[:2], pairs[2:]), label_budgets.Split(pairs[2:], pairs[:2])]
+    table = run_on_splits(tmp_path, splits, [3], ["matched filter"], TINY, progress=False)
+    assert table[["snr", "seed"]].to_numpy().tolist() == [[0.0, 0], [0.0, 1]]
+    detector = evlib.fit(pairs[:2], method="matched_filter", labels_per_type=3, seed=0, progress=False)
+    reports = [evlib.compare(events, evlib.detect(detector, recording)) for recording, events in pairs[2:]]
+    hits, others = sum(r.tp for r in reports), sum(r.n_estimated + r.n_reference for r in reports)
+    assert table.f1[0] == pytest.approx(2 * hits / others) and table.f1[0] > 0.5
+
+    def forbidden(*args, **options):
+        raise AssertionError("run again")
+
+    monkeypatch.setattr(label_budgets, "_fresh_rows", forbidden)
+    pd.testing.assert_frame_equal(run_on_splits(tmp_path, splits, [3], ["matched filter"], TINY, progress=False), table)
+    for other in (splits[::-1], [replace(splits[0], tolerance_s=0.01)]):
+        with pytest.raises(AssertionError, match="run again"):
+            run_on_splits(tmp_path, other, [3], ["matched filter"], TINY, progress=False)
 
 
 def made_up(values, method="a", budget=1):
