@@ -6,6 +6,7 @@ refractory rule allows, in the best possible choice. Times are the peaks of the 
 With method "frames" candidates and times come from a network that reads the signal itself; "fusion" hears both.
 """
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from .candidates import Candidates, find_candidates
 from .errors import DataError, OptionError, ShapeError, UnitError
 from .events import Events
 from .files import replace_file
-from .fusion import weigh
+from .fusion import CERTAIN, weigh
 from .options import log_odds_of
 from .refractory import decode_refractory, refractory_samples
 from .templates import TemplateBank
@@ -29,6 +30,9 @@ LEAST_AMPLITUDE = 0.05
 # The network reads this many candidates at a time, which bounds memory, and this many more on either side: by then its
 # LSTM has forgotten where it began, and windows change nothing.
 WINDOW_CANDIDATES, HALO_CANDIDATES = 8192, 512
+# Evidence from these log odds on is clear; context doubts it where it takes away at least so much. So many clear candidates
+# tell whether a rhythm is strange.
+CLEAR, DOUBTED, TELLING = 3.0, 0.4, 25
 
 
 @dataclass(eq=False)
@@ -40,7 +44,8 @@ class Detector:
     the labels' own scatter. ``calibration``, slope and offset, turns the log odds of an event-specific model into such as
     held on development data. ``frames`` is a FrameNetwork; ``weights`` (`evlib.fusion`) say what templates and frames are
     worth, ``same_event_s`` how far apart what they find of one event may be, ``exact_s`` how near a network's peak must lie for
-    the template's time to be taken.
+    the template's time to be taken. ``most_doubted``: where context doubts a greater share of clear candidates, the rhythm is
+    one that training did not hold, and evidence alone decides.
     ``card`` says where the detector comes from (method, options, seed, data hash, development F1).
     """
 
@@ -62,6 +67,7 @@ class Detector:
     weights: tuple = (1.0, 0.0, 0.0)
     same_event_s: float = 0.005
     exact_s: float = 0.0
+    most_doubted: float = 1.0
 
     @property
     def names(self):
@@ -152,30 +158,43 @@ class Detector:
 
         return max(self.classifier_window, 1) if self.frames is None else TILE_FRAMES * self.frames.resolution
 
-    def log_odds(self, candidates):
-        """(n,) log odds that each candidate is an event."""
+    def log_odds(self, candidates, say=False):
+        """(n,) log odds that each candidate is an event; ``say`` in the log where the rhythm is strange."""
         if self.frames is None:
-            return self.template_odds(candidates)
+            return self.template_odds(candidates, say)
         if not self.hears_templates:
             return weigh(self.weights, np.zeros(len(candidates)), candidates.frame)
-        return weigh(self.weights, self.template_odds(candidates), candidates.frame)
+        return weigh(self.weights, self.template_odds(candidates, say), candidates.frame)
 
-    def template_odds(self, candidates):
+    def template_odds(self, candidates, say=False):
         """(n,) log odds by templates and their context; minus infinity where only the frame network has a candidate."""
         seen = candidates.llr > -np.inf
         odds = np.full(len(candidates), -np.inf)
-        odds[seen] = self._template_odds(candidates[seen])
+        odds[seen] = self._template_odds(candidates[seen], say)
         return odds
 
-    def _template_odds(self, candidates):
-        if self.network is None or len(candidates) == 0:
-            slope, offset = self.calibration
-            return slope * (candidates.llr - self.prior_logit) + offset
-        out = np.empty(len(candidates))
+    def _template_odds(self, candidates, say):
+        slope, offset = self.calibration
+        out = slope * (candidates.llr - self.prior_logit) + offset
+        if self.network is None:
+            return out
+        strange, worst = 0, 0.0
         for start in range(0, len(candidates), WINDOW_CANDIDATES):
             stop = min(start + WINDOW_CANDIDATES, len(candidates))
             low, high = max(start - HALO_CANDIDATES, 0), min(stop + HALO_CANDIDATES, len(candidates))
-            out[start:stop] = self._window_log_odds(candidates, low, high)[start - low : stop - low]
+            odds = self._window_log_odds(candidates, low, high)[start - low : stop - low]
+            doubted = doubted_share(out[start:stop], odds)
+            if doubted > self.most_doubted:
+                strange, worst = strange + stop - start, max(worst, doubted)
+            else:
+                out[start:stop] = odds
+        if say and strange:
+            logging.getLogger(__name__).warning(
+                "a rhythm that training did not hold: context doubts up to %.0f %% of the clear events; in %.0f %% of the "
+                "recording the evidence of each event decides alone",
+                100 * worst,
+                100 * strange / len(candidates),
+            )
         return out
 
     def _window_log_odds(self, candidates, low, high):
@@ -256,9 +275,20 @@ class Detector:
             "weights": [float(value) for value in self.weights],
             "same_event_s": float(self.same_event_s),
             "exact_s": float(self.exact_s),
+            "most_doubted": float(self.most_doubted),
         }
         with replace_file(path) as temporary:
             torch.save(content, temporary)
+
+
+def doubted_share(evidence, odds):
+    """Share of the clear candidates from which context takes something; 0 where few are clear.
+
+    >>> doubted_share(np.full(60, 5.0), np.repeat([4.0, 7.0], 30))
+    0.5
+    """
+    clear = (evidence > CLEAR) & (evidence < CERTAIN)
+    return float((odds[clear] < evidence[clear] - DOUBTED).mean()) if clear.sum() >= TELLING else 0.0
 
 
 def _plain(model):
@@ -336,6 +366,7 @@ def load_detector(path) -> Detector:
             tuple(content.get("weights", (1.0, 0.0, 0.0))),
             content.get("same_event_s", 0.005),
             content.get("exact_s", 0.0),
+            content.get("most_doubted", 1.0),
         )
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise DataError(f"{path} is an incomplete detector: {error}") from error
@@ -364,7 +395,7 @@ def detect(detector, recording, threshold=None, block_s=60.0, progress=False) ->
     block = max(int(block_s * detector.sampling_rate_hz), 4 * detector.bank.length)
     with tqdm(total=recording.n_samples, unit="sample", unit_scale=True, desc="detect", disable=not progress) as bar:
         found = detector.candidates(recording, block, advance=bar.update)
-    return detector.decode(found, thresholds=thresholds)
+    return detector.decode(found, detector.log_odds(found, say=True), thresholds)
 
 
 def _log_odds_thresholds(threshold, detector):

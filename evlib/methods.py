@@ -12,7 +12,7 @@ import numpy as np
 from . import development
 from .classifier_training import train_classifier
 from .context_training import train_context
-from .detection import Detector
+from .detection import Detector, doubted_share
 from .events import Events
 from .frame_training import EPOCHS, LOOKED_THROUGH, NARROWEST_FRAMES, FrameLabels, train_frames
 from .fusion import WORTH, join, learn_scale
@@ -28,7 +28,10 @@ HIDDEN_SIZE = {"event_specific": 32, "frames": 48, "lstm": 64}
 N_REMIXES = 12
 # Log odds that context may take away and add where it is bounded. Where kinds look alike it has to tell them apart, however
 # strong the evidence for either.
-VETO, BOOST = 1.0, 3.0
+VETO, BOOST = 2.0, 4.0
+# A rhythm is strange where context doubts more than so many times the clear candidates that it doubts in the rhythm that was
+# found, and at least such a share.
+STRANGE_TIMES, STRANGE_SHARE = 2.0, 0.1
 # The event-specific model reads windows of so many template lengths, at least so many seconds, at most the refractory period.
 WINDOW_TEMPLATES, SHORTEST_WINDOW_S = 4, 0.1
 # Where templates do not fit so large a share of the recordings, the fit says so: less may be a few strange noises.
@@ -126,7 +129,13 @@ def with_context(ground, tolerance_s, *, hidden_size=None, max_epochs=None, seed
     strange = True in remixer.rhythms
     # In a rhythm that was never seen context has nothing to say: what holds then is what holds for the filter alone.
     thresholds = development.fit_thresholds(matched_filter(ground), judged)[0] if strange else None
-    _limit_context(detector, judged, (VETO, BOOST) if strange else (UNLIMITED, UNLIMITED), thresholds)
+    limits = (VETO, BOOST) if strange else (UNLIMITED, UNLIMITED)
+    if strange:
+        detector.network.limit(*limits)
+        home, evidence = [e.candidates for e in judged.remixed[:: len(remixer.rhythms)]], matched_filter(ground)
+        doubted = np.mean([doubted_share(evidence.log_odds(c), detector.log_odds(c)) for c in home])
+        detector.most_doubted = max(STRANGE_TIMES * doubted, STRANGE_SHARE)
+    _limit_context(detector, judged, limits, thresholds)
     bounds = {"veto": float(detector.network.veto), "boost": float(detector.network.boost), "history": history}
     return finished(ground, detector, "lstm", tolerance_s, seed, advance, judged, thresholds, **bounds)
 

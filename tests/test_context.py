@@ -1,11 +1,15 @@
 """The context network: its features against brute force, its skip path, padding, gradients, learning."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+import evlib
 from evlib.candidates import Candidates
 from evlib.context_training import as_sequence, in_crops, sequence_loss
+from evlib.detection import doubted_share
 from evlib.errors import OptionError
 from evlib.models.context import (
     N_FEATURES,
@@ -176,3 +180,35 @@ def test_what_context_may_say_is_bounded(veto, boost):
     change = network(features, llr, torch.randint(3, (2, 40))) - llr
     assert -veto - 1e-4 <= change.min() and change.max() <= boost + 1e-4
     assert (change == 0).all() if veto == 0 else change.min() <= -veto / 2 and change.max() >= boost / 2
+
+
+def doubting(shift):
+    """A context network that adds one number to all evidence."""
+    network = ContextLSTM(2, hidden_size=8).eval()
+    torch.nn.init.constant_(network.head[-1].bias, shift)
+    return network
+
+
+@pytest.mark.parametrize(("shift", "strange"), [(-1.0, True), (1.0, False)])
+def test_a_rhythm_in_which_context_doubts_what_is_clear_is_decided_by_evidence_and_said_so(shift, strange, caplog):
+    templates = evlib.make_templates(2, seed=0)
+    made = evlib.make_recording(templates, 60.0, snr=6.0, seed=1)
+    plain = evlib.fit([(made.recording, made.events)], method="matched_filter", progress=False)
+    heard = replace(plain, network=doubting(shift), most_doubted=0.5)
+    candidates = plain.candidates(made.recording)
+    evidence, odds = plain.log_odds(candidates), heard.log_odds(candidates)
+    assert not caplog.records  # only detection says so: training looks at strange rhythms on purpose
+    clear = (evidence > 3) & (evidence < 20)
+    assert clear.sum() > 25
+    np.testing.assert_allclose(odds[clear], evidence[clear] + (0 if strange else shift), atol=1e-4)
+    found = evlib.detect(heard, made.recording)
+    assert strange == ("a rhythm that training did not hold: context doubts up to 100 %" in caplog.text)
+    if strange:
+        assert np.array_equal(found.time_samples, evlib.detect(plain, made.recording).time_samples)
+    assert replace(heard, most_doubted=1.0).log_odds(candidates)[clear] == pytest.approx(evidence[clear] + shift, abs=1e-4)
+
+
+def test_few_clear_events_do_not_tell_a_rhythm():
+    evidence = np.full(24, 5.0)
+    assert doubted_share(evidence, evidence - 1) == 0 and doubted_share(np.full(25, 5.0), np.full(25, 4.0)) == 1
+    assert doubted_share(np.full(100, 30.0), np.zeros(100)) == 0  # certain ones lose nothing that matters
