@@ -126,8 +126,8 @@ def plot_active_units(variance, threshold=0.01, ax=None):
     return ax
 
 
-def plot_label_budgets(summary, ax=None, value="F1 at ±5 ms", legend=True):
-    """A line per method over labels per type, with its interval; the methods keep colour and marker from figure to figure.
+def plot_label_budgets(summary, ax=None, value="F1 at ±5 ms", legend=True, order=()):
+    """A line per method over labels per type, with its interval.
 
     Parameters
     ----------
@@ -135,12 +135,15 @@ def plot_label_budgets(summary, ax=None, value="F1 at ±5 ms", legend=True):
         `evlib.label_budgets.summarise` gives, of one signal-to-noise ratio
     value : what the mean is of
     legend : draw one on the right
+    order : names of methods in the order of colours and markers, to keep them from figure to figure; default: as they come
     """
     ax = _axes(ax)
     need_columns("summary", summary, "labels_per_type", "method", "mean", "low", "high")
     budgets = sorted(summary["labels_per_type"].unique(), key=lambda n: n or np.inf)
     place = {budget: k for k, budget in enumerate(budgets)}
-    for k, (method, rows) in enumerate(summary.groupby("method", sort=False)):
+    order = list(dict.fromkeys([*order, *summary["method"]]))
+    for method, rows in summary.groupby("method", sort=False):
+        k = order.index(method)
         x = rows["labels_per_type"].map(place).to_numpy()
         if method == "oracle":
             ax.plot(x, rows["mean"], "k--", linewidth=1, label="oracle (knows the templates)")
