@@ -23,7 +23,7 @@ from .groundwork import lay_groundwork
 from .metrics import compare
 from .oracle import oracle_detector
 from .pretraining import PRETEXTS, pretrain
-from .scores import bootstrap_interval
+from .scores import bootstrap_interval, timing_statistics
 from .synthetic import make_recording, make_templates
 from .training_data import prepare
 
@@ -106,7 +106,7 @@ def run_study(folder, seeds, snrs, budgets, methods=METHODS, size=None, n_jobs=1
         for seed in seeds
         for snr in snrs
     ]
-    return _run(folder, units, budgets, (*methods, ORACLE), size, n_jobs, progress)
+    return _run(folder, units, budgets, methods, size, n_jobs, progress, bounds=(ORACLE,))
 
 
 def run_on_splits(folder, splits, budgets, methods=READERS, size=None, n_jobs=1, progress=True):
@@ -120,22 +120,23 @@ def run_on_splits(folder, splits, budgets, methods=READERS, size=None, n_jobs=1,
     units = []
     for seed, split in enumerate(splits):
         prints = [prepare(pairs, (), None, 0, split.refractory_s).fingerprint() for pairs in (split.train, split.test)]
-        key = repr((UNKNOWN_SNR, seed, prints, split.refractory_s, split.tolerance_s, training))
+        labels = [(e.names, e.time_samples.tolist(), e.type.tolist()) for _, e in (*split.train, *split.test)]
+        key = repr((UNKNOWN_SNR, seed, prints, labels, split.refractory_s, split.tolerance_s, training))
         units.append((UNKNOWN_SNR, seed, key, lambda split=split: split))
     return _run(folder, units, budgets, methods, size, n_jobs, progress)
 
 
-def _run(folder, units, budgets, methods, size, n_jobs, progress):
-    """The table of all units, each (snr, seed, key, a function that makes its Split)."""
+def _run(folder, units, budgets, methods, size, n_jobs, progress, bounds=()):
+    """The table of all units, each (snr, seed, key, a function that makes its Split); ``bounds``: methods that are not fitted."""
     import joblib
     import pandas as pd
     from tqdm.auto import tqdm
 
-    if unknown := set(methods) - {*METHODS, ORACLE}:
+    if unknown := set(methods) - set(METHODS):
         raise OptionError(f"methods must be among {', '.join(METHODS)}; got {', '.join(sorted(unknown))}")
     if len(budgets) == 0 or min(budgets) < 0:
         raise OptionError(f"budgets must be numbers of at least 0, and not empty; got {budgets!r}")
-    jobs = (joblib.delayed(_run_unit)(Path(folder), *unit, tuple(budgets), tuple(methods), size) for unit in units)
+    jobs = (joblib.delayed(_run_unit)(Path(folder), *unit, tuple(budgets), (*methods, *bounds), size) for unit in units)
     done = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")(jobs)
     rows = [row for unit in tqdm(done, total=len(units), desc="study", unit="unit", disable=not progress) for row in unit]
     table = pd.DataFrame(rows)
@@ -224,7 +225,7 @@ def _judge(detector, split, seconds):
         "f1": 2 * tp / (estimated + reference) if estimated + reference else None,
         "precision": tp / estimated if estimated else None,
         "recall": tp / reference if reference else None,
-        "rmse_ms": 1e3 * float(np.sqrt((errors**2).mean())) if len(errors) else None,
+        "rmse_ms": timing_statistics(errors)["rmse_ms"] if len(errors) else None,
         "seconds": float(seconds),
     }
 

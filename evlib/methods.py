@@ -127,13 +127,13 @@ def with_context(ground, tolerance_s, *, hidden_size=None, max_epochs=None, seed
         progress=progress,
         **options,
     )
-    strange = True in remixer.rhythms
-    # In a rhythm that was never seen context has nothing to say: what holds then is what holds for the filter alone.
-    thresholds = development.fit_thresholds(matched_filter(ground), judged)[0] if strange else None
-    limits = (VETO, BOOST) if strange else (UNLIMITED, UNLIMITED)
-    if strange:
+    limits, thresholds = (UNLIMITED, UNLIMITED), None
+    if True in remixer.rhythms:
+        # In a rhythm that was never seen context has nothing to say: what holds then is what holds for the filter alone.
+        limits, evidence = (VETO, BOOST), matched_filter(ground)
+        thresholds, _ = development.fit_thresholds(evidence, judged)
         detector.network.limit(*limits)
-        home, evidence = [e.candidates for e in judged.remixed[:: len(remixer.rhythms)]], matched_filter(ground)
+        home = [examples.candidates for examples in judged.remixed[:: len(remixer.rhythms)]]
         doubted = np.mean([doubted_share(evidence.log_odds(c), detector.log_odds(c)) for c in home])
         detector.most_doubted = max(STRANGE_TIMES * doubted, STRANGE_SHARE)
     _limit_context(detector, judged, limits, thresholds)
@@ -177,7 +177,7 @@ def with_frames(
 
 def teacher_of(ground, tolerance_s, seed):
     """The matched filter, if it is good enough to teach what it finds where nothing is labelled; else None."""
-    if not ground.data.has_unlabelled:
+    if not ground.card["self_train"]:
         return None
     detector = finished(ground, matched_filter(ground), "matched_filter", tolerance_s, seed)
     return detector if _scores({"teacher": detector}, ground, seed)["teacher"][0] >= GOOD_TEACHER else None

@@ -14,7 +14,7 @@ from .errors import OptionError, ShapeError, UnitError
 from .frame_encoder import FrameEncoder
 from .models.frame_pretext import PRETEXT_MODELS
 from .training import Trainer
-from .training_data import ONE_IN, as_list, check_alike
+from .training_data import ONE_IN
 from .window_pretraining import LONGEST_WINDOW_S, PATIENCE_EPOCHS, Pretrained, check_resume, frame_samples, windows_to_learn
 
 PRETEXTS = tuple(PRETEXT_MODELS)
@@ -100,10 +100,7 @@ def pretrain(
     'masked'
     """
     check_resume(resume, save_dir)
-    recordings = as_list(recordings)
-    if window_s is None:
-        check_alike(recordings)
-        window_s = default_window_s(recordings)
+    window_s = default_window_s if window_s is None else window_s
     windows = windows_to_learn(recordings, pretext, PRETEXTS, whitened, seed, hidden_size, window_s, n_windows, max_epochs)
     train, development = windows.train, windows.development
     with torch.random.fork_rng():

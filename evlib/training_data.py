@@ -155,8 +155,13 @@ def held_out_parts(lengths, seed):
     """
     if len(lengths) < ONE_IN:
         return [held_out_spans(n) for n in lengths]
-    held = np.random.default_rng([18, seed]).permutation(len(lengths))[: len(lengths) // ONE_IN]
+    held = _one_in_five(range(len(lengths)), seed)
     return [np.array([[0, n]] if k in held else np.zeros((0, 2)), dtype=np.int64) for k, n in enumerate(lengths)]
+
+
+def _one_in_five(numbers, seed):
+    """A set of one in five of the numbers of recordings, drawn by ``seed``."""
+    return set(np.random.default_rng([18, seed]).permutation(numbers)[: len(numbers) // ONE_IN].tolist())
 
 
 def refractory_table(refractory_s, names, rate):
@@ -218,9 +223,9 @@ def _held_recordings(tables, counts, seed):
     labelled = [k for k, table in enumerate(tables) if len(table.complete_spans)]
     if len(labelled) < ONE_IN:
         return None
-    held = np.random.default_rng([18, seed]).permutation(labelled)[: len(labelled) // ONE_IN]
+    held = _one_in_five(labelled, seed)
     lost = sum(tables[k].counts() for k in held)
-    return set(held.tolist()) if (2 * lost <= counts).all() and (lost[counts >= FEW_LABELS] > 0).any() else None
+    return held if (2 * lost <= counts).all() and (lost[counts >= FEW_LABELS] > 0).any() else None
 
 
 def _hold_out_blocks(labels, n_samples, few):

@@ -174,7 +174,10 @@ def check_resume(resume, save_dir):
 def windows_to_learn(
     recordings, pretext, pretexts, whitened, seed, hidden_size, window_s, n_windows, max_epochs
 ) -> LearningWindows:
-    """Check what every pretraining is asked for, whiten, and cut the windows; arguments as in `pretrain_windows`."""
+    """Check what every pretraining is asked for, whiten, and cut the windows; arguments as in `pretrain_windows`.
+
+    ``window_s`` may be a function of the checked recordings that gives it.
+    """
     recordings = as_list(recordings)
     check_alike(recordings)
     if pretext not in pretexts:
@@ -182,6 +185,7 @@ def windows_to_learn(
     check_whole(0, seed=seed)
     check_whole(1, hidden_size=hidden_size, max_epochs=max_epochs)
     check_whole(8, n_windows=n_windows)
+    window_s = window_s(recordings) if callable(window_s) else window_s
     check_short(LONGEST_WINDOW_S, window_s=window_s)
     signals, whitener = whitened, None
     if whitened is None:

@@ -120,9 +120,12 @@ def test_recordings_are_judged_together_and_remembered_by_what_they_hold(tmp_pat
 
     monkeypatch.setattr(label_budgets, "_fresh_rows", forbidden)
     pd.testing.assert_frame_equal(run_on_splits(tmp_path, splits, [3], ["matched filter"], TINY, progress=False), table)
-    for other in (splits[::-1], [replace(splits[0], tolerance_s=0.01)]):
+    moved = [(recording, replace(events, sample=events.sample + 1)) for recording, events in pairs[2:]]
+    for other in (splits[::-1], [replace(splits[0], tolerance_s=0.01)], [replace(splits[0], test=moved)]):
         with pytest.raises(AssertionError, match="run again"):
             run_on_splits(tmp_path, other, [3], ["matched filter"], TINY, progress=False)
+    with pytest.raises(OptionError, match="methods must be among"):  # nobody knows the true templates of recordings
+        run_on_splits(tmp_path, splits, [3], [ORACLE], TINY, progress=False)
 
 
 def made_up(values, method="a", budget=1):
