@@ -13,6 +13,7 @@ from scipy.special import logsumexp
 from .candidates import find_candidates
 from .errors import DataError
 from .events import Events
+from .overlaps import cut_apart, separate_templates
 from .templates import TemplateBank, average_snippets, correlate_snippets, cut_snippets, refine_peak, shrink_templates
 from .timebase import split_time
 
@@ -35,9 +36,9 @@ def choose_window(signals, labels, rate):
     less than ``SHARE`` of the strongest. What comes after a gap is another event that often follows, not this one.
     """
     reach = max(4, int(round(SEARCH_S * rate)))
+    pieces = [cut_snippets(s, t.time_samples, reach, 2 * reach + 1) for s, t in zip(signals, labels, strict=True)]
     type = np.concatenate([table.type for table in labels])
-    pieces = _cut(signals, [table.time_samples for table in labels], reach, 2 * reach + 1)
-    mean, worth = average_snippets(pieces, type, np.ones(len(type)), len(labels[0].names))
+    mean, worth = average_snippets(np.concatenate(pieces), type, np.ones(len(type)), len(labels[0].names))
     known = worth > 0
     excess = (mean[known] ** 2 - 1 / worth[known, None, None]).sum((0, 2))
     # Averages over 2 ms tell a lag with signal from one with luck.
@@ -74,29 +75,35 @@ def learn_templates(signals, labels, before, length, rate, shrink=True, align=Tr
     counts = sum(table.counts() for table in labels)
     if counts.sum() == 0:
         raise DataError("there is not one labelled event to learn from; give events with at least one row")
-    times, type = [table.time_samples for table in labels], np.concatenate([table.type for table in labels])
+    times, types = [table.time_samples for table in labels], [table.type for table in labels]
+    amplitudes, type = [np.ones(len(table)) for table in labels], np.concatenate(types)
     jitter = LABEL_JITTER_S * rate
     names = labels[0].names
     for round_ in range(rounds if align else 1):
-        pieces = _cut(signals, times, before, length)
-        mean, worth = average_snippets(pieces, type, np.ones(len(type)), len(names))
+        mean, worth = separate_templates(signals, times, types, amplitudes, len(names), before, length)
         bank = TemplateBank(shrink_templates(mean, worth) if shrink else mean, before, names)
         if not align or round_ == rounds - 1:
             break
         reach = int(np.ceil(3 * jitter)) + 1
         moves = []
         for k, (signal, table) in enumerate(zip(signals, labels, strict=True)):
-            move = _best_shift(bank, signal, table, reach, jitter)
+            move, amplitudes[k] = _best_fit(bank, signal, table, times[k], amplitudes[k], reach, jitter)
             times[k] = table.time_samples + move
             moves.append(move)
         moved = np.concatenate(moves)
-        bias = np.bincount(type, moved, len(names)) / np.maximum(np.bincount(type, minlength=len(names)), 1)
+        count = np.maximum(np.bincount(type, minlength=len(names)), 1)
+        bias = np.bincount(type, moved, len(names)) / count
+        scale = np.bincount(type, np.concatenate(amplitudes), len(names)) / count
         times = [time - bias[table.type] for time, table in zip(times, labels, strict=True)]
+        amplitudes = [amplitude / scale[table.type] for amplitude, table in zip(amplitudes, labels, strict=True)]
         jitter = float(np.clip(np.sqrt(np.mean((moved - bias[type]) ** 2)), 0.2, LABEL_JITTER_S * 5 * rate))
-    spread = _amplitude_spread(bank, pieces, type)
-    bank = replace(bank, amplitude_spread=spread, log_rate=_log_rate(labels))
+    events = list(zip(signals, times, types, amplitudes, strict=True))
+    pieces = np.concatenate([cut_apart(bank, *event) for event in events])
+    bank = replace(bank, amplitude_spread=_amplitude_spread(bank, pieces, type), log_rate=_log_rate(labels))
     if weigh:
-        bank = replace(bank, trust=_trust(bank, signals, labels, int(np.ceil(3 * jitter)) + 1))
+        reach = int(np.ceil(3 * jitter)) + 1
+        wide = np.concatenate([cut_apart(bank, *event, reach) for event in events])
+        bank = replace(bank, trust=_trust(bank, wide, type, reach))
     return bank, jitter, times
 
 
@@ -113,17 +120,15 @@ def _log_rate(labels):
     return np.clip(np.log((counts + 0.5) / (counts.mean() + 0.5)), -8.0, 2.0)
 
 
-def _trust(bank, signals, labels, reach):
+def _trust(bank, wide, type, reach):
     """What evidence is worth in telling types apart: the exponent that makes labelled types most probable, at most 1.
 
-    Each type may move to its best place within ``reach`` samples of the label, as in detection, and each event is
-    weighed against its own type's average without itself.
+    ``wide`` (N, reach + L + reach, C) are the labelled events, of ``type`` (N,). Each type may move to its best place within
+    ``reach`` samples, as in detection, and each event is weighed against its own type's average without itself.
     """
-    type = np.concatenate([table.type for table in labels])
     count = np.bincount(type, minlength=len(bank.names))
     if (count > 1).sum() < 2:
         return 1.0
-    wide = _cut(signals, [table.time_samples for table in labels], bank.before + reach, bank.length + 2 * reach)
     usable = count[type] > 1
     pieces, type = wide[usable], type[usable]
     n, rows = count[type][:, None, None].astype(np.float32), np.arange(len(type))
@@ -146,18 +151,21 @@ def _trust(bank, signals, labels, reach):
     return float(grid[np.flatnonzero(loss <= np.min(loss) + 1e-6)[-1]])
 
 
-def _best_shift(bank, signal, table, reach, jitter):
-    """How far each labelled event lies from its label, in samples: likelihood of the shift times its prior."""
-    pieces = cut_snippets(signal, table.time_samples, bank.before + reach, bank.length + 2 * reach)
-    lags = np.arange(-reach, reach + 1)
+def _best_fit(bank, signal, table, time, amplitude, reach, jitter):
+    """How far each labelled event lies from its label, in samples, and its amplitude: likelihood times prior.
+
+    ``time``, ``amplitude``: what is known of them so far.
+    """
+    pieces = cut_apart(bank, signal, time, table.type, amplitude, reach)
+    lags, moved = np.arange(-reach, reach + 1), time - table.time_samples
     score = np.empty((len(table), len(lags)))
-    for some, part in correlate_snippets(pieces, bank.templates, table.type):
+    for some, part in correlate_snippets(pieces, bank.shapes, table.type):
         score[some] = part
-    value = score - 0.5 * (lags / jitter) ** 2
+    value = bank.norm[table.type, None] * score - 0.5 * ((lags + moved[:, None]) / jitter) ** 2
     best = np.clip(value.argmax(axis=1), 1, len(lags) - 2)
     rows = np.arange(len(table))
     offset, _ = refine_peak(*(value[rows, best + step] for step in (-1, 0, 1)))
-    return lags[best] + offset
+    return moved + lags[best] + offset, bank.amplitude(score[rows, best], table.type)
 
 
 def _amplitude_spread(bank, pieces, type):

@@ -65,6 +65,7 @@ RANKS = {
     "motion_training": 9,
     "motion_evaluation": 10,
     "models": 6,
+    "overlaps": 5,
     "learning": 6,
     "window_detection": 7,
     "frame_detection": 7,
