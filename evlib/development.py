@@ -87,6 +87,20 @@ def real_examples(found, labels, tolerance_s, apart_samples=None):
     ]
 
 
+def look_alone(detector, ground, tolerance_s):
+    """The same for held-out events that are cut out of their neighbours and happen one at a time; None where none overlap.
+
+    Where events always overlap in the same order, a network learns the order with them, and the same recording cannot tell.
+    """
+    if sum(len(table) for _, table in ground.alone) < ENOUGH_EVENTS:
+        return None
+    looks = ground.looks.setdefault(_finder(detector), {})
+    if "alone" not in looks:
+        looks["alone"] = [detector.find_in(signal) for signal, _ in ground.alone]
+    labels = [table for _, table in ground.alone]
+    return Judged([], real_examples(looks["alone"], labels, tolerance_s, ground.data.apart_samples), looks["alone"])
+
+
 def fit_thresholds(detector, judged):
     """Best thresholds on development data; re-mixes weigh little where there is real data."""
     parts = weighed(judged, len(detector.names))

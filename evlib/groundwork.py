@@ -16,7 +16,7 @@ from .discovery import Discovery, discover_in, find_kinds, name_kinds, naming_re
 from .errors import OptionError, ShapeError, UnitError
 from .events import Events
 from .learning import PRIOR_LOGIT, choose_window, learn_templates, self_train
-from .remix import Remixer
+from .remix import Remixer, one_at_a_time
 from .templates import TemplateBank
 from .timebase import distance_to_nearest, duration_to_samples, split_time
 from .training_data import TrainingData
@@ -48,6 +48,17 @@ class Groundwork:
         """Re-mixes of the recordings."""
         apart = self.data.apart_samples
         return Remixer(self.bank, self.signals, self.data.train, PRIOR_LOGIT, self.data.rate, apart_samples=apart)
+
+    @cached_property
+    def alone(self):
+        """Held-out events set one at a time (`evlib.remix.one_at_a_time`), of recordings in which events mostly overlap."""
+        rng, out = np.random.default_rng(23), []
+        for signal, train, held in zip(self.signals, self.data.train, self.data.development, strict=True):
+            known = [table[table.is_labelled(table.sample)] for table in (train, held)]
+            gaps = np.diff(np.sort(np.concatenate([table.time_samples for table in known])))
+            if len(known[1]) and np.median(gaps) < self.bank.length:
+                out.append(one_at_a_time(self.bank, signal, known[1], known[0], rng))
+        return out
 
 
 def lay_groundwork(

@@ -316,7 +316,10 @@ def _ahead(f1, best, others):
 
 
 def _scores(tried, ground, seed, tolerance_s=None, real_only=True):
-    """F1 of each on development data and its standard error; on real data alone where there are enough."""
+    """F1 of each on development data and its standard error; on real data alone where there are enough.
+
+    Where events overlap this is the mean over the recordings as they are and the same events one at a time.
+    """
     judged = {
         name: development.look(detector, ground, seed, tolerance_s or detector.card["tolerance_s"])
         for name, detector in tried.items()
@@ -327,6 +330,9 @@ def _scores(tried, ground, seed, tolerance_s=None, real_only=True):
     for name, detector in tried.items():
         n_real = judged[name].n_real
         f1 = development.development_f1(detector, judged[name], real_only and n_real >= development.ENOUGH_EVENTS, share)
+        alone = development.look_alone(detector, ground, tolerance_s or detector.card["tolerance_s"])
+        if alone is not None:
+            f1 = (f1 + development.development_f1(detector, alone)) / 2
         n = n_real + (0 if real_only else development.REMIX_EVENTS * len(detector.names))
         scores[name] = float(f1), float(np.sqrt(f1 * (1 - f1) / max(n, 1.0)))
     return scores

@@ -15,6 +15,7 @@ import scipy.fft
 from .candidates import Candidates, crowded_share, explain, find_candidates
 from .events import Events
 from .learning import nearest_label
+from .overlaps import cut_apart
 from .templates import cut_snippets
 from .timebase import distance_to_nearest, distance_to_own, split_time
 
@@ -187,6 +188,25 @@ class Remixer:
         index = np.floor(time + 0.5).astype(int)[:, None] + np.arange(self.bank.length) - self.bank.before
         inside = (index >= 0) & (index < len(signal))
         np.add.at(signal, index[inside], variation[inside].astype(np.float32))
+
+
+def one_at_a_time(bank, signal, wanted, others, rng):
+    """Recorded events cut out of their neighbours and set into white noise one by one: whitened signal (n, C), and Events.
+
+    ``bank`` knows what neighbours look like; ``wanted``, ``others``: Events of ``signal``, whitened (n, C).
+    """
+    time, type = (np.concatenate([getattr(e, name) for e in (wanted, others)]) for name in ("time_samples", "type"))
+    amplitude = np.ones(len(time))
+    for _ in range(2):
+        pieces = cut_apart(bank, signal, time, type, amplitude)
+        amplitude = bank.amplitude(np.einsum("nlc,nlc->n", pieces, bank.shapes[type]), type)
+    gaps = (bank.length + rng.uniform(*ALONE_S, len(wanted)) * wanted.sampling_rate_hz).astype(int)
+    sample = np.cumsum(gaps)
+    out = rng.standard_normal((sample[-1] + bank.length + gaps[0], signal.shape[1])).astype(np.float32)
+    out[sample[:, None] + np.arange(bank.length) - bank.before] = pieces[: len(wanted)]
+    whole = np.array([[0, len(out)]])
+    columns = (sample, np.zeros(len(sample)), wanted.type)
+    return out, Events(*columns, wanted.names, wanted.sampling_rate_hz, complete_spans=whole)
 
 
 def strange_rhythm(rhythm, time, type, n, rate, apart, rng):

@@ -2,11 +2,16 @@
 
 import numpy as np
 import pytest
+from planted import RATE, make_templates, plant, table
 
+from evlib import methods
 from evlib.candidates import Candidates
-from evlib.development import Judged, development_f1, fit_thresholds, label_share
+from evlib.development import Judged, development_f1, fit_thresholds, label_share, look_alone
+from evlib.groundwork import lay_groundwork
+from evlib.recording import Recording
 from evlib.refractory import decode_refractory
 from evlib.remix import Examples
+from evlib.training_data import prepare
 
 PERIOD = 100.0
 
@@ -69,3 +74,23 @@ def test_some_labels_among_many_events_say_what_all_would(share):
     # Of two detectors that find the same labels, the one that finds less beside them is better.
     strict, lax = (development_f1(Decider((t, t)), some_labels, share=share) for t in (0.0, -3.0))
     assert strict > lax + 0.1
+
+
+@pytest.mark.parametrize("gap", [40.0, 400.0])
+def test_where_events_overlap_they_are_judged_alone_too(gap):
+    """The filter knows no order: it finds held-out events that are cut out of their neighbours too."""
+    templates, rng = make_templates(4, seed=1), np.random.default_rng(2)
+    time, type = 400 + gap * np.arange(240) + rng.normal(0, 4, 240), np.arange(240) % 4
+    signal = plant(templates, time, type, 15.0, int(time.max()) + 400, rng)
+    pair = Recording(signal, RATE), table(time, type, templates.names)
+    ground = lay_groundwork(prepare([pair], (), None, 0, 0.05), template_s=(0.01, 0.055))
+    detector = methods.finished(ground, methods.matched_filter(ground), "matched_filter", None, 0)
+    judged = look_alone(detector, ground, 0.005)
+    if gap > ground.bank.length:
+        assert judged is None and ground.alone == []
+        return
+    assert judged.n_real == len(ground.alone[0][1]) > 40
+    assert development_f1(detector, judged) > 0.9
+    both = methods._scores({"filter": detector}, ground, 0)["filter"][0]
+    detector.thresholds += 1e6  # nothing is found
+    assert methods._scores({"filter": detector}, ground, 0)["filter"][0] == 0 < both

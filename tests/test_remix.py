@@ -8,7 +8,7 @@ from planted import RATE, make_bank, make_templates, plant, schedule, table
 
 from evlib.candidates import Candidates, find_candidates
 from evlib.learning import PRIOR_LOGIT
-from evlib.remix import MATCH_S, RHYTHMS, Remixer, _surrogate, label_examples, strange_rhythm
+from evlib.remix import ALONE_S, MATCH_S, RHYTHMS, Remixer, _surrogate, label_examples, one_at_a_time, strange_rhythm
 from evlib.templates import TemplateBank
 
 N_TYPES = 5
@@ -226,3 +226,21 @@ def test_strange_rhythms_are_what_they_are_called(rhythm):
         assert set(strange) <= set(time)
     if rhythm == "poisson":
         assert np.std(np.diff(strange)) > 0.3 * np.mean(np.diff(strange))
+
+
+def test_events_one_at_a_time_are_the_recorded_ones_without_their_neighbours():
+    """Three kinds in rounds, each in the next one's window: cut out and set apart, every event is its own kind alone."""
+    known, rng = make_bank(TEMPLATES, 18.0), np.random.default_rng(5)
+    time = 400 + 60.0 * np.arange(120) + rng.normal(0, 5, 120)
+    type = np.arange(120) % N_TYPES
+    signal = plant(TEMPLATES, time, type, 18.0 * np.exp(0.1 * rng.standard_normal(120)), int(time.max()) + 400, rng)
+    events = table(time, type, NAMES)
+    out, alone = one_at_a_time(known, signal, events[:40], events[40:], rng)
+    assert (alone.type == type[:40]).all() and (alone.complete_spans == [[0, len(out)]]).all()
+    gaps = np.diff(alone.time_samples) - known.length
+    assert gaps.min() >= ALONE_S[0] * RATE - 1 and gaps.max() <= ALONE_S[1] * RATE + 1
+    left = out - known.render(len(out), alone.time_samples, alone.type, np.ones(40))
+    assert out.std() > left.std() and left.std() == pytest.approx(1.0, abs=0.02)
+    found = find_candidates(known, lambda a, b: out[a:b], len(out))
+    examples = label_examples(found[found.llr > PRIOR_LOGIT], alone, MATCH_S * RATE)
+    assert examples.n_missed.sum() == 0 and examples.target.all()
