@@ -9,6 +9,9 @@ from .errors import ShapeError
 from .plots import _axes, _legend_right, need_columns, type_colours
 from .timebase import check_rate
 
+# Methods of one budget stand side by side over this share of the way to the next.
+DODGE = 0.3
+
 
 def plot_windows(
     windows, sampling_rate_hz, over=None, titles=None, channels=None, labels=("signal", "reconstruction"), axes=None
@@ -126,8 +129,14 @@ def plot_active_units(variance, threshold=0.01, ax=None):
     return ax
 
 
+def _fine_tuned(method):
+    """The method that fine-tunes the encoder that this one keeps frozen."""
+    return method.replace("probe, ", "frames, ")
+
+
 def plot_label_budgets(summary, ax=None, value="F1 at ±5 ms", legend=True, order=()):
-    """A line per method over labels per type, with its interval.
+    """A line per method over labels per type, with its interval. A frozen encoder (``probe, ...``) is dotted, in the colour of
+    the same encoder fine-tuned (``frames, ...``).
 
     Parameters
     ----------
@@ -142,15 +151,23 @@ def plot_label_budgets(summary, ax=None, value="F1 at ±5 ms", legend=True, orde
     budgets = sorted(summary["labels_per_type"].unique(), key=lambda n: n or np.inf)
     place = {budget: k for k, budget in enumerate(budgets)}
     order = list(dict.fromkeys([*order, *summary["method"]]))
+    colours = list(dict.fromkeys(map(_fine_tuned, order)))
     for method, rows in summary.groupby("method", sort=False):
         k = order.index(method)
         x = rows["labels_per_type"].map(place).to_numpy()
         if method == "oracle":
             ax.plot(x, rows["mean"], "k--", linewidth=1, label="oracle (knows the templates)")
             continue
-        marker, line = "os^DvPX<>*hd"[k % 12], "-" if k < 5 else ":"
-        ax.plot(x, rows["mean"], marker + line, color=f"C{k % 10}", markersize=5, linewidth=1.4, label=method)
-        ax.fill_between(x, rows["low"], rows["high"], color=f"C{k % 10}", alpha=0.15, linewidth=0)
+        c = colours.index(_fine_tuned(method))
+        style = {
+            "marker": "os^DvPX<>*hd"[c % 12],
+            "color": f"C{c % 10}",
+            "linestyle": ":" if method.startswith("probe, ") else "-",
+        }
+        # Side by side, so that no interval hides another.
+        beside = x + (k / max(len(order) - 1, 1) - 0.5) * DODGE
+        bars = [rows["mean"] - rows["low"], rows["high"] - rows["mean"]]
+        ax.errorbar(beside, rows["mean"], bars, markersize=5, linewidth=1.4, elinewidth=1, label=method, **style)
     ax.set_xticks(range(len(budgets)), ["all" if budget == 0 else f"{budget:g}" for budget in budgets])
     ax.set(xlabel="labelled events per type", ylabel=value)
     if legend:

@@ -159,3 +159,20 @@ def test_figure_has_a_line_per_method_and_all_at_the_end():
     assert len(ax.lines) == 3 and ax.get_ylabel() and ax.get_legend() is not None
     with pytest.raises(OptionError, match="lacks the column"):
         plot_label_budgets(table)
+
+
+def test_a_frozen_encoder_is_drawn_beside_the_same_one_fine_tuned():
+    from matplotlib.colors import to_rgba
+
+    from evlib.plots_pretraining import plot_label_budgets
+
+    names = ("frames", "frames, contrastive", "probe, contrastive")
+    rows = [{"method": m, "labels_per_type": n, "mean": 0.5, "low": 0.4, "high": 0.7} for m in names for n in (2, 5)]
+    ax = plot_label_budgets(pd.DataFrame(rows), order=names)
+    lines = {bars.get_label(): bars.lines[0] for bars in ax.containers}
+    assert list(lines) == list(names)
+    colours = [to_rgba(line.get_color()) for line in lines.values()]
+    assert colours[1] == colours[2] != colours[0]
+    assert [line.get_linestyle() for line in lines.values()] == ["-", "-", ":"]
+    left = [line.get_xdata()[0] for line in lines.values()]
+    assert left == sorted(left) and left[1] == 0 and max(left) < 0.5
