@@ -14,7 +14,15 @@ from .candidates import find_candidates
 from .errors import DataError
 from .events import Events
 from .overlaps import cut_apart, separate_templates
-from .templates import TemplateBank, average_snippets, correlate_snippets, cut_snippets, refine_peak, shrink_templates
+from .templates import (
+    MIN_AMPLITUDE,
+    TemplateBank,
+    average_snippets,
+    correlate_snippets,
+    cut_snippets,
+    refine_peak,
+    shrink_templates,
+)
 from .timebase import split_time
 
 # A template is looked for within this time on either side of the label.
@@ -36,9 +44,9 @@ def choose_window(signals, labels, rate):
     less than ``SHARE`` of the strongest. What comes after a gap is another event that often follows, not this one.
     """
     reach = max(4, int(round(SEARCH_S * rate)))
-    pieces = [cut_snippets(s, t.time_samples, reach, 2 * reach + 1) for s, t in zip(signals, labels, strict=True)]
     type = np.concatenate([table.type for table in labels])
-    mean, worth = average_snippets(np.concatenate(pieces), type, np.ones(len(type)), len(labels[0].names))
+    pieces = _cut(signals, [table.time_samples for table in labels], reach, 2 * reach + 1)
+    mean, worth = average_snippets(pieces, type, np.ones(len(type)), len(labels[0].names))
     known = worth > 0
     excess = (mean[known] ** 2 - 1 / worth[known, None, None]).sum((0, 2))
     # Averages over 2 ms tell a lag with signal from one with luck.
@@ -66,7 +74,7 @@ def _cut(signals, times, before, length):
 
 
 def learn_templates(signals, labels, before, length, rate, shrink=True, align=True, rounds=3, weigh=True):
-    """Template bank from labels alone: average, re-align by cross-correlation, repeat.
+    """Template bank from labels alone: average (of events that overlap: least squares), re-align, repeat.
 
     Returns the bank, the label jitter in samples (standard deviation of label minus signal time) and the aligned
     times. How far a snippet may move is itself learned: exact labels hardly move, hand labels move freely; the mean
@@ -165,7 +173,8 @@ def _best_fit(bank, signal, table, time, amplitude, reach, jitter):
     best = np.clip(value.argmax(axis=1), 1, len(lags) - 2)
     rows = np.arange(len(table))
     offset, _ = refine_peak(*(value[rows, best + step] for step in (-1, 0, 1)))
-    return moved + lags[best] + offset, bank.amplitude(score[rows, best], table.type)
+    amplitude = np.maximum(bank.amplitude(score[rows, best], table.type), MIN_AMPLITUDE)
+    return moved + lags[best] + offset, amplitude
 
 
 def _amplitude_spread(bank, pieces, type):
