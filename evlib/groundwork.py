@@ -16,6 +16,7 @@ from .discovery import Discovery, discover_in, find_kinds, name_kinds, naming_re
 from .errors import OptionError, ShapeError, UnitError
 from .events import Events
 from .learning import PRIOR_LOGIT, choose_window, learn_templates, self_train
+from .overlaps import can_separate
 from .remix import Remixer, one_at_a_time
 from .templates import TemplateBank
 from .timebase import distance_to_nearest, duration_to_samples, split_time
@@ -55,8 +56,8 @@ class Groundwork:
         rng, out = np.random.default_rng(23), []
         for signal, train, held in zip(self.signals, self.data.train, self.data.development, strict=True):
             known = [table[table.is_labelled(table.sample)] for table in (train, held)]
-            gaps = np.diff(np.sort(np.concatenate([table.time_samples for table in known])))
-            if len(known[1]) and np.median(gaps) < self.bank.length:
+            time, type = (np.concatenate([getattr(e, name) for e in known]) for name in ("time_samples", "type"))
+            if len(known[1]) and can_separate([signal], [time], [type], self.bank.length):
                 out.append(one_at_a_time(self.bank, signal, known[1], known[0], rng))
         return out
 

@@ -13,7 +13,7 @@ from scipy.special import logsumexp
 from .candidates import find_candidates
 from .errors import DataError
 from .events import Events
-from .overlaps import cut_apart, separate_templates
+from .overlaps import can_separate, cut_apart, separate_templates
 from .templates import (
     MIN_AMPLITUDE,
     TemplateBank,
@@ -86,31 +86,44 @@ def learn_templates(signals, labels, before, length, rate, shrink=True, align=Tr
     times, types = [table.time_samples for table in labels], [table.type for table in labels]
     amplitudes, type = [np.ones(len(table)) for table in labels], np.concatenate(types)
     jitter = LABEL_JITTER_S * rate
-    names = labels[0].names
+    names, dense = labels[0].names, can_separate(signals, times, types, length)
+
+    def average():
+        if dense:
+            return separate_templates(signals, times, types, amplitudes, len(names), before, length)
+        return average_snippets(_cut(signals, times, before, length), type, np.ones(len(type)), len(names))
+
+    def around(k, margin):
+        """Snippets of one recording with a margin, and how far from its label each was cut."""
+        if dense:
+            pieces = cut_apart(bank, signals[k], times[k], types[k], amplitudes[k], margin)
+            return pieces, times[k] - labels[k].time_samples
+        pieces = cut_snippets(signals[k], labels[k].time_samples, before + margin, length + 2 * margin)
+        return pieces, np.zeros(len(types[k]))
+
     for round_ in range(rounds if align else 1):
-        mean, worth = separate_templates(signals, times, types, amplitudes, len(names), before, length)
+        mean, worth = average()
         bank = TemplateBank(shrink_templates(mean, worth) if shrink else mean, before, names)
         if not align or round_ == rounds - 1:
             break
         reach = int(np.ceil(3 * jitter)) + 1
-        moves = []
-        for k, (signal, table) in enumerate(zip(signals, labels, strict=True)):
-            move, amplitudes[k] = _best_fit(bank, signal, table, times[k], amplitudes[k], reach, jitter)
-            times[k] = table.time_samples + move
-            moves.append(move)
+        moves, heights = zip(*(_best_fit(bank, *around(k, reach), types[k], jitter) for k in range(len(labels))), strict=True)
         moved = np.concatenate(moves)
         count = np.maximum(np.bincount(type, minlength=len(names)), 1)
         bias = np.bincount(type, moved, len(names)) / count
-        scale = np.bincount(type, np.concatenate(amplitudes), len(names)) / count
-        times = [time - bias[table.type] for time, table in zip(times, labels, strict=True)]
-        amplitudes = [amplitude / scale[table.type] for amplitude, table in zip(amplitudes, labels, strict=True)]
+        times = [table.time_samples + move - bias[table.type] for table, move in zip(labels, moves, strict=True)]
         jitter = float(np.clip(np.sqrt(np.mean((moved - bias[type]) ** 2)), 0.2, LABEL_JITTER_S * 5 * rate))
-    events = list(zip(signals, times, types, amplitudes, strict=True))
-    pieces = np.concatenate([cut_apart(bank, *event) for event in events])
+        if dense:
+            scale = np.bincount(type, np.concatenate(heights), len(names)) / count
+            amplitudes = [height / scale[table.type] for table, height in zip(labels, heights, strict=True)]
+    if dense:
+        pieces = np.concatenate([around(k, 0)[0] for k in range(len(labels))])
+    else:
+        pieces = _cut(signals, times, before, length)
     bank = replace(bank, amplitude_spread=_amplitude_spread(bank, pieces, type), log_rate=_log_rate(labels))
     if weigh:
         reach = int(np.ceil(3 * jitter)) + 1
-        wide = np.concatenate([cut_apart(bank, *event, reach) for event in events])
+        wide = np.concatenate([around(k, reach)[0] for k in range(len(labels))])
         bank = replace(bank, trust=_trust(bank, wide, type, reach))
     return bank, jitter, times
 
@@ -159,22 +172,21 @@ def _trust(bank, wide, type, reach):
     return float(grid[np.flatnonzero(loss <= np.min(loss) + 1e-6)[-1]])
 
 
-def _best_fit(bank, signal, table, time, amplitude, reach, jitter):
+def _best_fit(bank, pieces, moved, type, jitter):
     """How far each labelled event lies from its label, in samples, and its amplitude: likelihood times prior.
 
-    ``time``, ``amplitude``: what is known of them so far.
+    ``pieces`` (N, margin + L + margin, C) were cut ``moved`` (N,) samples from the labels.
     """
-    pieces = cut_apart(bank, signal, time, table.type, amplitude, reach)
-    lags, moved = np.arange(-reach, reach + 1), time - table.time_samples
-    score = np.empty((len(table), len(lags)))
-    for some, part in correlate_snippets(pieces, bank.shapes, table.type):
+    reach = (pieces.shape[1] - bank.length) // 2
+    lags = np.arange(-reach, reach + 1)
+    score = np.empty((len(type), len(lags)))
+    for some, part in correlate_snippets(pieces, bank.shapes, type):
         score[some] = part
-    value = bank.norm[table.type, None] * score - 0.5 * ((lags + moved[:, None]) / jitter) ** 2
+    value = bank.norm[type, None] * score - 0.5 * ((lags + moved[:, None]) / jitter) ** 2
     best = np.clip(value.argmax(axis=1), 1, len(lags) - 2)
-    rows = np.arange(len(table))
+    rows = np.arange(len(type))
     offset, _ = refine_peak(*(value[rows, best + step] for step in (-1, 0, 1)))
-    amplitude = np.maximum(bank.amplitude(score[rows, best], table.type), MIN_AMPLITUDE)
-    return moved + lags[best] + offset, amplitude
+    return moved + lags[best] + offset, np.maximum(bank.amplitude(score[rows, best], type), MIN_AMPLITUDE)
 
 
 def _amplitude_spread(bank, pieces, type):

@@ -13,11 +13,25 @@ from .templates import TemplateBank, average_snippets, cut_snippets
 # Conjugate gradients end after so many steps, or where so small a share of the energy is left to be explained. What is not
 # settled by then is shared by kinds that these events cannot tell apart.
 STEPS, SETTLED = 12, 1e-4
+# Least samples of signal for each of all templates together: with hardly more, templates would explain the noise.
+LEAST_KNOWN = 2.0
 
 
 def are_apart(times, length):
     """Whether all events, ``times`` (samples) of each recording, lie at least ``length`` samples from one another."""
     return all(len(time) < 2 or np.diff(np.sort(time)).min() >= length for time in times)
+
+
+def can_separate(signals, times, types, length):
+    """Whether events mostly overlap, and their signal is long enough to tell templates of ``length`` samples apart.
+
+    ``signals``, ``times``, ``types`` as in :func:`separate_templates`. Half of the events must begin less than ``length`` after
+    another.
+    """
+    gaps = np.concatenate([np.diff(np.sort(time)) for time in times])
+    known = sum(min(len(signal), len(time) * length) for signal, time in zip(signals, times, strict=True))
+    unknown = len(np.unique(np.concatenate(types))) * length
+    return len(gaps) > 0 and float(np.median(gaps)) < length and known >= LEAST_KNOWN * unknown
 
 
 def separate_templates(signals, times, types, amplitudes, n_types, before, length):

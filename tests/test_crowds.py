@@ -9,7 +9,7 @@ from planted import LENGTH, make_bank, make_templates, plant, schedule
 import evlib
 from evlib import candidates, repicking
 from evlib.candidates import CERTAIN, crowded_share, explain, find_candidates
-from evlib.learning import _best_shift
+from evlib.learning import _best_fit
 from evlib.repicking import CROWD, n_near
 from evlib.templates import PORTION, TemplateBank, correlate_snippets, cut_snippets
 
@@ -178,10 +178,10 @@ def test_templates_longer_than_a_transform_give_the_same_scores(rng):
 
 
 def test_a_shift_is_the_best_lag(bank, rng):
-    from planted import table
 
     time, type, n = schedule(rng, 30, 16)
     signal = plant(TEMPLATES, time, type, 15.0, n)
     off = rng.uniform(-3, 3, len(time))
-    move = _best_shift(bank, signal, table(time + off, type, TEMPLATES.names), 8, 1e3)
+    pieces = cut_snippets(signal, time + off, bank.before + 8, bank.length + 16)
+    move, _ = _best_fit(bank, pieces, np.zeros(len(time)), type, 1e3)
     assert np.allclose(np.sort(move), np.sort(-off), atol=0.2)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from planted import BEFORE, LENGTH, RATE, make_bank, make_templates, plant, table
 
 from evlib.learning import learn_templates
-from evlib.overlaps import are_apart, cut_apart, separate_templates
+from evlib.overlaps import are_apart, can_separate, cut_apart, separate_templates
 from evlib.templates import TemplateBank, average_snippets, cut_snippets
 
 N_TYPES = 4
@@ -119,3 +119,13 @@ def test_templates_learned_in_rounds_are_those_of_single_events():
     assert (bank.shapes * TRUTH.shapes).sum((1, 2)).min() > 0.98
     assert np.abs(times[0] - time - np.median(times[0] - time)).max() < 1.0
     assert bank.trust > 0.9 and bank.amplitude_spread < 0.3
+
+
+def test_only_overlaps_with_enough_signal_are_separated():
+    """Sixteen templates of half a second from eight seconds would explain the noise too."""
+    time, type = 500.0 * np.arange(40), np.arange(40) % 8
+    long, short = np.zeros((20_000, 1)), np.zeros((9000, 1))
+    assert can_separate([long], [time], [type], 600)
+    assert not can_separate([long], [time], [type], 400)  # they do not overlap
+    assert not can_separate([short], [time[:16]], [type[:16]], 600)
+    assert not can_separate([long], [time[:1]], [type[:1]], 600)
