@@ -88,11 +88,6 @@ def learn_templates(signals, labels, before, length, rate, shrink=True, align=Tr
     jitter = LABEL_JITTER_S * rate
     names, dense = labels[0].names, can_separate(signals, times, types, length)
 
-    def average():
-        if dense:
-            return separate_templates(signals, times, types, amplitudes, len(names), before, length)
-        return average_snippets(_cut(signals, times, before, length), type, np.ones(len(type)), len(names))
-
     def around(k, margin):
         """Snippets of one recording with a margin, and how far from its label each was cut."""
         if dense:
@@ -102,7 +97,11 @@ def learn_templates(signals, labels, before, length, rate, shrink=True, align=Tr
         return pieces, np.zeros(len(types[k]))
 
     for round_ in range(rounds if align else 1):
-        mean, worth = average()
+        if dense:
+            mean, worth = separate_templates(signals, times, types, amplitudes, len(names), before, length)
+        else:
+            pieces = _cut(signals, times, before, length)
+            mean, worth = average_snippets(pieces, type, np.ones(len(type)), len(names))
         bank = TemplateBank(shrink_templates(mean, worth) if shrink else mean, before, names)
         if not align or round_ == rounds - 1:
             break
@@ -118,8 +117,6 @@ def learn_templates(signals, labels, before, length, rate, shrink=True, align=Tr
             amplitudes = [height / scale[table.type] for table, height in zip(labels, heights, strict=True)]
     if dense:
         pieces = np.concatenate([around(k, 0)[0] for k in range(len(labels))])
-    else:
-        pieces = _cut(signals, times, before, length)
     bank = replace(bank, amplitude_spread=_amplitude_spread(bank, pieces, type), log_rate=_log_rate(labels))
     if weigh:
         reach = int(np.ceil(3 * jitter)) + 1

@@ -320,17 +320,15 @@ def _scores(tried, ground, seed, tolerance_s=None, real_only=True):
 
     Where events overlap this is the mean over the recordings as they are and the same events one at a time.
     """
-    judged = {
-        name: development.look(detector, ground, seed, tolerance_s or detector.card["tolerance_s"])
-        for name, detector in tried.items()
-    }
+    within = {name: tolerance_s or detector.card["tolerance_s"] for name, detector in tried.items()}
+    judged = {name: development.look(detector, ground, seed, within[name]) for name, detector in tried.items()}
     # Where few events are labelled, who finds them with the fewest other detections tells how many there are.
     share = max(development.label_share(detector, judged[name]) for name, detector in tried.items())
     scores = {}
     for name, detector in tried.items():
         n_real = judged[name].n_real
         f1 = development.development_f1(detector, judged[name], real_only and n_real >= development.ENOUGH_EVENTS, share)
-        alone = development.look_alone(detector, ground, tolerance_s or detector.card["tolerance_s"])
+        alone = development.look_alone(detector, ground, within[name])
         if alone is not None:
             f1 = (f1 + development.development_f1(detector, alone)) / 2
         n = n_real + (0 if real_only else development.REMIX_EVENTS * len(detector.names))
