@@ -19,7 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .errors import EvlibError, OptionError
+from .signals.errors import EvlibError, OptionError
 
 
 def main(arguments=None) -> int:
@@ -91,23 +91,53 @@ def make_parser() -> argparse.ArgumentParser:
         help="what is best on development data (by itself), or templates with a network (lstm) or "
         "alone, a network on the signal (frames), both (fusion)",
     )
-    option("--refractory-s", type=_per_type, default=2.0, metavar="S", help=f"least time between events of a type: {PER_TYPE}")
+    option(
+        "--refractory-s",
+        type=_per_type,
+        default=2.0,
+        metavar="S",
+        help=f"least time between events of a type: {PER_TYPE}",
+    )
     option("--seed", type=int, default=0, help="the same seed gives the same detector")
-    option("--labels-per-type", type=int, metavar="K", help="keep K labels of each type; the rest of the signal is unlabelled")
+    option(
+        "--labels-per-type",
+        type=int,
+        metavar="K",
+        help="keep K labels of each type; the rest of the signal is unlabelled",
+    )
     yes_no = argparse.BooleanOptionalAction
     option(
-        "--self-train", action=yes_no, help="learn templates further from unlabelled signal; by itself, but for matched_filter"
+        "--self-train",
+        action=yes_no,
+        help="learn templates further from unlabelled signal; by itself, but for matched_filter",
     )
-    option("--unlabelled", nargs="+", action="extend", default=[], metavar="RECORDING", help="further recordings without labels")
+    option(
+        "--unlabelled",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="RECORDING",
+        help="further recordings without labels",
+    )
     option(
         "--pretrain",
         metavar="WHAT",
         help="discovery, autoencoder, variational, contrastive, masked, or an ENCODER of evlib pretrain",
     )
-    option("--freeze-encoder", action="store_true", default=False, help="train only what stands on the pretrained encoder")
-    option("--template-ms", type=float, nargs=2, metavar=("BEFORE", "AFTER"), help="reach of templates; found from the data")
+    option(
+        "--freeze-encoder", action="store_true", default=False, help="train only what stands on the pretrained encoder"
+    )
+    option(
+        "--template-ms",
+        type=float,
+        nargs=2,
+        metavar=("BEFORE", "AFTER"),
+        help="reach of templates; found from the data",
+    )
     option("--shrink", action=yes_no, default=True, help="Wiener shrinkage of the averaged snippets")
-    option("--tolerance-ms", type=float, help="how far a detection may be from a development label; found from the data")
+    option(
+        "--tolerance-ms", type=float, help="how far a detection may be from a development label; found from the data"
+    )
     option("--hidden-size", type=int, help="width of the network that the method is named for (lstm 64, frames 48)")
     option("--max-epochs", type=int, help="most passes of its training (lstm 12, frames 20)")
     add_rate(option)
@@ -161,7 +191,9 @@ def make_parser() -> argparse.ArgumentParser:
     option("--duration-s", type=float, help="length of the recording, for false alarms per hour")
     option("--json", action="store_true", default=False, help="print the whole report as one JSON object")
 
-    option = add("validate", _validate, "Say what is wrong with a recording, and with its events; exit code 1 on errors.")
+    option = add(
+        "validate", _validate, "Say what is wrong with a recording, and with its events; exit code 1 on errors."
+    )
     option("recording", metavar="RECORDING")
     option("events", metavar="EVENTS", nargs="?")
     option("--names", nargs="+", metavar="NAME", help="the event names that are known")
@@ -175,11 +207,22 @@ def make_parser() -> argparse.ArgumentParser:
     option("--snr", type=float, default=12.0, help="mean matched-filter output of an event over its noise")
     option("--schedule", choices=("rounds", "poisson"), default="rounds", help="types in turn, or each on its own")
     option("--seed", type=int, default=0, help="of the recording")
-    option("--variation", type=float, default=0.0, help="how much the events of a kind differ; 1: mean templates are a poor tool")
-    option("--session", type=int, default=0, help="recordings of one session share what is peculiar to it, if events vary")
-    option("--templates-seed", type=int, default=0, help="of the events' shapes: keep it for recordings of the same events")
+    option(
+        "--variation",
+        type=float,
+        default=0.0,
+        help="how much the events of a kind differ; 1: mean templates are a poor tool",
+    )
+    option(
+        "--session", type=int, default=0, help="recordings of one session share what is peculiar to it, if events vary"
+    )
+    option(
+        "--templates-seed", type=int, default=0, help="of the events' shapes: keep it for recordings of the same events"
+    )
 
-    commands.add_parser("run", help="Execute notebooks into build/ and print their results (evlib run --help).", add_help=False)
+    commands.add_parser(
+        "run", help="Execute notebooks into build/ and print their results (evlib run --help).", add_help=False
+    )
     return parser
 
 
@@ -205,9 +248,9 @@ def _per_type(text):
 
 
 def _fit(options):
-    from .events import read_events
-    from .fitting import fit
-    from .formats import read_recording
+    from .detection.fit import fit
+    from .signals.events import read_events
+    from .signals.files import read_recording
 
     if len(options.files) % 2:
         raise OptionError(f"fit takes recordings, each followed by its event table; got {len(options.files)} files")
@@ -239,8 +282,8 @@ def _fit(options):
 
 
 def _pretrain(options):
-    from .formats import read_recording
-    from .pretraining import pretrain
+    from .detection.pretrain import pretrain
+    from .signals.files import read_recording
 
     made = pretrain(
         [read_recording(path, options.sampling_rate_hz) for path in options.recordings],
@@ -260,9 +303,9 @@ def _pretrain(options):
 
 
 def _discover(options):
-    from .discovery import discover
-    from .events import write_events
-    from .formats import read_recording
+    from .signals.events import write_events
+    from .signals.files import read_recording
+    from .templates.discover import discover
 
     found = discover(
         [read_recording(options.recording, options.sampling_rate_hz)],
@@ -277,9 +320,9 @@ def _discover(options):
 
 
 def _detect(options):
-    from .detection import detect, load_detector
-    from .events import write_events
-    from .formats import read_recording
+    from .detection.detector import detect, load_detector
+    from .signals.events import write_events
+    from .signals.files import read_recording
 
     detector = load_detector(options.detector)
     recording = read_recording(options.recording, options.sampling_rate_hz)
@@ -296,8 +339,8 @@ def _detect(options):
 
 
 def _score(options):
-    from .events import read_events
-    from .metrics import compare
+    from .scoring.comparison import compare
+    from .signals.events import read_events
 
     report = compare(
         read_events(options.reference),
@@ -310,9 +353,9 @@ def _score(options):
 
 
 def _validate(options):
-    from .events import read_events
-    from .formats import read_recording
-    from .validation import validate
+    from .signals.events import read_events
+    from .signals.files import read_recording
+    from .signals.validate import validate
 
     report = validate(
         read_recording(options.recording, options.sampling_rate_hz),
@@ -326,13 +369,15 @@ def _validate(options):
 
 
 def _simulate(options):
-    from .events import write_events
-    from .formats import write_recording
-    from .synthetic import make_recording, make_templates
+    from .signals.events import write_events
+    from .signals.files import write_recording
+    from .signals.synthetic import make_recording, make_templates
 
     templates = make_templates(seed=options.templates_seed)
     variation = {"variation": options.variation, "session": options.session}
-    recording, events = make_recording(templates, options.duration_s, options.snr, options.schedule, options.seed, **variation)
+    recording, events = make_recording(
+        templates, options.duration_s, options.snr, options.schedule, options.seed, **variation
+    )
     write_recording(recording, options.output / "recording.npz")
     write_events(events, options.output / "events.tsv")
     print(recording)

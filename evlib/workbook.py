@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import DataError, EvlibError, OptionError
-from .files import replace_file
+from .signals.errors import DataError, EvlibError, OptionError
+from .signals.files import replace_file
 
 MAX_PNG_BYTES = 200_000
 # Dots per inch and palette size, from the best looking to the smallest file.
@@ -92,7 +92,8 @@ def check_parameters(**parameters):
     for name, value in parameters.items():
         if isinstance(value, str) and _is_number(value):
             raise OptionError(
-                f"parameter {name} is the text {value!r}, not a number (YAML reads 1e-3 as text: write 1.0e-3, without quotes)"
+                f"parameter {name} is the text {value!r}, not a number (YAML reads 1e-3 as text: write 1.0e-3, "
+                "without quotes)"
             )
         if isinstance(value, float) and math.isnan(value):
             raise OptionError(f"parameter {name} is not a number (NaN)")
@@ -148,7 +149,9 @@ def notebook_parameters(path) -> dict:
             try:
                 values |= {target.id: ast.literal_eval(statement.value) for target in targets}
             except (AttributeError, ValueError, TypeError):
-                raise DataError(f"{path}: parameters must be `name: type = literal`; line {statement.lineno} is not") from None
+                raise DataError(
+                    f"{path}: parameters must be `name: type = literal`; line {statement.lineno} is not"
+                ) from None
     return values
 
 
@@ -211,11 +214,15 @@ def _chosen_parameters(paths, parameters):
         if not folder.is_dir():
             raise DataError(f"no folder of parameters at {folder}")
         files = {path: folder / f"{path.stem}.yaml" for path in paths}
-        chosen = {path: (yaml.safe_load(file.read_text()) or {}) if file.is_file() else {} for path, file in files.items()}
+        chosen = {
+            path: (yaml.safe_load(file.read_text()) or {}) if file.is_file() else {} for path, file in files.items()
+        }
     for path, values in chosen.items():
         for name, value in values.items():
             if name not in declared[path]:
-                raise OptionError(f"{path.name} does not declare the parameter {name}; it has {', '.join(declared[path])}")
+                raise OptionError(
+                    f"{path.name} does not declare the parameter {name}; it has {', '.join(declared[path])}"
+                )
             _check_kind(f"parameter {name} of {path.name}", value, declared[path][name])
     return chosen
 
@@ -227,7 +234,9 @@ def _check_kind(what, value, default):
     wanted = (int, float) if type(default) is float else type(default)
     if not isinstance(value, wanted) or (isinstance(value, bool) and type(default) is not bool):
         hint = " (YAML reads 1e-3 as text: write 1.0e-3)" if isinstance(value, str) and _is_number(value) else ""
-        raise OptionError(f"{what} must be of type {type(default).__name__} like its default {default!r}, got {value!r}{hint}")
+        raise OptionError(
+            f"{what} must be of type {type(default).__name__} like its default {default!r}, got {value!r}{hint}"
+        )
 
 
 def _is_number(text):
@@ -266,7 +275,9 @@ def _small_png(figure, name):
         image.save(small, format="png", optimize=True)
         if small.tell() <= MAX_PNG_BYTES:
             return small.getvalue()
-    raise DataError(f"figure {name!r} does not fit into {MAX_PNG_BYTES // 1000} kB at {dpi} dpi: show less, or make it smaller")
+    raise DataError(
+        f"figure {name!r} does not fit into {MAX_PNG_BYTES // 1000} kB at {dpi} dpi: show less, or make it smaller"
+    )
 
 
 def _results_table(results):
@@ -284,11 +295,17 @@ def _results_table(results):
 
 def main(arguments=None):
     """The command line: ``python -m evlib.workbook [--params FOLDER] [-p NAME VALUE] NOTEBOOK...``."""
-    parser = argparse.ArgumentParser(prog="evlib run", description="Execute notebooks into build/ and print their results.")
+    parser = argparse.ArgumentParser(
+        prog="evlib run", description="Execute notebooks into build/ and print their results."
+    )
     parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK")
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--params", metavar="FOLDER", help="folder of <notebook>.yaml files (notebooks/params: full runs)")
-    group.add_argument("-p", nargs=2, action="append", metavar=("NAME", "VALUE"), help="set one parameter (VALUE as in YAML)")
+    group.add_argument(
+        "--params", metavar="FOLDER", help="folder of <notebook>.yaml files (notebooks/params: full runs)"
+    )
+    group.add_argument(
+        "-p", nargs=2, action="append", metavar=("NAME", "VALUE"), help="set one parameter (VALUE as in YAML)"
+    )
     options = parser.parse_args(arguments)
     import yaml
 

@@ -1,8 +1,8 @@
 """Notebooks in a real browser: JupyterLab and Voila on 127.0.0.1, driven by Playwright with the system's Chromium.
 
 The fixtures `open_in_lab`, `open_in_voila` and `open_notebook` (both, one after the other) are functions: cells in, a
-running :class:`Page` out. When the test ends, errors in the console, in the kernel, in an output or in a dialog make it fail.
-Screenshots go to the folder that the environment variable EVLIB_SCREENSHOTS names, if it names one.
+running :class:`Page` out. When the test ends, errors in the console, in the kernel, in an output or in a dialog make it
+fail. Screenshots go to the folder that the environment variable EVLIB_SCREENSHOTS names, if it names one.
 """
 
 import contextlib
@@ -21,7 +21,9 @@ from types import SimpleNamespace
 
 import pytest
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
 CHROMIUM_OPTIONS = ["--no-sandbox", "--headless", "--disable-gpu", "--disable-background-networking"]
 TOKEN = "evlib"
 SETTLED_MS = 800
@@ -29,8 +31,8 @@ SETTLED_MS = 800
 PICTURE = """() => {
     const image = [...document.querySelectorAll('img.widget-image')].find(i => i.complete && i.naturalWidth);
     if (!image) return null;
-    const canvas = Object.assign(document.createElement('canvas'), {width: image.naturalWidth, height: image.naturalHeight});
-    canvas.getContext('2d').drawImage(image, 0, 0);
+    const canvas = Object.assign(document.createElement('canvas'), {width: image.naturalWidth, height:
+    image.naturalHeight}); canvas.getContext('2d').drawImage(image, 0, 0);
     return canvas.toDataURL();
 }"""
 KERNEL_IS_IDLE = """() => {
@@ -49,7 +51,8 @@ def write_notebook(path, cells):
 
 
 class Page:
-    """A notebook that has run, in a front end: Playwright's ``page``, the ``folder`` of the notebook, and what tests do."""
+    """A notebook that has run, in a front end: Playwright's ``page``, the ``folder`` of the notebook, and what tests
+    do."""
 
     def __init__(self, page, folder, base):
         self.page, self.folder, self.base, self.errors = page, folder, base, []
@@ -124,7 +127,9 @@ class Page:
         """Nothing went wrong so far: no error in the console, in the kernel, in an output or in a dialog."""
         self.page.wait_for_timeout(200)  # messages on their way
         dialogs = self.page.locator(".jp-Dialog").all_inner_texts()
-        failed = self.page.locator(".jp-OutputArea-output", has_text="Traceback (most recent call last)").all_inner_texts()
+        failed = self.page.locator(
+            ".jp-OutputArea-output", has_text="Traceback (most recent call last)"
+        ).all_inner_texts()
         wrong = [*self.errors, *dialogs, *failed]
         assert not wrong, "\n".join(wrong)
 
@@ -190,7 +195,11 @@ def lab_server(tmp_path_factory):
     (folder / "config" / "labconfig").mkdir(parents=True)
     (folder / "config" / "labconfig" / "page_config.json").write_text('{"buildCheck": false, "buildAvailable": false}')
     command = ["jupyter", "lab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", "--ServerApp.port={port}"]
-    command += ["--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}", "--LabApp.expose_app_in_browser=True"]
+    command += [
+        "--ServerApp.port_retries=0",
+        f"--IdentityProvider.token={TOKEN}",
+        "--LabApp.expose_app_in_browser=True",
+    ]
     command += [f"--ServerApp.root_dir={folder / 'notebooks'}"]
     environment = {"LAB_SETTINGS": "settings", "LAB_WORKSPACES": "workspaces", "_CONFIG": "config"}
     with _serve(command, folder, f"/api?token={TOKEN}", environment) as base:
@@ -234,7 +243,8 @@ def _close(pages, end_kernel):
 
 @pytest.fixture
 def open_in_lab(chromium, lab_server):
-    """Open cells in JupyterLab and run them all; with ``run=False`` they ran elsewhere, and the page does not trust them."""
+    """Open cells in JupyterLab and run them all; with ``run=False`` they ran elsewhere, and the page does not trust
+    them."""
     opened = []
 
     def open_(cells, run=True):
@@ -255,7 +265,9 @@ def open_in_lab(chromium, lab_server):
         page.page.goto(f"{lab_server.base}/lab/tree/{address}?token={TOKEN}&reset")
         page.page.wait_for_function(KERNEL_IS_IDLE)
         if run:
-            assert page.page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => true)")
+            assert page.page.evaluate(
+                "() => window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => true)"
+            )
         return page
 
     yield open_

@@ -33,7 +33,8 @@ def rng():
 
 @pytest.fixture(scope="session")
 def data_home():
-    """The folder of real recordings; without one the test is skipped, except in continuous integration, where it fails."""
+    """The folder of real recordings; without one the test is skipped, except in continuous integration, where it
+    fails."""
     from evlib.workbook import data_home
 
     folder = data_home()

@@ -1,4 +1,5 @@
-"""Notebook 06 in a real browser, as a notebook and as a page: every widget is there, and a click changes its picture."""
+"""Notebook 06 in a real browser, as a notebook and as a page: every widget is there, and a click changes its
+picture."""
 
 from pathlib import Path
 

@@ -50,8 +50,13 @@ def session(tmp_path_factory):
         assert cli.main(["simulate", "-o", str(folder / day), "--duration-s", "30", "--seed", str(seed)]) == 0
     day1, day2 = folder / "day1", folder / "day2"
     arguments = ["--method", "matched_filter", "--refractory-s", "2", "--quiet"]
-    assert cli.main(["fit", f"{day1}/recording.npz", f"{day1}/events.tsv", "-o", f"{folder}/bells.ckpt", *arguments]) == 0
-    assert cli.main(["detect", f"{folder}/bells.ckpt", f"{day2}/recording.npz", "-o", f"{day2}/estimated.tsv", "--quiet"]) == 0
+    assert (
+        cli.main(["fit", f"{day1}/recording.npz", f"{day1}/events.tsv", "-o", f"{folder}/bells.ckpt", *arguments]) == 0
+    )
+    assert (
+        cli.main(["detect", f"{folder}/bells.ckpt", f"{day2}/recording.npz", "-o", f"{day2}/estimated.tsv", "--quiet"])
+        == 0
+    )
     return folder
 
 
@@ -91,8 +96,9 @@ def test_defaults_are_those_of_the_python_function(command):
 
 
 def test_the_methods_and_schedules_offered_are_those_that_exist():
-    from evlib.fitting import METHODS
-    from evlib.synthetic import SCHEDULES
+    from evlib.detection.fit import METHODS
+
+    from evlib.signals.synthetic import SCHEDULES
 
     parse = cli.make_parser().parse_args
     assert [parse([*COMMANDS["fit"][0], "--method", method]).method for method in METHODS] == list(METHODS)
@@ -163,8 +169,26 @@ def test_a_higher_threshold_keeps_fewer_events_of_the_types_it_names(session, tm
 def test_periods_labels_and_templates_reach_fit(session, tmp_path, capsys):
     day1 = session / "day1"
     names = evlib.read_events(day1 / "events.tsv").names
-    fit = ["fit", f"{day1}/recording.npz", f"{day1}/events.tsv", "-o", f"{tmp_path}/a.ckpt", "--method", "matched_filter"]
-    more = ["--refractory-s", f"{names[0]}=0.5,default=1", "--labels-per-type", "3", "--template-ms", "10", "60", "--seed", "5"]
+    fit = [
+        "fit",
+        f"{day1}/recording.npz",
+        f"{day1}/events.tsv",
+        "-o",
+        f"{tmp_path}/a.ckpt",
+        "--method",
+        "matched_filter",
+    ]
+    more = [
+        "--refractory-s",
+        f"{names[0]}=0.5,default=1",
+        "--labels-per-type",
+        "3",
+        "--template-ms",
+        "10",
+        "60",
+        "--seed",
+        "5",
+    ]
     assert cli.main([*fit, *more, "--self-train", "--unlabelled", f"{session}/day2/recording.npz", "--quiet"]) == 0
     detector = evlib.load_detector(tmp_path / "a.ckpt")
     assert capsys.readouterr().out == f"{detector}\n"
@@ -283,7 +307,13 @@ def test_bad_input_is_refused_in_one_line(session, tmp_path, capsys, arguments, 
 def test_a_place_that_cannot_be_written_is_one_line_too(session, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert "file" in refusal(
-        capsys, "detect", session / "bells.ckpt", session / "day2/recording.npz", "-o", tmp_path / "file/est.tsv", "--quiet"
+        capsys,
+        "detect",
+        session / "bells.ckpt",
+        session / "day2/recording.npz",
+        "-o",
+        tmp_path / "file/est.tsv",
+        "--quiet",
     )
 
 
@@ -291,7 +321,9 @@ def test_a_process_of_its_own(session, tmp_path):
     """The module runs as a program, with results and errors on their own streams."""
     run = [sys.executable, "-m", "evlib.cli", "score", f"{session}/day2/events.tsv"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    good = subprocess.run([*run, f"{session}/day2/estimated.tsv", "--json"], capture_output=True, text=True, env=environment)
+    good = subprocess.run(
+        [*run, f"{session}/day2/estimated.tsv", "--json"], capture_output=True, text=True, env=environment
+    )
     assert (good.returncode, good.stderr) == (0, "") and json.loads(good.stdout)["f1"] > 0.9
     bad = subprocess.run([*run, "nosuch.tsv"], capture_output=True, text=True, env=environment)
     assert (bad.returncode, bad.stdout, bad.stderr) == (2, "", "evlib: error: no event table at nosuch.tsv\n")
@@ -312,14 +344,26 @@ def three_kinds(tmp_path_factory):
     recording, events = evlib.make_recording(evlib.make_templates(3, seed=1), 20.0, snr=20.0, seed=1)
     evlib.write_recording(recording, folder / "recording.npz")
     evlib.write_events(events, folder / "events.tsv")
-    options = ["--hidden-size", "8", "--n-windows", "160", "--window-ms", "50", "--max-epochs", "1", "--seed", "2", "--quiet"]
+    options = [
+        "--hidden-size",
+        "8",
+        "--n-windows",
+        "160",
+        "--window-ms",
+        "50",
+        "--max-epochs",
+        "1",
+        "--seed",
+        "2",
+        "--quiet",
+    ]
     assert cli.main(["pretrain", f"{folder}/recording.npz", "-o", f"{folder}/a.enc", *options]) == 0
     return folder
 
 
 @pytest.fixture
 def few_steps(monkeypatch):
-    monkeypatch.setattr("evlib.frame_training.EPOCH_FRAMES", 2048)
+    monkeypatch.setattr("evlib.training.frames.EPOCH_FRAMES", 2048)
 
 
 def test_pretrain_writes_the_encoder_that_python_makes(three_kinds):
@@ -366,7 +410,16 @@ def test_discover_writes_the_events_that_python_finds(three_kinds, tmp_path, cap
 
 def test_fit_takes_the_encoder_that_pretrain_wrote(three_kinds, tmp_path, few_steps):
     fit = ["fit", f"{three_kinds}/recording.npz", f"{three_kinds}/events.tsv", "-o", f"{tmp_path}/a.ckpt"]
-    options = ["--method", "frames", "--pretrain", f"{three_kinds}/a.enc", "--freeze-encoder", "--max-epochs", "1", "--quiet"]
+    options = [
+        "--method",
+        "frames",
+        "--pretrain",
+        f"{three_kinds}/a.enc",
+        "--freeze-encoder",
+        "--max-epochs",
+        "1",
+        "--quiet",
+    ]
     assert cli.main([*fit, *options]) == 0
     detector = evlib.load_detector(tmp_path / "a.ckpt")
     encoder, card = evlib.load_encoder(three_kinds / "a.enc")
@@ -412,6 +465,8 @@ def test_fit_discovers_from_one_label_of_each_type(three_kinds, tmp_path):
     ],
 )
 def test_pretraining_that_cannot_be_is_refused_in_one_line(three_kinds, tmp_path, capsys, arguments, words):
-    places = {name: three_kinds / file for name, file in (("rec", "recording.npz"), ("tsv", "events.tsv"), ("enc", "a.enc"))}
+    places = {
+        name: three_kinds / file for name, file in (("rec", "recording.npz"), ("tsv", "events.tsv"), ("enc", "a.enc"))
+    }
     assert words in refusal(capsys, *arguments.format(new=tmp_path / "new", **places).split())
     assert not (tmp_path / "new").exists()

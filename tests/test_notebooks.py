@@ -1,4 +1,5 @@
-"""Every notebook follows one shape: prose first, one cell of literal parameters, nothing reusable, checks at the end."""
+"""Every notebook follows one shape: prose first, one cell of literal parameters, nothing reusable, checks at the
+end."""
 
 import ast
 import re
@@ -21,7 +22,9 @@ def code_lines(cell):
 
 def parse(cell):
     """The syntax tree of a cell, without magic lines."""
-    return ast.parse("\n".join("pass" if line.lstrip()[:1] in ("%", "!") else line for line in cell.source.splitlines()))
+    return ast.parse(
+        "\n".join("pass" if line.lstrip()[:1] in ("%", "!") else line for line in cell.source.splitlines())
+    )
 
 
 def parameter_problems(cell):
@@ -70,7 +73,10 @@ def problems(notebook):
     expect(words >= 4 * lines, f"{words} words of prose for {lines} lines of code, fewer than 4 to 1")
     nodes = [node for cell in code for node in ast.walk(parse(cell))]
     expect(not any(isinstance(node, ast.ClassDef) for node in nodes), "a class is defined")
-    expect(not re.search(r"^\s*[!%]\s*(pip|conda)", "\n".join(c.source for c in code), re.MULTILINE), "a cell installs packages")
+    expect(
+        not re.search(r"^\s*[!%]\s*(pip|conda)", "\n".join(c.source for c in code), re.MULTILINE),
+        "a cell installs packages",
+    )
     tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
     expect(len(tagged) == 1, f"{len(tagged)} cells are tagged `parameters`, not one")
     found += [problem for cell in tagged for problem in parameter_problems(cell)]

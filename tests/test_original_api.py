@@ -242,7 +242,11 @@ def original_windows(n=4, seq_len=100):
     rng = np.random.default_rng(0)
     labels = (rng.random((n, 16)) < 0.3).astype(np.float32)
     timings = (rng.integers(0, seq_len, (n, 16)) // 10 * 10 * labels).astype(np.float32)
-    return {"data": rng.normal(size=(n, seq_len, 6)).astype(np.float32), "event_labels": labels, "event_timings": timings}
+    return {
+        "data": rng.normal(size=(n, seq_len, 6)).astype(np.float32),
+        "event_labels": labels,
+        "event_timings": timings,
+    }
 
 
 @pytest.fixture(scope="module")

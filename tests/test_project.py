@@ -68,9 +68,21 @@ def test_version_stands_once(pyproject):
 
 def test_importing_evlib_imports_nothing_else():
     code = "import sys, evlib; dir(evlib); print(*{name.split('.')[0] for name in sys.modules})"
-    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    loaded = set(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    )
     assert "evlib" in loaded
-    assert not loaded & {"numpy", "torch", "lightning", "matplotlib", "seaborn", "ipywidgets", "pandas", "scipy", "sklearn"}
+    assert not loaded & {
+        "numpy",
+        "torch",
+        "lightning",
+        "matplotlib",
+        "seaborn",
+        "ipywidgets",
+        "pandas",
+        "scipy",
+        "sklearn",
+    }
 
 
 @pytest.mark.parametrize("name", [name for name in evlib.__all__ if name != "__version__"])
@@ -89,7 +101,7 @@ def test_no_public_name_is_a_module():
 def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'detekt'"):
         evlib.detekt  # noqa: B018
-    assert evlib.timebase is importlib.import_module("evlib.timebase")
+    assert evlib.signals.clock is importlib.import_module("evlib.signals.clock")
 
 
 def test_python_blocks_of_the_readme_compile_and_use_names_that_exist(repository):

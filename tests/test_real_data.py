@@ -99,7 +99,9 @@ def test_steps(foot, options):
 def test_one_blow_of_a_hammer_is_found_by_the_filter_that_it_made(data_home):
     recording, events = read_set(data_home, "hammer_brb", "impact")
     assert (recording.sampling_rate_hz, recording.n_channels, len(events)) == (12800, 3, 1)
-    detector = evlib.fit([(recording, events)], "matched_filter", refractory_s=10.0, template_s=(0.001, 0.01), progress=False)
+    detector = evlib.fit(
+        [(recording, events)], "matched_filter", refractory_s=10.0, template_s=(0.001, 0.01), progress=False
+    )
     found = evlib.detect(detector, recording)
     assert len(found) == 1
     assert abs(found.onset_s[0] - events.onset_s[0]) < 0.0005
@@ -107,7 +109,9 @@ def test_one_blow_of_a_hammer_is_found_by_the_filter_that_it_made(data_home):
 
 def test_strikes_of_bells_break_a_rule_of_two_seconds(data_home):
     """Real bells return sooner than they should: the period belongs to the data, and what breaks it is counted."""
-    touches = {path.name: evlib.read_events(path) for path in sorted((data_home / "bells_strike_times").glob("*_events.tsv"))}
+    touches = {
+        path.name: evlib.read_events(path) for path in sorted((data_home / "bells_strike_times").glob("*_events.tsv"))
+    }
     assert len(touches) == 21 and sum(map(len, touches.values())) == 73_128
     share = {}
     for name, strikes in touches.items():
@@ -120,7 +124,12 @@ def test_strikes_of_bells_break_a_rule_of_two_seconds(data_home):
         share[name] = len(pairs) / (len(strikes) - 12)
         # The best choice that keeps the rule loses at least one strike of every run of violations, and breaks nothing.
         scored = evlib.Events(
-            strikes.sample, strikes.fraction, strikes.type, strikes.names, strikes.sampling_rate_hz, np.ones(len(strikes))
+            strikes.sample,
+            strikes.fraction,
+            strikes.type,
+            strikes.names,
+            strikes.sampling_rate_hz,
+            np.ones(len(strikes)),
         )
         kept, suppressed = evlib.decode_events(scored, 2.0)
         assert len(evlib.find_violations(kept, 2.0)[0]) == 0
@@ -130,7 +139,8 @@ def test_strikes_of_bells_break_a_rule_of_two_seconds(data_home):
 
 
 def test_bells_learned_in_rounds_are_found_alone(data_home):
-    """Four bells strike in the same order for half a minute and ring into each other: each is known when it strikes alone.
+    """Four bells strike in the same order for half a minute and ring into each other: each is known when it strikes
+    alone.
 
     Means of snippets hold the bells before and after too, and find half of these strikes.
     """
@@ -154,7 +164,11 @@ def test_bells_learned_in_rounds_are_found_alone(data_home):
         signal[first : first + len(sounds[k])] += np.exp(0.2 * rng.standard_normal()) * sounds[k]
     rounds = evlib.Events.from_seconds(start / rate, [strokes[k] for k in kind], rate, strokes)
     options = {"template_s": (0.005, 0.8), "refractory_s": 0.5, "tolerance_s": 0.01, "progress": False}
-    detector = evlib.fit([(evlib.Recording(signal[: start[-1] + 2000, None], rate), rounds)], "matched_filter", **options)
-    reports = [evlib.compare(events, evlib.detect(detector, recording), tolerance_s=0.01) for recording, events in alone]
+    detector = evlib.fit(
+        [(evlib.Recording(signal[: start[-1] + 2000, None], rate), rounds)], "matched_filter", **options
+    )
+    reports = [
+        evlib.compare(events, evlib.detect(detector, recording), tolerance_s=0.01) for recording, events in alone
+    ]
     assert sum(report.tp for report in reports) == 8
     assert sum(report.n_estimated for report in reports) <= 9

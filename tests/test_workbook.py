@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from evlib import workbook
-from evlib.errors import DataError, OptionError
+from evlib.signals.errors import DataError, OptionError
 
 
 @pytest.fixture
@@ -81,7 +81,11 @@ def test_numbers_given_as_text_are_refused(value):
 
 
 def test_parameters_come_back():
-    assert workbook.check_parameters(rate=1e-3, method="lstm", seed=None) == {"rate": 1e-3, "method": "lstm", "seed": None}
+    assert workbook.check_parameters(rate=1e-3, method="lstm", seed=None) == {
+        "rate": 1e-3,
+        "method": "lstm",
+        "seed": None,
+    }
     with pytest.raises(OptionError, match="NaN"):
         workbook.check_parameters(rate=float("nan"))
 
@@ -155,7 +159,9 @@ def test_missing_notebooks_and_folders_are_refused(project, tmp_path):
 
 
 def test_run_executes_and_prints_what_was_found(project, tmp_path, capsys):
-    save = "from evlib.workbook import save_metrics\nimport os\nsave_metrics('a', {'rate': rate, 'folder': os.getcwd()})"
+    save = (
+        "from evlib.workbook import save_metrics\nimport os\nsave_metrics('a', {'rate': rate, 'folder': os.getcwd()})"
+    )
     path = write_notebook(tmp_path / "a.ipynb", save)
     assert workbook.main(["-p", "rate", "2", str(path)]) == 0
     printed = capsys.readouterr().out

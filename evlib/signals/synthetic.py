@@ -1,0 +1,422 @@
+"""Synthetic recordings with their truth: signal, events, amplitudes, templates and noise spectrum.
+
+A kind of event is a template: on each channel a sum of damped modes that starts after a delay of up to
+5 ms and has died away after about 40 ms. Templates have unit energy over all channels, so an event of
+amplitude ``snr * noise_std`` has the matched-filter output ``snr`` in white noise of ``noise_std``.
+Noise is white plus 1/f (together ``noise_std`` per channel), a slow sway ten times as large lies under it, and
+transients of no kind are strewn in. With ``variation`` no two events of a kind are quite alike: what stays is which
+modes ring how strongly in relation to each other. Nothing touches global random state: the same seed gives the same
+recording, the same templates with another seed give another recording of the same events.
+"""
+
+import zlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .clock import check_rate, duration_to_samples
+from .errors import OptionError, check_whole
+from .events import Events
+from .recording import Recording
+
+MAX_DELAY_S = 0.005
+# An event starts this long after the first sample and before the last, so that all of it is inside.
+MARGIN_S = 0.06
+# Spreads at variation 1, from event to event: of the logarithm of all frequencies together, of decay times, of channel
+# gains and of lengths; of channel delays in seconds. Chosen so that true mean templates lose some 30 points of F1 at a
+# ratio of 12.
+FREQUENCY_SPREAD, DECAY_SPREAD, GAIN_SPREAD, LENGTH_SPREAD, DELAY_SPREAD_S = 0.14, 0.5, 0.6, 0.3, 0.0007
+# The same from session to session, for all events of a kind.
+SESSION_FREQUENCY, SESSION_DECAY, SESSION_GAIN = 0.06, 0.2, 0.3
+# Share of hits that bounce, when and how strongly they hit again.
+BOUNCES, BOUNCE_AFTER_S, BOUNCE_GAIN = 0.3, (0.003, 0.012), (0.3, 0.7)
+SCHEDULES = ("rounds", "poisson")
+
+
+@dataclass(frozen=True, eq=False)
+class SyntheticTemplates:
+    """Continuous-time templates, E types x C channels x M damped modes.
+
+    ``frequency_hz`` (E, C, M), ``decay_s`` (E, C, M), ``gain`` (E, C, M), ``phase`` (E, C, M), ``delay_s`` (E, C);
+    ``duration_s`` one number, or (E,).
+    Calling it evaluates the shapes at any time: an onset need not fall on a sample.
+    """
+
+    frequency_hz: np.ndarray
+    decay_s: np.ndarray
+    gain: np.ndarray
+    phase: np.ndarray
+    delay_s: np.ndarray
+    duration_s: float = 0.04
+    rise_s: float = 0.001
+
+    @property
+    def n_types(self):
+        """E, how many kinds of events."""
+        return self.delay_s.shape[0]
+
+    @property
+    def n_channels(self):
+        """C, how many channels."""
+        return self.delay_s.shape[1]
+
+    @property
+    def names(self):
+        """Event names, ``event_00`` and on."""
+        return tuple(f"event_{k:02d}" for k in range(self.n_types))
+
+    def __call__(self, type, time_s):
+        """Evaluate templates: ``type`` (N,) integers, ``time_s`` (N, L) seconds after the onset -> (N, L, C)."""
+        type = np.asarray(type)
+        time_s = np.asarray(time_s, dtype=np.float64)[:, :, None] - self.delay_s[type][:, None, :]
+        duration_s = self.duration_s if np.ndim(self.duration_s) == 0 else self.duration_s[type][:, None, None]
+        inside = (time_s > 0) & (time_s < duration_s)
+        t = np.where(inside, time_s, 0.0)
+        # A soft attack and a cosine end keep the shape inside the band of the sampling rate.
+        envelope = (1 - np.exp(-t / self.rise_s)) * np.cos(0.5 * np.pi * t / duration_s) ** 2
+        wave = np.zeros_like(t)
+        for m in range(self.gain.shape[2]):
+            frequency, decay, gain, phase = (
+                getattr(self, name)[type][:, None, :, m] for name in ("frequency_hz", "decay_s", "gain", "phase")
+            )
+            wave += gain * np.exp(-t / decay) * np.sin(2 * np.pi * frequency * t + phase)
+        return np.where(inside, envelope * wave, 0.0)
+
+    def sampled(self, sampling_rate_hz, before_s=0.0, after_s=0.05):
+        """Templates at whole samples, (E, L, C), from ``before_s`` ahead of the onset to ``after_s`` behind it."""
+        start, stop = -duration_to_samples(before_s, sampling_rate_hz), duration_to_samples(after_s, sampling_rate_hz)
+        time_s = np.arange(start, stop) / sampling_rate_hz
+        return self(np.arange(self.n_types), np.broadcast_to(time_s, (self.n_types, len(time_s))))
+
+
+def make_templates(n_types=16, n_channels=6, sampling_rate_hz=2000.0, seed=0, n_modes=3) -> SyntheticTemplates:
+    """Draw the templates of ``n_types`` kinds of events, each of unit energy at ``sampling_rate_hz``.
+
+    Modes lie between 3 % and 25 % of the sampling rate (60-500 Hz at 2000 Hz) and are shared by the channels of a
+    type, which differ in gain, phase and delay (up to +-5 ms).
+
+    >>> templates = make_templates(seed=1)
+    >>> bool(np.allclose((templates.sampled(2000.0, 0.01, 0.06) ** 2).sum((1, 2)), 1))
+    True
+    """
+    rate = check_rate(sampling_rate_hz)
+    if n_types < 1 or n_channels < 1 or n_modes < 1:
+        raise OptionError(f"n_types, n_channels and n_modes must be at least 1, got {n_types}, {n_channels}, {n_modes}")
+    check_whole(0, seed=seed)
+    rng = np.random.default_rng([0, seed])
+    scale = 2000.0 / rate
+    shape = (n_types, n_channels, n_modes)
+    frequency = np.exp(rng.uniform(np.log(0.03 * rate), np.log(0.25 * rate), (n_types, 1, n_modes)))
+    templates = SyntheticTemplates(
+        frequency_hz=np.broadcast_to(frequency, shape),
+        decay_s=np.broadcast_to(rng.uniform(0.006, 0.015, (n_types, 1, n_modes)) * scale, shape),
+        gain=rng.standard_normal(shape),
+        phase=rng.uniform(0, 2 * np.pi, shape),
+        delay_s=rng.uniform(-MAX_DELAY_S, MAX_DELAY_S, (n_types, n_channels)) * scale,
+        duration_s=0.04 * scale,
+        rise_s=0.001 * scale,
+    )
+    energy = (templates.sampled(rate, 0.01 * scale, 0.06 * scale) ** 2).sum((1, 2))
+    object.__setattr__(templates, "gain", templates.gain / np.sqrt(energy)[:, None, None])
+    return templates
+
+
+def _check_numbers(wanted, least, **values):
+    for name, value in values.items():
+        if not (isinstance(value, (int, float, np.number)) and np.isfinite(value) and value >= least):
+            raise OptionError(f"{name} must be {wanted}, got {value!r}")
+
+
+def noise_spectrum(frequency_hz, sampling_rate_hz, noise_std=1.0, pink_share=0.3, sway_ratio=10.0, sway_hz=0.8):
+    """Two-sided power spectral density of the noise at ``frequency_hz`` (variance per bin of a white noise of 1).
+
+    A mean of 1 over all frequencies is a variance of 1. White and 1/f noise (``pink_share`` of the variance, flat
+    below 1 Hz) sum to ``noise_std ** 2``; the sway has ``sway_ratio * noise_std`` and lies below about ``2 * sway_hz``.
+    """
+    f = np.abs(np.asarray(frequency_hz, dtype=np.float64))
+    grid = np.linspace(0, sampling_rate_hz / 2, 200_001)
+    pink, pink_mean = 1 / np.maximum(f, 1.0), np.mean(1 / np.maximum(grid, 1.0))
+    # The sway is far narrower than the grid of any other part: its mean over all frequencies in closed form.
+    sway = np.exp(-0.5 * (f / sway_hz) ** 2) / (np.sqrt(np.pi / 2) * sway_hz / (sampling_rate_hz / 2))
+    return noise_std**2 * ((1 - pink_share) + pink_share * pink / pink_mean + sway_ratio**2 * sway)
+
+
+def schedule_rounds(n_types, duration_s, rng, refractory_s=2.0, missed=0.05, swaps=0.3):
+    """Kinds follow one another 0.15-0.25 s apart in an order that changes slowly, as bells do -> (onset_s, type).
+
+    A round holds every kind once; from round to round neighbours change places with probability ``swaps``, the pace
+    drifts, and an event is missing with probability ``missed``. Each kind returns after more than ``refractory_s``.
+    """
+    if not (0 <= missed <= 1 and 0 <= swaps <= 1):
+        raise OptionError(f"missed and swaps are probabilities between 0 and 1, got {missed} and {swaps}")
+    order = rng.permutation(n_types)
+    pace, clock = rng.uniform(0.155, 0.175), MARGIN_S + rng.uniform(0, 0.2)
+    # Few kinds would return too soon: the round then ends with a rest.
+    last = np.full(n_types, -np.inf)
+    onsets, types = [], []
+    while clock < duration_s:
+        pace = np.clip(pace + rng.normal(0, 0.002), 0.152, 0.18)
+        gaps = np.clip(pace * (1 + 0.06 * rng.standard_normal(n_types)), 0.15, 0.25)
+        times = clock + np.r_[0, np.cumsum(gaps[:-1])]
+        times = times + max(0.0, np.max(last[order] + refractory_s * 1.02 - times))
+        keep = (rng.random(n_types) >= missed) & (times < duration_s - MARGIN_S)
+        onsets.append(times[keep])
+        types.append(order[keep])
+        last[order] = times
+        clock = times[-1] + gaps[-1]
+        place = int(rng.integers(2))
+        while place + 1 < n_types:
+            if rng.random() < swaps:
+                order[[place, place + 1]] = order[[place + 1, place]]
+            place += 2
+    return np.concatenate(onsets), np.concatenate(types)
+
+
+def schedule_poisson(n_types, duration_s, rng, refractory_s=2.0, mean_interval_s=3.0):
+    """Every kind on its own: a dead time of ``refractory_s``, then an exponential wait -> (onset_s, type).
+
+    Different kinds may overlap in any way.
+    """
+    if not mean_interval_s > refractory_s:
+        raise OptionError(f"mean_interval_s must be longer than refractory_s, got {mean_interval_s} and {refractory_s}")
+    n = int(duration_s / mean_interval_s * 2 + 20)
+    waits = refractory_s + rng.exponential(mean_interval_s - refractory_s, (n_types, n))
+    waits[:, 0] = rng.uniform(0, mean_interval_s, n_types)
+    onset_s = MARGIN_S + np.cumsum(waits, axis=1)
+    keep = onset_s < duration_s - MARGIN_S
+    return onset_s[keep], np.broadcast_to(np.arange(n_types)[:, None], onset_s.shape)[keep]
+
+
+@dataclass(frozen=True, eq=False)
+class Simulation:
+    """A synthetic recording with its truth; unpacks into ``recording, events``.
+
+    ``amplitude`` (n,) follows the rows of ``events``; ``templates`` and ``noise`` (the arguments of
+    :func:`noise_spectrum`) are what the oracle and the Cramer-Rao bound know. Where events vary, ``shapes`` are those
+    of the single events, one row each, without bounces.
+    """
+
+    recording: Recording
+    events: Events
+    amplitude: np.ndarray
+    templates: SyntheticTemplates
+    noise: dict
+    shapes: SyntheticTemplates = None
+
+    def __iter__(self):
+        return iter((self.recording, self.events))
+
+    def noise_psd(self, frequency_hz):
+        """The true noise spectrum at ``frequency_hz``, see :func:`noise_spectrum`."""
+        return noise_spectrum(frequency_hz, self.recording.sampling_rate_hz, **self.noise)
+
+
+def make_recording(
+    templates=None,
+    duration_s=60.0,
+    snr=12.0,
+    schedule="rounds",
+    seed=0,
+    sampling_rate_hz=2000.0,
+    refractory_s=2.0,
+    amplitude_spread=0.25,
+    noise_std=1.0,
+    pink_share=0.3,
+    sway_ratio=10.0,
+    transients_per_s=0.2,
+    variation=0.0,
+    session=0,
+    **schedule_options,
+) -> Simulation:
+    """Simulate a recording; ``recording, events = make_recording(...)`` or keep the whole :class:`Simulation`.
+
+    Parameters
+    ----------
+    templates : from :func:`make_templates`; default 16 types on 6 channels
+    snr : mean matched-filter output sqrt(template energy) / noise_std
+    schedule : "rounds" or "poisson"; further keywords go to ``schedule_rounds`` or ``schedule_poisson``
+    amplitude_spread : standard deviation of the log amplitude
+    transients_per_s : unlabelled bursts of random shape, as strong as events
+    variation : how much the events of a kind differ in pitch, damping, channel gains, delays and length, whether they
+        bounce, and how much a kind differs from session to session; 0 not at all, 1 so much that mean templates are a
+        poor tool. Each event keeps the energy of its kind, so ``snr`` is what a filter of its own true shape would give
+        out
+    session : recordings of one session share what is peculiar to it
+
+    >>> recording, events = make_recording(duration_s=10.0, seed=3)
+    >>> recording.shape, len(events.names)
+    ((20000, 6), 16)
+    """
+    rate = check_rate(sampling_rate_hz)
+    if schedule not in SCHEDULES:
+        raise OptionError(f"schedule must be one of {SCHEDULES}, got {schedule!r}")
+    _check_numbers("a positive number", np.nextafter(0, 1), duration_s=duration_s, snr=snr, noise_std=noise_std)
+    _check_numbers(
+        "a number of at least 0",
+        0,
+        refractory_s=refractory_s,
+        amplitude_spread=amplitude_spread,
+        sway_ratio=sway_ratio,
+        transients_per_s=transients_per_s,
+        variation=variation,
+    )
+    check_whole(0, seed=seed, session=session)
+    if duration_s <= 4 * MARGIN_S:
+        raise OptionError(f"duration_s must be longer than {4 * MARGIN_S} s, got {duration_s}")
+    if not 0 <= pink_share <= 1:
+        raise OptionError(f"pink_share must be a share between 0 and 1, got {pink_share}")
+    templates = make_templates(sampling_rate_hz=rate) if templates is None else templates
+    if not isinstance(templates, SyntheticTemplates):
+        raise OptionError(f"templates come from make_templates, got {templates!r} (for a length write duration_s=...)")
+    # One stream per part: changing the noise leaves the schedule as it was.
+    timing, loudness, noise, bursts = (np.random.default_rng([1 + part, seed]) for part in range(4))
+    plan = schedule_rounds if schedule == "rounds" else schedule_poisson
+    onset_s, type = plan(templates.n_types, duration_s, timing, refractory_s=refractory_s, **schedule_options)
+    order = np.lexsort((type, onset_s))
+    events = Events.from_seconds(onset_s[order], type[order], rate, templates.names)
+    amplitude = snr * noise_std * np.exp(amplitude_spread * loudness.standard_normal(len(events)))
+    n_samples = int(round(duration_s * rate))
+    noise_options = {"noise_std": noise_std, "pink_share": pink_share, "sway_ratio": sway_ratio}
+    signal = coloured_noise(n_samples, templates.n_channels, rate, noise, **noise_options)
+    shapes = None
+    if variation == 0:
+        add_events(signal, templates, events.type, events.time_samples, amplitude, rate)
+    else:
+        change = np.random.default_rng([5, seed])
+        shapes = vary(of_session(templates, session, variation, rate), events.type, variation, rate, change)
+        hit = np.arange(len(events))
+        again = hit[change.random(len(hit)) < BOUNCES * min(variation, 1.0)]
+        after_s, gain = change.uniform(*BOUNCE_AFTER_S, len(again)), change.uniform(*BOUNCE_GAIN, len(again))
+        time = np.r_[events.time_samples, events.time_samples[again] + after_s * rate]
+        add_events(signal, shapes, np.r_[hit, again], time, np.r_[amplitude, gain * amplitude[again]], rate)
+    _add_transients(signal, rate, bursts, transients_per_s, snr * noise_std)
+    recording = Recording(signal.astype(np.float32), rate, name=f"synthetic_{schedule}_snr{snr:g}_seed{seed}")
+    return Simulation(recording, events, amplitude, templates, noise_options, shapes)
+
+
+def vary(templates, type, variation, sampling_rate_hz, rng) -> SyntheticTemplates:
+    """Shapes of single events, one row for each of ``type`` (N,), with the energy of their kind."""
+    n, channels = len(type), templates.n_channels
+
+    scale = np.mean(templates.duration_s) / 0.04
+    shapes = replace(
+        templates,
+        frequency_hz=np.minimum(
+            templates.frequency_hz[type] * _factor(rng, variation * FREQUENCY_SPREAD, n, 1, 1), 0.45 * sampling_rate_hz
+        ),
+        decay_s=templates.decay_s[type] * _factor(rng, variation * DECAY_SPREAD, n, 1, 1),
+        gain=templates.gain[type] * _factor(rng, variation * GAIN_SPREAD, n, channels, 1),
+        phase=templates.phase[type],
+        delay_s=templates.delay_s[type] + variation * scale * DELAY_SPREAD_S * rng.standard_normal((n, channels)),
+        # Longer than three times its length no event rings.
+        duration_s=np.minimum(
+            np.broadcast_to(templates.duration_s, len(templates.gain))[type]
+            * _factor(rng, variation * LENGTH_SPREAD, n),
+            0.12 * scale,
+        ),
+    )
+    return _with_energy_of(shapes, templates, type, sampling_rate_hz)
+
+
+def of_session(templates, session, variation, sampling_rate_hz) -> SyntheticTemplates:
+    """What the kinds look like in a session: the same for all of its recordings."""
+    rng = np.random.default_rng([6, session, zlib.crc32(np.ascontiguousarray(templates.frequency_hz).tobytes())])
+    kinds, channels, _ = templates.gain.shape
+
+    changed = replace(
+        templates,
+        frequency_hz=np.minimum(
+            templates.frequency_hz * _factor(rng, variation * SESSION_FREQUENCY, kinds, 1, 1), 0.45 * sampling_rate_hz
+        ),
+        decay_s=templates.decay_s * _factor(rng, variation * SESSION_DECAY, kinds, 1, 1),
+        gain=templates.gain * _factor(rng, variation * SESSION_GAIN, kinds, channels, 1),
+    )
+    return _with_energy_of(changed, templates, np.arange(kinds), sampling_rate_hz)
+
+
+def _factor(rng, spread, *shape):
+    """Factors about 1, whose logarithm has the standard deviation ``spread``."""
+    return np.exp(spread * rng.standard_normal(shape))
+
+
+def _with_energy_of(shapes, templates, type, rate):
+    """Shapes (N rows) scaled to the energy of their kinds' templates."""
+    longest_s = np.max(shapes.duration_s)
+
+    def energy(waves, rows):
+        time_s = (
+            np.arange(-duration_to_samples(0.25 * longest_s, rate), duration_to_samples(1.25 * longest_s, rate)) / rate
+        )
+        parts = np.array_split(rows, max(1, len(rows) // 1024))  # bounded memory
+        return np.concatenate(
+            [(waves(part, np.broadcast_to(time_s, (len(part), len(time_s)))) ** 2).sum((1, 2)) for part in parts]
+        )
+
+    wanted = energy(templates, np.arange(templates.n_types))[type]
+    ratio = wanted / np.maximum(energy(shapes, np.arange(len(type))), 1e-12)
+    return replace(shapes, gain=shapes.gain * np.sqrt(ratio)[:, None, None])
+
+
+def coloured_noise(n_samples, n_channels, sampling_rate_hz, rng, **spectrum):
+    """Gaussian noise with the spectrum of :func:`noise_spectrum`, (n_samples, n_channels)."""
+    import scipy.fft
+
+    n = scipy.fft.next_fast_len(n_samples, real=True)
+    shape = np.sqrt(noise_spectrum(np.fft.rfftfreq(n, 1 / sampling_rate_hz), sampling_rate_hz, **spectrum))
+    signal = np.empty((n_samples, n_channels))
+    for c in range(n_channels):
+        white = rng.standard_normal(n)
+        signal[:, c] = scipy.fft.irfft(scipy.fft.rfft(white) * shape, n)[:n_samples]
+    return signal
+
+
+def add_events(signal, templates, type, time_samples, amplitude, sampling_rate_hz):
+    """Add events to ``signal`` (n, C) in place, at times that need not be whole samples."""
+    earliest, latest = min(templates.delay_s.min(), 0.0), max(templates.delay_s.max(), 0.0)
+    before = duration_to_samples(-earliest, sampling_rate_hz) + 1
+    after = duration_to_samples(np.max(templates.duration_s) + latest, sampling_rate_hz) + 1
+    for start in range(0, len(type), 4096):  # bounded memory: 4096 events at a time
+        rows = slice(start, start + 4096)
+        sample = np.floor(time_samples[rows]).astype(int)
+        index = sample[:, None] + np.arange(-before, after)
+        wave = (
+            templates(type[rows], (index - time_samples[rows, None]) / sampling_rate_hz) * amplitude[rows, None, None]
+        )
+        inside = (index >= 0) & (index < len(signal))
+        np.add.at(signal, index[inside], wave[inside])
+
+
+def _add_transients(signal, rate, rng, per_second, size):
+    """Bursts of no kind: shaped noise of 5-60 ms on some channels, half to twice as strong as an event."""
+    n_samples, n_channels = signal.shape
+    for _ in range(rng.poisson(per_second * n_samples / rate)):
+        length = int(rng.uniform(0.005, 0.06) * 2000 / rate * rate)
+        start = int(rng.integers(0, max(1, n_samples - length)))
+        burst = (
+            np.cumsum(rng.standard_normal((length, n_channels)), axis=0)
+            if rng.random() < 0.3
+            else rng.standard_normal((length, n_channels))
+        )
+        burst = burst * np.hanning(length)[:, None] * (rng.random(n_channels) < 0.6)
+        norm = np.sqrt((burst**2).sum())
+        if norm > 0:
+            signal[start : start + length] += (burst * (size * rng.uniform(0.5, 2.0) / norm))[: n_samples - start]
+
+
+def cramer_rao_bound_s(simulation):
+    """Least standard deviation of any unbiased onset estimate, per event, in seconds (n,).
+
+    sigma_t >= 1 / sqrt(sum over frequencies of |2 pi f a S(f)|^2 / N(f)), with the true template S, amplitude a and
+    noise spectrum N. In white noise this is 1 / sqrt(sum (a s'(t))^2 / sigma^2). Where events vary, S is the mean
+    template of the kind: the bound of who knows each event's own shape would differ.
+    """
+    rate, n = simulation.recording.sampling_rate_hz, 8192
+    duration_s = simulation.templates.duration_s  # longer at a lower rate
+    shapes = simulation.templates.sampled(rate, 0.5 * duration_s, 2 * duration_s)
+    frequency = np.fft.rfftfreq(n, 1 / rate)
+    spectrum = np.abs(np.fft.rfft(shapes, n, axis=1)) ** 2  # (E, F, C)
+    weight = np.full(len(frequency), 2.0)  # the negative frequencies count too
+    weight[[0, -1]] = 1.0
+    per_bin = weight * (2 * np.pi * frequency) ** 2 / simulation.noise_psd(frequency) / n
+    information = np.einsum("efc,f->e", spectrum, per_bin)
+    return 1 / (simulation.amplitude * np.sqrt(information[simulation.events.type]))

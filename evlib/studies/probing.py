@@ -1,0 +1,281 @@
+"""Probes: how much of an event's kind can be read from a representation, with how many labels.
+
+Windows are (N, time, C), one event in each, all at the same place; a representation of them is (N, features). A linear
+probe says what a classifier could take over without training the encoder. Two baselines see the same labels: a probe on
+principal components of the samples, and averaged snippets, compared as a matched filter does.
+"""
+
+import numpy as np
+import torch
+
+from ..networks.classifier import evaluating
+from ..networks.encoders import pool_frames
+from ..signals.errors import OptionError, ShapeError
+from ..templates.bank import TemplateBank, average_snippets, cut_snippets, shrink_templates
+
+BATCH = 512
+# As many as the latent vector of an autoencoder has numbers.
+N_COMPONENTS = 64
+
+
+def event_windows(whitened, events, before, length):
+    """A window around each event that has room for one, (N, length, C) from ``before`` samples ahead of it, and its
+    type (N,).
+
+    >>> from evlib import Events
+    >>> windows, type = event_windows(np.zeros((100, 6)), Events.from_seconds([0.03, 0.095], [0, 1], 1000.0), 10, 20)
+    >>> windows.shape, type
+    ((1, 20, 6), array([0]))
+    """
+    time = events.time_samples
+    whole = (time >= before) & (time + length - before <= len(whitened))
+    return cut_snippets(whitened, time[whole], before, length), events.type[whole]
+
+
+def untrained_like(encoder, seed=0):
+    """An encoder of the same architecture with random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return type(encoder)(**encoder.config)
+
+
+def encode_windows(encoder, windows, pooling="mean"):
+    """States of an encoder in evaluation mode; the encoder's mode is put back.
+
+    Parameters
+    ----------
+    encoder : LSTMEncoder or PatchFrameEncoder
+    windows : (N, time, C) array
+    pooling : "mean", "max" or "last" over the frames, or "none": the states of all frames one after another
+
+    Returns
+    -------
+    (N, features) float32 array
+
+    >>> from evlib.networks.encoders import LSTMEncoder
+    >>> encode_windows(LSTMEncoder(6, hidden_size=8), np.zeros((3, 200, 6)), "none").shape
+    (3, 320)
+    """
+    x = torch.as_tensor(np.asarray(windows, dtype=np.float32))
+    with evaluating(encoder):
+        states = torch.cat([encoder(part) for part in x.split(BATCH)])
+    if pooling == "none":
+        return states.flatten(1).numpy()
+    return pool_frames(states, torch.ones(states.shape[:2], dtype=torch.bool), pooling).numpy()
+
+
+def draw_rows(type, labels_per_type, seed=0):
+    """``labels_per_type`` random rows of each type; a smaller draw with the same seed is a part of a greater one.
+
+    >>> draw_rows(np.array([0, 0, 0, 1, 1]), 2).shape
+    (4,)
+    """
+    type = np.asarray(type)
+    kinds, counts = np.unique(type, return_counts=True)
+    rarest = counts.min(initial=len(type))
+    if not 1 <= labels_per_type <= rarest:
+        raise OptionError(
+            f"labels_per_type must lie in 1..{rarest}, the events of the rarest kind, got {labels_per_type!r}"
+        )
+    rng = np.random.default_rng([15, seed])
+    order = rng.permutation(len(type))
+    return np.sort(np.concatenate([order[type[order] == kind][:labels_per_type] for kind in kinds]))
+
+
+def probe(train, train_type, test):
+    """Types of ``test`` by a linear classifier: logistic regression on features that share one scale.
+
+    A scale for each feature, from a few labelled rows, would be mostly luck.
+
+    Parameters
+    ----------
+    train, test : (N, ...) and (M, ...) features; further axes are flattened
+    train_type : (N,) integers
+
+    Returns
+    -------
+    (M,) integers
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    train, train_type, test = _check(train, train_type, test)
+    train, test = train.reshape(len(train), -1), test.reshape(len(test), -1)
+    mean, scale = train.mean(axis=0), max(train.std(), np.finfo(np.float32).tiny)
+    model = LogisticRegression(max_iter=500).fit((train - mean) / scale, train_type)
+    return model.predict((test - mean) / scale)
+
+
+def match_snippets(train, train_type, test, reach=0):
+    """Types of ``test`` by a matched filter from averaged snippets: the average that explains a window best.
+
+    Parameters
+    ----------
+    train, test : (N, time, C) and (M, time, C) whitened windows; the events of ``train`` at the same place
+    train_type : (N,) integers
+    reach : samples by which an event in ``test`` may lie elsewhere; averages are compared at each lag
+
+    Returns
+    -------
+    (M,) integers
+
+    >>> windows = np.eye(2)[:, :, None] * 9
+    >>> match_snippets(windows, np.array([0, 1]), windows)
+    array([0, 1])
+    """
+    train, train_type, test = _check(train, train_type, test)
+    if train.ndim != 3:
+        raise ShapeError(f"windows must be (events, time, channels), got {train.shape}")
+    length = train.shape[1] - 2 * reach
+    if reach < 0 or length < 1:
+        raise OptionError(
+            f"reach must lie between 0 and less than half a window of {train.shape[1]} samples, got {reach}"
+        )
+    kinds, index = np.unique(train_type, return_inverse=True)
+    mean, worth = average_snippets(train[:, reach : reach + length], index, np.ones(len(index)), len(kinds))
+    bank = TemplateBank(shrink_templates(mean, worth), before=0, names=tuple(kinds.tolist()))
+    score = np.full((len(test), len(kinds)), -np.inf)
+    for lag in range(2 * reach + 1):
+        here = np.einsum("mlc,elc->me", test[:, lag : lag + length], bank.shapes, optimize=True)
+        score = np.maximum(score, bank.log_likelihood_ratio(here))
+    return kinds[score.argmax(axis=1)]
+
+
+def compare_probes(representations, train_type, test_type, labels_per_type=(1, 5, 20), seeds=(0, 1, 2), methods=None):
+    """Share of test events whose kind is told rightly, for each representation, number of labels and draw of labels.
+
+    Every representation sees the same labelled events in each draw.
+
+    Parameters
+    ----------
+    representations : dict of name to (train, test), features of all training and test events
+    train_type, test_type : (N,) and (M,) integers
+    labels_per_type : labelled training events of each kind
+    seeds : one draw of labels each
+    methods : dict of name to a function (train, train_type, test) -> types; `probe` for all that it does not name
+
+    Returns
+    -------
+    pandas table : method, labels_per_type, seed, accuracy
+
+    Raises
+    ------
+    OptionError : more labels than the rarest kind has events; a method for a representation that is not there
+    ShapeError : features and types of different lengths
+
+    Examples
+    --------
+    >>> x, type = np.eye(2).repeat(4, axis=0), np.arange(2).repeat(4)
+    >>> compare_probes({"exact": (x, x)}, type, type, labels_per_type=(1,), seeds=(0,)).accuracy.tolist()
+    [1.0]
+    """
+    import pandas as pd
+
+    methods = methods or {}
+    if unknown := set(methods) - set(representations):
+        raise OptionError(
+            f"methods name {', '.join(sorted(unknown))}; the representations are {', '.join(representations)}"
+        )
+    train_type, test_type = np.asarray(train_type), np.asarray(test_type)
+    for name, (train, test) in representations.items():
+        if len(train) != len(train_type) or len(test) != len(test_type):
+            raise ShapeError(
+                f"{name!r} has {len(train)} training and {len(test)} test rows for {len(train_type)} and "
+                f"{len(test_type)} types"
+            )
+    rows = []
+    for n in labels_per_type:
+        for seed in seeds:
+            chosen = draw_rows(train_type, n, seed)
+            for name, (train, test) in representations.items():
+                told = methods.get(name, probe)(train[chosen], train_type[chosen], test)
+                rows.append((name, n, seed, float(np.mean(told == test_type))))
+    return pd.DataFrame(rows, columns=["method", "labels_per_type", "seed", "accuracy"])
+
+
+def probe_encoder(encoder, unlabelled, train, test, event, labels_per_type=(1, 5, 20), seeds=(0, 1, 2)):
+    """What a pretrained encoder is worth, beside all that needs no pretraining and sees the same labels.
+
+    The encoder and an untrained one of the same architecture are read twice: the mean of their states over a window,
+    and the states of all frames. Linear probes of them, of the samples and of their principal components compete with
+    averaged snippets, compared as a matched filter does.
+
+    Parameters
+    ----------
+    encoder : LSTMEncoder or PatchFrameEncoder
+    unlabelled : (M, time, C) windows that the principal components are learnt from: those of the encoder, for a fair
+        match
+    train, test : pairs of windows (N, time, C) and types (N,), as `event_windows` gives; labels are drawn from
+        ``train``
+    event : slice of a window's samples that the snippets are cut to
+    labels_per_type, seeds : as in `compare_probes`
+
+    Returns
+    -------
+    pandas table as that of `compare_probes`
+    """
+    from sklearn.decomposition import PCA
+
+    (train, train_type), (test, test_type) = train, test
+    blank = untrained_like(encoder)
+    flat = unlabelled.reshape(len(unlabelled), -1)
+    components = PCA(min(N_COMPONENTS, *flat.shape), random_state=0).fit(flat)
+    representations = {
+        f"{name}, {how}": [encode_windows(one, x, pooling) for x in (train, test)]
+        for name, one in (("pretrained", encoder), ("untrained", blank))
+        for how, pooling in (("mean state", "mean"), ("all states", "none"))
+    }
+    representations["principal components"] = [components.transform(x.reshape(len(x), -1)) for x in (train, test)]
+    representations["samples"] = train, test
+    representations["matched filter"] = train[:, event], test[:, event]
+    methods = {"matched filter": match_snippets}
+    return compare_probes(representations, train_type, test_type, labels_per_type, seeds, methods)
+
+
+def verdict(table, method, rival):
+    """A sentence for each number of labels: is ``method`` better than ``rival`` in every draw, worse in every, or
+    neither?
+
+    >>> import pandas as pd
+    >>> rows = [("a", 5, 0, 0.8), ("b", 5, 0, 0.7), ("a", 5, 1, 0.9), ("b", 5, 1, 0.6)]
+    >>> table = pd.DataFrame(rows, columns=["method", "labels_per_type", "seed", "accuracy"])
+    >>> verdict(table, "a", "b")
+    ['5 labelled per kind: a beats b, 85 % against 65 % (+10 to +30 points in 2 draws of labels)']
+    """
+    wide = table.pivot_table(index=["labels_per_type", "seed"], columns="method", values="accuracy")
+    if missing := {method, rival} - set(wide.columns):
+        raise OptionError(f"table has no method {', '.join(sorted(missing))}; it has {', '.join(wide.columns)}")
+    sentences = []
+    for n, rows in wide.groupby(level="labels_per_type"):
+        gain = 100 * (rows[method] - rows[rival])
+        words = "beats" if gain.min() > 0 else "is below" if gain.max() < 0 else "cannot be told from"
+        means = f"{100 * rows[method].mean():.0f} % against {100 * rows[rival].mean():.0f} %"
+        spread = f"{gain.min():+.0f} to {gain.max():+.0f} points in {len(rows)} draws of labels"
+        sentences.append(f"{n} labelled per kind: {method} {words} {rival}, {means} ({spread})")
+    return sentences
+
+
+def nearest_neighbours(features, k=1):
+    """The ``k`` other rows that point most nearly the same way (cosine similarity), nearest first, (N, k).
+
+    >>> nearest_neighbours(np.array([[1.0, 0.0], [2.0, 0.1], [0.0, 1.0]])).ravel()
+    array([1, 0, 1])
+    """
+    features = np.asarray(features, dtype=np.float64)
+    if features.ndim != 2 or not 1 <= k < len(features):
+        raise ShapeError(f"features must be (rows, features) with more than k = {k} rows, got {features.shape}")
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.finfo(float).tiny)
+    similarity = unit @ unit.T
+    np.fill_diagonal(similarity, -np.inf)
+    return np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+
+
+def _check(train, train_type, test):
+    """Arrays, after refusing features that do not belong together."""
+    train, train_type, test = np.asarray(train), np.asarray(train_type), np.asarray(test)
+    if train_type.shape != (len(train),):
+        raise ShapeError(f"train has {len(train)} rows, train_type has shape {train_type.shape}")
+    if train.shape[1:] != test.shape[1:]:
+        raise ShapeError(f"train and test must have the same features, got {train.shape[1:]} and {test.shape[1:]}")
+    if len(np.unique(train_type)) < 2:
+        raise OptionError("a probe tells kinds apart: give labels of at least two")
+    return train, train_type, test

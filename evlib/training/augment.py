@@ -1,0 +1,944 @@
+"""Augmentations that move the labels with the signal.
+
+Each is a small frozen object, called with a batch and a ``torch.Generator``. A batch is what `collate_fn_supervised`
+makes (``input`` (batch, time, channels), and where there are any ``lengths``, ``event_labels``, ``event_timings``;
+other keys pass through), or only the tensor, or one sequence (time, channels). Every sequence gets draws of its own,
+all of them at once. Padding stays zero and is never looked at; nothing is changed in place. A generator on the CPU
+gives the same draws whatever the device.
+
+Those that move a signal in time are in `evlib.training.augment`, those learned from recordings in
+`evlib.training.augment`.
+"""
+
+import math
+import numbers
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..signals.clock import distance_to_nearest, duration_to_samples
+from ..signals.errors import DataError, OptionError, ShapeError, check_whole
+from ..signals.recording import BLOCK_SAMPLES, Recording
+from ..templates.whiten import estimate_psd, estimate_whitener
+
+
+class Batch(NamedTuple):
+    """A checked batch, as an augmentation's ``apply`` sees it: lengths are there, what is behind them is zero."""
+
+    x: torch.Tensor
+    lengths: torch.Tensor
+    labels: torch.Tensor | None = None
+    timings: torch.Tensor | None = None
+
+    def with_signal(self, x):
+        """The same batch with another signal, padding zero again."""
+        time = x.shape[1]
+        if bool((self.lengths < time).any()):
+            x = x.masked_fill((torch.arange(time, device=x.device) >= self.lengths[:, None])[..., None], 0)
+        return self._replace(x=x)
+
+    def with_events_at(self, timings, lossy, event_samples=0):
+        """The same batch with events at new times; those outside of their sequence are dropped.
+
+        A label says whether the *time* of an event lies in the window, so a dropped event has label 0, and time NaN.
+        NaN is the honest label in two cases: the event still shows, because its time is less than ``event_samples``
+        outside; or its time was not known, and samples were lost (``lossy`` (batch,) bool), maybe the event among them.
+        """
+        if self.labels is None:
+            return self
+        lengths = self.lengths[:, None]
+        gone = (timings < 0) | (timings >= lengths)
+        unsure = (gone & (timings > -event_samples) & (timings < lengths - 1 + event_samples)) | (
+            timings.isnan() & lossy[:, None]
+        )
+        present = self.labels == 1
+        labels = self.labels.masked_fill(present & gone, 0).masked_fill(present & unsure, torch.nan)
+        return self._replace(labels=labels, timings=timings.masked_fill(gone, torch.nan))
+
+    def rows(self, chosen):
+        """The batch of some of the sequences."""
+        return Batch(*(None if field is None else field[chosen] for field in self))
+
+    def with_rows(self, chosen, other):
+        """The same batch with some of the sequences replaced."""
+        return Batch(*(None if f is None else f.index_copy(0, chosen, g) for f, g in zip(self, other, strict=True)))
+
+
+class Augmentation:
+    """What can be called with a batch and a generator; a subclass writes ``apply(batch, generator)`` for a `Batch`.
+
+    Raises
+    ------
+    ShapeError : axes or lengths that do not fit
+    DataError : not floats, NaN or infinity in front of the end of a sequence
+    OptionError : a setting that the batch does not allow, no ``torch.Generator``
+    """
+
+    def __call__(self, batch, generator):
+        if not isinstance(generator, torch.Generator):
+            raise OptionError(
+                f"pass a torch.Generator, as torch.Generator().manual_seed(0), got {type(generator).__name__}"
+            )
+        if torch.is_tensor(batch) and batch.ndim == 2:
+            return self(batch[None], generator)[0]
+        after = self.apply(_open(batch), generator)
+        if not isinstance(batch, dict):
+            return after.x
+        events = {} if after.labels is None else {"event_labels": after.labels, "event_timings": after.timings}
+        return {**batch, "input": after.x, "lengths": after.lengths, **events}
+
+    def apply(self, batch, generator):
+        raise NotImplementedError
+
+
+def _open(batch):
+    """Check what came in, once, and make a `Batch` of it."""
+    batch = batch if isinstance(batch, dict) else {"input": batch}
+    x = batch.get("input")
+    if not torch.is_tensor(x) or x.dtype not in (torch.float32, torch.float64):
+        raise DataError(f"the input must be a float32 or float64 tensor, got {getattr(x, 'dtype', type(x).__name__)}")
+    if x.ndim != 3 or 0 in x.shape:
+        raise ShapeError(
+            f"the input must have shape (batch, time, channels) without an empty axis, got {tuple(x.shape)}"
+        )
+    size, time, _ = x.shape
+    lengths = torch.as_tensor(batch.get("lengths", torch.full((size,), time)), device=x.device)
+    if lengths.shape != (size,) or lengths.is_floating_point() or lengths.min() < 1 or lengths.max() > time:
+        raise ShapeError(f"lengths must be {size} integers in 1..{time}, one for each sequence, got {lengths.tolist()}")
+    events = [batch.get("event_labels"), batch.get("event_timings")]
+    if (events[0] is None) != (events[1] is None):
+        raise ShapeError("event_labels and event_timings come together (NaN where a time is not known)")
+    for name, table in zip(("event_labels", "event_timings"), events, strict=True):
+        if table is not None and (not torch.is_tensor(table) or not table.is_floating_point() or table.ndim != 2):
+            raise ShapeError(
+                f"{name} must be a float tensor (batch, events), got {getattr(table, 'shape', type(table).__name__)}"
+            )
+        if table is not None and table.shape != (size, events[0].shape[1]):
+            raise ShapeError(f"{name} must have shape {(size, events[0].shape[1])}, got {tuple(table.shape)}")
+    opened = Batch(x, lengths.long(), *events)
+    opened = opened.with_signal(x)
+    # The sum is infinite or NaN if any value is, and ten times cheaper than to look at each.
+    if not opened.x.sum().isfinite() and not opened.x.isfinite().all():
+        raise DataError(
+            "the input holds NaN or infinity: fill or cut out such samples first (evlib.validate shows where)"
+        )
+    return opened
+
+
+def check_range(name, value, low=0.0, high=math.inf):
+    """Refuse what is neither a finite number in [low, high] nor a pair (least, most) of them."""
+    pair = value if isinstance(value, (tuple, list)) else (value, value)
+    numeric = len(pair) == 2 and all(isinstance(v, numbers.Real) and math.isfinite(v) for v in pair)
+    if not numeric or not low <= pair[0] <= pair[1] <= high:
+        raise OptionError(
+            f"{name} must be a number in [{low:g}, {high:g}] or a pair (least, most) of them, got {value!r}"
+        )
+
+
+def uniform(shape, x, generator, dtype=None):
+    """Draws from [0, 1) on the device of ``x``."""
+    dtype = dtype or x.dtype
+    return torch.rand(shape, generator=generator, device=generator.device, dtype=dtype).to(x.device)
+
+
+def normal(shape, x, generator):
+    """Standard normal draws on the device of ``x``."""
+    return torch.randn(shape, generator=generator, device=generator.device, dtype=x.dtype).to(x.device)
+
+
+def draw(value, shape, x, generator):
+    """``value`` itself, or uniform draws where it is a pair (least, most)."""
+    if not isinstance(value, (tuple, list)):
+        return x.new_full(shape, value)
+    return value[0] + (value[1] - value[0]) * uniform(shape, x, generator)
+
+
+def take_steps(x, index):
+    """(batch, steps, channels): for every sequence the samples at ``index`` (batch, steps)."""
+    size, time, channels = x.shape
+    rows = index + time * torch.arange(size, device=x.device)[:, None]
+    return x.reshape(-1, channels).index_select(0, rows.flatten()).view(size, -1, channels)
+
+
+def spectral_noise(psd, shape, x, generator):
+    """Gaussian noise (batch, time, channels) with the spectrum ``psd``.
+
+    ``psd`` (channels or 1, F): two-sided, on F equally spaced frequencies from 0 to half the rate, in units in which
+    white noise of standard deviation 1 has the value 1; ``time`` is at most 2 (F - 1).
+    """
+    size, time, channels = shape
+    frequencies = psd.shape[-1]
+    parts = normal((size, channels, frequencies, 2), x, generator)
+    spectrum = torch.view_as_complex(parts * (psd / 2).sqrt().to(x)[..., None])
+    return torch.fft.irfft(spectrum, 2 * (frequencies - 1), norm="ortho")[..., :time].transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class Compose(Augmentation):
+    """One augmentation after the other, each on a random part of the sequences.
+
+    Parameters
+    ----------
+    augmentations : in the order in which they are applied
+    probabilities : that a sequence gets the augmentation, one number for all or one for each
+
+    Raises
+    ------
+    OptionError : something else than augmentations, a probability outside [0, 1]
+
+    Examples
+    --------
+    >>> augment = Compose([Gain(), WhiteNoise(0.05), ChannelDropout(0.1)], probabilities=[1.0, 0.8, 0.3])
+    >>> augment(torch.zeros(4, 200, 6), torch.Generator().manual_seed(0)).shape
+    torch.Size([4, 200, 6])
+    """
+
+    augmentations: tuple
+    probabilities: float | tuple = 1.0
+
+    def __post_init__(self):
+        augmentations = tuple(self.augmentations)
+        single = isinstance(self.probabilities, numbers.Real)
+        probabilities = (self.probabilities,) * len(augmentations) if single else tuple(self.probabilities)
+        for augmentation in augmentations:
+            if not isinstance(augmentation, Augmentation):
+                raise OptionError(
+                    f"augmentations must be Augmentation objects, got {augmentation!r} (a class without brackets?)"
+                )
+        if len(probabilities) != len(augmentations):
+            raise OptionError(
+                f"want one probability for each of {len(augmentations)} augmentations, got {len(probabilities)}"
+            )
+        for p in probabilities:
+            if not (isinstance(p, numbers.Real) and 0 <= p <= 1):
+                raise OptionError(f"probabilities must lie in [0, 1], got {p!r}")
+        vars(self).update(augmentations=augmentations, probabilities=probabilities)
+
+    def apply(self, batch, generator):
+        for augmentation, probability in zip(self.augmentations, self.probabilities, strict=True):
+            if probability == 1:
+                batch = augmentation.apply(batch, generator)
+                continue
+            chosen = (uniform(len(batch.x), batch.x, generator) < probability).nonzero().squeeze(1)
+            if len(chosen):
+                batch = batch.with_rows(chosen, augmentation.apply(batch.rows(chosen), generator))
+        return batch
+
+
+@dataclass(frozen=True)
+class WhiteNoise(Augmentation):
+    """Add white noise of standard deviation ``std``, in the signal's unit; a pair is drawn from for each sequence.
+
+    >>> WhiteNoise(0.1)(torch.zeros(8, 500, 6), torch.Generator().manual_seed(0)).std()
+    tensor(0.100...)
+    """
+
+    std: float | tuple = 0.01
+
+    def __post_init__(self):
+        check_range("std", self.std)
+
+    def apply(self, batch, generator):
+        x = batch.x
+        return batch.with_signal(x + draw(self.std, (len(x), 1, 1), x, generator) * normal(x.shape, x, generator))
+
+
+@dataclass(frozen=True)
+class PinkNoise(Augmentation):
+    """Add noise whose power falls as 1 / f ** ``exponent``: slow drifts more than fast ones.
+
+    ``std`` is its standard deviation over twice the window, whose slowest half-wave is a drift through the window.
+
+    >>> PinkNoise(0.1)(torch.zeros(8, 500, 6), torch.Generator().manual_seed(0)).shape
+    torch.Size([8, 500, 6])
+    """
+
+    std: float | tuple = 0.01
+    exponent: float = 1.0
+
+    def __post_init__(self):
+        check_range("std", self.std)
+        check_range("exponent", self.exponent, 0, 4)
+
+    def apply(self, batch, generator):
+        x = batch.x
+        # Twice the window: the noise is periodic, and its end must not join its beginning inside of the window.
+        n = 2 * fast_length(x.shape[1])
+        frequency = torch.arange(n // 2 + 1, dtype=torch.float64).clamp(min=1)
+        psd = frequency.pow(-self.exponent)
+        psd[0] = 0
+        psd *= n / (2 * psd[1:-1].sum() + psd[-1])
+        noise = spectral_noise(psd[None], x.shape, x, generator)
+        return batch.with_signal(x + draw(self.std, (len(x), 1, 1), x, generator) * noise)
+
+
+def fast_length(n):
+    """The least length of at least ``n`` samples that a Fourier transform is fast for."""
+    from scipy.fft import next_fast_len
+
+    return next_fast_len(int(n), real=True)
+
+
+@dataclass(frozen=True)
+class Gain(Augmentation):
+    """Multiply by ``factor``, drawn for each sequence, or for each of its channels.
+
+    >>> Gain((0.5, 2.0))(torch.ones(1, 2, 2), torch.Generator().manual_seed(0)).unique()
+    tensor([1.2444])
+    """
+
+    factor: float | tuple = (0.8, 1.2)
+    per_channel: bool = False
+
+    def __post_init__(self):
+        check_range("factor", self.factor)
+
+    def apply(self, batch, generator):
+        shape = (len(batch.x), 1, batch.x.shape[2] if self.per_channel else 1)
+        return batch._replace(x=batch.x * draw(self.factor, shape, batch.x, generator))
+
+
+@dataclass(frozen=True)
+class ChannelDropout(Augmentation):
+    """Set each channel to zero with ``probability``; at least one is kept.
+
+    >>> ChannelDropout(0.5)(torch.ones(1, 1, 6), torch.Generator().manual_seed(0))
+    tensor([[[0., 1., 0., 0., 0., 1.]]])
+    """
+
+    probability: float = 0.1
+
+    def __post_init__(self):
+        if not (isinstance(self.probability, numbers.Real) and 0 <= self.probability <= 1):
+            raise OptionError(f"probability must lie in [0, 1], got {self.probability!r}")
+
+    def apply(self, batch, generator):
+        u = uniform((len(batch.x), 1, batch.x.shape[2]), batch.x, generator)
+        keep = (u >= self.probability) | (u == u.amax(2, keepdim=True))
+        return batch._replace(x=batch.x * keep)
+
+
+@dataclass(frozen=True)
+class MagnitudeWarp(Augmentation):
+    """Multiply each channel by a smooth curve through ``knots`` random gains in [1 - strength, 1 + strength].
+
+    >>> MagnitudeWarp(0.2)(torch.ones(2, 500, 6), torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 500, 6])
+    """
+
+    strength: float = 0.2
+    knots: int = 5
+
+    def __post_init__(self):
+        check_range("strength", self.strength, 0, 1)
+        check_whole(2, knots=self.knots)
+
+    def apply(self, batch, generator):
+        size, time, channels = batch.x.shape
+        gains = 1 + self.strength * (2 * uniform((size, self.knots, channels), batch.x, generator) - 1)
+        position = torch.linspace(0, self.knots - 1, time, dtype=gains.dtype, device=gains.device)
+        distance = (position[:, None] - torch.arange(self.knots, device=gains.device)).abs().clamp(max=1)
+        # Raised cosines: smooth, they add up to 1, and never leave the range of the knots.
+        curve = (0.5 + 0.5 * (math.pi * distance).cos()) @ gains
+        return batch._replace(x=batch.x * curve)
+
+
+@dataclass(frozen=True)
+class Rotation(Augmentation):
+    """Rotate three-axis sensors: a sensor that was mounted another way.
+
+    Each sequence and each sensor gets a matrix of its own, uniform over all rotations. Lengths of vectors are kept;
+    what only the direction tells (gravity, which axis an event moves) is not.
+
+    Parameters
+    ----------
+    triads : three channels for each sensor; all other channels stay as they are
+    one_per_location : the location of each triad: triads at one location (accelerometer and gyroscope in one case) turn
+        together. None: each by itself
+
+    Raises
+    ------
+    OptionError : not three channels, a channel twice, not one location for each triad
+    ShapeError : a channel that the batch does not have
+
+    Examples
+    --------
+    >>> rotate = Rotation(((0, 1, 2), (3, 4, 5)), one_per_location=("wrist", "wrist"))
+    >>> turned = rotate(torch.ones(2, 1, 6), torch.Generator().manual_seed(0))
+    >>> turned.square().sum(2), bool((turned[..., :3] == turned[..., 3:]).all())
+    (tensor([[6.0000], [6.0000]]), True)
+    """
+
+    triads: tuple = ((0, 1, 2), (3, 4, 5))
+    one_per_location: tuple = None
+
+    def __post_init__(self):
+        triads = tuple(tuple(triad) for triad in self.triads)
+        flat = [channel for triad in triads for channel in triad]
+        if any(len(triad) != 3 for triad in triads) or len(set(flat)) != len(flat):
+            raise OptionError(f"each triad must name three channels, none of them twice, got {triads}")
+        if any(not isinstance(channel, numbers.Integral) or channel < 0 for channel in flat):
+            raise OptionError(f"triads must hold channel numbers from 0, got {triads}")
+        locations = tuple(range(len(triads))) if self.one_per_location is None else tuple(self.one_per_location)
+        if len(locations) != len(triads):
+            raise OptionError(
+                f"one_per_location must name a location for each of {len(triads)} triads, got {locations}"
+            )
+        vars(self).update(triads=triads, one_per_location=locations)
+
+    def apply(self, batch, generator):
+        size, _, channels = batch.x.shape
+        if not self.triads:
+            return batch
+        if max(map(max, self.triads)) >= channels:
+            raise ShapeError(
+                f"triads {self.triads} name channels outside of the input's {channels} (numbers start at 0)"
+            )
+        names = sorted(set(self.one_per_location), key=self.one_per_location.index)
+        place = [names.index(location) for location in self.one_per_location]
+        axes = torch.tensor(self.triads, device=batch.x.device)
+        matrix = torch.eye(channels, dtype=batch.x.dtype, device=batch.x.device).repeat(size, 1, 1)
+        matrix[:, axes[:, :, None], axes[:, None, :]] = random_rotations((size, len(names)), batch.x, generator)[
+            :, place
+        ]
+        return batch._replace(x=batch.x @ matrix.mT)
+
+
+def random_rotations(shape, x, generator):
+    """(*shape, 3, 3) rotations, uniform over SO(3): a normal quaternion has no preferred direction."""
+    w, a, b, c = F.normalize(normal((*shape, 4), x, generator), dim=-1).unbind(-1)
+    rows = [
+        *(1 - 2 * (b * b + c * c), 2 * (a * b - c * w), 2 * (a * c + b * w)),
+        *(2 * (a * b + c * w), 1 - 2 * (a * a + c * c), 2 * (b * c - a * w)),
+        *(2 * (a * c - b * w), 2 * (b * c + a * w), 1 - 2 * (a * a + b * b)),
+    ]
+    return torch.stack(rows, -1).view(*shape, 3, 3)
+
+
+# --- Augmentations that move a signal in time, and the times and labels of its events with it.
+
+
+FILLS = ("edge", "zero")
+
+
+@dataclass(frozen=True)
+class TimeShift(Augmentation):
+    """Shift each sequence by a whole number of samples, to either side.
+
+    Parameters
+    ----------
+    max_samples : the largest shift, shorter than the shortest sequence
+    fill : vacated samples repeat the last value there is ("edge"), or are 0 ("zero")
+    event_samples : how far an event shows beyond its time; one whose time leaves the window while it still shows gets
+        the label NaN, as neither 0 nor 1 is true of that window
+
+    Raises
+    ------
+    OptionError : an unknown fill, a shift as long as a sequence
+
+    Examples
+    --------
+    >>> batch = {"input": torch.arange(5.0)[None, :, None], "event_labels": torch.ones(1, 1), "event_timings": torch.ones(1, 1)}
+    >>> moved = TimeShift(3)(batch, torch.Generator().manual_seed(0))
+    >>> moved["input"].flatten(), moved["event_timings"]
+    (tensor([0., 0., 0., 0., 1.]), tensor([[4.]]))
+    """
+
+    max_samples: int = 10
+    fill: str = "edge"
+    event_samples: float = 0
+
+    def __post_init__(self):
+        check_whole(0, max_samples=self.max_samples)
+        check_range("event_samples", self.event_samples)
+        if self.fill not in FILLS:
+            raise OptionError(f"fill must be one of {', '.join(FILLS)}, got {self.fill!r}")
+
+    def apply(self, batch, generator):
+        x, lengths = batch.x, batch.lengths
+        if self.max_samples >= lengths.min():
+            raise OptionError(
+                f"a shift of up to max_samples={self.max_samples} empties a sequence of {int(lengths.min())} samples "
+                "(max_samples counts samples, not milliseconds)"
+            )
+        u = uniform((len(x),), x, generator, torch.float64)
+        shift = (u * (2 * self.max_samples + 1)).long() - int(self.max_samples)
+        source = torch.arange(x.shape[1], device=x.device) - shift[:, None]
+        last = lengths[:, None] - 1
+        moved = take_steps(x, source.clamp(min=0).minimum(last))
+        if self.fill == "zero":
+            moved = moved.masked_fill(((source < 0) | (source > last))[..., None], 0)
+        timings = None if batch.timings is None else batch.timings + shift[:, None]
+        return batch.with_signal(moved).with_events_at(timings, shift != 0, self.event_samples)
+
+
+@dataclass(frozen=True)
+class Crop(Augmentation):
+    """Keep a random piece of each sequence, moved to its beginning; the rest is zero padding behind a shorter length.
+
+    Parameters
+    ----------
+    keep : the part of the samples that is kept, in (0, 1]; a pair is drawn from for each sequence
+    event_samples : as in `TimeShift`
+
+    Examples
+    --------
+    >>> batch = {"input": torch.ones(1, 10, 1), "event_labels": torch.ones(1, 2), "event_timings": torch.tensor([[0.0, 7.0]])}
+    >>> cropped = Crop(0.5)(batch, torch.Generator().manual_seed(0))
+    >>> cropped["lengths"], cropped["event_labels"], cropped["event_timings"]
+    (tensor([5]), tensor([[0., 1.]]), tensor([[nan, 2.]]))
+    """
+
+    keep: float | tuple = 0.9
+    event_samples: float = 0
+
+    def __post_init__(self):
+        check_range("keep", self.keep, 1e-6, 1)
+        check_range("event_samples", self.event_samples)
+
+    def apply(self, batch, generator):
+        x, lengths = batch.x, batch.lengths
+        keep = draw(self.keep, (len(x),), x.double(), generator)
+        kept = (keep * lengths).round().long().clamp(min=1)
+        start = (uniform((len(x),), x, generator, torch.float64) * (lengths - kept + 1)).long()
+        source = start[:, None] + torch.arange(x.shape[1], device=x.device)
+        moved = take_steps(x, source.minimum(lengths[:, None] - 1))
+        timings = None if batch.timings is None else batch.timings - start[:, None]
+        cropped = batch._replace(lengths=kept).with_signal(moved)
+        return cropped.with_events_at(timings, kept < lengths, self.event_samples)
+
+
+@dataclass(frozen=True)
+class TimeWarp(Augmentation):
+    """Run through each sequence at a changing speed; both ends stay where they are, and no event is lost.
+
+    The speed is a broken line through ``knots`` random speeds in [1 - stretch, 1 + stretch], scaled to end on time. It
+    is positive, so time never runs backwards, and its integral is smooth with an inverse in closed form: the times
+    of events move exactly as the signal does. Between samples the signal is a cubic (Catmull-Rom), which damps what
+    lies above a quarter of the sampling rate.
+
+    Parameters
+    ----------
+    stretch : in [0, 1)
+    knots : speeds in a sequence, its ends included
+
+    Examples
+    --------
+    >>> batch = {"input": torch.zeros(1, 200, 1), "event_labels": torch.ones(1, 1), "event_timings": torch.full((1, 1), 80.0)}
+    >>> TimeWarp(0.2)(batch, torch.Generator().manual_seed(0))["event_timings"]
+    tensor([[78.84...]])
+    """
+
+    stretch: float = 0.1
+    knots: int = 5
+
+    def __post_init__(self):
+        check_range("stretch", self.stretch, 0, 0.99)
+        check_whole(2, knots=self.knots)
+
+    def apply(self, batch, generator):
+        x, lengths = batch.x, batch.lengths
+        u = uniform((len(x), int(self.knots)), x, generator, torch.float64)
+        warp = WarpMap(1 + self.stretch * (2 * u - 1), lengths - 1)
+        steps = torch.arange(x.shape[1], device=x.device, dtype=torch.float64).expand(len(x), -1)
+        warped = batch.with_signal(interpolate(x, warp.source(steps), lengths))
+        timings = None if batch.timings is None else warp.target(batch.timings.double()).to(batch.timings.dtype)
+        return warped.with_events_at(timings, torch.zeros_like(lengths, dtype=torch.bool))
+
+
+@dataclass(frozen=True)
+class Resample(Augmentation):
+    """Run through each sequence faster or slower: at ``factor`` times the speed; behind the end the last value is
+    repeated.
+
+    >>> batch = {"input": torch.arange(5.0)[None, :, None], "event_labels": torch.ones(1, 1), "event_timings": torch.ones(1, 1)}
+    >>> slow = Resample(0.5)(batch, torch.Generator().manual_seed(0))
+    >>> slow["input"].flatten(), slow["event_timings"]
+    (tensor([0.0000, 0.4375, 1.0000, 1.5000, 2.0000]), tensor([[2.]]))
+    """
+
+    factor: float | tuple = (0.95, 1.05)
+    event_samples: float = 0
+
+    def __post_init__(self):
+        check_range("factor", self.factor, 0.1, 10)
+        check_range("event_samples", self.event_samples)
+
+    def apply(self, batch, generator):
+        x, lengths = batch.x, batch.lengths
+        factor = draw(self.factor, (len(x), 1), x.double(), generator)
+        position = factor * torch.arange(x.shape[1], device=x.device)
+        moved = batch.with_signal(interpolate(x, position.minimum(lengths[:, None] - 1.0), lengths))
+        timings = None if batch.timings is None else (batch.timings / factor).to(batch.timings.dtype)
+        return moved.with_events_at(timings, factor[:, 0] > 1, self.event_samples)
+
+
+class WarpMap:
+    """Monotone maps of [0, span] onto itself, whose derivatives run through ``speeds`` (batch, knots) in equal steps.
+
+    In the piece behind knot k the map is a parabola: where it is after d samples, reached_k + v_k d + (v_k+1 - v_k) d²
+    / 2h.
+    """
+
+    def __init__(self, speeds, span):
+        self.span = span[:, None].double()
+        middle = (speeds[:, 1:] + speeds[:, :-1]) / 2
+        scale = 1 / middle.mean(1, keepdim=True)
+        self.step = (self.span / middle.shape[1]).clamp(min=1e-9)  # a sequence of one sample has no span
+        self.speeds = speeds * scale
+        self.slopes = self.speeds.diff(dim=1) / self.step
+        self.reached = F.pad((middle * scale).cumsum(1) * self.step, (1, 0))
+
+    def source(self, target):
+        """(batch, n): the time in the old signal that comes to stand at ``target`` in the new one."""
+        inside = target.clamp(min=0).minimum(self.span)
+        k = (inside / self.step).long().clamp(max=self.slopes.shape[1] - 1)
+        distance = inside - k * self.step
+        return self.reached.gather(1, k) + distance * (
+            self.speeds.gather(1, k) + self.slopes.gather(1, k) * distance / 2
+        )
+
+    def target(self, source):
+        """(batch, n): where the time ``source`` of the old signal goes; NaN stays NaN, times beyond the ends stay."""
+        inside = source.clamp(min=0).minimum(self.span)
+        k = (torch.searchsorted(self.reached, inside.contiguous(), right=True) - 1).clamp(0, self.slopes.shape[1] - 1)
+        rest, speed = inside - self.reached.gather(1, k), self.speeds.gather(1, k)
+        # The root of the parabola, in the form that is stable for slopes near 0.
+        root = (speed.square() + 2 * self.slopes.gather(1, k) * rest).clamp(min=0).sqrt()
+        return k * self.step + 2 * rest / (speed + root) + (source - inside)
+
+
+def interpolate(x, position, lengths):
+    """(batch, n, channels): the signals between their samples, at ``position`` (batch, n) in [0, length - 1]."""
+    size, time, channels = x.shape
+    before = position.floor()
+    f = (position - before).to(x.dtype)
+    steps = before.long()[..., None] + torch.arange(-1, 3, device=x.device)
+    steps = steps.clamp(min=0).minimum(lengths[:, None, None] - 1)
+    rows = steps + time * torch.arange(size, device=x.device)[:, None, None]
+    square, cube = f * f, f * f * f
+    weights = torch.stack(
+        [square - (cube + f) / 2, 1.5 * cube - 2.5 * square + 1, 2 * square - 1.5 * cube + f / 2, (cube - square) / 2],
+        -1,
+    )
+    # A weighted sum of four rows in one pass over memory.
+    mixed = F.embedding_bag(
+        rows.view(-1, 4), x.reshape(-1, channels), per_sample_weights=weights.view(-1, 4), mode="sum"
+    )
+    return mixed.view(size, -1, channels)
+
+
+class TemporalAugmentation:
+    """Views of unlabelled sequences for contrastive pretraining, under the names of the original.
+
+    Each takes one sequence (time, channels) or a batch of them, tensor or array, and returns the same kind. Without a
+    ``generator`` the draws differ from call to call; the global generator is never used.
+
+    >>> view = TemporalAugmentation.random_augment(np.zeros((200, 6)), torch.Generator().manual_seed(0))
+    >>> view.shape
+    (200, 6)
+    """
+
+    @staticmethod
+    def add_noise(x, noise_std=0.01, generator=None):
+        """Add white noise."""
+        return _augment(WhiteNoise(noise_std), x, generator)
+
+    @staticmethod
+    def scale(x, scale_range=(0.8, 1.2), generator=None):
+        """Multiply all channels by one random factor."""
+        return _augment(Gain(tuple(scale_range)), x, generator)
+
+    @staticmethod
+    def temporal_crop(x, crop_ratio=0.9, generator=None):
+        """A random piece, zeros behind it."""
+        return _augment(Crop(crop_ratio), x, generator)
+
+    @staticmethod
+    def temporal_shift(x, max_shift=10, generator=None):
+        """Shift by up to ``max_shift`` samples to either side, zeros in the vacated ones."""
+        return _augment(TimeShift(max_shift, fill="zero"), x, generator)
+
+    @staticmethod
+    def random_augment(x, generator=None):
+        """One or two of noise 0.01, scale 0.9 to 1.1, crop 0.95 and shift 5, in random order."""
+        generator = _generator(generator)
+        kinds = (WhiteNoise(0.01), Gain((0.9, 1.1)), Crop(0.95), TimeShift(5, fill="zero"))
+        draws = torch.rand(len(kinds) + 1, generator=generator, device=generator.device)
+        chosen = draws[1:].argsort()[: 1 + int(draws[0] < 0.5)]
+        return _augment(Compose([kinds[k] for k in chosen.tolist()]), x, generator)
+
+
+def _generator(generator):
+    if generator is None:
+        generator = torch.Generator()
+        generator.seed()
+    return generator
+
+
+def _augment(augmentation, x, generator):
+    """Call an augmentation with tensors or arrays."""
+    if torch.is_tensor(x):
+        return augmentation(x, _generator(generator))
+    return augmentation(torch.tensor(np.asarray(x)), _generator(generator)).numpy()
+
+
+# --- Augmentations made of recordings: their background, the spectrum of their noise, their bursts and how strong t
+
+
+MAX_SNIPPETS = 256
+# The standard deviation of a normal distribution is this many median absolute deviations.
+MAD_TO_STD = 1.4826
+
+
+@dataclass(frozen=True, eq=False)
+class RecordedBackground(Augmentation):
+    """Add a random piece of recorded background to each sequence.
+
+    Parameters
+    ----------
+    signals : recordings, or arrays (samples, channels), without events: an event in a background has no label. The
+        median of each channel is taken off. They are held in memory.
+    gain : what a piece is multiplied with; a pair is drawn from for each sequence
+
+    Raises
+    ------
+    ShapeError : no signal, unequal channels; when called, other channels than the batch, or none as long as its windows
+    DataError : NaN or infinity
+
+    Examples
+    --------
+    >>> hum = np.sin(2 * np.pi * 50 * np.arange(4000) / 2000)[:, None]
+    >>> RecordedBackground([hum], gain=(0.0, 1.0))(torch.zeros(8, 500, 1), torch.Generator().manual_seed(0)).shape
+    torch.Size([8, 500, 1])
+    """
+
+    signals: tuple
+    gain: float | tuple = 1.0
+    _samples: torch.Tensor = field(init=False, repr=False)
+    _lengths: torch.Tensor = field(init=False, repr=False)
+
+    def __post_init__(self):
+        check_range("gain", self.gain)
+        signals = [s.read() if isinstance(s, Recording) else np.asarray(s, dtype=np.float32) for s in self.signals]
+        if not signals or any(s.ndim != 2 or 0 in s.shape or s.shape[1] != signals[0].shape[-1] for s in signals):
+            shapes = [s.shape for s in signals]
+            raise ShapeError(
+                f"signals must be a list of (samples, channels) with the same channels, got shapes {shapes}"
+            )
+        if not all(np.isfinite(s).all() for s in signals):
+            raise DataError("the backgrounds hold NaN or infinity: cut such samples out first")
+        samples = torch.from_numpy(np.concatenate([s - np.median(s, axis=0) for s in signals]))
+        vars(self).update(
+            signals=tuple(self.signals), _samples=samples, _lengths=torch.tensor([len(s) for s in signals])
+        )
+
+    def apply(self, batch, generator):
+        size, time, channels = batch.x.shape
+        if channels != self._samples.shape[1]:
+            raise ShapeError(f"the backgrounds have {self._samples.shape[1]} channels, the input has {channels}")
+        starts = (self._lengths - time + 1).clamp(min=0).to(batch.x.device)
+        if not starts.any():
+            raise ShapeError(f"the input has {time} samples, the longest background only {int(self._lengths.max())}")
+        # Every possible place is as likely as any other: longer signals are taken from more often.
+        last = starts.cumsum(0)
+        place = (uniform((size,), batch.x, generator, torch.float64) * last[-1]).long()
+        signal = torch.searchsorted(last, place, right=True)
+        before = (self._lengths.cumsum(0) - self._lengths).to(place)
+        start = place - (last - starts)[signal] + before[signal]
+        index = start[:, None] + torch.arange(time, device=place.device)
+        pieces = take_steps(self._samples[None], index.cpu().view(1, -1)).to(batch.x).view(batch.x.shape)
+        return batch.with_signal(batch.x + draw(self.gain, (size, 1, 1), batch.x, generator) * pieces)
+
+
+@dataclass(frozen=True, eq=False)
+class DataDrivenAugmentation(Augmentation):
+    """What is learned from recordings: noise of their spectrum, gains of their spread, bursts cut out of them.
+
+    Make it with `fit`. It works in the unit of the recordings: augment first, normalise afterwards.
+
+    Parameters
+    ----------
+    noise_psd : (channels, frequencies), two-sided, white noise of standard deviation 1 is 1 everywhere
+    gain_spread : standard deviation of the logarithm of a burst's amplitude
+    snippets : (n, samples, channels) bursts, tapered to 0 at both ends
+    snippets_per_sample : how often they come
+    sampling_rate_hz : of the recordings
+    maybe_events : the snippets were cut out without knowing the events: some may be events
+    noise : standard deviation of the added noise, relative to that of the recordings; a pair is drawn from per sequence
+    gain : the logarithm of the gain of a sequence has this times ``gain_spread`` as its standard deviation
+    transients : snippets come this many times as often as in the recordings
+
+    Raises
+    ------
+    ShapeError : when called, other channels than the recordings'
+    OptionError : when called, labelled windows and snippets that may be events, whose labels they would belie
+
+    Examples
+    --------
+    >>> recording = Recording(np.random.default_rng(0).normal(size=(20_000, 6)), 2000)
+    >>> augment = DataDrivenAugmentation.fit([recording], noise=(0.0, 1.0))
+    >>> augment(torch.zeros(4, 2000, 6), torch.Generator().manual_seed(0)).shape
+    torch.Size([4, 2000, 6])
+    """
+
+    noise_psd: np.ndarray
+    gain_spread: float
+    snippets: np.ndarray
+    snippets_per_sample: float
+    sampling_rate_hz: float
+    maybe_events: bool = True
+    noise: float | tuple = (0.0, 0.5)
+    gain: float = 1.0
+    transients: float = 1.0
+
+    def __post_init__(self):
+        check_range("noise", self.noise)
+        check_range("gain", self.gain, 0, 10)
+        check_range("transients", self.transients, 0, 100)
+
+    @classmethod
+    def fit(cls, recordings, events=None, snippet_s=0.05, threshold=8.0, **settings) -> "DataDrivenAugmentation":
+        """Learn from recordings, labelled or not.
+
+        A burst is a peak of the whitened energy in ``snippet_s`` that stands out of its median by ``threshold`` robust
+        standard deviations. Fewer than two bursts give no spread of gains. The noise spectrum is a median over seconds:
+        it forgives bursts in less than about a third of them, and takes denser ones for a part of the noise.
+
+        Parameters
+        ----------
+        recordings : list of `Recording`, same rate and channels
+        events : list of `Events`, one table for each recording, an empty one where nothing happens. Bursts near an
+            event, or outside of the labelled spans, are then no snippets. None: bursts may be events.
+        snippet_s : length of a snippet, at least that of an event
+        threshold : see above
+        settings : ``noise``, ``gain``, ``transients``
+
+        Raises
+        ------
+        ShapeError : not one table of events for each recording, unequal channels, a recording shorter than a snippet
+        OptionError : recordings of unequal rates
+        DataError : NaN, infinity or a constant channel in a recording
+        """
+        recordings = [recordings] if isinstance(recordings, Recording) else list(recordings)
+        if not recordings or len({r.n_channels for r in recordings}) > 1:
+            raise ShapeError(f"fit wants recordings with the same channels, got {recordings}")
+        rates = {r.sampling_rate_hz for r in recordings}
+        if len(rates) > 1:
+            raise OptionError(
+                f"all recordings must have one rate, got {sorted(rates)} Hz (recording.resample changes it)"
+            )
+        if events is not None and len(events) != len(recordings):
+            raise ShapeError(f"events must hold one table for each of {len(recordings)} recordings, got {len(events)}")
+        check_range("snippet_s", snippet_s, 1e-9)
+        check_range("threshold", threshold)
+        rate = recordings[0].sampling_rate_hz
+        length = max(8, duration_to_samples(snippet_s, rate))
+        if min(r.n_samples for r in recordings) < 4 * length:
+            raise ShapeError(
+                f"every recording must be longer than 4 snippets of {length} samples (snippet_s is in seconds)"
+            )
+        whitener = estimate_whitener(recordings)
+        amplitudes, snippets, searched = [], [], 0
+        for k, recording in enumerate(recordings):
+            peaks, amplitude = find_bursts(recording, whitener, length, threshold)
+            amplitudes.append(amplitude)
+            if events is not None:
+                table = events[k].at_rate(rate)
+                peaks = peaks[_unexplained(peaks, table, length, recording.n_samples)]
+                searched += int(table.is_labelled(np.arange(recording.n_samples)).sum())
+            else:
+                searched += recording.n_samples
+            snippets += [(recording, peak - length // 2) for peak in peaks]
+        amplitude = np.log(np.concatenate(amplitudes))
+        spread = MAD_TO_STD * np.median(np.abs(amplitude - np.median(amplitude))) if len(amplitude) > 1 else 0.0
+        # An even choice over the recordings, in which weak bursts are as frequent as they are.
+        chosen = np.unique(np.linspace(0, len(snippets) - 1, min(MAX_SNIPPETS, len(snippets))).astype(int))
+        cut = [_cut_snippet(*snippets[i], length) for i in chosen]
+        cut = np.array(cut, dtype=np.float32).reshape(-1, length, recordings[0].n_channels)
+        psd, _ = estimate_psd(recordings)
+        return cls(psd, float(spread), cut, len(snippets) / max(searched, 1), rate, events is None, **settings)
+
+    def apply(self, batch, generator):
+        x = batch.x
+        if x.shape[2] != len(self.noise_psd):
+            raise ShapeError(f"the recordings had {len(self.noise_psd)} channels, the input has {x.shape[2]}")
+        planting = bool(self.transients and len(self.snippets))
+        if planting and self.maybe_events and batch.labels is not None and not batch.labels.isnan().all():
+            raise OptionError(
+                "the snippets may be events, which the labels of this batch would not tell: fit with "
+                "events=..., or set "
+                "transients=0 for labelled windows"
+            )
+        gain = (self.gain * self.gain_spread * normal((len(x), 1, 1), x, generator)).exp()
+        level = draw(self.noise, (len(x), 1, 1), x, generator)
+        x = x * gain + level * self.make_noise(x, generator)
+        return batch.with_signal(x + self.make_transients(batch, generator) if planting else x)
+
+    def make_noise(self, x, generator):
+        """Noise like that of the recordings, shaped as ``x`` (batch, time, channels)."""
+        # Not below the spectrum's own resolution, so that a narrow hum is neither missed nor widened in a short window.
+        own = self.noise_psd.shape[1]
+        frequencies = max(own, fast_length(-(-x.shape[1] // 2)) + 1)
+        psd = self.noise_psd
+        if frequencies > own:
+            grid = np.linspace(0, 1, frequencies)
+            psd = np.stack([np.interp(grid, np.linspace(0, 1, own), channel) for channel in psd])
+        return spectral_noise(torch.as_tensor(psd), x.shape, x, generator)
+
+    def make_transients(self, batch, generator):
+        """(batch, time, channels) zeros with snippets at random places, those across an end cut off."""
+        x, lengths = batch.x, batch.lengths
+        size, time, channels = x.shape
+        n, length = self.snippets.shape[:2]
+        places = lengths + length - 1
+        expected = self.transients * self.snippets_per_sample * places[:, None].double()
+        # Many slots of which few are taken: nearly a Poisson process.
+        slots = int(np.ceil(2 * float(expected.max())))
+        taken = uniform((size, slots), x, generator, torch.float64) < expected / slots
+        which = (uniform((size, slots), x, generator, torch.float64) * n).long()
+        start = (uniform((size, slots), x, generator, torch.float64) * places[:, None]).long() - (length - 1)
+        sequence, slot = taken.nonzero(as_tuple=True)
+        step = start[sequence, slot][:, None] + torch.arange(length, device=x.device)
+        values = torch.as_tensor(self.snippets)[which[sequence, slot].cpu()].to(x)
+        values = values * ((step >= 0) & (step < time))[..., None]
+        rows = step.clamp(0, time - 1) + time * sequence[:, None]
+        planted = x.new_zeros(size * time, channels).index_add_(0, rows.flatten(), values.view(-1, channels))
+        return planted.view(x.shape)
+
+
+def find_bursts(recording, whitener, length, threshold):
+    """Sample numbers of the peaks of whitened energy in a Hann window of ``length`` samples, and their amplitudes."""
+    from scipy.ndimage import convolve1d
+    from scipy.signal import find_peaks
+
+    n = recording.n_samples
+    blocks = [whitener(recording, start, min(start + BLOCK_SAMPLES, n)) for start in range(0, n, BLOCK_SAMPLES)]
+    power = np.concatenate([np.square(block).sum(axis=1) for block in blocks])
+    energy = convolve1d(power, np.hanning(length + 2)[1:-1], mode="constant")
+    middle = np.median(energy)
+    spread = MAD_TO_STD * np.median(np.abs(energy - middle))
+    peaks, _ = find_peaks(energy, height=middle + threshold * spread, distance=length)
+    peaks = peaks[(peaks >= length // 2) & (peaks < n - length)]
+    return peaks, np.sqrt(energy[peaks] - middle)
+
+
+def _unexplained(peaks, events, length, n_samples):
+    """Which bursts are known not to be events: their snippet touches none, and was labelled completely."""
+    distance = distance_to_nearest(peaks, events.time_samples)
+    # An event is up to a snippet long, on either side of its time.
+    reach = length + length // 2
+    ends = [np.clip(peaks + side, 0, n_samples - 1) for side in (-reach, reach)]
+    return (distance > reach) & events.is_labelled(ends[0]) & events.is_labelled(ends[1])
+
+
+def _cut_snippet(recording, start, length):
+    """(length, channels): a piece of a recording, its slope taken off, faded in and out."""
+    from scipy.signal import detrend
+    from scipy.signal.windows import tukey
+
+    piece = recording.read(int(start), int(start) + length).astype(np.float64)
+    return detrend(piece, axis=0) * tukey(length, 0.5)[:, None]

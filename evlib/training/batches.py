@@ -1,0 +1,252 @@
+"""Batches of patches drawn from windows of several data sets.
+
+Every batch comes from one data set: nothing is padded, and no contrast is won by telling data sets apart. How often a
+data set comes goes with the square root of its size, so that a small one is heard. What a batch holds follows from
+(seed, epoch, number) alone: a run that was cut off goes on exactly.
+"""
+
+import math
+from collections import Counter
+from numbers import Real
+
+import numpy as np
+import torch
+
+from ..networks.transformer import MAX_PATCHES, PATCH_SAMPLES, make_batch, mask_tokens, patch_samples
+from ..signals.errors import DataError, OptionError, check_whole
+from .augment import Compose, Gain, MagnitudeWarp, Resample, Rotation, TimeShift, TimeWarp, WhiteNoise
+from .windows import MotionWindows, triads
+
+# How often a text is said in another way than the label itself.
+OTHER_WORDS = 0.8
+STRENGTHS = ("none", "weak", "strong", "mixed")
+
+
+def motion_views(strength, channels, n_samples, rotate=False):
+    """The augmentation that makes another view of motion windows.
+
+    Parameters
+    ----------
+    strength : "weak" (noise, gain, shift), "strong" (warps of time and magnitude, another speed), "mixed" (noise, gain,
+        both warps) or "none"
+    channels : names, for the sensors to rotate
+    n_samples : of a window
+    rotate : turn the sensors too, each location by itself: with that goes what gravity tells of posture
+    """
+    if strength not in STRENGTHS:
+        raise OptionError(f"strength must be one of {', '.join(STRENGTHS)}, got {strength!r}")
+    noise, gain, shift = WhiteNoise(0.05), Gain((0.9, 1.1), per_channel=True), TimeShift(max(1, n_samples // 20))
+    warps = [TimeWarp(0.2, 4), MagnitudeWarp(0.3, 4)]
+    parts, probability = {
+        "none": ([], 1.0),
+        "weak": ([noise, gain, shift], 0.8),
+        "strong": ([*warps, Resample((0.95, 1.05))], 0.6),
+        "mixed": ([noise, gain, *warps], 0.7),
+    }[strength]
+    if rotate:
+        sensors, locations = triads(channels)
+        parts = [*parts, Rotation(sensors, locations)]
+    return Compose(parts, probability)
+
+
+class MotionBatches(torch.utils.data.Dataset):
+    """Batches of patches, each from one of several data sets: an item is a whole batch.
+
+    For a loader with ``batch_size=None``. A batch is that of `evlib.networks.transformer`, with ``set_name`` and
+    ``source`` (batch,). With a ``mask_ratio`` come ``hidden``, ``dropped``, ``truth`` (input and stats to be told) and
+    ``view``, the batch of another view; with ``words`` come ``text`` and ``label_text`` (batch, 384), what a label is
+    called this time and what it is called, and ``group`` (batch,), what it means.
+
+    Parameters
+    ----------
+    sets : list of `MotionWindows`
+    text : text encoder, see `evlib.motion.words`
+    patch_s : seconds of a patch: one number for all, or a dict by the name of the set; (least, most, step) draws for
+        each batch
+    batch_size : windows in a batch
+    alpha : a set of n windows comes with a probability that goes with n ** alpha
+    mask_ratio : share of the patches that are hidden; None for batches without masks
+    strength, rotate : of the views, see `motion_views`; without masks they change the windows themselves
+    words : function of labels and ``text`` that gives their words, see `evlib.motion.labels.label_words`
+    seed : of all draws
+    train : False draws the same in every epoch, takes each window once, and changes no window but for the views
+    patch_samples, normalise : samples that each patch is brought to, and whether it is normalised
+        (`evlib.networks.transformer.make_batch`)
+    noise : standard deviation of white noise over what a masked batch shows, not over what is to be told; a pair is
+        drawn from
+    view : False leaves the other view of a masked batch out, where nothing is contrasted
+    neighbours : the other view is that of a window at most so many rows away in the same run (`MotionWindows.runs`);
+        windows must lie in the order of recording
+    """
+
+    def __init__(
+        self,
+        sets,
+        text,
+        patch_s,
+        batch_size=64,
+        *,
+        alpha=0.5,
+        mask_ratio=None,
+        strength="mixed",
+        rotate=False,
+        words=None,
+        seed=0,
+        train=True,
+        patch_samples=PATCH_SAMPLES,
+        normalise=True,
+        noise=0.0,
+        view=True,
+        neighbours=0,
+    ):
+        check_whole(2, batch_size=batch_size, patch_samples=patch_samples)
+        check_whole(0, seed=seed, neighbours=neighbours)
+        self.sets = [] if isinstance(sets, MotionWindows) else list(sets)
+        if not self.sets or not all(isinstance(one, MotionWindows) and len(one) > 1 for one in self.sets):
+            raise DataError(
+                "a list of MotionWindows with at least 2 windows each is wanted (a single one? put it in a list)"
+            )
+        if twice := [name for name, n in Counter(one.name for one in self.sets).items() if n > 1]:
+            raise DataError(f"two data sets are called {', '.join(twice)}")
+        if words and not all(len(one.labels) for one in self.sets):
+            raise DataError("to give words, every data set needs labels")
+        if mask_ratio is not None and not 0 < mask_ratio < 1:
+            raise OptionError(f"mask_ratio must lie strictly between 0 and 1, got {mask_ratio!r}")
+        self.seed, self.train, self.words, self.mask_ratio, self.view = seed, train, words, mask_ratio, view
+        self.patch_s = [patch_range(patch_s, one) for one in self.sets]
+        self.noise = WhiteNoise(noise) if noise else None
+        self.views = [motion_views(strength, one.channels, one.x.shape[1], rotate) for one in self.sets]
+        self.channel_text = [text(one.descriptions) for one in self.sets]
+        self.x = [torch.from_numpy(one.x) for one in self.sets]
+        self.source = [torch.from_numpy(np.unique(one.sources, return_inverse=True)[1]) for one in self.sets]
+        if words:
+            self._say(text)
+        self.batch_size, self.alpha, self.neighbours = batch_size, alpha, neighbours
+        self.runs = [torch.from_numpy(np.stack(one.runs())) for one in self.sets]
+        self.patching = {"n_samples": patch_samples, "normalise": normalise}
+        # Workers that live on into the next epoch see it change.
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
+        self._plan, self._planned = None, None
+
+    def _say(self, text):
+        """The vectors of every way to say every label, once."""
+        kinds = sorted({str(label) for one in self.sets for label in one.labels})
+        self.ways, self.label_text, self.group = self.words(kinds, text)
+        self.label = [torch.tensor([kinds.index(str(label)) for label in one.labels]) for one in self.sets]
+
+    def set_epoch(self, epoch):
+        """Say which epoch it is: the next batches are those of this epoch."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self):
+        return len(self._batches())
+
+    def _batches(self):
+        """(set, rows) of each batch of this epoch."""
+        epoch = int(self._epoch) if self.train else 0
+        if self._planned != epoch:
+            self._plan, self._planned = self._draw(np.random.default_rng([18, self.seed, epoch])), epoch
+        return self._plan
+
+    def _draw(self, rng):
+        sizes = np.array([len(one) for one in self.sets])
+        if not self.train:
+            # A last window alone could not be told from anything: it joins the batch before it.
+            cuts = [range(self.batch_size, n - 1, self.batch_size) for n in sizes]
+            return [(k, rows) for k, n in enumerate(sizes) for rows in np.split(rng.permutation(n), cuts[k])]
+        weight = sizes**self.alpha
+        owner = rng.choice(len(sizes), -(-sizes.sum() // self.batch_size), p=weight / weight.sum())
+        plan = []
+        for k, count in zip(*np.unique(owner, return_counts=True), strict=True):
+            size = min(self.batch_size, sizes[k])
+            rounds = -(-count * size // sizes[k])
+            order = np.concatenate([rng.permutation(sizes[k]) for _ in range(rounds)])
+            plan += [(k, order[i * size : (i + 1) * size]) for i in range(count)]
+        return [plan[i] for i in rng.permutation(len(plan))]
+
+    def __getitem__(self, index):
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        k, rows = self._batches()[index]
+        epoch = int(self._epoch) if self.train else 0
+        generator = torch.Generator().manual_seed(
+            int(np.random.default_rng([19, self.seed, epoch, index]).integers(2**62))
+        )
+        one, x = self.sets[k], self.x[k][rows]
+        patch_s = self._patch_s(k, generator)
+
+        def patches(signal):
+            return make_batch(signal, one.sampling_rate_hz, patch_s, self.channel_text[k], **self.patching)
+
+        seen = self.x[k][self._beside(k, rows, generator)] if self.mask_ratio and self.neighbours else x
+        changed = self.views[k](seen, generator) if self.mask_ratio or self.train else x
+        batch = patches(x if self.mask_ratio else changed)
+        batch |= {"set_name": one.name, "source": self.source[k][rows]}
+        if self.mask_ratio:
+            hidden, dropped = mask_tokens(batch["patch_mask"], batch["channel_mask"], generator, self.mask_ratio)
+            truth = {name: batch[name] for name in ("input", "stats")}
+            batch |= {"hidden": hidden, "dropped": dropped, "truth": truth}
+            if self.view:
+                batch |= {"view": patches(changed)}
+            if self.noise:
+                batch |= patches(self.noise(x, generator))
+        if self.words:
+            label = self.label[k][rows]
+            batch |= {
+                "text": self._text(label, generator),
+                "label_text": self.label_text[label],
+                "group": self.group[label],
+            }
+        return batch
+
+    def _beside(self, k, rows, generator):
+        """Rows near ``rows``: at the end of a run a window may be its own neighbour."""
+        step = torch.randint(-self.neighbours, self.neighbours + 1, (len(rows),), generator=generator)
+        first, last = self.runs[k][:, rows]
+        return (torch.as_tensor(rows) + step).maximum(first).minimum(last)
+
+    def _patch_s(self, k, generator):
+        choices = self.patch_s[k]
+        if not self.train:
+            return choices[len(choices) // 2]
+        return choices[int(torch.randint(len(choices), (), generator=generator))]
+
+    def _text(self, label, generator):
+        """(n, 384): mostly the vector of another way to say a label."""
+        if not self.train:
+            return self.label_text[label]
+        u = torch.rand(2, len(label), generator=generator)
+        count = torch.tensor([len(self.ways[k]) for k in label])
+        other = torch.stack(
+            [self.ways[k][i] for k, i in zip(label.tolist(), (u[0] * count).long().tolist(), strict=True)]
+        )
+        return torch.where((u[1] < OTHER_WORDS)[:, None], other, self.label_text[label])
+
+
+def patch_range(patch_s, windows):
+    """The seconds that a patch of a data set may have, as a list.
+
+    >>> patch_range((0.5, 1.0, 0.25), MotionWindows("a", np.zeros((2, 100, 1)), 50.0, ("ecg",)))
+    [0.5, 0.75, 1.0]
+    """
+    if isinstance(patch_s, dict) and windows.name not in patch_s:
+        raise OptionError(f"patch_s has no seconds for {windows.name}; it has some for {', '.join(map(str, patch_s))}")
+    wanted = patch_s[windows.name] if isinstance(patch_s, dict) else patch_s
+    numbers = wanted if isinstance(wanted, tuple | list) else (wanted, wanted, 1.0)
+    if (
+        len(numbers) != 3
+        or not all(isinstance(n, Real) and 0 < n < math.inf for n in numbers)
+        or numbers[0] > numbers[1]
+    ):
+        raise OptionError(f"patch_s of {windows.name} must be seconds, or (least, most, step), got {wanted!r}")
+    least, most, step = numbers
+    choices = [least + step * i for i in range(int((most - least) / step + 1e-9) + 1)]
+    if choices[-1] > windows.duration_s * (1 + 1e-6):
+        raise OptionError(
+            f"a patch of {choices[-1]:g} s is longer than the windows of {windows.name}, {windows.duration_s:g} s"
+        )
+    if windows.x.shape[1] // patch_samples(least, windows.sampling_rate_hz) > MAX_PATCHES:
+        raise OptionError(
+            f"{windows.name}: patches of {least:g} s are more than {MAX_PATCHES} in {windows.duration_s:g} s"
+        )
+    return choices

@@ -1,0 +1,172 @@
+"""Windows of recordings of several data sets: what networks of patches learn from and are asked about."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..signals.clock import check_rate
+from ..signals.errors import DataError, OptionError, ShapeError, check_list
+
+SENSORS = re.compile(r"(acc|gyro|mag|ori)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, eq=False)
+class MotionWindows:
+    """Windows of one data set: the same channels, rate and length.
+
+    Parameters
+    ----------
+    name : of the data set
+    x : (windows, time, channels) finite numbers, in m/s2 and rad/s
+    sampling_rate_hz : samples per second
+    channels : a name for each channel, as ``waist_acc_x``: triads end in ``_x``, ``_y``, ``_z``
+    descriptions : what each channel measures, in words; without it the names
+    labels : an activity for each window, or nothing
+    groups : the person of each window, or nothing
+    sources : the session of each window (windows of one session are not told apart). Without it each its own, a number:
+        windows with consecutive numbers follow one another in one recording
+
+    Raises
+    ------
+    ShapeError, DataError : what does not fit or is not finite
+
+    Examples
+    --------
+    >>> windows = MotionWindows("phone", np.zeros((3, 100, 2)), 50.0, ("acc_x", "acc_y"), labels=("walk", "walk", "sit"))
+    >>> windows, len(windows[windows.labels == "walk"])
+    (MotionWindows(phone: 3 windows of 2 s, 2 channels, 50 Hz, 2 activities), 2)
+    """
+
+    name: str
+    x: np.ndarray
+    sampling_rate_hz: float
+    channels: tuple
+    descriptions: tuple = ()
+    labels: np.ndarray = ()
+    groups: np.ndarray = ()
+    sources: np.ndarray = ()
+
+    def __post_init__(self):
+        if np.ma.isMaskedArray(self.x) or np.iscomplexobj(self.x):
+            raise DataError(
+                f"{self.name}: windows of plain real numbers are wanted: fill what is masked, drop imaginary parts"
+            )
+        x = np.ascontiguousarray(self.x, dtype=np.float32)
+        if x.ndim != 3 or 0 in x.shape[1:]:
+            raise ShapeError(f"{self.name}: windows must be (windows, time, channels), got {x.shape}")
+        if not np.isfinite(x).all():
+            raise DataError(f"{self.name}: the windows hold NaN or infinity: fill or cut out such samples first")
+        channels = tuple(map(str, self.channels))
+        if len(channels) != x.shape[2] or len(set(channels)) < len(channels):
+            raise ShapeError(f"{self.name}: {x.shape[2]} channels need a name of their own each, got {channels}")
+        check_list(channels=self.channels, descriptions=self.descriptions)
+        descriptions = tuple(self.descriptions) or tuple(name.replace("_", " ") for name in channels)
+        if len(descriptions) != len(channels):
+            raise ShapeError(
+                f"{self.name}: want a description for each of {len(channels)} channels, got {len(descriptions)}"
+            )
+        per_window = {}
+        for field in ("labels", "groups", "sources"):
+            values = np.asarray(getattr(self, field))
+            if values.shape not in ((0,), (len(x),)):
+                raise ShapeError(
+                    f"{self.name}: want one of {field} for each of {len(x)} windows, or none, got {values.shape}"
+                )
+            per_window[field] = values
+        if not per_window["sources"].size:
+            per_window["sources"] = np.arange(len(x))
+        rate = check_rate(self.sampling_rate_hz)
+        vars(self).update(x=x, channels=channels, descriptions=descriptions, sampling_rate_hz=rate, **per_window)
+
+    def __len__(self):
+        return len(self.x)
+
+    def __repr__(self):
+        size = (
+            f"{len(self)} windows of {self.duration_s:g} s, {len(self.channels)} channels, {self.sampling_rate_hz:g} Hz"
+        )
+        kinds = f", {len(np.unique(self.labels))} activities" if len(self.labels) else ""
+        return f"MotionWindows({self.name}: {size}{kinds})"
+
+    def __getitem__(self, rows):
+        """The windows of some rows: a slice, integers or booleans."""
+        rows = np.arange(len(self))[rows]
+        fields = {name: getattr(self, name) for name in ("labels", "groups", "sources")}
+        fields = {name: values[rows] if len(values) else () for name, values in fields.items()}
+        same = (self.sampling_rate_hz, self.channels, self.descriptions)
+        return MotionWindows(self.name, self.x[rows], *same, **fields)
+
+    @property
+    def duration_s(self):
+        """Seconds of a window."""
+        return self.x.shape[1] / self.sampling_rate_hz
+
+    def with_channels(self, names):
+        """The same windows with some of the channels, in the order of ``names``."""
+        if unknown := set(names) - set(self.channels):
+            raise OptionError(
+                f"{self.name} has no channel {', '.join(sorted(unknown))}; it has {', '.join(self.channels)}"
+            )
+        at = [self.channels.index(name) for name in names]
+        descriptions = tuple(self.descriptions[k] for k in at)
+        fields = (self.labels, self.groups, self.sources)
+        return MotionWindows(self.name, self.x[..., at], self.sampling_rate_hz, tuple(names), descriptions, *fields)
+
+    def fingerprint(self):
+        """A text that other windows, labels or names would not have."""
+        words = (self.name, self.sampling_rate_hz, self.channels, self.descriptions)
+        words += tuple(values.tolist() for values in (self.labels, self.groups, self.sources))
+        return hashlib.blake2b(repr(words).encode() + self.x.tobytes(), digest_size=8).hexdigest()
+
+    def runs(self):
+        """First and last row of the run that each row belongs to: windows that follow one another in one recording.
+
+        A run ends where another person begins, where another session does, and where windows were taken out.
+
+        >>> windows = MotionWindows("phone", np.zeros((3, 100, 1)), 50.0, ("acc_x",), groups=("ann", "ann", "bob"))
+        >>> windows.runs()
+        (array([0, 0, 2]), array([1, 1, 2]))
+        """
+        new = np.arange(len(self)) == 0
+        new[1:] = self.sources[1:] != self.sources[:-1]
+        if np.issubdtype(self.sources.dtype, np.integer):
+            new[1:] &= np.diff(self.sources) != 1
+        if len(self.groups):
+            new[1:] |= self.groups[1:] != self.groups[:-1]
+        first = np.flatnonzero(new)
+        run = new.cumsum() - 1
+        return first[run], (np.append(first, len(self))[1:] - 1)[run]
+
+
+def hold_back(windows, labels):
+    """The windows without those of some labels, and the windows of those labels alone."""
+    check_list(labels=labels)
+    if unknown := sorted(set(labels) - set(windows.labels)):
+        has = ", ".join(map(str, np.unique(windows.labels))) or "none"
+        raise OptionError(f"{windows.name} has no label {', '.join(map(str, unknown))}; it has {has}")
+    out = np.isin(windows.labels, list(labels))
+    return windows[~out], windows[out]
+
+
+def triads(channels):
+    """Which channels are the axes of one sensor, and where on the body it sits.
+
+    Returns
+    -------
+    triads : tuple of three channel numbers each
+    locations : tuple of words, one for each triad; sensors of one location turn together
+
+    >>> triads(("waist_acc_x", "waist_acc_y", "waist_acc_z", "ecg", "waist_gyro_x", "waist_gyro_y", "waist_gyro_z"))
+    (((0, 1, 2), (4, 5, 6)), ('waist', 'waist'))
+    """
+    sensors = {}
+    for k, name in enumerate(channels):
+        if name[-2:].lower() in ("_x", "_y", "_z") and SENSORS.search(name):
+            sensors.setdefault(name[:-2], {})[name[-1].lower()] = k
+    whole = {sensor: axes for sensor, axes in sensors.items() if len(axes) == 3}
+    # What is left of a name without its sensor: "waist_acc", "wrist_total_acc", "acc_ankle".
+    parts = [[SENSORS.split(word)[0] for word in re.split("[_ ]+", sensor)] for sensor in whole]
+    locations = ["_".join(word for word in words if word not in ("", "total", "body")) for words in parts]
+    return tuple(tuple(axes[a] for a in "xyz") for axes in whole.values()), tuple(locations)

@@ -1,0 +1,256 @@
+"""Fit with what was learned without labels: discovered kinds, pretrained encoders, and the frame network that takes
+them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from evlib.training.event_specific import windows_of
+
+import evlib
+from evlib.training import frames as frame_training
+
+RATE = 2000.0
+# An encoder, and a frame network around it, as small as they can be.
+TINY = {"hidden_size": 8, "max_epochs": 2, "progress": False}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_steps():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frame_training, "EPOCH_FRAMES", 3072)
+        yield
+
+
+def simulate(n_types, duration_s, snr, **options):
+    templates = evlib.make_templates(n_types, seed=options.pop("templates_seed", 1))
+    return [evlib.make_recording(templates, duration_s, snr, seed=seed, **options) for seed in (1, 2)]
+
+
+@pytest.fixture(scope="module")
+def short():
+    return simulate(2, 20.0, 20.0)
+
+
+@pytest.fixture(scope="module")
+def quiet():
+    """Four kinds near the noise: too faint for a template from one label."""
+    return simulate(4, 50.0, 8.0, templates_seed=3)
+
+
+@pytest.fixture(scope="module")
+def pretrained(short):
+    return evlib.pretrain(
+        [short[0].recording], "masked", seed=3, hidden_size=8, n_windows=64, window_s=0.25, max_epochs=1, progress=False
+    )
+
+
+def f1(detector, simulation):
+    return evlib.compare(simulation.events, evlib.detect(detector, simulation.recording)).f1
+
+
+def weights(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def same_weights(first, second):
+    first, second = (module if isinstance(module, dict) else module.state_dict() for module in (first, second))
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_an_encoder_brings_what_it_has_heard_through(short, pretrained, tmp_path):
+    pretrained.save(tmp_path / "encoder.pth")
+    for encoder in (pretrained, tmp_path / "encoder.pth"):
+        detector = evlib.fit([tuple(short[1])], "frames", pretrain=encoder, **TINY | {"max_epochs": 1})
+        assert np.array_equal(detector.whitener.taps, pretrained.whitener.taps)
+
+
+def test_same_seed_same_network_and_no_global_state(short, pretrained):
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    options = {"method": "frames", "pretrain": pretrained, "seed": 1, **TINY}
+    first, second = (evlib.fit([tuple(short[0])], **options) for _ in range(2))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert same_weights(first.frames, second.frames)
+    assert np.array_equal(first.thresholds, second.thresholds) and first.timing_error_s == second.timing_error_s
+
+
+def test_discovery_needs_one_label_for_each_kind(quiet):
+    """The label names the kind; its other events, which nobody labelled, make the template."""
+    plain, discovered = (
+        evlib.fit([tuple(quiet[0])], "matched_filter", labels_per_type=1, pretrain=pretrain, progress=False)
+        for pretrain in (None, "discovery")
+    )
+    assert set(discovered.card["n_labelled"].values()) == {1}
+    assert discovered.card["pretrain"] == "discovery" and plain.card["pretrain"] is None
+    assert discovered.names == quiet[0].events.names
+    assert f1(discovered, quiet[1]) > 0.9
+    assert f1(discovered, quiet[1]) >= f1(plain, quiet[1])
+
+
+def test_what_discover_found_before_names_the_same(quiet):
+    found = evlib.discover([quiet[0].recording], progress=False)
+    detector = evlib.fit([tuple(quiet[0])], "matched_filter", labels_per_type=1, pretrain=found, progress=False)
+    assert detector.card["pretrain"] == "discovery"
+    assert f1(detector, quiet[1]) > 0.9
+
+
+def test_discovery_does_no_harm_where_all_is_labelled(short):
+    plain, discovered = (
+        evlib.fit([tuple(short[0])], "matched_filter", pretrain=pretrain, progress=False)
+        for pretrain in (None, "discovery")
+    )
+    assert f1(discovered, short[1]) >= f1(plain, short[1]) - 0.02
+
+
+def test_a_pretrained_encoder_starts_the_frame_network(short, pretrained, tmp_path):
+    """The object and its file are the same start, whatever hidden_size says; fit leaves the object as it was."""
+    before = weights(pretrained.encoder)
+    pretrained.save(tmp_path / "a.enc")
+    made = [
+        evlib.fit([tuple(short[0])], "frames", pretrain=start, **TINY | {"hidden_size": 32})
+        for start in (pretrained, str(tmp_path / "a.enc"))
+    ]
+    for detector in made:
+        assert detector.method == "frames" and detector.frames.config["hidden_size"] == 8
+        assert detector.card["pretrain"] == "masked" and detector.card["pretext"] == pretrained.card
+        assert not detector.card["freeze_encoder"]
+        assert same_weights(detector.frames, made[0].frames)
+    assert same_weights(pretrained.encoder, before)
+    assert not same_weights(made[0].frames.encoder, before)
+
+
+def test_a_frozen_encoder_stays_as_it_is(short, pretrained):
+    detector = evlib.fit(
+        [tuple(short[0])], "frames", pretrain=pretrained, freeze_encoder=True, **TINY | {"max_epochs": 8}
+    )
+    assert same_weights(detector.frames.encoder, pretrained.encoder)
+    assert detector.card["freeze_encoder"] is True
+    # What stands on it has learned.
+    losses = [row["train_total_loss"] for row in detector.card["history"]]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("pretext", ["autoencoder", "variational", "contrastive", "masked"])
+def test_pretraining_inside_of_fit(short, pretext, monkeypatch):
+    from evlib.detection import pretrain as pretraining
+
+    def few(*arguments, **options):
+        return pretrain(*arguments, **options | {"n_windows": 64, "window_s": 0.25, "max_epochs": 1})
+
+    pretrain = pretraining.pretrain
+    monkeypatch.setattr(pretraining, "pretrain", few)
+    detector = evlib.fit(
+        [tuple(short[0])], "frames", pretrain=pretext, labels_per_type=3, unlabelled=[short[1].recording], **TINY
+    )
+    assert detector.card["pretrain"] == detector.card["pretext"]["pretext"] == pretext
+    assert detector.card["pretext"]["duration_s"] == 40.0  # it saw the unlabelled recording too
+    assert detector.frames.config["hidden_size"] == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"method": "lstm", "pretrain": "autoencoder"}, "method='lstm' .* has no encoder of the signal"),
+        ({"method": "matched_filter", "pretrain": "contrastive"}, "method='matched_filter' .* has no encoder"),
+        ({"method": "frames", "freeze_encoder": True}, "freeze_encoder=True needs a pretrained encoder"),
+        ({"freeze_encoder": True}, "freeze_encoder=True needs"),
+        ({"pretrain": "discovery", "freeze_encoder": True}, "freeze_encoder=True needs"),
+        ({"pretrain": "nosuch.enc"}, "pretrain must be one of autoencoder, .*got 'nosuch.enc'"),
+        ({"pretrain": "Autoencoder"}, "pretrain must be one of"),
+        ({"pretrain": 3}, "pretrain must be one of .*got a int"),
+    ],
+)
+def test_contradictions_are_refused(short, options, words):
+    with pytest.raises(evlib.OptionError, match=words):
+        evlib.fit([tuple(short[0])], **TINY | options)
+
+
+def test_an_encoder_and_a_method_without_one_are_refused(short, pretrained):
+    with pytest.raises(evlib.OptionError, match="has no encoder of the signal"):
+        evlib.fit([tuple(short[0])], method="lstm", pretrain=pretrained, **TINY)
+
+
+def test_an_encoder_of_other_recordings_is_refused(short, pretrained):
+    recording, events = short[0]
+    with pytest.raises(evlib.UnitError, match=r"pretrained at 2000(\.0)? Hz, the recordings have 1000 Hz"):
+        evlib.fit([(recording.resample(1000.0), events)], pretrain=pretrained, **TINY)
+    with pytest.raises(evlib.ShapeError, match="reads 6 channels, the recordings have 5"):
+        evlib.fit([(evlib.Recording(recording.read()[:, :5], RATE), events)], pretrain=pretrained, **TINY)
+
+
+@pytest.mark.parametrize("rate, channels, error", [(1000.0, 6, evlib.UnitError), (RATE, 5, evlib.ShapeError)])
+def test_kinds_of_other_recordings_are_refused_before_any_work(short, monkeypatch, rate, channels, error):
+    found = evlib.discover(short[0].recording, progress=False)
+    monkeypatch.setattr("evlib.detection.learned.estimate_whitener", None)
+    recording = evlib.Recording(np.random.default_rng(0).standard_normal((8000, channels)), rate)
+    events = evlib.Events.from_seconds([0.5, 3.0], ["a", "a"], rate)
+    with pytest.raises(error, match="kinds were discovered .* the recordings have .*discover in these"):
+        evlib.fit([(recording, events)], pretrain=found, progress=False)
+
+
+@pytest.mark.parametrize("wrong", [3, "no_such_file.pth", Path("no_such_file.pth")])
+def test_what_is_no_encoder_is_refused_before_any_work(short, monkeypatch, wrong):
+    monkeypatch.setattr("evlib.detection.learned.estimate_whitener", None)
+    with pytest.raises(evlib.OptionError, match="pretrain must be one of"):
+        evlib.fit([tuple(short[0])], pretrain=wrong, progress=False)
+
+
+def test_windows_carry_the_events_in_them():
+    """Against a loop over all events: presence, and time from the start of the window."""
+    rng = np.random.default_rng(3)
+    n, window = 6000, 200
+    signal = np.arange(n, dtype=np.float32)[:, None]
+    time = np.sort(rng.uniform(0, n - 1, 60))
+    sample = np.floor(time + 0.5).astype(int)
+    events = evlib.Events(sample, time - sample, rng.integers(3, size=60), ("a", "b", "c"), RATE)
+    made = windows_of(lambda: (signal, events), 250, window, rng)
+    assert len(made) == 250
+    seen = 0
+    for k in range(250):
+        start = int(made.data[k][0, 0])
+        assert np.array_equal(made.data[k], signal[start : start + window])
+        for e in range(3):
+            inside = [
+                t - start
+                for t, type in zip(time, events.type, strict=True)
+                if type == e and start <= t < start + window - 1
+            ]
+            assert made.event_labels[k, e] == bool(inside)
+            if inside:
+                seen += 1
+                assert np.abs(np.array(inside) - made.event_timings[k, e]).min() < 1e-3
+            else:
+                assert np.isnan(made.event_timings[k, e])
+    assert seen > 100
+
+
+def test_a_detector_teaches_the_kinds_that_have_no_label(short):
+    """With labels of one kind alone, the other is learned from what the old detector finds; labels win where there are
+    any."""
+    (recording, events), test = short
+    old = evlib.fit([(recording, events)], "matched_filter", progress=False)
+    first = evlib.Events.from_seconds(
+        events.onset_s[events.type == 0][:3], ["event_00"] * 3, RATE, events.names, complete_spans_s=[]
+    )
+    forgetful = evlib.fit([(recording, first)], "matched_filter", progress=False)
+    taught = evlib.fit([(recording, first)], "matched_filter", pretrain=old, progress=False)
+    recall = [
+        evlib.compare(test.events, evlib.detect(d, test.recording)).per_type()["recall"].to_list()
+        for d in (forgetful, taught)
+    ]
+    assert recall[0][1] == 0 and min(recall[1]) > 0.9
+    assert taught.card["pretrain"] == "detector"
+
+
+def test_a_detector_of_other_kinds_or_recordings_is_refused(short):
+    recording, events = short[0]
+    old = evlib.fit([(recording, events)], "matched_filter", progress=False)
+    renamed = evlib.Events.from_seconds(events.onset_s, ["a"] * len(events), RATE)
+    with pytest.raises(
+        evlib.OptionError, match="the detector to start from knows event_00, event_01, the labels name a"
+    ):
+        evlib.fit([(recording, renamed)], pretrain=old, **TINY)
+    with pytest.raises(evlib.UnitError, match="trained at 2000 Hz"):
+        evlib.fit([(recording.resample(1000.0), events)], pretrain=old, **TINY)

@@ -1,0 +1,95 @@
+"""Which labels are development data: whole recordings, blocks of time, or single labels, and never the last of a
+kind."""
+
+import numpy as np
+import pytest
+from evlib.detection.prepare import FEW_LABELS, held_out_spans, prepare
+
+import evlib
+
+RATE, NAMES = 100.0, ("a", "b")
+
+
+def recording(seconds=60.0, seed=0):
+    return evlib.Recording(np.random.default_rng(seed).standard_normal((int(seconds * RATE), 2)), RATE)
+
+
+def labels(times, type=None, spans=None):
+    type = np.zeros(len(times), int) if type is None else type
+    return evlib.Events.from_seconds(times, type, RATE, NAMES, complete_spans_s=spans)
+
+
+def spread(n, seconds=60.0):
+    """Times all over a recording, none in the same place for two kinds."""
+    return np.linspace(0.5, seconds - 0.5, n)
+
+
+def split(pairs, **options):
+    return prepare(pairs, (), options.pop("labels_per_type", None), options.pop("seed", 0), 0.5)
+
+
+def everything(tables):
+    return sum(len(table) for table in tables)
+
+
+def test_several_recordings_are_held_out_as_wholes():
+    pairs = [(recording(seed=k), labels(spread(10))) for k in range(11)]
+    data = split(pairs)
+    held = [k for k, table in enumerate(data.development) if len(table)]
+    assert len(held) == 2 and everything(data.train) == 90 and everything(data.development) == 20
+    for k, (train, development) in enumerate(zip(data.train, data.development, strict=True)):
+        assert (len(train) == 0 and len(train.complete_spans) == 0) == (k in held)
+        assert (len(development.complete_spans) > 0) == (k in held)
+    assert [len(t) for t in split(pairs).development] == [len(t) for t in data.development]
+    assert any(
+        [len(t) for t in split(pairs, seed=s).development] != [len(t) for t in data.development] for s in range(1, 5)
+    )
+
+
+def test_of_few_recordings_blocks_of_time_are_held_out():
+    pairs = [(recording(seed=k), labels(spread(40))) for k in range(2)]
+    data = split(pairs)
+    for train, development in zip(data.train, data.development, strict=True):
+        assert development.complete_spans.tolist() == held_out_spans(6000).tolist()
+        assert len(train) + len(development) == 40 and not train.is_labelled(development.sample).any()
+        assert development.is_labelled(development.sample).all() and train.is_labelled(train.sample).all()
+
+
+def test_recordings_of_one_kind_each_are_not_held_out():
+    """Bells that were recorded one by one: without its recording a bell would not be known."""
+    names = [f"bell {k}" for k in range(10)]
+    times = np.linspace(0.5, 7.5, 10)
+    pairs = [(recording(8.0, seed=k), evlib.Events.from_seconds(times, [names[k]] * 10, RATE)) for k in range(10)]
+    data = split(pairs)
+    assert all(len(train) == 8 and len(held) == 2 for train, held in zip(data.train, data.development, strict=True))
+
+
+def test_a_kind_with_few_labels_keeps_them_all():
+    times, rare = spread(40), np.array([20.0, 50.0])  # in the held-out tenths
+    pairs = [(recording(), labels(np.r_[times, rare], np.r_[np.zeros(40, int), 1, 1]))]
+    data = split(pairs)
+    assert data.train[0].counts()[1] == 2 and data.development[0].counts()[1] == 0
+    assert not data.development[0].is_labelled((rare * RATE).astype(int)).any()
+
+
+def test_where_nothing_is_labelled_completely_single_labels_are_held_out():
+    spans = np.zeros((0, 2))
+    pairs = [(recording(), labels(spread(24), np.arange(24) % 2, spans))]
+    data = split(pairs)
+    assert data.development[0].counts().tolist() == [2, 2] and len(data.development[0].complete_spans) == 0
+    assert data.train[0].counts().tolist() == [12, 12]  # templates learn from all
+    (seen,) = data.signal_train
+    assert seen.counts().tolist() == [10, 10]
+    assert not np.isin(seen.time_samples, data.development[0].time_samples).any()
+    few = split(pairs, labels_per_type=FEW_LABELS - 1)
+    assert everything(few.development) == 0 and everything(few.train) == 2 * (FEW_LABELS - 1)
+
+
+@pytest.mark.parametrize("n_recordings", [1, 3, 5, 12])
+@pytest.mark.parametrize("n_labels", [1, 4, 5, 30])
+def test_no_label_is_lost_and_none_is_on_both_sides(n_recordings, n_labels):
+    pairs = [(recording(seed=k), labels(spread(n_labels), np.arange(n_labels) % 2)) for k in range(n_recordings)]
+    data = split(pairs)
+    assert everything(data.train) + everything(data.development) == n_recordings * n_labels
+    counts, trained = (sum(t.counts() for t in tables) for tables in ([p[1] for p in pairs], data.train))
+    assert (trained[counts > 0] > 0).all() and (trained[counts < FEW_LABELS] == counts[counts < FEW_LABELS]).all()

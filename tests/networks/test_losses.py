@@ -1,0 +1,322 @@
+"""Masked losses and the loss of the window classifier."""
+
+import numpy as np
+import pytest
+import torch
+
+from evlib.networks.losses import (
+    AutoencoderLoss,
+    EventTimingLoss,
+    VariationalAutoencoderLoss,
+    masked_mean,
+    masked_mse,
+    nt_xent,
+)
+from evlib.signals.errors import DataError, OptionError, ShapeError
+
+NAN = float("nan")
+
+
+def perfect_logits(timings, frames=20, resolution=10, sigma=5.0):
+    """(batch, frames, events): the log of the loss's own target."""
+    centres = torch.arange(frames) * resolution + (resolution - 1) / 2
+    return -0.5 * ((centres[:, None] - timings[:, None]) / sigma) ** 2
+
+
+def test_masked_mean_and_mse_agree_with_numpy():
+    rng = np.random.default_rng(0)
+    predicted, target, mask = rng.normal(size=(4, 5)), rng.normal(size=(4, 5)), rng.random((4, 5)) < 0.5
+    tensors = torch.tensor(predicted), torch.tensor(target), torch.tensor(mask)
+    assert masked_mean(tensors[0], tensors[2]).item() == pytest.approx(predicted[mask].mean())
+    assert masked_mse(*tensors).item() == pytest.approx(((predicted - target)[mask] ** 2).mean())
+
+
+def test_an_empty_mask_gives_a_finite_zero_with_a_gradient():
+    x = torch.full((3,), 2.0, requires_grad=True)
+    nothing = torch.zeros(3, dtype=torch.bool)
+    loss = masked_mse(x, torch.full((3,), NAN), nothing) + masked_mean(x, nothing)
+    loss.backward()
+    assert loss.item() == 0 and x.grad.tolist() == [0, 0, 0]
+
+
+def test_masked_nan_does_not_reach_the_gradient():
+    x = torch.ones(2, requires_grad=True)
+    masked_mse(x, torch.tensor([0.0, NAN]), torch.tensor([True, False])).backward()
+    assert x.grad.tolist() == [2.0, 0.0]
+
+
+@pytest.mark.parametrize("time", [44.5, 47.0, 49.5, 0.0, 199.0])
+def test_perfect_logits_give_no_timing_loss(time):
+    timings = torch.tensor([[time, NAN]])
+    losses = EventTimingLoss()(
+        torch.zeros(1, 2), perfect_logits(timings.nan_to_num()), torch.tensor([[1.0, 0.0]]), timings
+    )
+    assert losses["timing_loss"].item() == pytest.approx(0, abs=1e-6)
+
+
+def test_timing_loss_is_the_divergence_from_a_gaussian():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=20)
+    centres = np.arange(20) * 10 + 4.5
+    target = np.exp(-0.5 * ((centres - 63.2) / 8) ** 2)
+    target /= target.sum()
+    predicted = np.exp(logits) / np.exp(logits).sum()
+    want = (target * np.log(target / predicted)).sum()
+    loss_fn = EventTimingLoss(sigma_samples=8)
+    got = loss_fn(
+        torch.zeros(1, 1), torch.tensor(logits)[None, :, None].float(), torch.ones(1, 1), torch.tensor([[63.2]])
+    )
+    assert got["timing_loss"].item() == pytest.approx(want, rel=1e-4)
+
+
+def test_defect_8_one_sigma_and_a_target_finer_than_a_frame():
+    loss_fn = EventTimingLoss()
+    logits = perfect_logits(torch.tensor([[63.0]]))
+    one = torch.ones(1, 1)
+    at_time, half_ms_later = (loss_fn(one, logits, one, time * one)["timing_loss"] for time in (63.0, 64.0))
+    assert at_time < 1e-6 < 1e-3 < half_ms_later
+
+
+def test_event_loss_counts_known_labels_only():
+    logits = torch.tensor([[2.0, -1.0, 50.0]], requires_grad=True)
+    labels, timings = torch.tensor([[1.0, 0.0, NAN]]), torch.full((1, 3), NAN)
+    loss = EventTimingLoss()(logits, torch.zeros(1, 20, 3), labels, timings, apply_refractory=False)
+    want = np.mean([np.log1p(np.exp(-2.0)), np.log1p(np.exp(-1.0))])
+    assert loss["event_loss"].item() == pytest.approx(want, rel=1e-5)
+    loss["total_loss"].backward()
+    assert logits.grad[0, 2] == 0 and logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("labels", [torch.zeros(2, 3), torch.full((2, 3), NAN), torch.ones(2, 3)])
+def test_no_known_time_gives_a_finite_zero_timing_loss(labels):
+    logits = torch.randn(2, 20, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    losses = EventTimingLoss()(torch.zeros(2, 3), logits, labels, torch.full((2, 3), NAN))
+    losses["total_loss"].backward()
+    assert losses["timing_loss"].item() == 0 and losses["total_loss"].isfinite()
+    assert logits.grad.isfinite().all()
+
+
+def test_defect_5_padding_changes_no_loss():
+    generator = torch.Generator().manual_seed(0)
+    events, logits = torch.randn(1, 3, generator=generator), torch.randn(1, 12, 3, generator=generator)
+    labels, timings = torch.tensor([[1.0, 0.0, 1.0]]), torch.tensor([[33.0, NAN, 118.0]])
+    loss_fn = EventTimingLoss()
+    alone = loss_fn(events, logits, labels, timings)
+    padding = torch.full((1, 8, 3), -torch.inf)
+    padded = torch.cat([logits, padding], 1).requires_grad_()
+    garbage = torch.cat([logits, torch.full((1, 8, 3), NAN)], 1)
+    mask = torch.arange(20)[None] < 12
+    for got in (loss_fn(events, padded, labels, timings), loss_fn(events, garbage, labels, timings, mask=mask)):
+        for name, value in alone.items():
+            torch.testing.assert_close(got[name], value)
+    loss_fn(events, padded, labels, timings)["total_loss"].backward()
+    assert padded.grad.isfinite().all() and (padded.grad[:, 12:] == 0).all()
+
+
+def test_defect_4_refractory_term_is_zero_for_one_peak_and_positive_for_two():
+    loss_fn = EventTimingLoss()
+    labels, timings, events = torch.zeros(1, 1), torch.full((1, 1), NAN), torch.full((1, 1), 8.0)
+
+    def penalty(logits, **options):
+        return loss_fn(events, logits, labels, timings, **options)["refractory_loss"].item()
+
+    for time in (45.0, 99.5, 132.0):
+        assert penalty(perfect_logits(torch.tensor([[time]]))) == pytest.approx(0, abs=1e-5)
+    two = torch.logaddexp(perfect_logits(torch.tensor([[45.0]])), perfect_logits(torch.tensor([[132.0]])))
+    assert penalty(two) > 1e-3
+    assert penalty(two, apply_refractory=False) == 0
+
+
+def test_defect_4_peaks_further_apart_than_the_period_cost_nothing():
+    two = torch.logaddexp(perfect_logits(torch.tensor([[45.0]])), perfect_logits(torch.tensor([[145.0]])))
+    arguments = torch.full((1, 1), 8.0), two, torch.zeros(1, 1), torch.full((1, 1), NAN)
+    near, far = (
+        EventTimingLoss(refractory_period_samples=period)(*arguments)["refractory_loss"] for period in (150, 60)
+    )
+    assert far < 1e-5 < near
+
+
+def test_defect_4_refractory_term_does_not_repeat_the_timing_loss():
+    logits = perfect_logits(torch.tensor([[45.0]]))
+    losses = EventTimingLoss()(torch.full((1, 1), 8.0), logits, torch.ones(1, 1), torch.tensor([[150.0]]))
+    assert losses["timing_loss"] > 1 and losses["refractory_loss"] < 1e-5
+
+
+def test_defect_4_descending_the_refractory_term_leaves_one_peak():
+    strong, weak = perfect_logits(torch.tensor([[45.0]])), perfect_logits(torch.tensor([[132.0]])) - 0.5
+    logits = torch.logaddexp(strong, weak).requires_grad_()
+    loss_fn, arguments = EventTimingLoss(), (torch.zeros(1, 1), torch.full((1, 1), NAN))
+    before = loss_fn(torch.full((1, 1), 8.0), logits, *arguments)["refractory_loss"]
+    before.backward()
+    assert logits.grad[0, 4, 0] < 0 < logits.grad[0, 13, 0]
+
+
+def test_total_is_the_weighted_sum():
+    generator = torch.Generator().manual_seed(0)
+    arguments = torch.randn(2, 3, generator=generator), torch.randn(2, 20, 3, generator=generator)
+    losses = EventTimingLoss(2.0, 3.0, 0.5)(*arguments, torch.ones(2, 3), torch.full((2, 3), 70.0))
+    want = 2 * losses["event_loss"] + 3 * losses["timing_loss"] + 0.5 * losses["refractory_loss"]
+    torch.testing.assert_close(losses["total_loss"], want)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"event_weight": -1}, "event_weight"),
+        ({"sigma_samples": 0}, "sigma"),
+        ({"timing_resolution_samples": 0}, "whole number"),
+    ],
+)
+def test_impossible_losses_are_refused(options, words):
+    with pytest.raises(OptionError, match=words):
+        EventTimingLoss(**options)
+
+
+def test_arguments_that_do_not_fit_are_refused():
+    loss_fn, events, logits, table = EventTimingLoss(), torch.zeros(2, 3), torch.zeros(2, 20, 3), torch.zeros(2, 3)
+    with pytest.raises(ShapeError, match="frames, events"):
+        loss_fn(events, logits.transpose(1, 2), table, table)
+    with pytest.raises(ShapeError, match="event_timings must have the shape"):
+        loss_fn(events, logits, table, table[:1])
+    with pytest.raises(ShapeError, match="mask must have shape"):
+        loss_fn(events, logits, table, table, mask=torch.ones(2, 3, dtype=torch.bool))
+    with pytest.raises(DataError, match="diverged"):
+        loss_fn(events, logits * NAN, table, table)
+    with pytest.raises(DataError, match="no frame"):
+        loss_fn(events, logits, table, table, mask=torch.zeros(2, 20, dtype=torch.bool))
+
+
+# --- autoencoders ------------------------------------------------------------------------------------------------
+
+
+def gaussian_output(rng, batch=3, time=7, channels=2, latent=4):
+    values = {name: torch.tensor(rng.normal(size=(batch, latent))) for name in ("mu", "logvar")}
+    return {"reconstruction": torch.tensor(rng.normal(size=(batch, time, channels))), **values}
+
+
+def test_autoencoder_loss_is_the_mean_over_what_is_not_padding(rng):
+    output, x, lengths = gaussian_output(rng), torch.tensor(rng.normal(size=(3, 7, 2))), torch.tensor([7, 1, 4])
+    squares = [((output["reconstruction"][i, :n] - x[i, :n]) ** 2).flatten() for i, n in enumerate(lengths)]
+    want = torch.cat(squares).mean()
+    losses = AutoencoderLoss()(output, x, lengths)
+    assert losses.keys() == {"total_loss", "reconstruction_loss"}
+    torch.testing.assert_close(losses["total_loss"], want)
+    torch.testing.assert_close(VariationalAutoencoderLoss()(output, x, lengths)["reconstruction_loss"], want)
+    torch.testing.assert_close(
+        AutoencoderLoss()(output, x)["total_loss"], (output["reconstruction"] - x).square().mean()
+    )
+
+
+def test_divergence_agrees_with_torch_and_both_terms_are_divided_by_one_count(rng):
+    output, x, lengths = gaussian_output(rng), torch.tensor(rng.normal(size=(3, 7, 2))), torch.tensor([7, 1, 4])
+    loss_fn = VariationalAutoencoderLoss(recon_weight=2.0, kl_weight=0.5, warmup_steps=0)
+    losses = loss_fn(output, x, lengths)
+    normal = torch.distributions.Normal
+    posterior = normal(output["mu"].float(), (output["logvar"].float() / 2).exp())
+    divergence = torch.distributions.kl_divergence(posterior, normal(0.0, 1.0)).sum()
+    torch.testing.assert_close(losses["kl_loss"], divergence / (12 * 2))
+    want = 2 * losses["reconstruction_loss"] + 0.5 * losses["kl_loss"]
+    torch.testing.assert_close(losses["total_loss"], want)
+    torch.testing.assert_close(losses["full_loss"], want)
+
+
+def test_defect_2_the_balance_of_the_two_terms_does_not_depend_on_length(rng):
+    """A window twice as long, rebuilt as badly: the summed error doubles against the divergence, as the bound has
+    it."""
+    output, x = gaussian_output(rng, batch=2), torch.tensor(rng.normal(size=(2, 7, 2)))
+    double = {**output, "reconstruction": output["reconstruction"].repeat(1, 2, 1)}
+    short, long = (VariationalAutoencoderLoss()(o, v) for o, v in ((output, x), (double, x.repeat(1, 2, 1))))
+    ratios = [losses["reconstruction_loss"] / losses["kl_loss"] for losses in (short, long)]
+    torch.testing.assert_close(ratios[1], 2 * ratios[0])
+
+
+def test_the_divergence_warms_up_in_training_steps_only(rng):
+    output, x = gaussian_output(rng), torch.zeros(3, 7, 2)
+    loss_fn = VariationalAutoencoderLoss(kl_weight=0.4, warmup_steps=4)
+    betas = []
+    for step in range(6):
+        losses = loss_fn(output, x)
+        betas.append(((losses["total_loss"] - losses["reconstruction_loss"]) / losses["kl_loss"]).item())
+        torch.testing.assert_close(losses["full_loss"], losses["reconstruction_loss"] + 0.4 * losses["kl_loss"])
+        if step == 1:
+            loss_fn.eval()
+            loss_fn(output, x)
+            loss_fn.train()
+    assert betas == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.4], abs=1e-6)
+    again = VariationalAutoencoderLoss(kl_weight=0.4, warmup_steps=4)
+    again.load_state_dict(loss_fn.state_dict())
+    assert again.beta == loss_fn.beta == 0.4
+
+
+def test_active_units_counts_the_latent_dimensions_in_use():
+    x = torch.zeros(4, 5, 1)
+    mu = torch.zeros(4, 3)
+    mu[:, 0], mu[:, 1] = torch.tensor([-1.0, 1.0, -1.0, 1.0]), torch.tensor([0.0, 0.01, 0.0, 0.01])
+    output = {"reconstruction": x, "mu": mu, "logvar": torch.zeros(4, 3)}
+    loss_fn = VariationalAutoencoderLoss()
+    assert loss_fn(output, x)["active_units"] == 1
+    collapsed = {**output, "mu": torch.full((4, 3), 5.0)}
+    assert loss_fn(collapsed, x)["active_units"] == 0, "far from the prior, but the same for all"
+    assert "active_units" not in loss_fn({name: value[:1] for name, value in output.items()}, x[:1])
+
+
+@pytest.mark.parametrize("options", [{"recon_weight": -1}, {"kl_weight": -0.1}, {"warmup_steps": -1}])
+def test_impossible_variational_options_are_refused(options):
+    with pytest.raises(OptionError, match=next(iter(options))):
+        VariationalAutoencoderLoss(**options)
+
+
+@pytest.mark.parametrize("loss_fn", [AutoencoderLoss(), VariationalAutoencoderLoss()])
+def test_a_reconstruction_of_another_shape_is_refused(loss_fn, rng):
+    with pytest.raises(ShapeError, match="must both have shape"):
+        loss_fn(gaussian_output(rng), torch.zeros(3, 1, 2))
+
+
+# --- contrastive -------------------------------------------------------------------------------------------------
+
+
+def test_orthogonal_items_with_identical_views_cost_nothing():
+    z = torch.eye(8)
+    assert nt_xent(z, z, temperature=0.05).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("n", [2, 5, 64])
+@pytest.mark.parametrize("temperature", [0.05, 0.5])
+def test_equal_embeddings_cost_the_logarithm_of_the_others(n, temperature):
+    z = torch.ones(n, 3)
+    assert nt_xent(z, z, temperature).item() == pytest.approx(np.log(2 * n - 1), rel=1e-6)
+
+
+def test_nt_xent_agrees_with_a_loop(rng):
+    for n in (2, 3, 7):
+        z1, z2, temperature = rng.normal(size=(n, 4)), rng.normal(size=(n, 4)), 0.3
+        z = np.concatenate([z1, z2])
+        cosine = [[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in z] for a in z]
+        total = 0.0
+        for i in range(2 * n):
+            partner = i + n if i < n else i - n
+            others = sum(np.exp(cosine[i][j] / temperature) for j in range(2 * n) if j != i)
+            total -= np.log(np.exp(cosine[i][partner] / temperature) / others)
+        assert nt_xent(torch.tensor(z1), torch.tensor(z2), temperature).item() == pytest.approx(total / (2 * n))
+
+
+def test_nt_xent_is_safe_at_extreme_values():
+    z1 = torch.tensor([[1e20, 0.0], [0.0, 1e-20], [0.0, 0.0]], requires_grad=True)
+    loss = nt_xent(z1, -z1.detach().roll(1, 0), temperature=1e-3)
+    loss.backward()
+    assert loss.isfinite() and z1.grad.isfinite().all()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        z = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+        mixed = nt_xent(z, z.flip(1))
+    torch.testing.assert_close(mixed, nt_xent(z, z.flip(1)), rtol=0, atol=0)
+
+
+def test_contrastive_batches_that_cannot_be_used_are_refused():
+    with pytest.raises(ShapeError, match="drop_last"):
+        nt_xent(torch.ones(1, 3), torch.ones(1, 3))
+    with pytest.raises(ShapeError, match="items, features"):
+        nt_xent(torch.ones(4, 3), torch.ones(3, 3))
+    with pytest.raises(OptionError, match="temperature"):
+        nt_xent(torch.ones(4, 3), torch.ones(4, 3), temperature=0)
+    with pytest.raises(DataError, match="diverged"):
+        nt_xent(torch.ones(4, 3) * NAN, torch.ones(4, 3))

@@ -1,0 +1,170 @@
+"""Thresholds against the best F1 that brute force finds."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evlib.scoring import thresholds as module
+from evlib.scoring.thresholds import (
+    BORROWED_EVENTS,
+    PLATEAU,
+    PLATEAU_EVENTS,
+    labelled_share,
+    threshold_grid,
+    unlabelled_false,
+)
+
+# Whole numbers lie in different cells of any grid over their range, so that brute force sees the same counts.
+ROWS = st.lists(
+    st.tuples(st.integers(-20, 20), st.booleans(), st.sampled_from([0.0, 0.5, 1.0, 3.0])), min_size=1, max_size=40
+)
+
+
+def choose_thresholds(logit, type, target, weight, n_missed):
+    """The thresholds of candidates that are all decided for when they are over them."""
+    logit, target, weight = (np.asarray(values, float) for values in (logit, target, weight))
+    grid, n_types = threshold_grid(logit, weight * target > 0), len(n_missed)
+    over = (np.clip(logit, module.LOWEST, module.HIGHEST)[:, None] >= grid) * weight[:, None]
+    own = np.equal(type, np.arange(n_types)[:, None]).astype(float)
+    n_events = own @ (weight * target) + n_missed
+    return module.choose_thresholds(
+        grid, own @ (over * target[:, None]), own @ (over * (1 - target)[:, None]), n_events
+    )
+
+
+def plateau(n_events):
+    """The difference of F1 that does not count."""
+    return max(PLATEAU, PLATEAU_EVENTS / max(n_events, 1))
+
+
+def f1_at(threshold, logit, target, weight, missed):
+    over = logit >= threshold
+    hits, false = (weight * target)[over].sum(), (weight * (1 - target))[over].sum()
+    total = (weight * target).sum() + missed
+    return 2 * hits / max(hits + false + total, 1e-12)
+
+
+@given(ROWS, st.integers(0, 5))
+def test_one_type_gets_the_best_threshold(rows, missed):
+    logit, target, weight = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
+    thresholds, f1 = choose_thresholds(logit, np.zeros(len(rows), int), target, weight, np.array([missed]))
+    best = max(f1_at(t, logit, target, weight, missed) for t in np.unique(logit))
+    assert f1[0] == pytest.approx(best, abs=1e-9)
+    assert (
+        f1_at(thresholds[0], logit, target, weight, missed) >= best - plateau((weight * target).sum() + missed) - 1e-9
+    )
+    assert logit.min() <= thresholds[0] <= logit.max()
+
+
+@given(ROWS, ROWS, st.integers(0, 3))
+def test_types_are_weighed_with_what_they_borrow(one, two, missed):
+    """Brute force over both types, each with a share of the mean counts."""
+    logit, target, weight = (np.array(column, dtype=float) for column in zip(*one, *two, strict=True))
+    type = np.repeat([0, 1], [len(one), len(two)])
+    thresholds, f1 = choose_thresholds(logit, type, target, weight, np.array([missed, 0]))
+    equal = plateau((weight * target).sum() + missed)
+    borrowed = BORROWED_EVENTS / max(((weight * target).sum() + missed) / 2, 1)
+    for kind in (0, 1):
+        factor = np.where(type == kind, 1 + borrowed / 2, borrowed / 2)
+        own_missed = missed * ((1 + borrowed / 2) if kind == 0 else borrowed / 2)
+        best = max(f1_at(t, logit, target, weight * factor, own_missed) for t in np.unique(logit))
+        assert f1[kind] == pytest.approx(best, abs=1e-9)
+        assert f1_at(thresholds[kind], logit, target, weight * factor, own_missed) >= best - equal - 1e-9
+
+
+def test_order_does_not_matter(rng):
+    logit, type, target, weight = (
+        rng.normal(size=300),
+        rng.integers(0, 3, 300),
+        rng.integers(0, 2, 300),
+        rng.random(300),
+    )
+    order, missed = rng.permutation(300), np.array([1.0, 0.0, 2.0])
+    a = choose_thresholds(logit, type, target, weight, missed)
+    b = choose_thresholds(logit[order], type[order], target[order], weight[order], missed)
+    assert np.allclose(a, b)
+
+
+def test_what_has_no_weight_counts_for_nothing(rng):
+    known = np.linspace(-5, 5, 50).repeat(20)
+    logit, target = np.r_[-10.0, known, 10.0], np.r_[1.0, known > 1, 0.0]
+    weight, type = np.r_[0.0, np.ones(1000), 0.0], np.zeros(1002, int)
+    thresholds, f1 = choose_thresholds(logit, type, target, weight, np.zeros(1))
+    assert f1[0] == 1 and 0.9 < thresholds[0] < 1.2
+
+
+def test_a_gap_is_cut_in_the_middle():
+    logit, target = np.array([-6.0, -5, -4, 4, 5, 6]), np.array([0, 0, 0, 1, 1, 1])
+    thresholds, f1 = choose_thresholds(logit, np.zeros(6, int), target, np.ones(6), np.zeros(1))
+    assert f1[0] == 1 and thresholds[0] == pytest.approx(0, abs=0.1)
+
+
+def test_a_rare_type_follows_the_others(rng):
+    """Two examples, by chance far from where all others part, move a threshold little."""
+    logit = rng.normal(np.repeat([-3.0, 3.0], 1000), 1.0)
+    target, type = np.repeat([0, 1], 1000), rng.integers(0, 7, 2000)
+    rare = np.array([4.9, 5.1]), np.array([0, 1]), np.array([7, 7])
+    logit, target, type = (np.r_[a, b] for a, b in zip((logit, target, type), rare, strict=True))
+    thresholds, _ = choose_thresholds(logit, type, target, np.ones(2002), np.zeros(8))
+    assert np.abs(thresholds[:7]).max() < 1.5
+    assert abs(thresholds[7] - np.median(thresholds[:7])) < 1
+
+
+def test_a_common_type_keeps_its_own(rng):
+    """A type with other log odds than the rest, and with examples enough, is cut where it parts."""
+    logit = np.r_[rng.normal(np.repeat([-3.0, 3.0], 200), 0.5), rng.normal(np.repeat([2.0, 8.0], 2000), 0.5)]
+    target, type = np.r_[np.repeat([0, 1], 200), np.repeat([0, 1], 2000)], np.repeat([0, 1], [400, 4000])
+    thresholds, _ = choose_thresholds(logit, type, target, np.ones(4400), np.zeros(2))
+    assert 3.0 < thresholds[1] < 7.0
+
+
+@pytest.mark.parametrize("n_types", [1, 3])
+@pytest.mark.parametrize("target", [0, 1])
+@pytest.mark.parametrize("logits", [[], [2.0], [2.0, 2.0], [-1.0, 0.5, 3.0], [-500.0, 1.0, 900.0]])
+def test_the_edges_stay_finite(n_types, target, logits):
+    n = len(logits)
+    for weight in (0.0, 1.0):
+        thresholds, f1 = choose_thresholds(
+            logits, np.zeros(n, int), np.full(n, target), np.full(n, weight), np.zeros(n_types)
+        )
+        assert thresholds.shape == f1.shape == (n_types,)
+        assert np.isfinite(thresholds).all() and ((f1 >= 0) & (f1 <= 1)).all()
+        if n and target and weight:
+            assert (f1 == 1).all() or min(logits) < -30
+
+
+def test_missed_events_lower_what_can_be_reached():
+    _, f1 = choose_thresholds(np.ones(10), np.zeros(10, int), np.ones(10), np.ones(10), np.array([10.0]))
+    assert f1[0] == pytest.approx(2 * 10 / (10 + 20))
+
+
+def test_a_few_labels_among_many_events_choose_as_all_labels_would(rng):
+    """Of all detections and of one event in ten that is labelled follows the threshold that all labels ask for."""
+    target = np.repeat([0.0, 1.0], [6000, 2000])
+    logit = rng.normal(np.repeat([-3.0, 1.0], [6000, 2000]), 1.5)
+    known = (target > 0) & (rng.random(8000) < 0.1)
+    all_labels, _ = choose_thresholds(logit, np.zeros(8000, int), target, np.ones(8000), np.zeros(1))
+    grid = threshold_grid(logit, known)
+    found, recalled = (np.sum(logit[rows][:, None] >= grid, 0, dtype=float)[None] for rows in (slice(None), known))
+    nothing = np.zeros_like(found)
+    few_labels, f1 = module.choose_thresholds(grid, nothing, nothing, known.sum(keepdims=True), recalled, found)
+    assert (
+        abs(
+            f1_at(few_labels[0], logit, target, np.ones(8000), 0)
+            - f1_at(all_labels[0], logit, target, np.ones(8000), 0)
+        )
+        < 0.01
+    )
+    share = labelled_share(recalled, found)
+    assert share[0] == pytest.approx(0.1, rel=0.2)
+    false = unlabelled_false(recalled, found, share[:, None])
+    assert (false >= 0).all() and false[0, 0] > false[0, -1]
+
+
+def test_without_labels_beside_it_nothing_changes(rng):
+    hits = np.sort(rng.integers(0, 50, (3, 20)), 1)[:, ::-1].astype(float)
+    false, grid = hits**2 / 20, np.linspace(-3, 3, 20)
+    nothing, events = np.zeros_like(hits), np.full(3, 60.0)
+    plain = module.choose_thresholds(grid, hits, false, events)
+    assert np.array_equal(plain, module.choose_thresholds(grid, hits, false, events, nothing, nothing))

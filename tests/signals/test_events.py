@@ -1,0 +1,258 @@
+"""Event tables: what they keep, what they refuse, and that a file gives back what was written."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from evlib.signals.errors import DataError, OptionError, ShapeError, UnitError
+from evlib.signals.events import SPAN_TYPE, Events, read_events, write_events
+from evlib.signals.files import replace_file, replace_folder
+
+RATES = [2000.0, 360.0, 204.8, 44100.0]
+tmp_ok = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+name = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=8).filter(
+    lambda text: text not in {"n/a", SPAN_TYPE}
+)
+
+
+@st.composite
+def tables(draw, rates=RATES):
+    names = tuple(draw(st.lists(name, min_size=1, max_size=4, unique=True)))
+    n = draw(st.integers(0, 12))
+
+    def column(element):
+        return np.array(draw(st.lists(element, min_size=n, max_size=n)))
+
+    starts = draw(st.none() | st.lists(st.tuples(st.integers(0, 10**8), st.integers(1, 10**6)), max_size=4))
+    spans = (
+        None
+        if starts is None
+        else np.array([(start, start + length) for start, length in starts], dtype=int).reshape(-1, 2)
+    )
+    return Events(
+        column(st.integers(-100, 10**8)).astype(int),
+        column(st.floats(-0.5, 0.5, exclude_max=True) | st.just(0.0)).astype(float),
+        column(st.integers(0, len(names) - 1)).astype(int),
+        names,
+        draw(st.sampled_from(rates)),
+        score=column(st.floats(0, 1) | st.just(np.nan)).astype(float),
+        sigma_s=column(st.floats(0, 1) | st.just(np.nan)).astype(float),
+        complete_spans=spans,
+    )
+
+
+@tmp_ok
+@given(events=tables())
+def test_a_file_gives_back_what_was_written(events, tmp_path):
+    path = tmp_path / "events.tsv"
+    write_events(events, path)
+    again = read_events(path, names=events.names)
+    spans = events.complete_spans
+    if len(events) or spans is not None:
+        assert again.sampling_rate_hz == events.sampling_rate_hz
+    # Two times within a microsecond of one sample may change places; otherwise every row is the same.
+    microsecond = 1e-6 * events.sampling_rate_hz
+    order, order_again = (
+        np.lexsort((table.sigma_s, table.score, table.type, table.sample)) for table in (events, again)
+    )
+    np.testing.assert_array_equal(again.sample[order_again], events.sample[order])
+    np.testing.assert_array_equal(again.type[order_again], events.type[order])
+    np.testing.assert_array_equal(again.score[order_again], events.score[order])
+    np.testing.assert_array_equal(again.sigma_s[order_again], events.sigma_s[order])
+    np.testing.assert_allclose(np.sort(again.time_samples), np.sort(events.time_samples), atol=microsecond)
+    if spans is None:
+        assert again.complete_spans is None
+    else:
+        np.testing.assert_array_equal(again.complete_spans, spans)
+
+
+@tmp_ok
+@given(events=tables())
+def test_names_in_a_file_are_those_that_occur(events, tmp_path):
+    write_events(events, tmp_path / "events.tsv")
+    assert read_events(tmp_path / "events.tsv").names == tuple(sorted(set(events.type_names)))
+
+
+@given(tables(), st.sampled_from(RATES))
+def test_another_clock_and_back(events, rate):
+    there = events.at_rate(rate)
+    np.testing.assert_allclose(there.onset_s, events.onset_s, rtol=1e-15, atol=1e-12)
+    back = there.at_rate(events.sampling_rate_hz)
+    np.testing.assert_array_equal(np.sort(back.type), np.sort(events.type))
+    np.testing.assert_allclose(back.sample - events.sample + back.fraction, events.fraction, atol=1e-7)
+    whole = events.fraction == 0
+    np.testing.assert_array_equal(back.fraction[whole], 0)
+
+
+def test_an_empty_span_says_that_nothing_is_labelled(tmp_path):
+    none = np.zeros((0, 2), dtype=int)
+    events = Events([5], [0.0], [0], ["a"], 2000, complete_spans=none)
+    write_events(events, tmp_path / "events.tsv")
+    again = read_events(tmp_path / "events.tsv")
+    assert again.complete_spans.shape == (0, 2)
+    assert not again.is_labelled([0, 5, 100]).any()
+    assert events.at_rate(360).complete_spans.shape == (0, 2)
+
+
+def test_a_span_shorter_than_a_sample_of_the_new_clock_disappears():
+    events = Events([5], [0.0], [0], ["a"], 2000, complete_spans=[[0, 2], [4000, 8000]])
+    np.testing.assert_array_equal(events.at_rate(100).complete_spans, [[200, 400]])
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 10)), max_size=6), st.integers(0, 30), st.integers(31, 70))
+def test_spans_against_a_boolean_mask(spans, start, stop):
+    events = Events(
+        np.arange(70), np.zeros(70), np.zeros(70, int), ["a"], 100, complete_spans=[(a, a + n) for a, n in spans]
+    )
+    mask = np.zeros(100, dtype=bool)
+    for a, n in spans:
+        mask[a : a + n] = True
+    np.testing.assert_array_equal(events.is_labelled(np.arange(-5, 100)), np.r_[np.zeros(5, bool), mask])
+    part = events.within(start, stop).shift(-start)
+    np.testing.assert_array_equal(part.is_labelled(np.arange(stop - start)), mask[start:stop])
+    np.testing.assert_array_equal(part.sample, np.arange(min(stop, 70) - start))
+
+
+def test_rows_are_sorted_and_fractions_carried():
+    events = Events([10, 3], [0.75, -0.5], [0, 1], ["a", "b"], 2000)
+    assert events.sample.tolist() == [3, 11]
+    assert events.fraction.tolist() == [-0.5, -0.25]
+    assert events.type_names == ["b", "a"]
+
+
+def test_names_can_be_widened_and_not_narrowed():
+    events = Events.from_seconds([1, 2], ["b", "a"], 2000)
+    wide = events.with_names(["c", "b", "a"])
+    assert wide.type_names == events.type_names
+    with pytest.raises(OptionError, match="unknown event name 'a'"):
+        events.with_names(["b"])
+
+
+def test_joining():
+    a, b = (Events.from_seconds([t], ["x"], 100, complete_spans_s=[[t, t + 1]]) for t in (1, 2))
+    both = Events.concatenate([b, a])
+    assert both.onset_s.tolist() == [1, 2]
+    np.testing.assert_array_equal(both.complete_spans, [[100, 300]])
+    with pytest.raises(OptionError, match="no tables"):
+        Events.concatenate([])
+    with pytest.raises(OptionError, match="share their names"):
+        Events.concatenate([a, b.at_rate(200)])
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "changes"),
+    [
+        (UnitError, "seconds", {"sample": [0.5, 1.5]}),
+        (ShapeError, "shape", {"type": [0]}),
+        (DataError, "finite", {"fraction": [np.nan, 0.0]}),
+        (OptionError, "differ", {"names": ["a", "a"]}),
+        (OptionError, "cannot name", {"names": ["a", SPAN_TYPE]}),
+        (OptionError, "missing value", {"names": ["a", "n/a"]}),
+        (OptionError, "the string 'ab'", {"names": "ab"}),
+        (OptionError, "to index", {"type": [0, 2]}),
+        (UnitError, "positive", {"sampling_rate_hz": 0}),
+        (UnitError, "integer samples", {"complete_spans": [[0.5, 1.5]]}),
+        (ShapeError, r"\(k, 2\)", {"complete_spans": [1, 2, 3]}),
+        (DataError, "end after", {"complete_spans": [[5, 5]]}),
+    ],
+)
+def test_refusals(error, words, changes):
+    good = {"sample": [1, 2], "fraction": [0.0, 0.0], "type": [0, 1], "names": ["a", "b"], "sampling_rate_hz": 2000}
+    with pytest.raises(error, match=words):
+        Events(**(good | changes))
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "arguments"),
+    [
+        (DataError, "finite", {"onset_s": [np.nan]}),
+        (UnitError, "more samples", {"onset_s": [1e300]}),
+        (OptionError, "unknown event name 'a'", {"names": ["A"]}),
+        (DataError, "end after", {"complete_spans_s": [[2, 1]]}),
+        (DataError, "finite", {"complete_spans_s": [[0, np.nan]]}),
+        (ShapeError, r"\(k, 2\)", {"complete_spans_s": [[0, 1, 2], [3, 4, 5]]}),
+    ],
+)
+def test_refusals_of_seconds(error, words, arguments):
+    good = {"onset_s": [1.0], "type": ["a"], "sampling_rate_hz": 2000}
+    with pytest.raises(error, match=words):
+        Events.from_seconds(**(good | arguments))
+
+
+HEADER = "onset\tduration\ttrial_type\tsample\tsampling_rate_hz\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "text"),
+    [
+        (DataError, "not a readable event table", ""),
+        (DataError, "lacks the column onset", "duration\ttrial_type\n0\ta\n"),
+        (DataError, "tab-separated", "onset,duration,trial_type\n1,0,a\n"),
+        (DataError, "line 3: onset is 'soon'", "onset\ttrial_type\n1\ta\nsoon\ta\n"),
+        (DataError, "line 2: an event needs", "onset\ttrial_type\nn/a\ta\n"),
+        (DataError, "line 2: an event needs", "onset\ttrial_type\ninf\ta\n"),
+        (DataError, "line 2: an event needs", "onset\ttrial_type\n1.0\tn/a\n"),
+        (DataError, "several sampling rates", HEADER + "1\t0\ta\t2000\t2000\n1\t0\ta\t360\t360\n"),
+        (DataError, "sample 2000.0, but the column sample says 1234", HEADER + "1\t0\ta\t1234\t2000\n"),
+        (UnitError, "events.tsv: sampling_rate_hz must be", HEADER + "1\t0\ta\t2000\t-2000\n"),
+        (DataError, "needs a duration", HEADER + "1\tn/a\tlabelled_span\t2000\t2000\n"),
+        (DataError, "end after", HEADER + "1\t-2\tlabelled_span\t2000\t2000\n"),
+        (DataError, "not a readable event table", "\x00\xff\x00"),
+    ],
+)
+def test_files_that_are_refused(error, words, text, tmp_path):
+    path = tmp_path / "events.tsv"
+    path.write_bytes(text.encode("latin1"))
+    with pytest.raises(error, match=words) as caught:
+        read_events(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(DataError, match="no event table"):
+        read_events(tmp_path / "none.tsv")
+
+
+def test_a_name_in_a_file_that_is_not_known(tmp_path):
+    write_events(Events.from_seconds([1], ["beat"], 360), tmp_path / "events.tsv")
+    with pytest.raises(OptionError, match="unknown event name 'beat'; known names: Beat"):
+        read_events(tmp_path / "events.tsv", names=["Beat"])
+
+
+def test_a_file_of_another_program_lands_on_whole_samples(tmp_path):
+    path = tmp_path / "events.tsv"
+    sample = np.array([77, 370, 662])
+    path.write_text("onset\ttrial_type\tsample\n" + "".join(f"{s / 360:.6f}\tN\t{s}\n" for s in sample))
+    events = read_events(path, sampling_rate_hz=360)
+    assert events.sample.tolist() == sample.tolist()
+    assert not events.fraction.any()
+
+
+def test_numbers_are_names_too(tmp_path):
+    write_events(Events.from_seconds([1, 2], ["1", "nan"], 100), tmp_path / "events.tsv")
+    assert read_events(tmp_path / "events.tsv").names == ("1", "nan")
+
+
+def test_a_crash_while_writing_leaves_the_old_file(tmp_path):
+    path = tmp_path / "kept.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError, match="power cut"), replace_file(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("power cut")
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["kept.txt"]
+
+
+def test_a_crash_while_writing_leaves_the_old_folder(tmp_path):
+    folder = tmp_path / "kept"
+    with replace_folder(folder) as temporary:
+        (temporary / "a").write_text("old")
+    with pytest.raises(RuntimeError, match="power cut"), replace_folder(folder) as temporary:
+        (temporary / "a").write_text("half")
+        raise RuntimeError("power cut")
+    assert (folder / "a").read_text() == "old"
+    with replace_folder(folder) as temporary:
+        (temporary / "b").write_text("new")
+    assert [file.name for file in folder.iterdir()] == ["b"]
+    assert [file.name for file in tmp_path.iterdir()] == ["kept"]

@@ -1,0 +1,251 @@
+"""validate names every planted fault, and finds none in good data."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evlib.signals.errors import DataError, OptionError, UnitError
+from evlib.signals.events import Events
+from evlib.signals.recording import Recording
+from evlib.signals.validate import ValidationReport, _run_lengths, validate
+
+RATE = 2000
+
+
+def noise(n_samples=20_000, n_channels=3):
+    return np.random.default_rng(0).normal(size=(n_samples, n_channels)).astype(np.float32)
+
+
+def beats(onset_s, type="a", rate=RATE, **options):
+    onset_s = np.atleast_1d(onset_s)
+    return Events.from_seconds(onset_s, [type] * len(onset_s), rate, **options)
+
+
+def only(report, severity, *words):
+    """The report has this one problem, and it says these words."""
+    assert [problem.severity for problem in report.problems] == [severity], str(report)
+    for word in words:
+        assert word in str(report)
+    assert report.ok == (severity == "warning")
+
+
+def test_good_data_has_no_problems():
+    report = validate(
+        Recording(noise(), RATE),
+        beats([1.0, 3.0, 5.0]),
+        sampling_rate_hz=RATE,
+        names=["a", "b"],
+        refractory_s=2.0,
+        n_channels=3,
+    )
+    assert report.ok
+    assert report.problems == ()
+    assert str(report) == "no problems found"
+    assert "no problems" in report._repr_html_()
+    assert report.raise_if_errors() is report
+    assert report.to_frame().empty
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite(value):
+    signal = noise(600_000, 2)
+    signal[[300_001, 300_007, 599_999], 1] = value
+    what = "NaN" if np.isnan(value) else "infinite"
+    only(
+        validate(Recording(signal, RATE)),
+        "error",
+        "channel ch2",
+        f"3 values are {what}",
+        "150.000500 s (sample 300001)",
+    )
+
+
+def test_a_channel_of_nothing_but_nan():
+    signal = noise()
+    signal[:, 0] = np.nan
+    only(validate(Recording(signal, RATE)), "error", "ch1", "20000 values are NaN", "sample 0")
+
+
+def test_a_value_too_large_for_float32():
+    signal = noise().astype(float)
+    signal[7, 2] = 1e300
+    only(validate(Recording(signal, RATE)), "error", "ch3", "1 value is infinite", "sample 7")
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_a_constant_channel(offset):
+    signal = noise()
+    signal[:, 1] = offset
+    only(validate(Recording(signal, RATE)), "error", "ch2", f"constant: every value is {offset:g}")
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_clipped_channel(sign):
+    wave = 3 * np.sin(2 * np.pi * 20 * np.arange(600_000) / RATE)
+    signal = noise(600_000) * 0.1
+    signal[:, 1] += sign * np.minimum(wave, 2.0)
+    signal[:, 1] = sign * np.minimum(sign * signal[:, 1], 1.5)
+    rail = "largest" if sign > 0 else "smallest"
+    report = validate(Recording(signal, RATE))
+    only(report, "warning", "ch2", "looks clipped", f"{rail} value {sign * 1.5:g}")
+
+
+def test_an_unclipped_wave_is_not_called_clipped():
+    wave = np.sin(2 * np.pi * 20 * np.arange(20_000) / RATE) + 0.01 * noise(20_000, 1)[:, 0]
+    assert validate(Recording(wave, RATE)).problems == ()
+
+
+@given(st.lists(st.booleans(), max_size=60), st.integers(1, 20))
+def test_runs_over_blocks_against_brute_force(flags, size):
+    expected, run = [], 0
+    for flag in [*flags, False]:
+        if not flag and run:
+            expected.append(run)
+        run = run + 1 if flag else 0
+    found, still = [], 0
+    for start in range(0, len(flags), size):
+        closed, still = _run_lengths(np.array(flags[start : start + size]), still)
+        found += closed.tolist()
+    assert [length for length in [*found, still] if length] == expected
+
+
+def test_scales():
+    only(
+        validate(Recording(noise() * [1, 1, 1e5], RATE, ["x", "y", "z"])),
+        "warning",
+        "different scales",
+        "deviation of z",
+    )
+    assert validate(Recording(noise() * [1, 30, 300] + [1e4, 0, 0], RATE)).problems == ()
+
+
+def test_a_large_offset_does_not_hide_the_spread():
+    signal = noise().astype(float) * [1, 1, 100] + [1e5, 0, 0]
+    assert validate(Recording(signal, RATE)).problems == ()
+
+
+def test_format():
+    recording = Recording(noise(), 360)
+    only(
+        validate(recording, sampling_rate_hz=RATE),
+        "error",
+        "wrong rate: 2000 Hz was expected, 360 Hz came",
+        "resample(2000)",
+    )
+    only(validate(recording, n_channels=6), "error", "6 channels were expected, 3 came")
+
+
+def test_unknown_names():
+    events = Events.from_seconds([1, 2, 3], ["b", "a", "a"], RATE)
+    only(validate(events=events, names=["b", "c"]), "error", "unknown event name 'a' (2 events)", "known: b, c")
+    assert validate(events=beats([1], names=["a", "unused"]), names=["a"]).ok
+
+
+def test_events_outside_of_the_signal():
+    recording = Recording(noise(), RATE)
+    report = validate(recording, beats([1, 2, 9.9995, 10.0, 11.0]))
+    only(report, "error", "2 of 5 events lie outside of the signal (0 to 10 s)", "'a' at 10.000000 s")
+    only(validate(events=beats([-1, 2])), "error", "1 of 2 events", "before 0 s")
+
+
+def test_samples_taken_for_seconds_and_the_reverse():
+    recording = Recording(noise(), RATE)
+    only(
+        validate(recording, beats([2000.0, 5000.0, 9000.0])),
+        "error",
+        "3 of 3",
+        "samples, not seconds: divide them by 2000",
+    )
+    slip = Events([1, 3, 5], np.zeros(3), np.zeros(3, int), ["a"], RATE)
+    only(validate(recording, slip), "warning", "seconds taken for samples")
+
+
+def test_another_clock():
+    recording = Recording(noise(), RATE)
+    only(validate(recording, beats([1, 2], rate=360)), "warning", "made at 360 Hz", "2000 Hz")
+    assert validate(recording, beats([1, 2], rate=1e6)).problems == ()
+
+
+def test_labelled_spans_outside_of_the_signal():
+    events = beats([1, 2], complete_spans_s=[[0, 3], [9, 12]])
+    only(validate(Recording(noise(), RATE), events), "error", "labelled spans", "1 of 2", "9.000000 to 12.000000 s")
+    assert validate(Recording(noise(), RATE), beats([1, 2], complete_spans_s=[[0, 10]])).ok
+
+
+def test_doubles():
+    events = Events.from_seconds([1, 1, 2, 3, 3, 3], ["a", "b", "a", "a", "a", "a"], RATE)
+    only(validate(events=events), "error", "2 events 'a' occur twice", "first at 3.000000 s")
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 2)), max_size=30, unique=True), st.floats(0.001, 1.5))
+def test_refractory_violations_against_brute_force(rows, period_s):
+    events = Events([row[0] for row in rows], np.zeros(len(rows)), [row[1] for row in rows], ["a", "b", "c"], RATE)
+    report = validate(events=events, refractory_s={"a": period_s, "b": 2 * period_s})
+    expected = {}
+    for k, period in ((0, period_s), (1, 2 * period_s)):
+        times = sorted(row[0] / RATE for row in rows if row[1] == k)
+        gaps = [late - early for early, late in zip(times, times[1:], strict=False)]
+        short = [gap for gap in gaps if gap < period - 1.1e-6]
+        if short:
+            expected["abc"[k]] = (len(short), min(short))
+    assert len(report.problems) == len(expected)
+    for problem, (name, (count, least_s)) in zip(report.problems, expected.items(), strict=True):
+        assert problem.severity == "warning"
+        assert f"{count} intervals between events '{name}'" in problem.message
+        assert f"the closest pair is {least_s:.6f} s apart" in problem.message
+
+
+def test_exactly_the_refractory_period_is_allowed_however_late():
+    sample = 4000 * np.arange(5) + 10**9
+    assert (
+        validate(events=Events(sample, np.full(5, 0.3), np.zeros(5, int), ["a"], RATE), refractory_s=2.0).problems == ()
+    )
+
+
+def test_all_is_reported_at_once():
+    signal = noise()
+    signal[5, 0] = np.nan
+    report = validate(Recording(signal, RATE), beats([1, 1.5, 20]), sampling_rate_hz=360, refractory_s=2.0)
+    assert (len(report.errors), len(report.warnings), len(report.to_frame())) == (3, 1, 4)
+    assert report.to_frame()["severity"].tolist() == [problem.severity for problem in report.problems]
+    assert "<table" in report._repr_html_()
+    with pytest.raises(DataError, match="wrong rate.*; channel ch1: 1 value is NaN.*; events: 1 of 3 events"):
+        report.raise_if_errors()
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "arguments"),
+    [
+        (OptionError, "needs a recording", {}),
+        (OptionError, "must be a Recording, got ndarray", {"recording": np.zeros((5, 2))}),
+        (OptionError, "must be Events, got list", {"events": [1, 2]}),
+        (OptionError, "unknown events", {"events": beats([1]), "refractory_s": {"A": 1}}),
+        (OptionError, "seconds of 0 or more", {"events": beats([1]), "refractory_s": -1}),
+        (OptionError, "seconds of 0 or more", {"events": beats([1]), "refractory_s": np.nan}),
+        (UnitError, "positive", {"recording": Recording(noise(), RATE), "sampling_rate_hz": -5}),
+    ],
+)
+def test_refusals(error, words, arguments):
+    with pytest.raises(error, match=words):
+        validate(**arguments)
+
+
+def test_memory_does_not_grow_with_the_signal():
+    class Long:
+        shape, dtype = (8_000_000, 2), np.dtype("float32")
+
+        def __getitem__(self, rows):
+            n = np.arange(rows.start, rows.stop, dtype=np.float32) % 1000
+            return np.stack([n, -n], axis=1)
+
+    tracemalloc.start()
+    report = validate(Recording(Long(), RATE))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert report.problems == ()
+    assert peak < 40e6  # the signal has 64 MB
+    assert isinstance(report, ValidationReport)

@@ -1,0 +1,248 @@
+"""Sequences: padding that changes nothing, models with the known numbers of parameters, training that keeps the
+best."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from evlib.training.checkpoints import load_checkpoint
+
+from evlib.signals.errors import DataError, OptionError, ShapeError
+from evlib.studies.sequences import (
+    HeartRateLSTM,
+    LSTMClassifier,
+    SimilarLengths,
+    TimeLSTM,
+    collate_sequences,
+    predict_sequences,
+    sequence_items,
+    sequence_losses,
+    train_sequences,
+)
+
+LENGTHS = (3, 9, 6, 9)
+
+
+def inputs(width, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal((n, width)).astype(np.float32) for n in LENGTHS]
+
+
+def count(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def studies():
+    """Each kind of study: a small model, and a batch for it."""
+    torch.manual_seed(0)
+    times = [np.sort(np.random.default_rng(k).choice(784, n, replace=False)) for k, n in enumerate(LENGTHS)]
+    values = [x.sum(1) for x in inputs(11)]
+    yield "heart rate", HeartRateLSTM(hidden_size=8, center=3.0, scale=2.0), sequence_items(inputs(11), values)
+    for both in (False, True):
+        yield f"audio {both}", LSTMClassifier(5, 8, 2, 4, bidirectional=both), sequence_items(inputs(5), [0, 1, 2, 3])
+    for name in ("none", "intensity", "table", "sincos", "lete", "kan_mammote"):
+        asked = {"top": 4} if name == "kan_mammote" else {}  # every expert, so that every one learns
+        model = TimeLSTM(name, hidden_size=8, size=8, num_classes=4, **asked)
+        yield name, model, sequence_items(inputs(1), [3, 1, 2, 0], times)
+
+
+STUDIES = [pytest.param(model, items, id=name) for name, model, items in studies()]
+
+
+def test_parameter_counts():
+    assert count(HeartRateLSTM()) == 204_417
+    assert count(HeartRateLSTM(3, 64, dropout=0.2)) == 51_009
+    assert count(LSTMClassifier(40, 128, 2, 10)) == 228_042 and count(LSTMClassifier(40, 128, 2, 14)) == 228_302
+    assert [count(TimeLSTM(name)) for name in ("table", "sincos", "lete")] == [241_418, 216_330, 221_370]
+
+
+def test_shapes_of_the_originals():
+    assert LSTMClassifier(input_size=40, hidden_size=128, num_layers=2, num_classes=10)(
+        torch.randn(16, 100, 40)
+    ).shape == (
+        16,
+        10,
+    )
+    assert HeartRateLSTM(11, 128, 2, 0.3, False)(torch.randn(3, 500, 11)).shape == (3, 500, 1)
+
+
+@pytest.mark.parametrize(("model", "items"), STUDIES)
+def test_padding_changes_nothing(model, items):
+    """Neither what stands behind the end, nor how far away the end of the batch is, nor who else is in it."""
+    model.eval()
+    batch = collate_sequences(items)
+    loss = sequence_losses(model, torch.nn.CrossEntropyLoss(), batch)["total_loss"]
+    noisy = {name: value.clone() for name, value in batch.items()}
+    behind = torch.arange(max(LENGTHS)) >= batch["lengths"][:, None]
+    for name in {"input", "times", "target"} & noisy.keys():
+        if noisy[name].ndim > 1:
+            noisy[name][behind] = 77.0
+    assert sequence_losses(model, torch.nn.CrossEntropyLoss(), noisy)["total_loss"].item() == pytest.approx(
+        loss.item(), abs=1e-6
+    )
+    together = predict_sequences(model, items)
+    for item, answer in zip(items, together, strict=True):
+        assert np.allclose(predict_sequences(model, [item])[0], answer, atol=1e-5)
+
+
+@pytest.mark.parametrize(("model", "items"), STUDIES)
+def test_a_gradient_reaches_every_parameter(model, items):
+    model.train()
+    losses = sequence_losses(model, torch.nn.CrossEntropyLoss(), collate_sequences(items))
+    losses["total_loss"].backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+    model.zero_grad()
+
+
+@pytest.mark.parametrize(("model", "items"), [study for study in STUDIES if study.id not in ("none", "sincos")])
+def test_one_batch_is_overfitted(model, items):
+    """Not without times, where two sequences are alike, nor with slow sines, where they nearly are."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model, batch = copy.deepcopy(model).train(), collate_sequences(items)
+        for dropout in (part for part in model.modules() if isinstance(part, (torch.nn.Dropout, torch.nn.LSTM))):
+            setattr(dropout, "p" if isinstance(dropout, torch.nn.Dropout) else "dropout", 0.0)
+        optimizer, losses = torch.optim.Adam(model.parameters(), lr=0.02), []
+        for _ in range(300):
+            optimizer.zero_grad()
+            losses.append(sequence_losses(model, torch.nn.functional.cross_entropy, batch)["total_loss"])
+            losses[-1].backward()
+            optimizer.step()
+    assert losses[-1] < 0.02 * losses[0]
+
+
+@pytest.mark.parametrize(("model", "items"), STUDIES[::2])
+def test_training_keeps_the_best_and_is_the_same_again(model, items, tmp_path):
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    answers = []
+    for folder in (tmp_path, None):
+        model.load_state_dict(state)
+        options = {"lr": 0.03, "max_epochs": 30, "batch_size": 2, "patience": 30}
+        trained, history = train_sequences(model, items, list(items), save_dir=folder, **options)
+        answers.append(predict_sequences(trained, items))
+    least = min(epoch["val_total_loss"] for epoch in history)
+    assert least < 0.9 * history[0]["val_total_loss"]
+    assert all(np.array_equal(a, b) for a, b in zip(*answers, strict=True))
+    rebuilt, checkpoint = load_checkpoint(tmp_path / "best_model.pth")
+    assert type(rebuilt) is type(model) and checkpoint["val_loss"] == pytest.approx(least)
+    assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(predict_sequences(rebuilt, items), answers[0], strict=True))
+
+
+def test_the_best_is_not_the_last():
+    """Trained on noise, a network gets worse on other noise: the weights that come back are those from before."""
+    rng = np.random.default_rng(0)
+    train, other = ([rng.standard_normal((6, 3)) for _ in range(40)] for _ in range(2))
+    sets = [sequence_items(part, rng.integers(0, 2, 40)) for part in (train, other)]
+    torch.manual_seed(0)
+    model, history = train_sequences(LSTMClassifier(3, 32, 1, 2, 0.0), *sets, lr=0.02, max_epochs=25, patience=25)
+    losses = [epoch["val_total_loss"] for epoch in history]
+    assert losses[-1] > 1.2 * min(losses)
+    loss = sequence_losses(model, torch.nn.CrossEntropyLoss(), collate_sequences(sets[1]))["total_loss"].item()
+    assert loss == pytest.approx(min(losses), rel=0.01)
+
+
+def test_class_weights_are_used():
+    items = sequence_items([np.zeros((4, 2))] * 10, [0] * 8 + [1] * 2)
+    shares = []
+    for weights in (None, [1, 4]):
+        torch.manual_seed(0)
+        model, _ = train_sequences(
+            LSTMClassifier(2, 4, 1, 2, 0.0), items, list(items), lr=0.05, max_epochs=40, class_weights=weights
+        )
+        logits = predict_sequences(model, items)[0]
+        shares.append(1 / (1 + np.exp(logits[0] - logits[1])))
+    assert shares == pytest.approx([0.2, 0.5], abs=0.05)
+
+
+def test_starts_from_the_mean():
+    model = HeartRateLSTM(center=148.0, scale=18.0).eval()
+    answer = predict_sequences(model, sequence_items([np.zeros((5, 11))], [np.full(5, 150.0)]))[0]
+    assert answer.shape == (5,) and np.abs(answer - 148).max() < 18
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        (([], []), ShapeError, "one of each"),
+        (([np.zeros((3, 2))], [0, 1]), ShapeError, "one of each"),
+        (([np.zeros((0, 2))], [0]), ShapeError, "sequence 0"),
+        (([np.zeros((3, 2)), np.zeros((3, 4))], [0, 1]), ShapeError, "sequence 1"),
+        (([np.zeros((3, 2))], [np.zeros(4)]), ShapeError, "sequence 0"),
+        (([np.zeros((3, 2))], [0], [np.zeros(2)]), ShapeError, "sequence 0"),
+        (([np.full((3, 2), np.nan)], [0]), DataError, "NaN"),
+    ],
+)
+def test_bad_sequences(arguments, error, words):
+    with pytest.raises(error, match=words):
+        sequence_items(*arguments)
+
+
+def test_bad_options_of_models():
+    with pytest.raises(OptionError, match="time embedding must be one of none, intensity"):
+        TimeLSTM("rope")
+    with pytest.raises(OptionError, match="num_classes"):
+        LSTMClassifier(3, 8, 1, 1)
+    with pytest.raises(OptionError, match="cell"):
+        HeartRateLSTM(cell="rnn")
+    with pytest.raises(ShapeError, match="11 channels"):
+        HeartRateLSTM()(torch.zeros(2, 11, 30))
+
+
+@pytest.mark.parametrize(
+    ("targets", "times", "words"),
+    [
+        ([0.9, 1.7], None, "class of sequence 0 must be a whole number"),
+        ([0, -1], None, "class of sequence 1 must be a whole number"),
+        ([np.zeros((2, 1))] * 2, None, "a class or values"),
+        ([0, np.zeros(2)], None, "a class or values"),
+        ([0, 1], [np.array([0, 1])] * 2, None),
+        ([0, 1], [1.6e9 + np.arange(2)] * 2, "subtract its start"),
+        ([0, 1], [np.array([0, 1e39])] * 2, "more than 1e38"),
+        ([0, 1], [0, 1], "times \\(steps,\\)"),
+    ],
+)
+def test_targets_and_times_of_the_wrong_kind(targets, times, words):
+    inputs = [np.zeros((2, 3))] * 2
+    if words is None:
+        assert len(sequence_items(inputs, targets, times)) == 2
+        return
+    with pytest.raises((DataError, ShapeError), match=words):
+        sequence_items(inputs, targets, times)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 40])
+def test_losses_of_an_epoch_do_not_depend_on_the_size_of_batches(batch_size):
+    """Steps of workouts and weights of classes count alike, however they are dealt out to batches."""
+    rng = np.random.default_rng(3)
+    inputs = [rng.standard_normal((n, 3)) for n in rng.integers(1, 60, 12)]
+    torch.manual_seed(0)
+    for model, targets, weights in (
+        (HeartRateLSTM(3, 4, 1, 0.0), [60 + 50 * rng.random(len(one)) for one in inputs], None),
+        (LSTMClassifier(3, 4, 1, 2, 0.0), [0] * 10 + [1] * 2, [0.1, 3.0]),
+    ):
+        items = sequence_items(inputs, targets)
+        loss_fn = torch.nn.CrossEntropyLoss(None if weights is None else torch.tensor(weights))
+        whole = sequence_losses(model.eval(), loss_fn, collate_sequences(items))["total_loss"].item()
+        # A rate of nothing: the loss of validation is that of the model as it is.
+        _, history = train_sequences(
+            model, items, items, lr=0.0, max_epochs=1, batch_size=batch_size, class_weights=weights
+        )
+        assert history[0]["val_total_loss"] == pytest.approx(whole, rel=1e-5)
+
+
+def test_every_model_sees_the_same_batches():
+    batches = [list(SimilarLengths(range(1, 50), 4, 3, seed=seed)) for seed in (1, 1, 2)]
+    assert batches[0] == batches[1] != batches[2]
+    assert sorted(sum(batches[0], [])) == list(range(49)) and len(batches[0]) == 13
+
+
+def test_training_needs_sequences_and_whole_numbers():
+    items = sequence_items([np.zeros((2, 3))], [0])
+    model = LSTMClassifier(3, 4, 1, 2)
+    with pytest.raises(DataError, match="got 1 and 0"):
+        train_sequences(model, items, [])
+    for option in ({"batch_size": 0}, {"n_sorted": 0}, {"patience": 2.5}, {"plateau_epochs": -1}, {"seed": 0.5}):
+        with pytest.raises(OptionError, match=next(iter(option))):
+            train_sequences(model, items, items, **option)

@@ -1,0 +1,158 @@
+"""Relative timing: planted delays are found, with intervals that hold them."""
+
+import numpy as np
+import pytest
+import scipy.fft
+from evlib.templates.bank import cut_snippets
+from evlib.templates.waveforms import channel_delays, channel_times, time_to_next_kind
+from hypothesis import given
+from hypothesis import strategies as st
+from planted import RATE, make_bank, make_templates, plant, schedule, table
+
+from evlib.signals.errors import DataError, OptionError, ShapeError
+from evlib.signals.events import Events
+
+
+def moved(waves, shift):
+    """Waves (L, C), each channel moved later by its shift in samples, which may be fractions."""
+    n = 4 * len(waves)
+    turn = np.exp(-2j * np.pi * scipy.fft.rfftfreq(n)[:, None] * np.asarray(shift))
+    return scipy.fft.irfft(scipy.fft.rfft(np.pad(waves, ((n // 4, n // 2), (0, 0))), n, axis=0) * turn, n, axis=0)[
+        n // 4 : n // 2
+    ]
+
+
+def shapes(seed=0, n_channels=6, without_delays=True):
+    """(L, C) templates of one kind, whose channels all begin together."""
+    templates = make_templates(1, n_channels, RATE, seed=seed)
+    if without_delays:
+        templates.delay_s[:] = 0
+    return templates.sampled(RATE, 0.02, 0.06)[0]
+
+
+def cut(bank, signal, time, reach=8):
+    return cut_snippets(signal, np.asarray(time), bank.before + reach, bank.length + 2 * reach)
+
+
+def relative(shift, delays):
+    return np.asarray(shift) - np.asarray(shift) @ delays.weight
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_delays_against_a_reference_are_recovered_within_a_quarter_of_a_sample(rng, seed):
+    reference = shapes(seed)
+    shift = rng.uniform(-8, 8, 6)
+    loud = reference / np.sqrt((reference**2).sum(0)) * 12
+    snippets = moved(loud, shift) + rng.standard_normal((20, *reference.shape))
+    delays = channel_delays(snippets, RATE, loud)
+    assert np.abs(delays.delay_s * RATE - relative(shift, delays)).max() < 0.25
+    assert abs(delays.common_s * RATE - shift @ delays.weight) < 0.25
+
+
+@given(st.lists(st.floats(-8, 8), min_size=2, max_size=5))
+def test_the_rise_moves_with_the_channel(shift):
+    wave = shapes(1, 1)
+    waves = np.repeat(wave, len(shift), axis=1)
+    found = channel_delays(moved(waves, shift)[None], RATE)
+    assert np.abs(found.delay_s * RATE - relative(shift, found)).max() < 0.05
+
+
+def test_rises_of_different_waveforms_agree_with_the_true_delays_to_about_half_a_sample():
+    errors = []
+    for seed in range(20):
+        templates = make_templates(1, 6, RATE, seed=seed)
+        delays = channel_delays(templates.sampled(RATE, 0.02, 0.06), RATE)
+        errors.append(delays.delay_s * RATE - relative(templates.delay_s[0] * RATE, delays))
+    assert np.median(np.abs(np.concatenate(errors))) < 0.7
+
+
+def test_intervals_hold_the_truth_and_shrink_with_more_events(rng):
+    reference, inside, widths = shapes(2), [], {}
+    loud = reference / np.sqrt((reference**2).sum(0)) * 8
+    for n_events in (10, 90):
+        for _ in range(12):
+            shift = rng.uniform(-5, 5, 6)
+            delays = channel_delays(moved(loud, shift) + rng.standard_normal((n_events, *loud.shape)), RATE, loud)
+            true = relative(shift, delays) / RATE
+            inside.append((delays.low_s <= true) & (true <= delays.high_s))
+            widths.setdefault(n_events, []).append(np.median(delays.high_s - delays.low_s))
+    assert np.mean(inside) > 0.8
+    assert 2 < np.mean(widths[10]) / np.mean(widths[90]) < 4.5
+
+
+def test_the_seed_fixes_the_intervals_and_one_event_has_none(rng):
+    snippets = shapes() + 0.05 * rng.standard_normal((5, *shapes().shape))
+    first, again, other = (channel_delays(snippets, RATE, seed=seed) for seed in (0, 0, 1))
+    assert np.array_equal(first.low_s, again.low_s) and not np.array_equal(first.low_s, other.low_s)
+    assert np.isnan(channel_delays(snippets[:1], RATE).low_s).all()
+
+
+def test_a_silent_channel_has_no_delay():
+    waves = shapes()
+    waves[:, 2] = 0
+    for reference in (None, shapes()):
+        delays = channel_delays(np.repeat(waves[None], 3, axis=0), RATE, reference)
+        assert np.flatnonzero(np.isnan(delays.delay_s)).tolist() == [2]
+        assert delays.weight[2] == 0 and np.isclose(delays.weight.sum(), 1)
+        assert np.isnan(delays.low_s[2]) and np.isfinite(np.delete(delays.low_s, 2)).all()
+
+
+@pytest.mark.parametrize(
+    ("snippets", "options", "error", "words"),
+    [
+        (np.zeros((5, 3)), {}, ShapeError, "one event\\? add an axis"),
+        (np.zeros((0, 5, 3)), {}, DataError, "no events"),
+        (np.zeros((2, 5, 3)), {}, DataError, "no signal"),
+        (np.full((2, 5, 3), np.nan), {}, DataError, "finite"),
+        (np.ones((2, 5, 3)), {"reference": np.ones((3, 5))}, ShapeError, "shape of one snippet"),
+        (np.ones((2, 5, 3)), {"n_bootstrap": 0}, OptionError, "n_bootstrap"),
+    ],
+)
+def test_what_cannot_be_is_refused(snippets, options, error, words):
+    with pytest.raises(error, match=words):
+        channel_delays(snippets, RATE, **options)
+
+
+def test_each_channel_dates_events_by_itself(rng):
+    templates = make_templates(2, 3, RATE, seed=4)
+    bank = make_bank(templates, amplitude=40.0)
+    time, type, n = schedule(rng, 40, 2)
+    late = np.array([0.0, 1.3, -2.2])
+    signal = plant(templates, time, type, 40.0, n)
+    signal = np.stack([moved(signal[:, [c]], late[c])[:, 0] for c in range(3)], axis=1)
+    signal += rng.standard_normal(signal.shape)
+    pieces = cut(bank, signal.astype(np.float32), time)
+    found = channel_times(bank, pieces, type)
+    assert found.shape == (40, 3)
+    assert np.abs(np.nanmedian(found, axis=0) - late).max() < 0.15
+    # A channel that a kind hardly reaches says nothing.
+    bank.templates[1, :, 2] *= 1e-3
+    assert np.isnan(channel_times(bank, pieces, type)[type == 1, 2]).all()
+
+
+def test_a_time_out_of_reach_is_not_invented(rng):
+    templates = make_templates(1, 2, RATE, seed=4)
+    bank = make_bank(templates, amplitude=40.0)
+    signal = plant(templates, [500.0], [0], 40.0, 1000)
+    near, far = (channel_times(bank, cut(bank, signal, [500.0 + off], reach=4), np.array([0])) for off in (2, 9))
+    assert np.allclose(near, -2, atol=0.1)
+    assert np.isnan(far).all()
+    with pytest.raises(ShapeError, match="longer than the templates"):
+        channel_times(bank, cut(bank, signal, [500.0], reach=0), np.array([0]))
+
+
+@given(st.lists(st.integers(0, 2), max_size=12))
+def test_time_to_the_next_kind_agrees_with_looking(types):
+    events = table(np.arange(len(types)) * 7.25, types, ("a", "b", "c"))
+    expected = []
+    for i, kind in enumerate(types):
+        j = next((j for j in range(i + 1, len(types)) if types[j] != kind), None)
+        if j is not None:
+            expected.append((kind, types[j], (j - i) * 7.25 / RATE))
+    before, after, interval_s = time_to_next_kind(events)
+    assert [*zip(before, after, strict=True)] == [row[:2] for row in expected]
+    assert np.allclose(interval_s, [row[2] for row in expected])
+
+
+def test_no_events_have_no_intervals():
+    assert [len(part) for part in time_to_next_kind(Events.empty(("a",), RATE))] == [0, 0, 0]

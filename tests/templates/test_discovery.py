@@ -1,0 +1,376 @@
+"""Discovery: the kinds that recur, no others, whatever the recordings; names and times from very few labels."""
+
+import itertools
+import random
+from dataclasses import replace
+
+import numpy as np
+import planted
+import pytest
+import torch
+from evlib.templates.discover import name_kinds
+from hypothesis import given
+from hypothesis import strategies as st
+
+import evlib
+from evlib.signals.synthetic import add_events, coloured_noise
+from evlib.templates import discover as discovery
+
+RATE = 2000.0
+
+
+def found_in(*recordings, **options):
+    return evlib.discover(list(recordings), progress=False, **options)
+
+
+def noise(seed, duration_s=20.0):
+    """Noise without any event, (n, 6)."""
+    return coloured_noise(int(duration_s * RATE), 6, RATE, np.random.default_rng(seed))
+
+
+def with_events(signal, templates, time_s, type, amplitude=15.0):
+    """A recording of the signal with events in it, and the table of them."""
+    order = np.argsort(time_s)
+    table = evlib.Events.from_seconds(np.asarray(time_s)[order], np.asarray(type)[order], RATE, templates.names)
+    add_events(signal, templates, table.type, table.time_samples, np.full(len(table), amplitude), RATE)
+    return evlib.Recording(signal.astype(np.float32), RATE), table
+
+
+def named(found, labels, reach_s=0.02):
+    """What was found under the names, and with the time origin, of the labels."""
+    kind, offset = found.name(labels, reach_s)
+    type = np.full(len(found.names) + 1, -1)
+    type[kind[kind >= 0]] = np.flatnonzero(kind >= 0)
+    out = []
+    for events in found.events:
+        kept = events[type[events.type] >= 0]
+        time = kept.time_samples + offset[type[kept.type]]
+        order = np.argsort(time, kind="stable")
+        out.append(table_like(time[order], type[kept.type][order], labels[0]))
+    return out
+
+
+def table_like(time, type, like):
+    sample = np.floor(time + 0.5).astype(int)
+    return evlib.Events(sample, time - sample, type, like.names, like.sampling_rate_hz)
+
+
+def same_discovery(first, second):
+    assert first.names == second.names
+    assert np.array_equal(first.bank.templates, second.bank.templates)
+    assert np.array_equal(first.whitener.taps, second.whitener.taps)
+    for one, two in zip(first.events, second.events, strict=True):
+        assert np.array_equal(one.time_samples, two.time_samples) and np.array_equal(one.type, two.type)
+        assert np.array_equal(one.score, two.score)
+
+
+@pytest.fixture(scope="module")
+def simulation():
+    return evlib.make_recording(evlib.make_templates(4, seed=2), 40.0, snr=15.0, seed=2)
+
+
+@pytest.fixture(scope="module")
+def found(simulation):
+    return found_in(simulation.recording)
+
+
+@pytest.fixture(scope="module")
+def uneven():
+    """Three kinds that happen 24, 14 and 7 times."""
+    templates = evlib.make_templates(3, seed=5)
+    time, type = 0.5 + np.arange(45) * 0.8, np.array([1] * 24 + [2] * 14 + [0] * 7)
+    rest = np.random.default_rng(3).permutation(45)
+    return with_events(noise(6, 38.0), templates, time + np.random.default_rng(1).uniform(0, 0.1, 45), type[rest])
+
+
+def test_finds_the_kinds_with_their_events(found, simulation):
+    assert len(found.names) == 4
+    assert found.counts().sum() == pytest.approx(len(simulation.events), abs=2)
+    report = evlib.compare(simulation.events, *named(found, [simulation.events]), tolerance_s=0.002)
+    assert report.f1 >= 0.95
+    assert (report.per_type()["f1"] >= 0.95).all()
+
+
+def test_the_time_origin_of_a_kind_is_a_constant_away_from_the_truth(found, simulation):
+    """No kind wanders: what is left after one number for each kind is far less than a sample."""
+    table, truth = found.events[0], simulation.events
+    kind, offset = found.name([truth])
+    assert sorted(kind) == [0, 1, 2, 3]
+    for e in range(4):
+        time = table.time_samples[table.type == kind[e]]
+        true = truth.time_samples[truth.type == e]
+        gap = time[:, None] - true
+        nearest = gap[np.arange(len(time)), np.abs(gap).argmin(1)]
+        nearest = nearest[np.abs(nearest) < 100]
+        assert len(nearest) >= 0.95 * len(true)
+        assert np.abs(nearest - np.median(nearest)).max() < 1.0
+        assert offset[e] == pytest.approx(-np.median(nearest), abs=0.2)
+
+
+@pytest.mark.parametrize(("n_types", "seed"), [(3, 2), (4, 1)])
+def test_as_many_kinds_as_there_are(n_types, seed):
+    simulation = evlib.make_recording(evlib.make_templates(n_types, seed=seed), 30.0, snr=15.0, seed=seed)
+    found = found_in(simulation.recording)
+    assert len(found.names) == n_types
+    assert evlib.compare(simulation.events, *named(found, [simulation.events])).f1 >= 0.95
+
+
+def test_overlapping_events_come_apart():
+    """Of three kinds two lie on each other every other time, 8 to 20 ms apart."""
+    rng, start = np.random.default_rng(4), 0.5 + 2.6 * np.arange(14)
+    second = start + np.where(np.arange(14) % 2, rng.uniform(0.008, 0.02, 14), 0.5)
+    time_s = np.concatenate([start, second, start + 1.4])
+    recording, events = with_events(
+        noise(4, 38.0), evlib.make_templates(3, seed=1), time_s, np.repeat(np.arange(3), 14)
+    )
+    found = found_in(recording, n_types=3)
+    assert evlib.compare(events, *named(found, [events])).f1 >= 0.95
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_noise_alone_holds_no_kind(seed):
+    with pytest.raises(evlib.DataError, match=r"nothing of about 0\.04 s recurs often enough in 20 s"):
+        found_in(evlib.Recording(noise(seed).astype(np.float32), RATE))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_what_never_recurs_is_no_kind(seed):
+    """Forty events as strong as any, each of its own shape."""
+    templates = evlib.make_templates(40, seed=seed)
+    time_s = 0.5 + np.arange(40) * 0.7 + np.random.default_rng(seed).uniform(0, 0.2, 40)
+    recording, _ = with_events(noise(seed, 30.0), templates, time_s, np.arange(40))
+    with pytest.raises(evlib.DataError, match="recurs"):
+        found_in(recording)
+
+
+@pytest.mark.parametrize("seed", [4, 7])
+def test_a_single_kind_is_found(seed):
+    simulation = evlib.make_recording(evlib.make_templates(1, seed=seed), 30.0, snr=15.0, seed=seed)
+    found = found_in(simulation.recording)
+    assert len(found.names) == 1
+    assert evlib.compare(simulation.events, *named(found, [simulation.events])).f1 == 1
+
+
+@pytest.mark.parametrize("n_types", [1, 2, 4])
+def test_nothing_else_is_found_where_there_is_nothing_else(n_types):
+    """No bursts between the events: what they leave is noise."""
+    simulation = evlib.make_recording(
+        evlib.make_templates(n_types, seed=2), 40.0, snr=15.0, seed=2, transients_per_s=0.0
+    )
+    assert len(found_in(simulation.recording).names) == n_types
+
+
+def test_several_recordings_share_their_kinds():
+    templates = evlib.make_templates(3, seed=2)
+    parts = [
+        evlib.make_recording(templates, duration_s, snr=15.0, seed=8 + k) for k, duration_s in enumerate((15.0, 25.0))
+    ]
+    found = found_in(*(part.recording for part in parts))
+    assert len(found.names) == 3 and len(found.events) == 2
+    for part, table in zip(parts, named(found, [part.events for part in parts]), strict=True):
+        assert evlib.compare(part.events, table).f1 >= 0.95
+    # Labels of the first recording name what is in the second.
+    first_only = named(found, [parts[0].events])
+    assert evlib.compare(parts[1].events, first_only[1]).f1 >= 0.95
+
+
+@pytest.mark.parametrize(("rate", "event_s"), [(400.0, 0.2), (500.0, 0.16), (1000.0, 0.08)])
+def test_slower_events_at_lower_rates(rate, event_s):
+    templates = evlib.make_templates(3, sampling_rate_hz=rate, seed=1)
+    simulation = evlib.make_recording(templates, 60.0, 15.0, "poisson", 1, rate, mean_interval_s=4.0)
+    found = found_in(simulation.recording, n_types=3, event_s=event_s)
+    tables = named(found, [simulation.events], reach_s=event_s / 2)
+    assert evlib.compare(simulation.events, *tables, tolerance_s=0.01).f1 >= 0.95
+
+
+def test_two_labels_name_a_kind(found, simulation):
+    few = simulation.events[np.concatenate([np.flatnonzero(simulation.events.type == e)[:2] for e in range(4)])]
+    few = few[np.argsort(few.time_samples)]
+    assert evlib.compare(simulation.events, *named(found, [few]), tolerance_s=0.002).f1 >= 0.95
+
+
+def test_kinds_come_in_order_of_how_often_they_happen(uneven):
+    recording, events = uneven
+    found = found_in(recording, refractory_s=0.5)
+    assert found.names[:3] == ("kind_01", "kind_02", "kind_03")
+    assert found.counts()[:3].tolist() == [24, 14, 7]
+    assert (np.diff(found.counts()) <= 0).all()
+    assert np.array_equal(found.counts(), np.bincount(found.events[0].type, minlength=len(found.names)))
+    kind, _ = found.name([events])
+    assert kind.tolist() == [2, 0, 1]
+
+
+def test_n_types_keeps_the_most_frequent(uneven):
+    recording, events = uneven
+    whole, some = (found_in(recording, n_types=n_types, refractory_s=0.5) for n_types in (None, 2))
+    assert some.names == ("kind_01", "kind_02") and some.counts().tolist() == [24, 14]
+    assert np.array_equal(some.bank.templates, whole.bank.templates[:2])
+    assert some.name([events])[0].tolist() == [-1, 0, 1]  # nothing stands for the rarest
+
+
+def test_same_seed_same_kinds_and_no_global_state(simulation, found, monkeypatch):
+    torch.manual_seed(3)
+    random.seed(3)
+    before, python = torch.random.get_rng_state(), random.getstate()
+    same_discovery(found, found_in(simulation.recording))
+    # Fewer moments than there are: now the seed decides which.
+    monkeypatch.setattr(discovery, "MAX_MOMENTS", 60)
+    first, second = (found_in(simulation.recording, seed=5) for _ in range(2))
+    same_discovery(first, second)
+    assert evlib.compare(simulation.events, *named(first, [simulation.events])).f1 >= 0.95
+    assert torch.equal(before, torch.random.get_rng_state()) and python == random.getstate()
+
+
+def test_only_one_event_of_a_kind_in_a_refractory_period():
+    """A kind that comes each second, against the rule of two: the rule holds in what is returned."""
+    templates, time_s = evlib.make_templates(1, seed=3), 0.5 + np.arange(28) * 1.0
+    recording, events = with_events(noise(1, 30.0), templates, time_s, np.zeros(28, int))
+    for refractory_s in (0.5, 2.0):
+        found = found_in(recording, refractory_s=refractory_s, n_types=1)
+        assert found.refractory_s == refractory_s
+        for table in found.events:
+            pairs, _ = evlib.find_violations(table, refractory_s)
+            assert len(pairs) == 0
+        assert found.counts()[0] == 28 if refractory_s == 0.5 else found.counts()[0] <= 14
+
+
+def test_no_table_breaks_the_refractory_rule_or_claims_to_be_complete(found):
+    for table in found.events:
+        pairs, _ = evlib.find_violations(table, 2.0)
+        assert len(pairs) == 0
+        assert table.complete_spans.shape == (0, 2)
+        assert (np.diff(table.time_samples) >= 0).all()
+        assert ((table.score > 0.5) & (table.score <= 1)).all()
+
+
+def test_templates_find_the_same_in_new_signal(found):
+    templates = evlib.make_templates(4, seed=2)
+    new = evlib.make_recording(templates, 20.0, snr=15.0, seed=30)
+    table = discovery.find_kinds(found.bank, found.whitener(new.recording), RATE, 2.0)
+    other = replace(found, events=[table])
+    assert evlib.compare(new.events, *named(other, [new.events])).f1 >= 0.95
+
+
+def naive_votes(labels, tables, n_types, n_kinds, reach):
+    votes = np.zeros((n_types, n_kinds))
+    for label, found in zip(labels, tables, strict=True):
+        for (e, t), (k, u, score) in itertools.product(
+            zip(label.type, label.time_samples, strict=True),
+            zip(found.type, found.time_samples, found.score, strict=True),
+        ):
+            votes[e, k] += score * (-reach <= u - t < reach)
+    return votes
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 2**31))
+def test_no_other_naming_gets_more_votes(n_types, n_kinds, seed):
+    """Against every one-to-one naming there is."""
+    rng = np.random.default_rng(seed)
+    time, kind_time = np.sort(rng.uniform(100, 2000, 12)), np.sort(rng.uniform(100, 2000, 25))
+    labels = [planted.table(time, rng.integers(n_types, size=12), tuple(f"e{k}" for k in range(n_types)))]
+    names = tuple(f"kind_{k + 1:02d}" for k in range(n_kinds))
+    tables = [planted.table(kind_time, rng.integers(n_kinds, size=25), names, score=rng.uniform(0.1, 1, 25))]
+    kind, offset = name_kinds(labels, tables)
+    votes = naive_votes(labels, tables, n_types, n_kinds, 0.02 * RATE)
+    used = kind[kind >= 0]
+    assert len(set(used.tolist())) == len(used)  # no kind has two names
+    padded = np.zeros((n_types, n_types + n_kinds))
+    padded[:, :n_kinds] = votes
+    best = max(
+        sum(padded[e, k] for e, k in enumerate(order))
+        for order in itertools.permutations(range(n_types + n_kinds), n_types)
+    )
+    assert votes[np.flatnonzero(kind >= 0), used].sum() == pytest.approx(best)
+    assert (votes[np.flatnonzero(kind >= 0), used] > 0).all()
+    assert (np.abs(offset) <= 0.02 * RATE).all() and (offset[kind < 0] == 0).all()
+
+
+def test_offsets_are_samples_from_the_kind_to_the_label():
+    time = 500.0 + 700 * np.arange(9)
+    type = np.arange(9) % 3
+    labels = planted.table(time, type, ("a", "b", "c"))
+    shift, kind_of = np.array([-17.25, 0.0, 22.5]), np.array([2, 0, 1])
+    own = time - shift[type]
+    rows = type != 1  # nothing was found of "b"
+    found = planted.table(own[rows], kind_of[type][rows], ("kind_01", "kind_02", "kind_03"), score=np.ones(rows.sum()))
+    kind, offset = name_kinds([labels], [found])
+    assert kind.tolist() == [2, -1, 1]
+    np.testing.assert_allclose(offset, [-17.25, 0.0, 22.5])
+
+
+def test_one_wild_label_does_not_move_the_offset():
+    time = 500.0 + 700 * np.arange(9)
+    shifted = time + np.r_[np.full(8, 5.0), 30.0]
+    kind, offset = name_kinds(
+        [planted.table(shifted, np.zeros(9, int), ("a",))],
+        [planted.table(time, np.zeros(9, int), ("kind_01",), score=np.ones(9))],
+    )
+    assert kind.tolist() == [0] and offset.tolist() == [5.0]
+
+
+def spoiled(name, recording):
+    signal = recording.read().copy()
+    if name == "nan":
+        signal[5000, 2] = np.nan
+    elif name == "constant":
+        signal[:, 3] = 0.0
+    elif name == "silent":
+        signal[:] = 0.0
+    elif name == "short":
+        signal = signal[:1000]
+    elif name == "brief":
+        signal = signal[:2400]
+    return evlib.Recording(signal, RATE)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nan", "recording 0 holds NaN"),
+        ("constant", "ch4 is constant"),
+        ("silent", "ch1, ch2, ch3, ch4, ch5, ch6 is constant"),
+        ("short", r"0\.500 s is too short"),
+        ("brief", "nothing of about .* recurs"),
+    ],
+)
+def test_recordings_that_cannot_be_searched_are_refused(simulation, name, words):
+    with pytest.raises(evlib.DataError, match=words):
+        found_in(spoiled(name, simulation.recording))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"n_types": 0}, evlib.OptionError, "n_types must be a whole number"),
+        ({"n_types": 2.5}, evlib.OptionError, "n_types.*2.5"),
+        ({"n_types": True}, evlib.OptionError, "n_types.*True"),
+        ({"event_s": 40}, evlib.OptionError, "did you pass milliseconds"),
+        ({"event_s": 0}, evlib.OptionError, "event_s"),
+        ({"event_s": float("nan")}, evlib.OptionError, "event_s"),
+        ({"n_types": "a"}, evlib.OptionError, "n_types.*'a'"),
+        ({"event_s": "a"}, evlib.OptionError, "event_s.*'a'"),
+        ({"seed": -1}, evlib.OptionError, "seed must be a whole number"),
+        ({"refractory_s": {"a": 2.0}}, evlib.OptionError, "one number for all kinds"),
+        ({"refractory_s": -1}, evlib.OptionError, "refractory_s must not be negative"),
+        ({"refractory_s": float("nan")}, evlib.OptionError, "refractory_s"),
+        ({"refractory_s": 4000.0}, evlib.UnitError, "seconds.*samples or milliseconds"),
+    ],
+)
+def test_bad_options_are_refused(simulation, options, error, words):
+    with pytest.raises(error, match=words):
+        found_in(simulation.recording, **options)
+
+
+def test_recordings_that_differ_are_refused(simulation):
+    recording = simulation.recording
+    with pytest.raises(evlib.UnitError, match="one rate.*2000 and 1000 Hz"):
+        found_in(recording, recording.resample(1000.0))
+    with pytest.raises(evlib.ShapeError, match="same channels; got 6 and 5"):
+        found_in(recording, evlib.Recording(recording.read()[:, :5], RATE))
+    with pytest.raises(evlib.OptionError, match="at least one recording"):
+        evlib.discover([], progress=False)
+
+
+def test_it_says_what_it_found(found):
+    counts = found.counts()
+    assert repr(found).startswith(f"Discovery(4 kinds: kind_01 {counts[0]}, kind_02 {counts[1]}, ")

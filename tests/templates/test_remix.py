@@ -1,0 +1,259 @@
+"""Re-mixes: what a draw calls true is what was planted, and only what cannot be known is left out."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+from evlib.templates.bank import TemplateBank
+from evlib.templates.hybrid import (
+    ALONE_S,
+    MATCH_S,
+    RHYTHMS,
+    Remixer,
+    _surrogate,
+    label_examples,
+    one_at_a_time,
+    strange_rhythm,
+)
+from evlib.templates.learn import PRIOR_LOGIT
+from evlib.templates.pursue import Candidates, find_candidates
+from planted import RATE, make_bank, make_templates, plant, schedule, table
+
+N_TYPES = 5
+TEMPLATES = make_templates(N_TYPES, seed=1)
+NAMES = TEMPLATES.names
+NOTHING_COMPLETE = np.zeros((0, 2), dtype=int)
+
+
+@dataclass(frozen=True, eq=False)
+class WatchedBank(TemplateBank):
+    """A bank that remembers what it was asked to render."""
+
+    rendered: list = field(default_factory=list)
+
+    def render(self, n_samples, time_samples, type, amplitude):
+        self.rendered.append((np.array(time_samples), np.array(type), np.array(amplitude)))
+        return super().render(n_samples, time_samples, type, amplitude)
+
+
+@pytest.fixture(scope="module")
+def bank():
+    known = make_bank(TEMPLATES, 18.0, amplitude_spread=0.1)
+    return WatchedBank(known.templates, known.before, known.names, known.amplitude_spread)
+
+
+@pytest.fixture(scope="module")
+def scene():
+    rng = np.random.default_rng(1)
+    time, type, n = schedule(rng, 100, N_TYPES)
+    signal = plant(TEMPLATES, time, type, 18.0 * np.exp(0.1 * rng.uniform(-2, 2, 100)), n, rng)
+    return signal, table(time, type, NAMES)
+
+
+def remixer(bank, signal, labels, **options):
+    return Remixer(bank, [signal], [labels], PRIOR_LOGIT, RATE, **options)
+
+
+def planted_by(bank, remix, seed):
+    """What a draw plants (the first thing it renders), and the examples it gives."""
+    bank.rendered.clear()
+    examples = remix.draw(np.random.default_rng(seed))
+    time, type, amplitude = bank.rendered[0]
+    order = np.lexsort((type, time))
+    return examples, time[order], type[order], amplitude[order]
+
+
+def test_the_background_is_what_is_left_without_the_events(bank, scene):
+    signal, labels = scene
+    remix = remixer(bank, signal, labels)
+    (piece,) = remix.pieces
+    assert len(piece.time) == 100
+    assert np.abs(np.sort(piece.time) - labels.time_samples).max() < 2
+    assert piece.background.std() == pytest.approx(1, abs=0.03)
+    assert np.abs(bank.scores(piece.background)).max() < 8
+
+
+@pytest.mark.parametrize("own_background", [0.0, 1.0])
+def test_targets_are_the_planted_events(bank, scene, own_background):
+    signal, labels = scene
+    remix = remixer(bank, signal, labels, own_background=own_background)
+    for seed in range(3):
+        examples, time, type, amplitude = planted_by(bank, remix, seed)
+        found = examples.candidates
+        near = (np.abs(found.time[:, None] - time) <= MATCH_S * RATE) & (found.type[:, None] == type)
+        true = examples.target == 1
+        assert near[true].any(1).all()
+        # Of every planted event at most one candidate is true: the one with the most evidence.
+        assert near[true].sum(0).max() <= 1
+        for event in np.flatnonzero(near.any(0)):
+            assert true[np.flatnonzero(near[:, event])[found.llr[near[:, event]].argmax()]]
+        missed = np.bincount(type[~near.any(0)], minlength=N_TYPES)
+        assert np.array_equal(examples.n_missed, missed)
+        assert examples.target.sum() + examples.n_missed.sum() == len(time)
+        assert missed.sum() <= 2 and true.sum() > 90
+        assert (examples.weight == 1).all()  # everything was labelled: there is no doubt
+        assert abs(np.log(amplitude).std() - 0.1) < 0.04
+
+
+def test_rhythm_and_order_are_kept(bank, scene):
+    """Events are moved together and played faster or slower; none changes its type."""
+    signal, labels = scene
+    remix = remixer(bank, signal, labels)
+    tempos = []
+    for seed in range(6):
+        _, time, type, _ = planted_by(bank, remix, seed)
+        own, kinds = remix.pieces[0].time, remix.pieces[0].type
+        n = len(time)
+        assert np.array_equal(type, kinds[:n])
+        slope, start = np.polyfit(own[:n], time, 1)
+        assert np.allclose(time, start + slope * own[:n], atol=1e-6)
+        assert 0 <= start <= RATE
+        tempos.append(slope)
+    assert 0.9 < min(tempos) < max(tempos) < 1.1 and np.std(tempos) > 0.005
+
+
+def test_a_seed_is_a_remix(bank, scene):
+    remix = remixer(bank, *scene)
+    for seed in range(3):
+        a, b = (remix.draw(np.random.default_rng(seed)) for _ in range(2))
+        assert np.array_equal(a.candidates.time, b.candidates.time) and np.array_equal(a.target, b.target)
+        assert np.array_equal(a.candidates.llr, b.candidates.llr)
+    assert not np.array_equal(remix.draw(np.random.default_rng(9)).candidates.time, a.candidates.time)
+
+
+def test_only_doubtful_places_have_no_weight(bank):
+    """Weak events that nobody labelled may hide in the recording's own background, and only there."""
+    rng = np.random.default_rng(4)
+    time, type, n = schedule(rng, 100, N_TYPES)
+    weak = np.arange(100) % 4 == 0
+    signal = plant(TEMPLATES, time, type, np.where(weak, 4.8, 18.0), n, rng)
+    labels = table(time[~weak], type[~weak], NAMES, complete_spans=NOTHING_COMPLETE)
+    bank = make_bank(TEMPLATES, 18.0, amplitude_spread=0.25)
+    own, noise = (remixer(bank, signal, labels, own_background=share) for share in (1.0, 0.0))
+    doubtful = own.pieces[0].doubtful
+    for seed in range(3):
+        examples = own.draw(np.random.default_rng(seed))
+        unknown = examples.weight == 0
+        assert 0 < unknown.sum() <= len(doubtful)
+        assert (examples.target[unknown] == 0).all()
+        turn = _turn(seed, len(signal))
+        moved = (doubtful.time + turn) % len(signal)
+        near = (np.abs(examples.candidates.time[:, None] - moved) <= 20) & (
+            examples.candidates.type[:, None] == doubtful.type
+        )
+        assert near[unknown].any(1).all()
+        assert (noise.draw(np.random.default_rng(seed)).weight == 1).all()
+
+
+def _turn(seed, n):
+    """By how much a draw turns the background: its second number."""
+    rng = np.random.default_rng(seed)
+    rng.integers(1)
+    return int(rng.integers(n))
+
+
+def test_labels_decide_where_they_are_complete(bank, scene):
+    """A strong detection is planted again where nothing is labelled, not where labelling says there is none."""
+    signal, labels = scene
+    half = len(signal) // 2
+    few = labels[np.arange(100) % 2 == 0]
+    nowhere = remixer(bank, signal, replace(few, complete_spans=NOTHING_COMPLETE)).pieces[0]
+    everywhere = remixer(bank, signal, few).pieces[0]
+    first = remixer(bank, signal, replace(few, complete_spans=np.array([[0, half]]))).pieces[0]
+    assert len(nowhere.time) == 100 and len(everywhere.time) == 50
+    assert len(first.time) == (few.sample < half).sum() + (labels.sample >= half).sum()
+
+
+def test_long_recordings_are_cut_into_pieces(bank, scene):
+    signal, labels = scene
+    times = 35
+    long = np.tile(signal, (times, 1))
+    shifted = [labels.shift(k * len(signal)) for k in range(times)]
+    joined = table(np.concatenate([t.time_samples for t in shifted]), np.concatenate([t.type for t in shifted]), NAMES)
+    pieces = remixer(bank, long, joined).pieces
+    assert len(pieces) == round(len(long) / RATE / 300) == 2
+    assert sum(len(piece.background) for piece in pieces) == len(long)
+    assert sum(len(piece.time) for piece in pieces) == pytest.approx(100 * times, abs=3)
+
+
+def test_a_surrogate_has_the_spectrum_and_nothing_else():
+    rng = np.random.default_rng(0)
+    for n in (4096, 4097):
+        background = np.cumsum(rng.standard_normal((n, 3)), axis=0).astype(np.float32) * [1, 5, 0.1]
+        other = _surrogate(background, rng)
+        assert other.shape == background.shape and other.dtype == np.float32
+        a, b = (np.abs(np.fft.rfft(x, axis=0)) for x in (background, other))
+        inside = slice(1, (n - 1) // 2)
+        assert np.allclose(a[inside], b[inside], rtol=1e-2, atol=1e-3 * a.max(0))
+        left, right = (np.diff(x, axis=0) for x in (background, other))
+        assert (np.abs([np.corrcoef(left[:, c], right[:, c])[0, 1] for c in range(3)]) < 0.1).all()
+
+
+def test_how_events_vary_is_kept_only_where_they_do(bank, scene):
+    """Events that differ from their template by noise alone plant no variation; those that vary in shape do."""
+    signal, labels = scene
+    assert (remixer(bank, signal, labels).pieces[0].variation == 0).mean() > 0.9
+    rng = np.random.default_rng(3)
+    strange = make_templates(100, seed=50)
+    varied = signal + plant(strange, labels.time_samples, rng.permutation(100), 14.0, len(signal))
+    variation = remixer(bank, varied, labels).pieces[0].variation
+    energy = (variation.astype(float) ** 2).sum((1, 2))
+    assert np.median(energy) > 100 and len(energy) > 95
+
+
+def test_examples_outside_of_complete_spans_count_only_where_labelled():
+    time, type = np.array([100.0, 200, 300, 400, 500]), np.array([0, 1, 0, 0, 1])
+    found = Candidates(time, type, np.full(5, 9.0), *np.zeros((4, 5)))
+    labels = table(
+        [101.0, 201.5, 350, 402, 900], [0, 0, 1, 0, 1], ("a", "b"), complete_spans=np.array([[150, 250], [390, 401]])
+    )
+    examples = label_examples(found, labels, 5)
+    assert examples.target.tolist() == [1, 0, 0, 1, 0]
+    # 100: labelled; 200: another type in a complete span; 300 and 500: nobody looked; 400: labelled.
+    assert examples.weight.tolist() == [1, 1, 0, 1, 0]
+    assert examples.n_missed.tolist() == [1, 2]
+    everywhere = label_examples(found, replace(labels, complete_spans=None), 5)
+    assert (everywhere.weight == 1).all() and np.array_equal(everywhere.target, examples.target)
+
+
+def test_examples_of_nothing(bank):
+    none = find_candidates(bank, lambda a, b: np.zeros((b - a, 6), np.float32), 1000)
+    examples = label_examples(none, table([10.0], [2], NAMES), 5)
+    assert len(examples.target) == 0 and examples.n_missed.tolist() == [0, 0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("rhythm", RHYTHMS)
+def test_strange_rhythms_are_what_they_are_called(rhythm):
+    rng, rate, n, apart = np.random.default_rng(0), 1000.0, 120_000, np.array([2000.0, 500.0, 2000.0])
+    time = np.arange(500.0, n, 700.0)
+    type = np.resize([0, 2], len(time))  # kind 1 was never found
+    strange, kinds = strange_rhythm(rhythm, time, type, n, rate, apart, rng)
+    assert len(strange) == len(kinds) and set(kinds) <= {0, 2}
+    assert (np.diff(strange) >= 0).all() and (strange >= 0).all() and (strange < n).all()
+    for kind in set(kinds):
+        assert np.diff(strange[kinds == kind]).min(initial=np.inf) >= apart[kind]
+    if rhythm == "isolated":
+        assert np.diff(strange).min() >= 0.7 * rate
+    if rhythm == "missing":
+        assert set(strange) <= set(time)
+    if rhythm == "poisson":
+        assert np.std(np.diff(strange)) > 0.3 * np.mean(np.diff(strange))
+
+
+def test_events_one_at_a_time_are_the_recorded_ones_without_their_neighbours():
+    """Three kinds in rounds, each in the next one's window: cut out and set apart, every event is its own kind
+    alone."""
+    known, rng = make_bank(TEMPLATES, 18.0), np.random.default_rng(5)
+    time = 400 + 60.0 * np.arange(120) + rng.normal(0, 5, 120)
+    type = np.arange(120) % N_TYPES
+    signal = plant(TEMPLATES, time, type, 18.0 * np.exp(0.1 * rng.standard_normal(120)), int(time.max()) + 400, rng)
+    events = table(time, type, NAMES)
+    out, alone = one_at_a_time(known, signal, events[:40], events[40:], rng)
+    assert (alone.type == type[:40]).all() and (alone.complete_spans == [[0, len(out)]]).all()
+    gaps = np.diff(alone.time_samples) - known.length
+    assert gaps.min() >= ALONE_S[0] * RATE - 1 and gaps.max() <= ALONE_S[1] * RATE + 1
+    left = out - known.render(len(out), alone.time_samples, alone.type, np.ones(40))
+    assert out.std() > left.std() and left.std() == pytest.approx(1.0, abs=0.02)
+    found = find_candidates(known, lambda a, b: out[a:b], len(out))
+    examples = label_examples(found[found.llr > PRIOR_LOGIT], alone, MATCH_S * RATE)
+    assert examples.n_missed.sum() == 0 and examples.target.all()

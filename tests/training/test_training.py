@@ -1,0 +1,638 @@
+"""Training by Lightning, checkpoints and resuming."""
+
+import pickle
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from evlib.training.checkpoints import (
+    latest_checkpoint,
+    load_checkpoint,
+    load_encoder,
+    read_checkpoint,
+    save_encoder,
+)
+from evlib.training.data import (
+    ContrastiveDataset,
+    EventDataset,
+    SyntheticEventDataset,
+    UnsupervisedDataset,
+    collate_fn_contrastive,
+    collate_fn_supervised,
+    collate_fn_unsupervised,
+)
+from evlib.training.loop import ContrastiveTrainer, SupervisedTrainer, UnsupervisedTrainer, supervised_losses
+from torch.utils.data import DataLoader
+
+from evlib.networks.classifier import LSTMEventClassifier
+from evlib.networks.encoders import LSTMEncoder
+from evlib.networks.losses import AutoencoderLoss, EventTimingLoss, VariationalAutoencoderLoss
+from evlib.networks.pretext import ContrastiveLSTM, LSTMAutoencoder, VariationalLSTMAutoencoder
+from evlib.signals.errors import DataError, OptionError
+from evlib.studies.sequences import SimilarLengths
+
+EVENTS = 3
+
+
+def make_model(**options):
+    torch.manual_seed(3)
+    return LSTMEventClassifier(**{"hidden_size": 16, "num_events": EVENTS, **options})
+
+
+def make_loader(split="train", n=8, shuffle=True):
+    dataset = SyntheticEventDataset(n, 150, num_events=EVENTS, noise_std=0.05, split=split)
+    return DataLoader(dataset, batch_size=4, shuffle=shuffle and split == "train", collate_fn=collate_fn_supervised)
+
+
+def make_trainer(tmp_path, model=None, lr=1e-2, scheduler=None):
+    model = make_model() if model is None else model
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    scheduler = scheduler and scheduler(optimizer)
+    return SupervisedTrainer(
+        model, EventTimingLoss(), optimizer, device="cpu", log_dir=tmp_path / "runs", scheduler=scheduler
+    )
+
+
+def fit(trainer, tmp_path, *loaders, **options):
+    return trainer.fit(*loaders, **{"save_dir": tmp_path / "checkpoints", "progress_bar": False, **options})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Two epochs with a validation set: the folder and the trainer."""
+    folder = tmp_path_factory.mktemp("trained")
+    trainer = make_trainer(folder)
+    fit(trainer, folder, make_loader(), make_loader("val"), num_epochs=2, save_freq=1)
+    return folder, trainer
+
+
+def test_importing_the_trainer_does_not_import_lightning():
+    code = "import sys, evlib.training.loop; sys.exit('lightning' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_history_and_files_of_a_run(trained):
+    folder, trainer = trained
+    assert [epoch["epoch"] for epoch in trainer.history] == [1, 2]
+    names = {
+        f"{stage}_{loss}_loss" for stage in ("train", "val") for loss in ("total", "event", "timing", "refractory")
+    }
+    assert set(trainer.history[0]) == names | {"epoch", "lr"}
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {
+        "best_model.pth", "checkpoint_epoch_1.pth", "checkpoint_epoch_2.pth",
+    }  # fmt: skip
+    assert list((folder / "runs").rglob("events.out.tfevents*"))
+
+
+def test_defect_17_a_checkpoint_is_the_documented_dictionary_of_plain_types(trained):
+    folder, trainer = trained
+    checkpoint = torch.load(folder / "checkpoints" / "checkpoint_epoch_2.pth")
+    assert {"epoch", "model_state_dict", "optimizer_state_dict", "global_step", "val_loss"} <= checkpoint.keys()
+    assert {"config", "scheduler", "rng", "history", "model_class", "format"} <= checkpoint.keys()
+    assert checkpoint["epoch"] == 2 and checkpoint["global_step"] == 4
+    assert checkpoint["val_loss"] == trainer.history[-1]["val_total_loss"]
+
+
+def test_defect_17_a_checkpoint_rebuilds_its_model_alone(trained):
+    folder, trainer = trained
+    model, checkpoint = load_checkpoint(folder / "checkpoints" / "checkpoint_epoch_2.pth")
+    assert model.config == trainer.model.config and not model.training
+    for name, weight in trainer.model.state_dict().items():
+        assert torch.equal(model.state_dict()[name], weight)
+
+
+@pytest.mark.parametrize("with_scheduler", [False, True])
+def test_defect_17_resuming_equals_never_having_stopped(tmp_path, with_scheduler):
+    """Dropout, shuffling, Adam's moments, the scheduler and early stopping all go on where they were."""
+    scheduler = (lambda o: torch.optim.lr_scheduler.ReduceLROnPlateau(o, patience=0)) if with_scheduler else None
+    loaders = make_loader(), make_loader("val")
+    options = {"save_freq": 2, "patience": 3}
+    whole = make_trainer(tmp_path, scheduler=scheduler)
+    fit(whole, tmp_path, *loaders, num_epochs=4, **options)
+    first = make_trainer(tmp_path, scheduler=scheduler)
+    fit(first, tmp_path, *loaders, num_epochs=2, **{**options, "save_dir": tmp_path / "half"})
+    torch.manual_seed(99)
+    second = make_trainer(tmp_path, make_model(dropout=0.3), scheduler=scheduler)
+    resume_from = tmp_path / "half" / "checkpoint_epoch_2.pth"
+    fit(second, tmp_path, *loaders, num_epochs=4, resume_from=resume_from, **options)
+    assert second.history == whole.history
+    for name, weight in whole.model.state_dict().items():
+        assert torch.equal(second.model.state_dict()[name], weight), name
+    # Nothing is left to do: nothing is changed.
+    assert fit(second, tmp_path, *loaders, num_epochs=2, resume_from=resume_from) == whole.history[:2]
+
+
+@pytest.mark.parametrize("sampler", [False, True])
+def test_resuming_goes_on_with_the_loader_s_own_generator(tmp_path, sampler):
+    dataset = make_loader().dataset
+
+    def loader():
+        if sampler:
+            batches = SimilarLengths(range(1, len(dataset) + 1), 2, 2, seed=5)
+            return DataLoader(dataset, batch_sampler=batches, collate_fn=collate_fn_supervised)
+        generator = torch.Generator().manual_seed(5)
+        return DataLoader(dataset, batch_size=2, shuffle=True, collate_fn=collate_fn_supervised, generator=generator)
+
+    whole, first, second = (make_trainer(tmp_path) for _ in range(3))
+    fit(whole, tmp_path, loader(), num_epochs=2)
+    fit(first, tmp_path, loader(), num_epochs=1, save_freq=1)
+    fit(second, tmp_path, loader(), num_epochs=2, resume_from=tmp_path / "checkpoints" / "checkpoint_epoch_1.pth")
+    assert second.history == whole.history
+
+
+def test_training_is_seeded_and_leaves_global_random_state_alone(tmp_path):
+    losses = []
+    for seed in (0, 0, 1):
+        trainer = make_trainer(tmp_path)
+        torch.manual_seed(len(losses))
+        states = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+        losses.append(fit(trainer, tmp_path, make_loader(), num_epochs=1, seed=seed)[0]["train_total_loss"])
+        assert torch.equal(states[0], torch.get_rng_state())
+        assert np.array_equal(states[1], np.random.get_state()[1])  # noqa: NPY002
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_best_is_not_last_when_validation_worsens(tmp_path):
+    """Validation labels contradict the training labels: the better the fit, the worse the validation."""
+    train = make_loader(shuffle=False)
+    data = train.dataset
+    wrong = EventDataset(data.data, 1 - data.event_labels, np.full_like(data.event_timings, np.nan))
+    val = DataLoader(wrong, batch_size=8, collate_fn=collate_fn_supervised)
+    trainer = make_trainer(tmp_path, make_model(dropout=0.0))
+    history = fit(trainer, tmp_path, train, val, num_epochs=12, save_freq=12, patience=4)
+    val_losses = [epoch["val_total_loss"] for epoch in history]
+    best, _ = load_checkpoint(tmp_path / "checkpoints" / "best_model.pth")
+    checkpoint = read_checkpoint(tmp_path / "checkpoints" / "best_model.pth")
+    assert checkpoint["epoch"] == 1 + int(np.argmin(val_losses)) < len(history)
+    assert checkpoint["val_loss"] == min(val_losses)
+    assert len(history) < 12, "patience must end the training"
+    assert not torch.equal(best.event_head[1].weight, trainer.model.event_head[1].weight)
+
+
+def test_fit_best_ends_with_the_best_weights_wherever_they_are(tmp_path):
+    train = make_loader(shuffle=False)
+    data = train.dataset
+    wrong = EventDataset(data.data, 1 - data.event_labels, np.full_like(data.event_timings, np.nan))
+    val = DataLoader(wrong, batch_size=8, collate_fn=collate_fn_supervised)
+    folder = tmp_path / "kept"
+    torch.manual_seed(0)
+    first, second = make_model(dropout=0.0), make_model(dropout=0.0)
+    history = make_trainer(tmp_path, first).fit_best(train, val, 6, folder, save_freq=1, progress_bar=False)
+    best, checkpoint = load_checkpoint(folder / "best_model.pth")
+    assert_equal_weights(first, best)
+    assert not first.training and checkpoint["epoch"] < len(history)
+    # Nothing gets better after it is resumed: the best stands beside the checkpoint.
+    resumed = {"resume_from": folder / "checkpoint_epoch_6.pth", "progress_bar": False}
+    make_trainer(tmp_path, second).fit_best(train, val, 8, **resumed)
+    assert_equal_weights(second, best)
+    # Another run's best is not this one's.
+    other = tmp_path / "other"
+    make_trainer(tmp_path, make_model()).fit_best(train, val, 1, other, progress_bar=False)
+    make_trainer(tmp_path, make_model(dropout=0.0)).fit_best(train, val, 8, other, **resumed)
+    (folder / "best_model.pth").unlink()
+    with pytest.raises(DataError, match="its best epoch is lost"):
+        make_trainer(tmp_path, make_model(dropout=0.0)).fit_best(train, val, 8, other, **resumed)
+
+
+def test_without_validation_the_training_loss_decides(tmp_path):
+    trainer = make_trainer(tmp_path)
+    history = fit(trainer, tmp_path, make_loader(), num_epochs=2)
+    checkpoint = read_checkpoint(tmp_path / "checkpoints" / "best_model.pth")
+    assert checkpoint["val_loss"] is None and checkpoint["monitor"] == "train_total_loss"
+    assert checkpoint["epoch"] == 1 + int(np.argmin([epoch["train_total_loss"] for epoch in history]))
+
+
+def test_one_batch_is_overfitted():
+    batch = next(iter(make_loader(n=4, shuffle=False)))
+    model, loss_fn = make_model(dropout=0.0), EventTimingLoss()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(120):
+        optimizer.zero_grad()
+        losses = supervised_losses(model, loss_fn, batch)
+        losses["total_loss"].backward()
+        optimizer.step()
+    assert losses["total_loss"] < 0.05
+    detections, timings, _ = model.predict_events(batch["input"], lengths=batch["lengths"])
+    assert torch.equal(detections, batch["event_labels"])
+    assert (timings - batch["event_timings"]).abs().nan_to_num().max() < 2
+
+
+def test_every_parameter_gets_a_gradient_from_the_loss():
+    model = make_model()
+    supervised_losses(model, EventTimingLoss(), next(iter(make_loader())))["total_loss"].backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
+    still = {name for name, parameter in model.named_parameters() if not parameter.grad.any()}
+    assert still <= {"timing_head.4.bias"}, "a softmax does not see a constant; nothing else may stand still"
+
+
+def test_defect_5_lengths_reach_the_model_and_padding_no_loss():
+    dataset = make_loader().dataset
+    windows = [
+        window[:length] for window, length in zip(dataset.data, [150, 140, 150, 145, 150, 150, 150, 150], strict=True)
+    ]
+    items = EventDataset(windows, dataset.event_labels, dataset.event_timings)
+    batch = collate_fn_supervised([items[i] for i in range(8)])
+    model, loss_fn = make_model().eval(), EventTimingLoss()
+    clean = supervised_losses(model, loss_fn, batch)
+    padding = torch.arange(150) >= batch["lengths"][:, None]
+    dirty = supervised_losses(
+        model, loss_fn, {**batch, "input": batch["input"].masked_fill(padding[..., None], torch.nan)}
+    )
+    for name, value in clean.items():
+        torch.testing.assert_close(dirty[name], value, rtol=0, atol=0)
+
+
+def test_mixed_precision_runs(tmp_path):
+    history = fit(make_trainer(tmp_path), tmp_path, make_loader(), num_epochs=1, precision="bf16-mixed")
+    assert np.isfinite(history[0]["train_total_loss"])
+
+
+def test_lightning_is_quiet_but_for_its_progress_bar(tmp_path):
+    """In a process of its own, as importing Lightning sets the level of its logger."""
+    code = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_training import fit, make_loader, make_trainer
+folder = Path(sys.argv[2])
+fit(make_trainer(folder), folder, make_loader(), num_epochs=1)
+print("with a progress bar", flush=True)
+fit(make_trainer(folder), folder, make_loader(), num_epochs=1, progress_bar=True)
+"""
+    arguments = [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path)]
+    printed = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
+    without, bar = printed.split("with a progress bar\n")
+    assert without == "" and "train_total_loss" in bar
+    assert not any(word in bar for word in ("Tip", "GPU available", "Warning", "stopped"))
+
+
+def test_a_model_in_evaluation_mode_is_trained_with_dropout(tmp_path):
+    trainer = make_trainer(tmp_path, make_model().eval())
+    fit(trainer, tmp_path, make_loader(), num_epochs=1)
+    assert trainer.model.training
+
+
+class Hostile:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_a_hostile_checkpoint_is_refused_and_runs_nothing(tmp_path):
+    path, trace = tmp_path / "hostile.pth", tmp_path / "trace"
+    torch.save({"epoch": Hostile(trace)}, path)
+    with pytest.raises(DataError, match="might run code"):
+        load_checkpoint(path)
+    path.write_bytes(pickle.dumps({"epoch": Hostile(trace)}, protocol=2))
+    with pytest.raises(DataError, match="might run code"):
+        load_checkpoint(path)
+    assert not trace.exists()
+
+
+def test_files_that_are_no_checkpoints_are_refused(trained, tmp_path):
+    folder, _ = trained
+    good = folder / "checkpoints" / "best_model.pth"
+    path = tmp_path / "bad.pth"
+    with pytest.raises(DataError, match="cannot read"):
+        read_checkpoint(path)
+    path.write_bytes(good.read_bytes()[:5000])
+    with pytest.raises(DataError, match="truncated|checkpoint"):
+        read_checkpoint(path)
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match="truncated|checkpoint"):
+        read_checkpoint(path)
+    torch.save({"weights": torch.zeros(1)}, path)
+    with pytest.raises(DataError, match="must hold epoch"):
+        read_checkpoint(path)
+    checkpoint = torch.load(good)
+    torch.save({**checkpoint, "format": 99}, path)
+    with pytest.raises(DataError, match="format 99"):
+        read_checkpoint(path)
+    for change in ({"model_class": "Module"}, {"model_class": "annotations"}, {"model_class": None}, {"config": None}):
+        torch.save({**checkpoint, **change}, path)
+        with pytest.raises(DataError, match="cannot rebuild"):
+            load_checkpoint(path)
+    torch.save({**checkpoint, "config": {"hidden": 3}}, path)
+    with pytest.raises(DataError, match="do not fit"):
+        load_checkpoint(path)
+    with pytest.raises(DataError, match="do not fit"):
+        load_checkpoint(good, make_model(hidden_size=8))
+
+
+def test_trainers_that_cannot_work_are_refused(tmp_path, trained):
+    model = make_model()
+    with pytest.raises(OptionError, match="not the model's"):
+        SupervisedTrainer(model, EventTimingLoss(), torch.optim.Adam(make_model().parameters()))
+    with pytest.raises(OptionError, match="10 in the model but 5 in the loss"):
+        SupervisedTrainer(model, EventTimingLoss(timing_resolution_samples=5), torch.optim.Adam(model.parameters()))
+    trainer = make_trainer(tmp_path)
+    with pytest.raises(OptionError, match="num_epochs"):
+        fit(trainer, tmp_path, make_loader(), num_epochs=0)
+    with pytest.raises(DataError, match="collate_fn_supervised"):
+        fit(trainer, tmp_path, DataLoader(make_loader().dataset, batch_size=4), num_epochs=1)
+    scheduled = make_trainer(tmp_path, scheduler=lambda o: torch.optim.lr_scheduler.StepLR(o, 1))
+    with pytest.raises(DataError, match="both have a scheduler"):
+        fit(scheduled, tmp_path, make_loader(), resume_from=trained[0] / "checkpoints" / "best_model.pth")
+
+
+def test_a_training_that_diverges_says_so(tmp_path):
+    trainer = make_trainer(tmp_path, lr=1e30)
+    with pytest.raises(DataError, match="diverged|no longer finite"):
+        fit(trainer, tmp_path, make_loader(), num_epochs=3)
+
+
+# --- pretraining -------------------------------------------------------------------------------------------------
+
+PRETEXTS = ["autoencoder", "variational", "contrastive"]
+pretexts = pytest.mark.parametrize("pretext", PRETEXTS)
+
+
+def shaken(x, generator=None):
+    return x + 0.1 * torch.randn(x.shape, generator=generator)
+
+
+def pretext_windows(n=8, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=(60 - 5 * (i % 3), 2)) for i in range(n)]
+
+
+def pretext_trainer(tmp_path, pretext, dropout=0.3):
+    """A tiny trainer of each kind; the variational one is warming up all the time."""
+    kind = {"autoencoder": LSTMAutoencoder, "variational": VariationalLSTMAutoencoder, "contrastive": ContrastiveLSTM}[
+        pretext
+    ]
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = kind(input_size=2, hidden_size=8, dropout=dropout)
+        if pretext == "variational":  # far from collapse
+            torch.nn.init.normal_(model.to_latent.weight, std=10.0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    options = {"device": "cpu", "log_dir": tmp_path / "runs"}
+    if pretext == "contrastive":
+        return ContrastiveTrainer(model, optimizer, **options)
+    loss_fn = AutoencoderLoss() if pretext == "autoencoder" else VariationalAutoencoderLoss(warmup_steps=20)
+    return UnsupervisedTrainer(model, loss_fn, optimizer, **options)
+
+
+def pretext_loaders(pretext, **options):
+    loaders = []
+    for train in (True, False):
+        data = pretext_windows(seed=int(not train))
+        if pretext == "contrastive":
+            dataset, collate = ContrastiveDataset(data, shaken, train=train), collate_fn_contrastive
+        else:
+            dataset, collate = UnsupervisedDataset(data), collate_fn_unsupervised
+        loaders.append(DataLoader(dataset, batch_size=4, shuffle=train, collate_fn=collate, **options))
+    return loaders
+
+
+def assert_equal_weights(model, other):
+    for name, weight in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], weight), name
+
+
+@pretexts
+def test_pretraining_validates_logs_and_writes_checkpoints_that_rebuild_it(tmp_path, pretext):
+    trainer = pretext_trainer(tmp_path, pretext)
+    history = fit(trainer, tmp_path, *pretext_loaders(pretext), num_epochs=2, save_freq=1)
+    losses = {
+        "autoencoder": {"total_loss", "reconstruction_loss"},
+        "variational": {"total_loss", "reconstruction_loss", "kl_loss", "full_loss", "active_units"},
+        "contrastive": {"total_loss"},
+    }[pretext]
+    assert set(history[0]) == {f"{stage}_{loss}" for stage in ("train", "val") for loss in losses} | {"epoch", "lr"}
+    assert list((tmp_path / "runs").rglob("events.out.tfevents*"))
+    model, checkpoint = load_checkpoint(latest_checkpoint(tmp_path / "checkpoints"))
+    assert checkpoint["epoch"] == 2 and model.config == trainer.model.config
+    assert_equal_weights(model, trainer.model)
+
+
+@pretexts
+def test_pretraining_resumes_as_if_it_had_never_stopped(tmp_path, pretext):
+    """Dropout, the variational draw, the warm-up, the views and early stopping all go on where they were."""
+    whole, first, second = (pretext_trainer(tmp_path, pretext) for _ in range(3))
+    options = {"save_freq": 1, "patience": 3}
+    fit(whole, tmp_path, *pretext_loaders(pretext), num_epochs=4, **options)
+    fit(first, tmp_path, *pretext_loaders(pretext), num_epochs=2, **{**options, "save_dir": tmp_path / "half"})
+    fit(
+        second,
+        tmp_path,
+        *pretext_loaders(pretext),
+        num_epochs=4,
+        resume_from=latest_checkpoint(tmp_path / "half"),
+        **options,
+    )
+    assert second.history == whole.history
+    assert_equal_weights(whole.model, second.model)
+
+
+@pretexts
+def test_pretraining_in_mixed_precision_runs(tmp_path, pretext):
+    history = fit(
+        pretext_trainer(tmp_path, pretext), tmp_path, *pretext_loaders(pretext), num_epochs=1, precision="bf16-mixed"
+    )
+    assert np.isfinite(history[0]["val_total_loss"])
+
+
+def test_pretraining_learns(tmp_path):
+    for pretext in PRETEXTS:
+        trainer = pretext_trainer(tmp_path, pretext)
+        data = [5 * np.sin(0.1 * (i + 1) * np.arange(60))[:, None].repeat(2, 1) for i in range(8)]
+        dataset = ContrastiveDataset(data, shaken) if pretext == "contrastive" else UnsupervisedDataset(data)
+        history = fit(trainer, tmp_path, DataLoader(dataset, batch_size=8), num_epochs=40)
+        watched = "train_full_loss" if pretext == "variational" else "train_total_loss"
+        assert history[-1][watched] < 0.9 * history[0][watched], pretext
+
+
+def test_bare_tensors_padded_batches_and_labelled_ones_give_the_same_reconstruction_loss(tmp_path):
+    data = np.random.default_rng(0).normal(size=(4, 60, 2))
+    labelled = EventDataset(data, np.zeros((4, 1)), np.zeros((4, 1)))
+    loaders = [
+        DataLoader(UnsupervisedDataset(data), batch_size=4),
+        DataLoader(UnsupervisedDataset(data), batch_size=4, collate_fn=collate_fn_unsupervised),
+        DataLoader(labelled, batch_size=4, collate_fn=collate_fn_supervised),
+    ]
+    histories = [fit(pretext_trainer(tmp_path, "autoencoder"), tmp_path, loader, num_epochs=1) for loader in loaders]
+    assert histories[0] == histories[1] == histories[2]
+
+
+def test_the_views_change_with_the_epoch_and_those_of_validation_do_not(tmp_path):
+    class Recording(ContrastiveDataset):
+        def __getitem__(self, index):
+            views = super().__getitem__(index)
+            self.seen.append((index, views[0].sum().item()))
+            return views
+
+    datasets = [Recording(pretext_windows(4), shaken, train=train) for train in (True, False)]
+    for dataset in datasets:
+        dataset.seen = []
+    loaders = [DataLoader(dataset, batch_size=4, collate_fn=collate_fn_contrastive) for dataset in datasets]
+    fit(pretext_trainer(tmp_path, "contrastive"), tmp_path, *loaders, num_epochs=3)
+    train, val = datasets
+    assert len(train.seen) == 12 and len(set(train.seen)) == 12
+    assert len(val.seen) == 12 and len(set(val.seen)) == 4
+
+
+def test_workers_see_the_epoch(tmp_path):
+    """Also those that live on from one epoch to the next: the losses are those of a run without workers."""
+    histories = []
+    for options in ({}, {"num_workers": 1}, {"num_workers": 1, "persistent_workers": True}):
+        trainer = pretext_trainer(tmp_path, "contrastive", dropout=0.0)
+        dataset = ContrastiveDataset(pretext_windows(), shaken)
+        loader = DataLoader(dataset, batch_size=4, collate_fn=collate_fn_contrastive, **options)
+        histories.append([epoch["train_total_loss"] for epoch in fit(trainer, tmp_path, loader, num_epochs=3)])
+    assert histories[0] == histories[1] == histories[2]
+
+
+def test_the_best_variational_epoch_is_not_the_one_with_the_least_warm_up(tmp_path):
+    """While the divergence gains weight the total grows; the loss with the whole weight falls and is the one that
+    counts."""
+    trainer = pretext_trainer(tmp_path, "variational")
+    torch.nn.init.constant_(trainer.model.to_latent.bias, 3.0)
+    trainer.loss_fn = VariationalAutoencoderLoss(kl_weight=20.0, warmup_steps=12)
+    history = fit(trainer, tmp_path, pretext_loaders("variational")[0], num_epochs=6)
+    total, full = ([epoch[f"train_{name}_loss"] for epoch in history] for name in ("total", "full"))
+    assert np.argmin(total) == 0 and np.argmin(full) > 0, "the case must tell them apart"
+    checkpoint = read_checkpoint(tmp_path / "checkpoints" / "best_model.pth")
+    assert checkpoint["epoch"] == 1 + np.argmin(full) and checkpoint["monitor"] == "train_full_loss"
+
+
+def test_a_collapsed_posterior_is_reported(tmp_path):
+    trainer = pretext_trainer(tmp_path, "variational")
+    torch.nn.init.zeros_(trainer.model.to_latent.weight)
+    trainer.optimizer.param_groups[0]["lr"] = 0.0
+    with pytest.warns(UserWarning, match="collapsed"):
+        fit(trainer, tmp_path, *pretext_loaders("variational"), num_epochs=1)
+    trainer = pretext_trainer(tmp_path, "variational")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        fit(trainer, tmp_path, *pretext_loaders("variational"), num_epochs=1)
+
+
+def test_batches_that_do_not_fit_the_trainer_are_refused(tmp_path):
+    with pytest.raises(DataError, match="collate_fn_unsupervised"):
+        fit(pretext_trainer(tmp_path, "autoencoder"), tmp_path, pretext_loaders("contrastive")[0], num_epochs=1)
+    with pytest.raises(DataError, match="collate_fn_contrastive"):
+        fit(pretext_trainer(tmp_path, "contrastive"), tmp_path, pretext_loaders("autoencoder")[0], num_epochs=1)
+    fit(pretext_trainer(tmp_path, "autoencoder"), tmp_path, pretext_loaders("autoencoder")[0], num_epochs=1)
+    trainer = pretext_trainer(tmp_path, "autoencoder")
+    trainer.loss_fn = VariationalAutoencoderLoss()
+    best = tmp_path / "checkpoints" / "best_model.pth"
+    with pytest.raises(DataError, match="state of the loss"):
+        fit(trainer, tmp_path, pretext_loaders("autoencoder")[0], num_epochs=2, resume_from=best)
+
+
+# --- killed ------------------------------------------------------------------------------------------------------
+
+LONG_RUN = """
+import signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from test_training import *
+
+class Hanging(UnsupervisedDataset):
+    drawn = 0
+    def __getitem__(self, index):
+        self.drawn += 1
+        if self.drawn > 2 * len(self) + 4:  # in the middle of the third epoch
+            signal.pause()
+        return super().__getitem__(index)
+
+folder = Path(sys.argv[2])
+loader = DataLoader(Hanging(pretext_windows()), batch_size=4, shuffle=True, collate_fn=collate_fn_unsupervised)
+fit(pretext_trainer(folder, "variational"), folder, loader, num_epochs=4, save_freq=1)
+"""
+
+
+def test_a_killed_training_resumes_to_the_weights_of_one_that_was_not(tmp_path):
+    arguments = [sys.executable, "-c", LONG_RUN, str(Path(__file__).parent), str(tmp_path / "killed")]
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        while not (tmp_path / "killed" / "checkpoints" / "checkpoint_epoch_2.pth").exists():
+            assert process.poll() is None, process.stderr.read().decode()
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == -9
+    latest = latest_checkpoint(tmp_path / "killed" / "checkpoints")
+    assert latest.name == "checkpoint_epoch_2.pth"
+    whole, resumed = (pretext_trainer(tmp_path, "variational") for _ in range(2))
+    train, _ = pretext_loaders("variational")
+    fit(whole, tmp_path / "whole", train, num_epochs=4)
+    fit(resumed, tmp_path / "killed", train, num_epochs=4, resume_from=latest)
+    assert resumed.history == whole.history
+    assert_equal_weights(whole.model, resumed.model)
+
+
+def test_the_latest_checkpoint_is_that_of_the_largest_epoch(tmp_path):
+    assert latest_checkpoint(tmp_path) is None
+    for name in (
+        "checkpoint_epoch_9.pth",
+        "checkpoint_epoch_10.pth",
+        "best_model.pth",
+        ".checkpoint_epoch_11.half.pth",
+    ):
+        (tmp_path / name).touch()
+    assert latest_checkpoint(tmp_path).name == "checkpoint_epoch_10.pth"
+
+
+# --- encoders on their own ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"cell": "gru", "resolution": 1, "bidirectional": False}])
+def test_an_encoder_comes_back_with_its_card(tmp_path, options):
+    encoder = LSTMEncoder(3, 8, **options)
+    card = {"sampling_rate_hz": np.float64(2000), "channels": ["x", "y", "z"], "units": None, "seed": np.int64(4)}
+    save_encoder(tmp_path / "encoder.pth", encoder, card)
+    again, read = load_encoder(tmp_path / "encoder.pth")
+    assert read == {"sampling_rate_hz": 2000.0, "channels": ["x", "y", "z"], "units": None, "seed": 4}
+    assert again.config == encoder.config and not again.training
+    assert_equal_weights(encoder, again)
+
+
+def test_a_model_s_encoder_is_saved_and_handed_to_a_classifier(tmp_path):
+    model = LSTMAutoencoder(hidden_size=16)
+    save_encoder(tmp_path / "encoder.pth", model, {"pretext": "autoencoder"})
+    encoder, _ = load_encoder(tmp_path / "encoder.pth")
+    assert_equal_weights(model.encoder, encoder)
+
+
+def test_encoder_files_that_cannot_be_used_are_refused(tmp_path, trained):
+    path, trace = tmp_path / "encoder.pth", tmp_path / "trace"
+    with pytest.raises(DataError, match="cannot read the encoder file"):
+        load_encoder(path)
+    with pytest.raises(DataError, match="must hold encoder_class"):
+        load_encoder(trained[0] / "checkpoints" / "best_model.pth")
+    save_encoder(path, LSTMEncoder(3, 8), {})
+    good = torch.load(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="truncated"):
+        load_encoder(path)
+    for change, words in [
+        ({"encoder_class": "Module"}, "cannot rebuild"),
+        ({"config": {**good["config"], "hidden_size": 9}}, "do not fit"),
+        ({"config": {"hidden": 9}}, "do not fit"),
+        ({"config": {**good["config"], "hidden_size": 0}}, "do not fit"),
+        ({"format": 99}, "format 99"),
+        ({"card": Hostile(trace)}, "might run code"),
+    ]:
+        torch.save({**good, **change}, path)
+        with pytest.raises(DataError, match=words):
+            load_encoder(path)
+    assert not trace.exists()
+    path.write_bytes(whole)
+    with pytest.raises(OptionError, match="the card must be"):
+        save_encoder(path, LSTMEncoder(3, 8), {"data": {1, 2}})
+    with pytest.raises(OptionError, match="has no encoder"):
+        save_encoder(path, torch.nn.Linear(2, 2), {})
+    assert path.read_bytes() == whole, "a refusal leaves the old file as it was"
