@@ -145,7 +145,9 @@ def make_parser() -> argparse.ArgumentParser:
 
     option = add("pretrain", _pretrain, "Pretrain an encoder on recordings without labels, for evlib fit --pretrain.")
     option("recordings", nargs="+", metavar="RECORDING")
-    option("-o", "--output", type=Path, required=True, metavar="ENCODER", help="the file to write: weights and a card")
+    option(
+        "-o", "--output", type=Path, required=True, metavar="ENCODER", help="the file to write: weights and a metadata"
+    )
     option(
         "--pretext",
         choices=("autoencoder", "variational", "contrastive", "masked"),

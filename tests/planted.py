@@ -1,10 +1,10 @@
 """White noise with events of known kinds in it: what a recording is once its noise is whitened."""
 
 import numpy as np
-from evlib.templates.bank import TemplateBank
 
 from evlib.signals.events import Events
 from evlib.signals.synthetic import add_events, make_templates
+from evlib.templates.bank import TemplateBank
 
 RATE = 2000.0
 # Of the learned templates: samples ahead of the onset, and in all.

@@ -13,6 +13,7 @@ import torch
 
 import evlib
 from evlib import cli
+from evlib.signals.synthetic import make_templates
 
 RATE = 2000.0
 # Arguments of the Python functions that a command has under another name, or not at all.
@@ -97,7 +98,6 @@ def test_defaults_are_those_of_the_python_function(command):
 
 def test_the_methods_and_schedules_offered_are_those_that_exist():
     from evlib.detection.fit import METHODS
-
     from evlib.signals.synthetic import SCHEDULES
 
     parse = cli.make_parser().parse_args
@@ -114,7 +114,7 @@ def test_every_option_has_its_help(capsys):
 
 
 def test_simulate_writes_what_make_recording_makes(session):
-    recording, events = evlib.make_recording(evlib.make_templates(seed=0), duration_s=30.0, seed=1)
+    recording, events = evlib.make_recording(make_templates(seed=0), duration_s=30.0, seed=1)
     written = evlib.read_recording(session / "day1/recording.npz")
     assert np.array_equal(written.read(), recording.read()) and written.sampling_rate_hz == RATE
     table = evlib.read_events(session / "day1/events.tsv", names=events.names)
@@ -193,9 +193,13 @@ def test_periods_labels_and_templates_reach_fit(session, tmp_path, capsys):
     detector = evlib.load_detector(tmp_path / "a.ckpt")
     assert capsys.readouterr().out == f"{detector}\n"
     assert detector.refractory_s == {name: 0.5 if name == names[0] else 1.0 for name in names}
-    assert detector.card["labels_per_type"] == 3 and detector.card["self_train"] is True and detector.card["seed"] == 5
-    assert set(detector.card["n_labelled"].values()) == {3}
-    assert detector.card["duration_s"] == 60  # both recordings
+    assert (
+        detector.metadata["labels_per_type"] == 3
+        and detector.metadata["self_train"] is True
+        and detector.metadata["seed"] == 5
+    )
+    assert set(detector.metadata["n_labelled"].values()) == {3}
+    assert detector.metadata["duration_s"] == 60  # both recordings
     assert (detector.bank.before, detector.bank.length) == (20, 141)
 
 
@@ -341,7 +345,7 @@ def test_help_imports_nothing_heavy():
 def three_kinds(tmp_path_factory):
     """A small recording of three kinds with its events, and an encoder that ``evlib pretrain`` made of it."""
     folder = tmp_path_factory.mktemp("pretrain")
-    recording, events = evlib.make_recording(evlib.make_templates(3, seed=1), 20.0, snr=20.0, seed=1)
+    recording, events = evlib.make_recording(make_templates(3, seed=1), 20.0, snr=20.0, seed=1)
     evlib.write_recording(recording, folder / "recording.npz")
     evlib.write_events(events, folder / "events.tsv")
     options = [
@@ -370,9 +374,9 @@ def test_pretrain_writes_the_encoder_that_python_makes(three_kinds):
     recording = evlib.read_recording(three_kinds / "recording.npz")
     options = {"hidden_size": 8, "n_windows": 160, "window_s": 0.05, "max_epochs": 1, "seed": 2, "progress": False}
     expected = evlib.pretrain([recording], **options)
-    encoder, card = evlib.load_encoder(three_kinds / "a.enc")
-    assert card == expected.card
-    assert card["pretext"] == "contrastive" and card["seed"] == 2 and card["sampling_rate_hz"] == RATE
+    encoder, metadata = evlib.load_encoder(three_kinds / "a.enc")
+    assert metadata == expected.metadata
+    assert metadata["pretext"] == "contrastive" and metadata["seed"] == 2 and metadata["sampling_rate_hz"] == RATE
     for name, value in expected.encoder.state_dict().items():
         assert torch.equal(encoder.state_dict()[name], value)
 
@@ -422,8 +426,12 @@ def test_fit_takes_the_encoder_that_pretrain_wrote(three_kinds, tmp_path, few_st
     ]
     assert cli.main([*fit, *options]) == 0
     detector = evlib.load_detector(tmp_path / "a.ckpt")
-    encoder, card = evlib.load_encoder(three_kinds / "a.enc")
-    assert detector.method == "frames" and detector.card["pretext"] == card and detector.card["freeze_encoder"] is True
+    encoder, metadata = evlib.load_encoder(three_kinds / "a.enc")
+    assert (
+        detector.method == "frames"
+        and detector.metadata["pretext"] == metadata
+        and detector.metadata["freeze_encoder"] is True
+    )
     for name, value in encoder.state_dict().items():
         assert torch.equal(detector.frames.encoder.state_dict()[name], value)
 
@@ -432,7 +440,7 @@ def test_fit_discovers_from_one_label_of_each_type(three_kinds, tmp_path):
     fit = ["fit", f"{three_kinds}/recording.npz", f"{three_kinds}/events.tsv", "-o", f"{tmp_path}/a.ckpt", "--quiet"]
     assert cli.main([*fit, "--method", "matched_filter", "--pretrain", "discovery", "--labels-per-type", "1"]) == 0
     detector = evlib.load_detector(tmp_path / "a.ckpt")
-    assert detector.card["pretrain"] == "discovery" and set(detector.card["n_labelled"].values()) == {1}
+    assert detector.metadata["pretrain"] == "discovery" and set(detector.metadata["n_labelled"].values()) == {1}
     found = evlib.detect(detector, evlib.read_recording(three_kinds / "recording.npz"))
     assert evlib.compare(evlib.read_events(three_kinds / "events.tsv", names=found.names), found).f1 > 0.9
 

@@ -9,7 +9,8 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "evlib"
 # The nine rooms, in the order in which one may import another: each only those before it.
 FOLDERS = ("signals", "scoring", "templates", "networks", "training", "detection", "inspection", "motion", "studies")
-# The core knows nothing of pictures and of single studies; neither do these know of one another, but for motion of no one.
+# The core knows nothing of pictures and of single studies; neither do these know of one another, but for motion of no
+# one.
 NOT_ABOVE = {"motion": {"inspection"}, "studies": {"motion"}}
 HEAVY = {
     "lightning",
@@ -29,7 +30,8 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__in
 
 
 def rank(module):
-    """The rank of a dotted module below evlib: that of its folder; the doors at the top (cli, workbook) may open every room."""
+    """The rank of a dotted module below evlib: that of its folder; the doors at the top (cli, workbook) may open every
+    room."""
     first = module.split(".")[0]
     return FOLDERS.index(first) if first in FOLDERS else len(FOLDERS)
 
@@ -110,7 +112,8 @@ def test_the_reader_of_imports_sees_every_form(tmp_path):
     folder.mkdir()
     file = folder / "classifier.py"
     file.write_text(
-        "import numpy\nfrom ..signals.errors import A\nfrom .. import cli\nfrom . import pretext\nfrom .masked import B\n"
+        "import numpy\nfrom ..signals.errors import A\nfrom .. import cli\nfrom . import pretext\nfrom .masked "
+        "import B\n"
         "def f():\n    from evlib.training import loop\n    import evlib.plots\n    import pandas\n"
     )
     found = {module for _, module in imports(file, tmp_path)}

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 import evlib
+from evlib.scoring.refractory import decode_events, find_violations
 
 
 def read_set(home, name, recording, channels=slice(None), types=None):
@@ -116,7 +117,7 @@ def test_strikes_of_bells_break_a_rule_of_two_seconds(data_home):
     share = {}
     for name, strikes in touches.items():
         assert len(strikes.names) == 12
-        pairs, gap_s = evlib.find_violations(strikes, 2.0)
+        pairs, gap_s = find_violations(strikes, 2.0)
         # The same count, from the times of each bell alone.
         times = pd.Series(strikes.onset_s).groupby(strikes.type)
         assert len(pairs) == (times.diff() < 2.0 - 1e-9).sum()
@@ -131,8 +132,8 @@ def test_strikes_of_bells_break_a_rule_of_two_seconds(data_home):
             strikes.sampling_rate_hz,
             np.ones(len(strikes)),
         )
-        kept, suppressed = evlib.decode_events(scored, 2.0)
-        assert len(evlib.find_violations(kept, 2.0)[0]) == 0
+        kept, suppressed = decode_events(scored, 2.0)
+        assert len(find_violations(kept, 2.0)[0]) == 0
         assert len(kept) + len(suppressed) == len(strikes) and len(suppressed) <= len(pairs)
     assert 0.10 < max(share.values()) < 0.11
     assert sum(value == 0 for value in share.values()) > 10

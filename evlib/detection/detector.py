@@ -19,7 +19,7 @@ from ..networks.frames import LEVEL_FRAMES
 from ..networks.threads import few_threads
 from ..scoring.refractory import decode_refractory, refractory_samples
 from ..signals.clock import split_time
-from ..signals.errors import DataError, OptionError, ShapeError, UnitError, check_whole, log_odds_of
+from ..signals.errors import DataError, OptionError, ShapeError, UnitError, log_odds_of, require_int
 from ..signals.events import Events
 from ..signals.files import replace_file
 from ..templates.bank import TemplateBank
@@ -201,7 +201,7 @@ class Detector:
     (`evlib.detection.fusion`) say what templates and frames are worth, ``same_event_s`` how far apart what they find of
     one event may be, ``exact_s`` how near a network's peak must lie for the template's time to be taken.
     ``most_doubted``: where context doubts a greater share of clear candidates, the rhythm is one that training did not
-    hold, and evidence alone decides. ``card`` says where the detector comes from (method, options, seed, data hash,
+    hold, and evidence alone decides. ``metadata`` says where the detector comes from (method, options, seed, data hash,
     development F1).
     """
 
@@ -214,7 +214,7 @@ class Detector:
     network: object = None
     channels: tuple = ()
     units: tuple = ()
-    card: dict = field(default_factory=dict)
+    metadata: dict = field(default_factory=dict)
     classifier: object = None
     classifier_window: int = 0
     timing_scale: float = 1.0
@@ -251,7 +251,7 @@ class Detector:
 
     def __repr__(self):
         kinds = f"{len(self.names)} types, {len(self.whitener.taps)} channels, {self.sampling_rate_hz:g} Hz"
-        compared = self.card.get("compared")
+        compared = self.metadata.get("compared")
         if not compared:
             return f"Detector({self.method}, {kinds})"
         # Of a detector that was chosen: what it was chosen from.
@@ -432,7 +432,7 @@ class Detector:
             "calibration": [float(value) for value in self.calibration],
             "channels": list(self.channels),
             "units": list(self.units),
-            "card": self.card,
+            "metadata": self.metadata,
             "network": _plain(self.network),
             "classifier": _plain(self.classifier),
             "classifier_window": int(self.classifier_window),
@@ -494,7 +494,8 @@ def load_detector(path) -> Detector:
         ) from error
     if not isinstance(content, dict) or content.get("kind") != "evlib detector":
         raise DataError(
-            f"{path} is a checkpoint, but not of an evlib detector (evlib.load_checkpoint reads those of single models)"
+            f"{path} is a checkpoint, but not of an evlib detector (evlib.training.checkpoints.load_checkpoint "
+            "reads those of single models)"
         )
     if content.get("format") not in READABLE:
         raise DataError(f"{path} has format {content.get('format')!r}; this version of evlib reads formats {READABLE}")
@@ -526,7 +527,7 @@ def load_detector(path) -> Detector:
             _rebuilt([ContextLSTM], content["network"]),
             tuple(content["channels"]),
             tuple(content["units"]),
-            content["card"],
+            content["metadata"],
             _rebuilt([EventSpecificClassifier], content["classifier"]),
             content["classifier_window"],
             content["timing_scale"],
@@ -635,7 +636,7 @@ def batch_inference(model, sequences, batch_size=32, threshold=0.5, apply_refrac
     ------
     ShapeError, DataError, OptionError : as in `detect_events_from_sequence`; no sequence at all; a batch size below 1
     """
-    check_whole(1, batch_size=batch_size)
+    require_int(1, batch_size=batch_size)
     if len(sequences) == 0:
         raise ShapeError("sequences is empty: at least one sequence of shape (time, channels) is needed")
     if device is not None:

@@ -57,7 +57,7 @@ def look(detector, ground, seed, tolerance_s) -> Judged:
     if "found" not in looks:
         parts = zip(ground.signals, data.train, data.development, strict=True)
         looks["found"] = [
-            detector.find_in(s) if len(t) + len(t.complete_spans) + len(h) + len(h.complete_spans) else None
+            detector.find_in(s) if len(t) + len(t.labelled_spans) + len(h) + len(h.labelled_spans) else None
             for s, t, h in parts
         ]
     judged = Judged(
@@ -86,7 +86,7 @@ def real_examples(found, labels, tolerance_s, apart_samples=None):
     return [
         label_examples(candidates, table, max(1.0, tolerance_s * table.sampling_rate_hz) + 0.5, apart_samples)
         for candidates, table in zip(found, labels, strict=True)
-        if len(table) + len(table.complete_spans)
+        if len(table) + len(table.labelled_spans)
     ]
 
 

@@ -12,7 +12,7 @@ carries the templates inside. Thresholds are fitted on development data that too
 
 from pathlib import Path
 
-from ..signals.errors import OptionError, check_short, check_whole
+from ..signals.errors import OptionError, check_short, require_int
 from . import methods
 from .detector import Detector
 from .learned import is_discovery, lay_groundwork
@@ -46,7 +46,7 @@ def fit(
     Parameters
     ----------
     pairs : list of (Recording, Events), all with one rate and the same channels. Where an event table has
-        ``complete_spans``, nothing is assumed outside of them
+        ``labelled_spans``, nothing is assumed outside of them
     method : "auto" (the default: the best of the others but the last, by development data), "matched_filter" (templates
         alone, the baseline), "lstm" (templates and a context network), "frames" (a network that reads the signal
         itself), "fusion" (templates, context and frames) or "event_specific" (a network with a template, a path and a
@@ -94,8 +94,8 @@ def fit(
     method = choose_method(method, pretrain, freeze_encoder)
     if self_train is None:
         self_train = method != "matched_filter"
-    check_whole(0, seed=seed)
-    check_whole(
+    require_int(0, seed=seed)
+    require_int(
         1, **{name: v for name, v in {"hidden_size": hidden_size, "max_epochs": max_epochs}.items() if v is not None}
     )
     if tolerance_s is not None:
@@ -116,7 +116,7 @@ def fit(
             seed=seed,
             advance=stages.next,
         )
-        detector = fit_on(
+        detector = fit_from(
             ground,
             method,
             pretrain=encoder,
@@ -129,13 +129,13 @@ def fit(
             logger=logger,
             advance=stages.next,
         )
-    detector.card |= {"labels_per_type": labels_per_type, "self_train": bool(self_train)}
+    detector.metadata |= {"labels_per_type": labels_per_type, "self_train": bool(self_train)}
     if discovery is not None:
-        detector.card["pretrain"] = "detector" if isinstance(discovery, Detector) else "discovery"
+        detector.metadata["pretrain"] = "detector" if isinstance(discovery, Detector) else "discovery"
     return detector
 
 
-def fit_on(
+def fit_from(
     ground,
     method,
     *,
@@ -156,7 +156,7 @@ def fit_on(
 
     Parameters
     ----------
-    ground : Groundwork; several detectors may stand on it
+    ground : LearnedTemplates; several detectors may stand on it
     advance : called with the name of each stage
     method, pretrain, freeze_encoder, seed, tolerance_s, hidden_size, max_epochs, progress, logger : as in :func:`fit`;
         ``pretrain`` names an encoder or is one
@@ -176,7 +176,7 @@ def fit_on(
         )
 
     def frames(teacher, **sizes):
-        teacher = teacher if ground.card["self_train"] else None
+        teacher = teacher if ground.metadata["self_train"] else None
         return methods.with_frames(
             ground, tolerance_s, teacher=teacher, pretrain=pretrain, freeze=freeze_encoder, **sizes, **options
         )

@@ -15,7 +15,7 @@ from ..signals.errors import OptionError, ShapeError, UnitError
 from ..signals.events import Events
 from ..templates.bank import TemplateBank
 from ..templates.discover import Discovery, discover_in, find_kinds, name_kinds, naming_reach_s
-from ..templates.hybrid import Remixer, one_at_a_time
+from ..templates.hybrid import HybridRecordings, one_at_a_time
 from ..templates.learn import PRIOR_LOGIT, choose_window, learn_templates, self_train
 from ..templates.overlaps import can_separate
 from ..templates.pursue import explain
@@ -32,7 +32,7 @@ SAME_EVENT_S = 0.02
 
 
 @dataclass(eq=False)
-class Groundwork:
+class LearnedTemplates:
     """Checked data, whitener, whitened signals (n, C), bank; ``jitter``: samples by which labels scatter."""
 
     data: TrainingData
@@ -40,7 +40,7 @@ class Groundwork:
     signals: list
     bank: TemplateBank
     jitter: float
-    card: dict
+    metadata: dict
     # What was found in development data, by what it was found with (`evlib.detection.development`).
     looks: dict = field(default_factory=dict)
 
@@ -48,7 +48,9 @@ class Groundwork:
     def remixer(self):
         """Re-mixes of the recordings."""
         apart = self.data.apart_samples
-        return Remixer(self.bank, self.signals, self.data.train, PRIOR_LOGIT, self.data.rate, apart_samples=apart)
+        return HybridRecordings(
+            self.bank, self.signals, self.data.train, PRIOR_LOGIT, self.data.rate, apart_samples=apart
+        )
 
     @cached_property
     def alone(self):
@@ -73,7 +75,7 @@ def lay_groundwork(
     whitener=None,
     seed=0,
     advance=lambda stage: None,
-) -> Groundwork:
+) -> LearnedTemplates:
     """Learn the noise and the templates.
 
     Parameters
@@ -116,7 +118,7 @@ def lay_groundwork(
         bank = self_train(
             bank, signals, _known(data), shrink=shrink, widen=find_window, progress=lambda: advance("self-train")
         )
-    card = {
+    metadata = {
         "self_train": self_training,
         "shrink": bool(shrink),
         "n_labelled": {name: int(n) for name, n in zip(data.names, sum(t.counts() for t in data.train), strict=True)},
@@ -124,7 +126,7 @@ def lay_groundwork(
         "label_jitter_s": float(jitter / rate),
         "data_hash": data.fingerprint(),
     }
-    return Groundwork(data, whitener, signals, bank, jitter, card)
+    return LearnedTemplates(data, whitener, signals, bank, jitter, metadata)
 
 
 def is_discovery(pretrain):
@@ -159,7 +161,7 @@ def _known(data):
     """Labels of training with held-out blocks marked too: their labels are not known here, and their signal is not
     used."""
     return [
-        replace(train, complete_spans=np.concatenate([train.complete_spans, development.complete_spans]))
+        replace(train, labelled_spans=np.concatenate([train.labelled_spans, development.labelled_spans]))
         for train, development in zip(data.train, data.development, strict=True)
     ]
 
@@ -200,7 +202,7 @@ def _add(table, time, type):
     """A label table with more events of one type."""
     time = np.r_[table.time_samples, time]
     types = np.r_[table.type, np.full(len(time) - len(table), type)]
-    return Events(*split_time(time), types, table.names, table.sampling_rate_hz, complete_spans=table.complete_spans)
+    return Events(*split_time(time), types, table.names, table.sampling_rate_hz, labelled_spans=table.labelled_spans)
 
 
 def _given_window(template_s, rate):

@@ -80,7 +80,7 @@ def matched_filter(ground):
 
 
 def finished(
-    ground, detector, method, tolerance_s, seed, advance=lambda stage: None, judged=None, thresholds=None, **card
+    ground, detector, method, tolerance_s, seed, advance=lambda stage: None, judged=None, thresholds=None, **metadata
 ):
     """The detector with what development data say of it, its thresholds too if they are not given."""
     advance("thresholds")
@@ -94,7 +94,7 @@ def finished(
     f1 = development.f1_by_type(detector, judged)
     detector = replace(detector, timing_scale=development.timing_scale(detector, judged))
     detector.timing_error_s = development.timing_error(detector, judged.found, data.train, ground.jitter)
-    detector.card = ground.card | {
+    detector.metadata = ground.metadata | {
         "method": method,
         "seed": int(seed),
         "crowded_share": ground.remixer.crowded_share,
@@ -105,7 +105,7 @@ def finished(
         "development_f1": {name: float(value) for name, value in zip(data.names, f1, strict=True)},
         "development_events": judged.n_real,
         "history": [],
-        **card,
+        **metadata,
     }
     return detector
 
@@ -186,13 +186,13 @@ def with_frames(
         tolerance_s = _tolerance(sigma, hop, data.rate)
     judged = development.look(detector, ground, seed, tolerance_s)
     detector.weights = _frame_weights(detector, judged)
-    card = {"pretrain": pretext and str(pretext.get("pretext")), "pretext": pretext, "freeze_encoder": bool(freeze)}
-    return finished(ground, detector, "frames", tolerance_s, seed, advance, judged, history=history, **card)
+    metadata = {"pretrain": pretext and str(pretext.get("pretext")), "pretext": pretext, "freeze_encoder": bool(freeze)}
+    return finished(ground, detector, "frames", tolerance_s, seed, advance, judged, history=history, **metadata)
 
 
 def teacher_of(ground, tolerance_s, seed):
     """The matched filter, if it is good enough to teach what it finds where nothing is labelled; else None."""
-    if not ground.card["self_train"]:
+    if not ground.metadata["self_train"]:
         return None
     detector = finished(ground, matched_filter(ground), "matched_filter", tolerance_s, seed)
     return detector if _scores({"teacher": detector}, ground, seed)["teacher"][0] >= GOOD_TEACHER else None
@@ -207,20 +207,20 @@ def frame_labels(ground, teacher=None):
     data, train, held = ground.data, [], []
     moment = LABEL_FRAMES * network_resolution(data.rate)
     for signal, known, unseen in zip(ground.signals, data.signal_train, data.development, strict=True):
-        if len(unseen.complete_spans):
-            held.append(_frame_labels(data, signal, unseen, unseen.complete_spans))
-            if not len(known.complete_spans) + len(known):
+        if len(unseen.labelled_spans):
+            held.append(_frame_labels(data, signal, unseen, unseen.labelled_spans))
+            if not len(known.labelled_spans) + len(known):
                 continue  # held out as a whole
         alone = unseen.time_samples[~unseen.is_labelled(unseen.sample)]
         if len(alone):  # single labels: their surroundings tell how far peaks lie from them
-            held.append(_frame_labels(data, signal, unseen, unseen.complete_spans))
-        hidden = [unseen.complete_spans, alone[:, None] + [-moment, moment]]
+            held.append(_frame_labels(data, signal, unseen, unseen.labelled_spans))
+        hidden = [unseen.labelled_spans, alone[:, None] + [-moment, moment]]
         options = {}
-        if teacher is not None and (known.complete_spans[:, 1] - known.complete_spans[:, 0]).sum() < len(signal):
+        if teacher is not None and (known.labelled_spans[:, 1] - known.labelled_spans[:, 0]).sum() < len(signal):
             known, doubtful = _taught(data, teacher, signal, known)
             hidden.append(doubtful[:, None] + [-moment, moment])
             options = {"elsewhere": LOOKED_THROUGH}
-        train.append(_frame_labels(data, signal, known, known.complete_spans, np.concatenate(hidden), **options))
+        train.append(_frame_labels(data, signal, known, known.labelled_spans, np.concatenate(hidden), **options))
     return train, held
 
 
@@ -241,7 +241,7 @@ def _taught(data, teacher, signal, known):
     sure = new & kept & (odds > SURE_LOG_ODDS)
     doubtful = new & ~sure & (odds > -SURE_LOG_ODDS)
     time, type = np.r_[known.time_samples, found.time[sure]], np.r_[known.type, found.type[sure]]
-    table = Events(*split_time(time), type, known.names, known.sampling_rate_hz, complete_spans=known.complete_spans)
+    table = Events(*split_time(time), type, known.names, known.sampling_rate_hz, labelled_spans=known.labelled_spans)
     return table, found.time[doubtful]
 
 
@@ -263,13 +263,13 @@ def _is_echo(examples, moment):
 
 def fused(ground, base, frames, seed):
     """Templates (with their context, if ``base`` has one) and frames, their log odds added up."""
-    tolerance_s = frames.card["tolerance_s"]
+    tolerance_s = frames.metadata["tolerance_s"]
     same_s = max(tolerance_s, SAME_FRAMES * frames.frames.resolution / ground.data.rate)
     exact_s = _exact(ground, base, frames, same_s, tolerance_s, seed)
     detector = replace(base, frames=frames.frames, weights=(*WORTH, 0.0), same_event_s=same_s, exact_s=exact_s)
-    card = {name: frames.card[name] for name in ("pretrain", "pretext", "freeze_encoder")}
-    card |= {"history": frames.card["history"], "context_history": base.card["history"]}
-    return finished(ground, detector, "fusion", tolerance_s, seed, **card)
+    metadata = {name: frames.metadata[name] for name in ("pretrain", "pretext", "freeze_encoder")}
+    metadata |= {"history": frames.metadata["history"], "context_history": base.metadata["history"]}
+    return finished(ground, detector, "fusion", tolerance_s, seed, **metadata)
 
 
 def _exact(ground, base, frames, same_s, tolerance_s, seed):
@@ -323,10 +323,10 @@ def best_of(ground, lstm, frames, tolerance_s, seed):
     if learnable and f1[best][0] + NOTHING_TO_WIN * f1[best][1] < 1:
         tried["frames"] = frames(tried[best] if f1[best][0] >= GOOD_TEACHER else None)
         tried[f"fusion with {best}"] = fused(ground, tried[best], tried["frames"], seed)
-        f1 = _scores(tried, ground, seed, tried["frames"].card["tolerance_s"])
+        f1 = _scores(tried, ground, seed, tried["frames"].metadata["tolerance_s"])
         best = _ahead(f1, best, [f"fusion with {best}", "frames"])
     order = sorted(tried, key=lambda name: -f1[name][0])
-    tried[best].card["compared"] = [{"method": name, "f1": f1[name][0], "kept": name == best} for name in order]
+    tried[best].metadata["compared"] = [{"method": name, "f1": f1[name][0], "kept": name == best} for name in order]
     return tried[best]
 
 
@@ -341,7 +341,7 @@ def _scores(tried, ground, seed, tolerance_s=None, real_only=True):
 
     Where events overlap this is the mean over the recordings as they are and the same events one at a time.
     """
-    within = {name: tolerance_s or detector.card["tolerance_s"] for name, detector in tried.items()}
+    within = {name: tolerance_s or detector.metadata["tolerance_s"] for name, detector in tried.items()}
     judged = {name: development.look(detector, ground, seed, within[name]) for name, detector in tried.items()}
     # Where few events are labelled, who finds them with the fewest other detections tells how many there are.
     share = max(development.label_share(detector, judged[name]) for name, detector in tried.items())

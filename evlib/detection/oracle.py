@@ -20,7 +20,8 @@ MARGIN_S = 0.3
 
 
 def oracle_detector(simulation, refractory_s=2.0, before_s=0.01, after_s=0.055, tolerance_s=TOLERANCE_S) -> Detector:
-    """Matched filter with the true templates and the true noise spectrum of a :class:`evlib.Simulation`.
+    """Matched filter with the true templates and the true noise spectrum of a
+    :class:`evlib.signals.synthetic.Simulation`.
 
     Thresholds are fitted on this simulation with all of its labels: pass the one that the detectors under test were
     trained on, and judge on another.
@@ -44,7 +45,7 @@ def oracle_detector(simulation, refractory_s=2.0, before_s=0.01, after_s=0.055, 
         PRIOR_LOGIT,
         channels=simulation.recording.channels,
     )
-    detector.card = {"method": "oracle"}
+    detector.metadata = {"method": "oracle"}
     examples = real_examples([detector.candidates(simulation.recording)], [_complete(simulation)], tolerance_s)[0]
     detector.thresholds, _ = fit_thresholds(detector, Judged([], [examples], []))
     return detector
@@ -52,4 +53,4 @@ def oracle_detector(simulation, refractory_s=2.0, before_s=0.01, after_s=0.055, 
 
 def _complete(simulation):
     """The true events, all of them."""
-    return replace(simulation.events, complete_spans=np.array([[0, simulation.recording.n_samples]]))
+    return replace(simulation.events, labelled_spans=np.array([[0, simulation.recording.n_samples]]))

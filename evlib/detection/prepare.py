@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..scoring.refractory import refractory_samples
-from ..signals.errors import DataError, OptionError, check_whole
+from ..signals.errors import DataError, OptionError, require_int
 from ..signals.events import Events
 from ..signals.recording import check_alike
 
@@ -55,7 +55,7 @@ class TrainingData:
     @property
     def has_unlabelled(self):
         for recording, train, development in zip(self.recordings, self.train, self.development, strict=True):
-            labelled = sum(int((t.complete_spans[:, 1] - t.complete_spans[:, 0]).sum()) for t in (train, development))
+            labelled = sum(int((t.labelled_spans[:, 1] - t.labelled_spans[:, 0]).sum()) for t in (train, development))
             if labelled < recording.n_samples:
                 return True
         return False
@@ -104,20 +104,20 @@ def prepare(pairs, unlabelled, labels_per_type, seed, refractory_s):
         whole = np.array([[0, recording.n_samples]])
         labels = replace(
             labels,
-            complete_spans=whole
-            if labels.complete_spans is None
-            else np.clip(labels.complete_spans, 0, recording.n_samples),
+            labelled_spans=whole
+            if labels.labelled_spans is None
+            else np.clip(labels.labelled_spans, 0, recording.n_samples),
         )
         if labels_per_type is not None:
             labels = replace(
-                _draw_labels(labels, labels_per_type, seed, number), complete_spans=np.zeros((0, 2), dtype=np.int64)
+                _draw_labels(labels, labels_per_type, seed, number), labelled_spans=np.zeros((0, 2), dtype=np.int64)
             )
         tables.append(labels)
     if labels_per_type is not None:
         tables = _limit(tables, labels_per_type, len(names), seed)
     train, development = hold_out(tables, [recording.n_samples for recording, _ in pairs], seed)
     for _ in unlabelled:
-        nothing = replace(Events.empty(names, rate), complete_spans=np.zeros((0, 2), dtype=np.int64))
+        nothing = replace(Events.empty(names, rate), labelled_spans=np.zeros((0, 2), dtype=np.int64))
         train.append(nothing)
         development.append(nothing)
     if sum(len(table) for table in train) == 0:
@@ -157,7 +157,7 @@ def refractory_table(refractory_s, names, rate):
 
 def _draw_labels(labels, labels_per_type, seed, number):
     """At most ``labels_per_type`` labelled events of each type."""
-    check_whole(1, labels_per_type=labels_per_type)
+    require_int(1, labels_per_type=labels_per_type)
     order = np.random.default_rng([10, seed, number]).permutation(len(labels))
     return labels[np.sort(order[_rank_in_type(labels.type[order]) < labels_per_type])]
 
@@ -185,17 +185,17 @@ def _limit(tables, labels_per_type, n_types, seed):
 def hold_out(tables, n_samples, seed):
     """Training and development labels, two lists of Events.
 
-    ``tables`` : Events of each recording with ``complete_spans``; ``n_samples`` : the recordings' lengths
+    ``tables`` : Events of each recording with ``labelled_spans``; ``n_samples`` : the recordings' lengths
     """
     counts = sum(table.counts() for table in tables)
     held = _held_recordings(tables, counts, seed)
     few = counts < FEW_LABELS
     train, development = [], []
     for k, (table, length) in enumerate(zip(tables, n_samples, strict=True)):
-        none = replace(table[:0], complete_spans=np.zeros((0, 2), dtype=np.int64))
+        none = replace(table[:0], labelled_spans=np.zeros((0, 2), dtype=np.int64))
         if held is not None:
             kept, out = (none, table) if k in held else (table, none)
-        elif len(table.complete_spans):
+        elif len(table.labelled_spans):
             kept, out = _hold_out_blocks(table, length, few)
         else:
             kept, out = table, table[_every_fifth(table, few)]
@@ -207,7 +207,7 @@ def hold_out(tables, n_samples, seed):
 def _held_recordings(tables, counts, seed):
     """Which recordings are development data: one in five of those that are labelled, if no kind loses half of its
     labels."""
-    labelled = [k for k, table in enumerate(tables) if len(table.complete_spans)]
+    labelled = [k for k, table in enumerate(tables) if len(table.labelled_spans)]
     if len(labelled) < ONE_IN:
         return None
     held = _one_in_five(labelled, seed)
@@ -221,8 +221,8 @@ def _hold_out_blocks(labels, n_samples, few):
     rare = labels.sample[few[labels.type]]
     held_out = held_out[[not ((rare >= low) & (rare < high)).any() for low, high in held_out]]
     edges = np.r_[0, held_out.ravel(), n_samples].reshape(-1, 2)
-    held = replace(labels, complete_spans=_intersect(labels.complete_spans, held_out))
-    kept = replace(labels, complete_spans=_intersect(labels.complete_spans, edges))
+    held = replace(labels, labelled_spans=_intersect(labels.labelled_spans, held_out))
+    kept = replace(labels, labelled_spans=_intersect(labels.labelled_spans, edges))
     in_development = held.is_labelled(labels.sample)
     return kept[~in_development], held[in_development]
 

@@ -103,7 +103,7 @@ def pretrain(
     >>> import evlib
     >>> recording = evlib.make_recording(duration_s=20.0).recording
     >>> options = {"n_windows": 64, "window_s": 0.25, "hidden_size": 8, "max_epochs": 1, "progress": False}
-    >>> pretrain([recording], "masked", **options).card["pretext"]
+    >>> pretrain([recording], "masked", **options).metadata["pretext"]
     'masked'
     """
     check_resume(resume, save_dir)
@@ -132,7 +132,7 @@ def pretrain(
         progress_bar=progress,
         seed=seed,
     )
-    return Pretrained(model.encoder, model, history, windows.card(pretext, seed, history), windows.whitener)
+    return Pretrained(model.encoder, model, history, windows.metadata(pretext, seed, history), windows.whitener)
 
 
 def check_encoder(pretrain, recordings):
@@ -140,8 +140,8 @@ def check_encoder(pretrain, recordings):
     if isinstance(pretrain, str) and pretrain in PRETEXTS:
         return pretrain
     if isinstance(pretrain, str | Path):
-        encoder, card, whitener = load_pretrained(pretrain)
-        pretrain = Pretrained(encoder, None, [], card, whitener)
+        encoder, metadata, whitener = load_pretrained(pretrain)
+        pretrain = Pretrained(encoder, None, [], metadata, whitener)
     if isinstance(pretrain, Pretrained) and not isinstance(pretrain.encoder, FrameEncoder):
         raise OptionError(
             "fit needs the encoder of a frame network, as evlib.pretrain makes it; got a "
@@ -153,7 +153,7 @@ def check_encoder(pretrain, recordings):
             "evlib.discover "
             f"returns; got a {type(pretrain).__name__}"
         )
-    rate, here = pretrain.card.get("sampling_rate_hz"), recordings[0].sampling_rate_hz
+    rate, here = pretrain.metadata.get("sampling_rate_hz"), recordings[0].sampling_rate_hz
     if rate != here:
         raise UnitError(
             f"the encoder was pretrained at {rate} Hz, the recordings have {here:g} Hz; "
@@ -166,8 +166,9 @@ def check_encoder(pretrain, recordings):
 
 
 def encoder_for(wanted, signals, recordings, seed, hidden_size, progress):
-    """The encoder that ``fit(pretrain=...)`` names, and its card: trained now, or checked against the recordings."""
+    """The encoder that ``fit(pretrain=...)`` names, and its metadata: trained now, or checked against the
+    recordings."""
     found = check_encoder(wanted, recordings)
     if isinstance(found, str):
         found = pretrain(recordings, found, whitened=signals, seed=seed, hidden_size=hidden_size, progress=progress)
-    return found.encoder, found.card
+    return found.encoder, found.metadata

@@ -17,7 +17,7 @@ from ..networks.pretext import ContrastiveLSTM, LSTMAutoencoder, MaskedPatchMode
 from ..networks.threads import few_threads
 from ..networks.transformer import HashedWords, PatchFrameEncoder, frame_channels
 from ..signals.clock import duration_to_samples
-from ..signals.errors import DataError, OptionError, check_short, check_whole
+from ..signals.errors import DataError, OptionError, check_short, require_int
 from ..signals.recording import as_list, check_alike
 from ..templates.discover import energy_peaks
 from ..templates.whiten import Whitener, estimate_whitener
@@ -62,23 +62,23 @@ class Pretrained:
     """An encoder that has seen recordings, and where it comes from.
 
     ``encoder`` a FrameEncoder (of windows an LSTMEncoder, or of masked ones a PatchFrameEncoder); ``model`` the whole
-    pretext model; ``history`` the losses of each epoch; ``card`` rate, channels, units, pretext, seed and data hash;
-    ``whitener`` what it has heard them through, where known. :meth:`save` keeps encoder, card and whitener.
+    pretext model; ``history`` the losses of each epoch; ``metadata`` rate, channels, units, pretext, seed and data
+    hash; ``whitener`` what it has heard them through, where known. :meth:`save` keeps encoder, metadata and whitener.
     """
 
     encoder: torch.nn.Module
     model: torch.nn.Module
     history: list
-    card: dict
+    metadata: dict
     whitener: Whitener = None
 
     def __repr__(self):
         size = self.encoder.config["hidden_size"]
-        return f"Pretrained({self.card['pretext']}, hidden size {size}, {self.card['duration_s']:g} s, {len(self.history)} epochs)"
+        return f"Pretrained({self.metadata['pretext']}, hidden size {size}, {self.metadata['duration_s']:g} s, {len(self.history)} epochs)"
 
     def save(self, path):
-        """Write encoder, card and whitener; :func:`evlib.load_encoder` reads the first two."""
-        save_encoder(path, self.encoder, self.card, self.whitener)
+        """Write encoder, metadata and whitener; :func:`evlib.load_encoder` reads the first two."""
+        save_encoder(path, self.encoder, self.metadata, self.whitener)
 
 
 def pretrain_windows(
@@ -122,7 +122,7 @@ def pretrain_windows(
     --------
     >>> import evlib
     >>> recording = evlib.make_recording(duration_s=10.0).recording
-    >>> pretrain_windows([recording], n_windows=64, hidden_size=8, max_epochs=1, progress=False).card["pretext"]
+    >>> pretrain_windows([recording], n_windows=64, hidden_size=8, max_epochs=1, progress=False).metadata["pretext"]
     'autoencoder'
     """
     check_resume(resume, save_dir)
@@ -135,7 +135,7 @@ def pretrain_windows(
         encoder, model, history = fit_pretext(
             pretext, windows.train, windows.development, windows.rate, hidden_size, max_epochs, seed, **options
         )
-    return Pretrained(encoder, model, history, windows.card(pretext, seed, history), windows.whitener)
+    return Pretrained(encoder, model, history, windows.metadata(pretext, seed, history), windows.whitener)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +150,7 @@ class LearningWindows:
     development: np.ndarray
     whitener: Whitener = None
 
-    def card(self, pretext, seed, history):
+    def metadata(self, pretext, seed, history):
         """Where an encoder comes from that learned from these windows."""
         first = self.recordings[0]
         return {
@@ -183,9 +183,9 @@ def windows_to_learn(
     check_alike(recordings)
     if pretext not in pretexts:
         raise OptionError(f"pretext must be one of {', '.join(pretexts)}, got {pretext!r}")
-    check_whole(0, seed=seed)
-    check_whole(1, hidden_size=hidden_size, max_epochs=max_epochs)
-    check_whole(8, n_windows=n_windows)
+    require_int(0, seed=seed)
+    require_int(1, hidden_size=hidden_size, max_epochs=max_epochs)
+    require_int(8, n_windows=n_windows)
     window_s = window_s(recordings) if callable(window_s) else window_s
     check_short(LONGEST_WINDOW_S, window_s=window_s)
     signals, whitener = whitened, None

@@ -42,7 +42,7 @@ def propose(detector, recording, doubt=DOUBT) -> Events:
     --------
     >>> import evlib
     >>> simulation = evlib.make_recording(duration_s=10.0, snr=4.0, seed=1)
-    >>> detector = evlib.oracle_detector(simulation)
+    >>> detector = evlib.detection.oracle.oracle_detector(simulation)
     >>> len(propose(detector, simulation.recording)) > len(evlib.detect(detector, simulation.recording))
     True
     """
@@ -89,7 +89,7 @@ def snap(detector, recording, time_s, type=None, reach_s=REACH_S):
     >>> import evlib
     >>> simulation = evlib.make_recording(duration_s=10.0, seed=1)
     >>> onset_s, name = simulation.events.onset_s[5], simulation.events.type_names[5]
-    >>> found = snap(evlib.oracle_detector(simulation), simulation.recording, onset_s + 0.008)
+    >>> found = snap(evlib.detection.oracle.oracle_detector(simulation), simulation.recording, onset_s + 0.008)
     >>> found[1] == name, bool(abs(found[0] - onset_s) < 0.0005)
     (True, True)
     """
@@ -216,7 +216,7 @@ class AnnotationSession:
     recording : Recording
     detector : proposes events, snaps times to the best onset nearby, and is what fine-tuning replaces
     proposals : Events to decide about; a new log begins with what the detector proposes
-    log : path of the log, see :class:`evlib.AnnotationLog`
+    log : path of the log, see :class:`evlib.inspection.annotations.AnnotationLog`
     names : names of events; without them those of the detector or of the proposals
     training : (Recording, Events) pairs that fine-tuning learns from too
     refractory_s : the least time between events of one type; default: the detector's, or 2 s
@@ -230,7 +230,7 @@ class AnnotationSession:
     --------
     >>> import tempfile, evlib
     >>> simulation = evlib.make_recording(duration_s=10.0, seed=1)
-    >>> detector = evlib.oracle_detector(simulation)
+    >>> detector = evlib.detection.oracle.oracle_detector(simulation)
     >>> session = AnnotationSession(simulation.recording, detector, log=tempfile.mkdtemp() + "/log.jsonl")
     >>> row = session.log.proposals()[0]
     >>> session.log.accept(row.id).after.status
@@ -267,7 +267,7 @@ class AnnotationSession:
             self.log.propose(proposals)
 
     def snapped(self, time_s, type=None, reach_s=REACH_S):
-        """The best onset near a time: (time_s, type, score), see :func:`evlib.snap`.
+        """The best onset near a time: (time_s, type, score), see :func:`evlib.inspection.annotate.snap`.
 
         A kind that the detector does not know stays where it was put, without a score.
         """
@@ -335,7 +335,7 @@ class AnnotationSession:
 
         Returns
         -------
-        Changes, see :func:`evlib.changes`; before there was a detector, everything is gained
+        Changes, see :func:`evlib.inspection.annotate.changes`; before there was a detector, everything is gained
 
         Raises
         ------

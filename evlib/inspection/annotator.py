@@ -9,7 +9,7 @@ import numpy as np
 
 from ..signals.errors import EvlibError, OptionError
 from .annotate import SAME_EVENT_S, AnnotationSession
-from .plots import ANNOTATION_COLOURS, CHANGE_COLOURS, REVIEWED_COLOUR, plot_annotations, standing
+from .plots import ANNOTATION_COLOURS, CHANGE_COLOURS, REVIEWED_COLOUR, annotation_state, plot_annotations
 from .signal_view import SignalView
 from .widget import StaticTwin
 
@@ -27,7 +27,12 @@ def annotation_marks(rows, changed, start_s, stop_s, prefix=0):
     marks = []
     for row in rows:
         if start_s <= row.time_s <= stop_s:
-            mark = {"id": row.id, "time_s": row.time_s, "label": row.type, "colour": ANNOTATION_COLOURS[standing(row)]}
+            mark = {
+                "id": row.id,
+                "time_s": row.time_s,
+                "label": row.type,
+                "colour": ANNOTATION_COLOURS[annotation_state(row)],
+            }
             kind = "reference" if row.is_event else "proposal"
             weight = 2 if row.status == "proposed" else 1
             marks.append(mark | {"kind": kind, "score": row.score, "note": row.status, "weight": weight})

@@ -8,16 +8,16 @@ from ..scoring.comparison import Comparison
 from ..scoring.matching import check_tolerance
 from ..scoring.refractory import find_violations, refractory_samples
 from ..scoring.statistics import median_per_type, timing_statistics
-from ..scoring.thresholds import Tuning
+from ..scoring.thresholds import ThresholdSweep
 from ..signals.errors import DataError, OptionError, ShapeError, UnitError, log_odds_of
 from ..signals.events import Events
 from ..templates.waveforms import (
     channel_delays,
     channel_times,
-    look_alikes,
+    inter_event_intervals,
     read_snippets,
+    similar_templates,
     subtract_template,
-    time_to_next_kind,
 )
 from .plots import (
     plot_aligned_events,
@@ -59,7 +59,7 @@ class ThresholdExplorer(OneType):
     Examples
     --------
     >>> import evlib
-    >>> recording, reference = evlib.make_recording(duration_s=20.0, templates=evlib.make_templates(2), seed=0)
+    >>> recording, reference = evlib.make_recording(duration_s=20.0, templates=evlib.signals.synthetic.make_templates(2), seed=0)
     >>> detector = evlib.fit([(recording, reference)], method="matched_filter", progress=False)
     >>> explorer = ThresholdExplorer(detector, recording, reference)
     >>> explorer.set(threshold=0.999).comparison.recall <= 1
@@ -74,7 +74,7 @@ class ThresholdExplorer(OneType):
                 f"reference must be Events, got {type(reference).__name__} (evlib.read_events reads a file)"
             )
         self.detector, self.tolerance_s = detector, check_tolerance(tolerance_s)
-        self.tuning = Tuning(detector, recording, reference)
+        self.tuning = ThresholdSweep(detector, recording, reference)
         self._fitted = detector.thresholds.copy(), dict(detector.refractory_s)
         self._moving = False
         longest = max([*detector.refractory_s.values(), 0.05])
@@ -149,14 +149,15 @@ class ThresholdExplorer(OneType):
         """Back to what the detector had when the widget was made; the detector too, if it was changed."""
         self.thresholds, self.refractory_s = self._fitted[0].copy(), dict(self._fitted[1])
         self.detector.thresholds, self.detector.refractory_s = self._fitted[0].copy(), dict(self._fitted[1])
-        self.detector.card.pop("chosen_by_hand", None)
+        self.detector.metadata.pop("chosen_by_hand", None)
         return self._update()
 
     def apply(self):
-        """Write thresholds and refractory periods into the detector, in place, and say so in its card; returns it."""
+        """Write thresholds and refractory periods into the detector, in place, and say so in its metadata; returns
+        it."""
         self.detector.thresholds, self.detector.refractory_s = self.thresholds.copy(), dict(self.refractory_s)
         report = self.comparison
-        self.detector.card["chosen_by_hand"] = {
+        self.detector.metadata["chosen_by_hand"] = {
             "development_f1": float(report.f1),
             "tolerance_s": float(self.tolerance_s),
         }
@@ -293,7 +294,8 @@ class TemplateView(OneType):
     detector : Detector
     recording : Recording to take single events from
     events : Events in it, labelled or detected; default: what the detector finds
-    truth : a Detector or TemplateBank with the true templates, such as that of :func:`evlib.oracle_detector`
+    truth : a Detector or TemplateBank with the true templates, such as that of
+        :func:`evlib.detection.oracle.oracle_detector`
 
     Raises
     ------
@@ -303,7 +305,7 @@ class TemplateView(OneType):
     Examples
     --------
     >>> import evlib
-    >>> recording, reference = evlib.make_recording(duration_s=20.0, templates=evlib.make_templates(2), seed=0)
+    >>> recording, reference = evlib.make_recording(duration_s=20.0, templates=evlib.signals.synthetic.make_templates(2), seed=0)
     >>> detector = evlib.fit([(recording, reference)], method="matched_filter", progress=False)
     >>> view = TemplateView(detector, recording, reference)
     >>> view.step(+1).name
@@ -329,7 +331,7 @@ class TemplateView(OneType):
                 )
         self.events = events
         self.truth = None if truth is None else _on_window(getattr(truth, "bank", truth), detector.bank)
-        self.pairs = look_alikes(detector.bank)
+        self.pairs = similar_templates(detector.bank)
         self._snippets, self._delays = {}, {}
         self.types = Stepper(detector.names, "type")
         most = 0 if events is None else int(max(events.counts().max(initial=0), 1))
@@ -558,7 +560,7 @@ class TimingView(Pictured):
         left, right = figure.subplots(1, 2, width_ratios=[1.1, 1])
         name = self.types.value
         tables = {"reference": self.comparison.reference, "estimated": self.comparison.estimated}
-        found = {label: time_to_next_kind(table) for label, table in tables.items()}
+        found = {label: inter_event_intervals(table) for label, table in tables.items()}
         plot_time_to_next(*found["reference"], self.names, None if name == ALL else name, left)
         left.set_title("reference: how often, and after how long")
         before = {label: parts[0] for label, parts in found.items()}

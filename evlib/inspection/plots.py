@@ -1090,7 +1090,7 @@ REVIEWED_COLOUR = "#e3f3e6"
 MAX_LABELS = 40
 
 
-def standing(annotation):
+def annotation_state(annotation):
     """How an annotation is drawn: "event", "undecided" or "rejected"."""
     return "event" if annotation.is_event else "undecided" if annotation.status == "proposed" else "rejected"
 
@@ -1124,7 +1124,7 @@ def plot_annotations(
     shown = [row for row in annotations if left <= row.time_s < right]
     free = {}
     for row in shown:
-        kind = standing(row)
+        kind = annotation_state(row)
         colour, bold = ANNOTATION_COLOURS[kind], row.id == selected
         ax.axvline(
             row.time_s,

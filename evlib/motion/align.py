@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..networks.transformer import PATCH_SAMPLES, TEXT_SIZE, DualBranchEncoder
-from ..signals.errors import OptionError, ShapeError, check_whole
+from ..signals.errors import OptionError, ShapeError, require_int
 
 SHARPNESS = 0.1  # temperature of the choice among the prototypes of a label
 LABEL_TEMPERATURE, LEAST_SPREAD = 0.5, 0.1
@@ -34,8 +34,8 @@ class FeatureQueue(nn.Module):
 
     def __init__(self, size, features):
         super().__init__()
-        check_whole(0, size=size)
-        check_whole(1, features=features)
+        require_int(0, size=size)
+        require_int(1, features=features)
         self.size = int(size)
         self.register_buffer("signal", torch.zeros(size, features))
         self.register_buffer("text", torch.zeros(size, features))
@@ -264,7 +264,7 @@ class TextAlignedModel(nn.Module):
         num_queries=4,
     ):
         super().__init__()
-        check_whole(1, num_prototypes=num_prototypes, num_queries=num_queries)
+        require_int(1, num_prototypes=num_prototypes, num_queries=num_queries)
         self.encoder = DualBranchEncoder(d_model, num_heads, num_layers, dropout, text_size, patch_samples)
         self.config = self.encoder.config | {"num_prototypes": int(num_prototypes), "num_queries": int(num_queries)}
         self.queries = nn.Parameter(0.02 * torch.randn(num_queries, d_model))

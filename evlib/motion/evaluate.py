@@ -18,7 +18,7 @@ from torch import nn
 
 from ..networks.classifier import evaluating
 from ..networks.transformer import join_batches, summarise_tokens
-from ..signals.errors import DataError, OptionError, ShapeError, check_list, check_whole, require_extra
+from ..signals.errors import DataError, OptionError, ShapeError, check_list, require_extra, require_int
 from .labels import label_group, map_labels
 from .train import OVERLAP, MotionModel
 
@@ -130,7 +130,7 @@ def baselines(labels, seed=0):
     return dict(zip(BASELINES, [*of_features, ("rocket", ridge)], strict=True))
 
 
-def compare_on_labels(train, test, models, shares=(0.01, 0.1), seeds=(0, 1, 2, 3, 4), methods=None, progress=True):
+def label_efficiency(train, test, models, shares=(0.01, 0.1), seeds=(0, 1, 2, 3, 4), methods=None, progress=True):
     """Macro F1 and accuracy of every method at every share of labels, one row for each draw of labels.
 
     Parameters
@@ -186,7 +186,7 @@ SCRATCH, BLANK = "same encoder from scratch", "untrained encoder, linear probe"
 
 
 def method_names():
-    """What `compare_on_labels` compares."""
+    """What `label_efficiency` compares."""
     return (PROBE, TUNED, SCRATCH, BLANK, *BASELINES)
 
 
@@ -219,7 +219,7 @@ def train_on_labels(start, labelled, classes, seed=0, lr=1e-3, max_epochs=CLASSI
 
     There is no label to spare for early stopping: every start is trained alike, with a rate that falls to zero.
     """
-    check_whole(1, max_epochs=max_epochs)
+    require_int(1, max_epochs=max_epochs)
     if not len(labelled.labels) or not set(labelled.labels) <= set(classes):
         raise DataError(f"windows labelled with some of {', '.join(map(str, classes))} are wanted, got {labelled!r}")
     with torch.random.fork_rng():

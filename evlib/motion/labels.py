@@ -96,10 +96,10 @@ def group_codes(labels):
     return np.array([code(label_group(label)) for label in labels], dtype=np.int64)
 
 
-def ways_to_say(label):
+def paraphrases(label):
     """All texts that stand for a label: its synonyms in each template.
 
-    >>> ways_to_say("yodelling")[:2]
+    >>> paraphrases("yodelling")[:2]
     ['yodelling', 'a person is yodelling']
     """
     label = plain_label(label)
@@ -123,7 +123,7 @@ def label_words(labels, text):
     """
     import torch
 
-    ways = [ways_to_say(label) for label in labels]
+    ways = [paraphrases(label) for label in labels]
     vectors = text([way for some in ways for way in some])
     return list(vectors.split([len(some) for some in ways])), text(labels), torch.from_numpy(group_codes(labels))
 

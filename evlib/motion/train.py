@@ -51,14 +51,14 @@ class MotionModel:
     patch_s : seconds of a patch, a number or a dict by the name of the data set
     text : the text encoder of channels and labels
     history : losses of each epoch
-    card : what it was trained on, and how: ``text_encoder`` among it
+    metadata : what it was trained on, and how: ``text_encoder`` among it
     """
 
     model: nn.Module
     patch_s: object
     text: object
     history: list
-    card: dict
+    metadata: dict
 
     @property
     def encoder(self):
@@ -110,12 +110,14 @@ class MotionModel:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = MaskedPatchModel(**self.encoder.config).eval()
-        return replace(self, model=model, history=[], card={"stage": 0, "seed": seed, "text_encoder": self.text.name})
+        return replace(
+            self, model=model, history=[], metadata={"stage": 0, "seed": seed, "text_encoder": self.text.name}
+        )
 
     def save(self, path):
-        """Write model, patches and card; `load_motion_model` reads them."""
+        """Write model, patches and metadata; `load_motion_model` reads them."""
         save_checkpoint(
-            path, self.model, None, epoch=len(self.history), global_step=0, patch_s=self.patch_s, card=self.card
+            path, self.model, None, epoch=len(self.history), global_step=0, patch_s=self.patch_s, metadata=self.metadata
         )
 
 
@@ -128,15 +130,17 @@ def load_motion_model(path, text=None):
     DataError : no such file, or one that does not hold a model of motion
     """
     model, checkpoint = load_checkpoint(path)
-    card, patch_s = checkpoint.get("card"), checkpoint.get("patch_s")
-    if not isinstance(card, dict) or patch_s is None or not isinstance(model, MaskedPatchModel | TextAlignedModel):
+    metadata, patch_s = checkpoint.get("metadata"), checkpoint.get("patch_s")
+    if not isinstance(metadata, dict) or patch_s is None or not isinstance(model, MaskedPatchModel | TextAlignedModel):
         raise DataError(f"{path} holds no model of motion, as MotionModel.save writes it")
     if not all(value.isfinite().all() for value in model.state_dict().values()):
         raise DataError(f"the weights in {path} hold NaN or infinity")
-    text = text or text_encoder(card.get("text_encoder"))
-    if text.name != card.get("text_encoder"):
-        raise OptionError(f"{path} was trained with the text encoder {card.get('text_encoder')!r}, not {text.name!r}")
-    return MotionModel(model, patch_s, text, [], card)
+    text = text or text_encoder(metadata.get("text_encoder"))
+    if text.name != metadata.get("text_encoder"):
+        raise OptionError(
+            f"{path} was trained with the text encoder {metadata.get('text_encoder')!r}, not {text.name!r}"
+        )
+    return MotionModel(model, patch_s, text, [], metadata)
 
 
 def pretrain_motion(
@@ -194,7 +198,7 @@ def pretrain_motion(
     loss = MaskedPretextLoss(reconstruction_weight, contrastive_weight, level="window" if neighbours else "patch")
     batches = {"mask_ratio": mask_ratio, "strength": strength, "rotate": rotate, "view": bool(contrastive_weight)}
     batches |= {"neighbours": neighbours}
-    card = {
+    metadata = {
         "stage": 1,
         "size": size,
         "reconstruction_weight": reconstruction_weight,
@@ -205,10 +209,10 @@ def pretrain_motion(
         return MaskedPatchModel(**SIZES[size])
 
     found = fit_patches(
-        MaskedTrainer, build, loss, train, development, patch_s, text, batches, card | batches, **options
+        MaskedTrainer, build, loss, train, development, patch_s, text, batches, metadata | batches, **options
     )
-    model, history, card = found
-    return MotionModel(model, patch_s, text, history, card)
+    model, history, metadata = found
+    return MotionModel(model, patch_s, text, history, metadata)
 
 
 def align_motion(
@@ -242,8 +246,8 @@ def align_motion(
     config = start.encoder.config
     loss = AlignmentLoss(config["text_size"], queue_size, soft_weight, usage_weight)
     batches = {"strength": strength, "rotate": rotate, "words": label_words}
-    card = {"stage": 2, "num_prototypes": num_prototypes, "soft_weight": soft_weight, "queue_size": queue_size}
-    card |= {
+    metadata = {"stage": 2, "num_prototypes": num_prototypes, "soft_weight": soft_weight, "queue_size": queue_size}
+    metadata |= {
         "usage_weight": usage_weight,
         "freeze": freeze,
         "labels": sorted({str(k) for one in train for k in one.labels}),
@@ -257,7 +261,7 @@ def align_motion(
 
     patch_s = start.patch_s if patch_s is None else patch_s
     found = fit_patches(
-        AlignmentTrainer, build, loss, train, development, patch_s, start.text, batches, card, **options
+        AlignmentTrainer, build, loss, train, development, patch_s, start.text, batches, metadata, **options
     )
-    model, history, card = found
-    return MotionModel(model, patch_s, start.text, history, card)
+    model, history, metadata = found
+    return MotionModel(model, patch_s, start.text, history, metadata)

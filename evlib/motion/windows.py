@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..signals.clock import check_rate, duration_to_samples
-from ..signals.errors import DataError, OptionError, check_whole
+from ..signals.errors import DataError, OptionError, require_int
 from ..training.windows import MotionWindows
 
 
@@ -126,8 +126,8 @@ def make_motion(
     >>> make_motion(n_people=2, windows_per_activity=1)
     MotionWindows(phone: 18 windows of 2.56 s, 6 channels, 50 Hz, 9 activities)
     """
-    check_whole(1, n_people=n_people, windows_per_activity=windows_per_activity)
-    check_whole(0, seed=seed)
+    require_int(1, n_people=n_people, windows_per_activity=windows_per_activity)
+    require_int(0, seed=seed)
     for what, names, known in (("activities", activities, ACTIVITIES), ("places", places, PLACES)):
         if not names or set(names) - set(known):
             raise OptionError(f"{what} must be among {', '.join(known)}; got {', '.join(names) or 'none'}")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..signals.errors import OptionError, check_whole
+from ..signals.errors import OptionError, require_int
 from .encoders import LSTMEncoder, check_batch, frame_mask, pool_frames
 from .threads import few_threads
 from .transformer import PatchFrameEncoder
@@ -216,7 +216,7 @@ class LSTMEventClassifier(nn.Module):
             raise OptionError(
                 f"hidden_size * directions must be a multiple of {ATTENTION_HEADS} attention heads, got {features}"
             )
-        check_whole(1, num_events=num_events)
+        require_int(1, num_events=num_events)
         if not refractory_period_samples >= 0:
             raise OptionError(f"refractory_period_samples must not be negative, got {refractory_period_samples!r}")
         # Python's own numbers, so that a checkpoint holds nothing else.

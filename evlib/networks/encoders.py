@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..signals.clock import n_frames
-from ..signals.errors import DataError, OptionError, ShapeError, check_whole
+from ..signals.errors import DataError, OptionError, ShapeError, require_int
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
 POOLINGS = ("mean", "max", "last")
@@ -206,7 +206,7 @@ class LSTMEncoder(nn.Module):
             "num_layers": num_layers,
             "resolution": resolution,
         }
-        check_whole(1, **sizes)
+        require_int(1, **sizes)
         if not 0 <= dropout < 1:
             raise OptionError(f"dropout must lie in [0, 1), got {dropout!r}")
         if cell not in CELLS:

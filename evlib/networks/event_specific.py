@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..signals.clock import n_frames
-from ..signals.errors import OptionError, ShapeError, check_whole
+from ..signals.errors import OptionError, ShapeError, require_int
 from .classifier import EventOutput, mlp_head, pick_times, predict_windows
 from .encoders import LSTMEncoder, check_batch, frame_mask, length_mask, pool_frames
 
@@ -60,8 +60,8 @@ class EventTemplateBank(nn.Module):
         self, num_events=16, num_features=6, template_length=80, max_delay_samples=MAX_DELAY_SAMPLES, before=0
     ):
         super().__init__()
-        check_whole(1, num_events=num_events, num_features=num_features, template_length=template_length)
-        check_whole(0, max_delay_samples=max_delay_samples, before=before)
+        require_int(1, num_events=num_events, num_features=num_features, template_length=template_length)
+        require_int(0, max_delay_samples=max_delay_samples, before=before)
         self.num_events, self.num_features, self.template_length = (
             int(num_events),
             int(num_features),
@@ -72,8 +72,8 @@ class EventTemplateBank(nn.Module):
         self.onset_delays = nn.Parameter(torch.zeros(self.num_events, self.num_features))
 
     def load_templates(self, templates):
-        """Start from templates (events, length, features), such as those of a `evlib.TemplateBank` with the same
-        ``before``.
+        """Start from templates (events, length, features), such as those of a `evlib.templates.bank.TemplateBank` with
+        the same ``before``.
 
         Longer ones are cut, shorter ones filled up with zeros; delays become 0.
         """
@@ -184,7 +184,7 @@ class EventSpecificCNN(nn.Module):
         self, num_events=16, input_channels=6, output_channels=32, use_shared=True, stride=1, shared_channels=None
     ):
         super().__init__()
-        check_whole(
+        require_int(
             1, num_events=num_events, input_channels=input_channels, output_channels=output_channels, stride=stride
         )
         self.num_events, self.input_channels, self.stride = int(num_events), int(input_channels), int(stride)
@@ -423,17 +423,17 @@ class EventSpecificClassifier(nn.Module):
     def times(self, output):
         """Times (batch, events) in samples: from the frames, re-picked on the template score within two frames."""
         resolution = self.timing_resolution_samples
-        return repick(output.template_scores, pick_times(output.timing_logits, resolution), 2 * resolution)
+        return refine_times(output.template_scores, pick_times(output.timing_logits, resolution), 2 * resolution)
 
 
-def repick(scores, times, reach):
+def refine_times(scores, times, reach):
     """Move times (batch, events) to the nearest best score (batch, time, events) within ``reach`` samples, between
     samples.
 
     The peak is that of the parabola through the best sample and its neighbours.
 
     >>> t = torch.arange(50.0)
-    >>> repick(torch.cos((t - 20.3) / 10)[None, :, None], torch.tensor([[18.0]]), 5).round(decimals=2)
+    >>> refine_times(torch.cos((t - 20.3) / 10)[None, :, None], torch.tensor([[18.0]]), 5).round(decimals=2)
     tensor([[20.3000]])
     """
     n = scores.shape[1]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..signals.errors import OptionError, check_whole
+from ..signals.errors import OptionError, require_int
 from .encoders import LSTMEncoder, check_batch, frame_mask, pool_frames
 
 # Band filters of each length, spaced evenly in log frequency from two periods in their window to nearly half the rate.
@@ -140,7 +140,7 @@ class FrameEncoder(nn.Module):
 
     def __init__(self, input_size, hidden_size=48, resolution=10):
         super().__init__()
-        check_whole(1, input_size=input_size, hidden_size=hidden_size, resolution=resolution)
+        require_int(1, input_size=input_size, hidden_size=hidden_size, resolution=resolution)
         self.config = {"input_size": int(input_size), "hidden_size": int(hidden_size), "resolution": int(resolution)}
         self.input_size, self.resolution, self.output_size = int(input_size), int(resolution), 2 * int(hidden_size)
         self.front = FrameFrontEnd(self.input_size, hidden_size, self.resolution)
@@ -210,7 +210,7 @@ class FrameNetwork(nn.Module):
 
     def __init__(self, input_size, num_events, hidden_size=48, resolution=10, dropout=0.1):
         super().__init__()
-        check_whole(1, num_events=num_events)
+        require_int(1, num_events=num_events)
         if not 0 <= dropout < 1:
             raise OptionError(f"dropout must lie in [0, 1), got {dropout!r}")
         self.encoder = FrameEncoder(input_size, hidden_size, resolution)

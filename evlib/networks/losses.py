@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..scoring.refractory import refractory_penalty
-from ..signals.errors import DataError, OptionError, ShapeError, check_whole
+from ..signals.errors import DataError, OptionError, ShapeError, require_int
 from .encoders import length_mask
 
 
@@ -92,7 +92,7 @@ class EventTimingLoss(nn.Module):
         for name, value in least.items():
             if not value >= 0:
                 raise OptionError(f"{name} must not be negative, got {value!r}")
-        check_whole(1, timing_resolution_samples=timing_resolution_samples)
+        require_int(1, timing_resolution_samples=timing_resolution_samples)
         if not sigma_samples > 0:
             raise OptionError(f"sigma_samples must be positive, got {sigma_samples!r}")
         self.event_weight, self.timing_weight, self.refractory_weight = event_weight, timing_weight, refractory_weight

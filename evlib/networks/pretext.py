@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..signals.clock import n_frames
-from ..signals.errors import OptionError, ShapeError, check_whole
+from ..signals.errors import OptionError, ShapeError, require_int
 from .encoders import LSTMEncoder, check_batch, frame_mask, length_mask, transfer_encoder
 from .frames import STRETCH, FrameEncoder
 from .losses import nt_xent
@@ -62,7 +62,7 @@ class LSTMAutoencoder(nn.Module):
         self.encoder = LSTMEncoder(
             input_size, hidden_size, num_layers, dropout, bidirectional, timing_resolution_samples
         )
-        check_whole(1, latent_size=latent_size)
+        require_int(1, latent_size=latent_size)
         # Python's own numbers, so that a checkpoint holds nothing else.
         self.config = {
             "input_size": int(input_size),
@@ -110,7 +110,7 @@ class LSTMAutoencoder(nn.Module):
         """(batch, latent_size) -> (batch, n_samples, channels)."""
         if latent.ndim != 2 or latent.shape[1] != self.latent_size:
             raise ShapeError(f"latent must have shape (batch, {self.latent_size}), got {tuple(latent.shape)}")
-        check_whole(1, n_samples=n_samples)
+        require_int(1, n_samples=n_samples)
         frames = n_frames(n_samples, self.timing_resolution_samples)
         states, _ = self.decoder(self.from_latent(latent)[:, None].expand(-1, frames, -1))
         return self.to_samples(states).reshape(len(latent), -1, self.input_size)[:, :n_samples]
@@ -232,7 +232,7 @@ class ContrastiveLSTM(nn.Module):
         self.encoder = LSTMEncoder(
             input_size, hidden_size, num_layers, dropout, bidirectional, timing_resolution_samples
         )
-        check_whole(1, projection_size=projection_size)
+        require_int(1, projection_size=projection_size)
         if not temperature > 0:
             raise OptionError(f"temperature must be positive, got {temperature!r}")
         # Python's own numbers, so that a checkpoint holds nothing else.

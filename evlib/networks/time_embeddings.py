@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..signals.errors import DataError, OptionError, check_whole
+from ..signals.errors import DataError, OptionError, require_int
 from .losses import masked_mean
 
 HARMONICS, GRID, RSWAF_GRID = 5, 5, 8
@@ -235,5 +235,5 @@ def make_time_embedding(name, **options):
     """
     if name not in TIME_EMBEDDINGS:
         raise OptionError(f"the time embedding must be one of {', '.join(TIME_EMBEDDINGS)}, got {name!r}")
-    check_whole(2, size=options.get("size", 32))
+    require_int(2, size=options.get("size", 32))
     return TIME_EMBEDDINGS[name](**options)

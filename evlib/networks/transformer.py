@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..signals.clock import check_rate
-from ..signals.errors import DataError, OptionError, ShapeError, check_list, check_whole
+from ..signals.errors import DataError, OptionError, ShapeError, check_list, require_int
 from .encoders import check_batch, frame_mask, pool_frames, to_frames
 
 TEXT_SIZE = 384
@@ -276,7 +276,7 @@ def span_patches(patch_mask, ratio, generator, span=SPAN_PATCHES):
 
     Spans lie at random places, whole; patches are hidden in the order in which spans reach them, up to the count.
     """
-    check_whole(1, shortest_span=span[0], longest_span=span[1])
+    require_int(1, shortest_span=span[0], longest_span=span[1])
     size, n = patch_mask.shape
     length = torch.randint(span[0], span[1] + 1, (size, n), generator=generator, device=generator.device).to(
         patch_mask.device
@@ -356,7 +356,7 @@ class DualBranchEncoder(nn.Module):
         super().__init__()
         sizes = {"d_model": d_model, "num_heads": num_heads, "num_layers": num_layers, "text_size": text_size}
         sizes["patch_samples"] = patch_samples
-        check_whole(1, **sizes)
+        require_int(1, **sizes)
         if d_model % num_heads or d_model % 2:
             raise OptionError(f"d_model must be even and a multiple of {num_heads} heads, got {d_model}")
         if not 0 <= dropout < 1:
@@ -472,8 +472,8 @@ class PatchFrameEncoder(nn.Module):
 
     def __init__(self, input_size, hidden_size=64, num_layers=2, dropout=0.1, bidirectional=True, resolution=10):
         super().__init__()
-        check_whole(1, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
-        check_whole(2, resolution=resolution)
+        require_int(1, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
+        require_int(2, resolution=resolution)
         if not bidirectional:
             raise OptionError("attention looks both ways: a PatchFrameEncoder needs bidirectional=True")
         self.config = {"input_size": int(input_size), "hidden_size": int(hidden_size), "num_layers": int(num_layers)}

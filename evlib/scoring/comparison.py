@@ -1,7 +1,7 @@
 """How well estimated events agree with reference events: counts, timing, and what a threshold would change.
 
 Precision, recall and F1 follow from the one-to-one matching of `evlib.scoring.matching`. Only what was labelled is
-judged: where the reference has ``complete_spans``, reference events outside of them are left out, and so are the
+judged: where the reference has ``labelled_spans``, reference events outside of them are left out, and so are the
 estimates there, unless such an estimate answers a judged event just inside. An estimate inside a span that answers a
 labelled event just outside is right, but not judged either.
 
@@ -43,7 +43,7 @@ def compare(reference, estimated, tolerance_s=0.005, refractory_s=None, duration
     tolerance_s : seconds, inclusive
     refractory_s : when given, violations of the rule are counted in both tables (see `evlib.scoring.refractory`)
     duration_s : length of the recording, for false alarms per hour; not needed where the reference has
-        ``complete_spans``
+        ``labelled_spans``
 
     Raises
     ------
@@ -476,8 +476,8 @@ def review(reference=None, estimated=None, tolerance_s=0.005, refractory_s=None,
     if reference is None and estimated is None:
         raise OptionError("there is nothing to review: pass reference, estimated, or both")
     judged = reference is not None and estimated is not None
-    reference = replace(estimated[:0], complete_spans=None) if reference is None else reference
-    estimated = replace(reference[:0], complete_spans=None) if estimated is None else estimated
+    reference = replace(estimated[:0], labelled_spans=None) if reference is None else reference
+    estimated = replace(reference[:0], labelled_spans=None) if estimated is None else estimated
     reference, estimated = on_one_clock(reference, estimated)
     partner, outcome, alarm_outcome = _outcomes(reference, estimated, tolerance_s, judged)
     alone = np.flatnonzero(~np.isin(np.arange(len(estimated)), partner))

@@ -95,7 +95,7 @@ def unlabelled_false(recalled, found, share):
 CURVE_POINTS = 41
 
 
-class Tuning:
+class ThresholdSweep:
     """Candidates of a recording, and what would come of them.
 
     Parameters

@@ -50,10 +50,10 @@ def require_extra(module, extra):
 # --- Checks of options that many functions take: whole numbers, probabilities and short spans of time.
 
 
-def check_whole(least, **values):
+def require_int(least, **values):
     """Refuse what is no whole number of at least ``least``.
 
-    >>> check_whole(1, batch_size=0)
+    >>> require_int(1, batch_size=0)
     Traceback (most recent call last):
     ...
     evlib.signals.errors.OptionError: batch_size must be a whole number of at least 1, got 0

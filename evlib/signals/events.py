@@ -2,7 +2,7 @@
 
 One row is one event: integer ``sample`` plus ``fraction`` (samples, [-0.5, 0.5)), ``type`` (index into
 ``names``), ``score`` (higher is surer; NaN for a reference) and ``sigma_s`` (predicted standard
-deviation of the time, seconds; NaN where unknown). ``complete_spans`` says where the labelling is
+deviation of the time, seconds; NaN where unknown). ``labelled_spans`` says where the labelling is
 complete: None means the whole recording; outside of the spans a missing label means nothing.
 
 On disk, events are a BIDS-like ``events.tsv``: ``onset`` and ``duration`` in seconds, ``trial_type``, then
@@ -36,7 +36,7 @@ class Events:
     names : event names, one for each type that may occur
     sampling_rate_hz : the clock
     score, sigma_s : (n,) floats, NaN where unknown
-    complete_spans : (k, 2) integer [first sample, one past the last) where the labelling is complete;
+    labelled_spans : (k, 2) integer [first sample, one past the last) where the labelling is complete;
         None for the whole recording
 
     Raises
@@ -60,7 +60,7 @@ class Events:
     sampling_rate_hz: float
     score: np.ndarray = None
     sigma_s: np.ndarray = None
-    complete_spans: np.ndarray = None
+    labelled_spans: np.ndarray = None
 
     def __post_init__(self):
         n = len(np.atleast_1d(self.sample))
@@ -102,8 +102,8 @@ class Events:
             object.__setattr__(self, name, array[order])
         object.__setattr__(self, "names", names)
         object.__setattr__(self, "sampling_rate_hz", check_rate(self.sampling_rate_hz))
-        if self.complete_spans is not None:
-            object.__setattr__(self, "complete_spans", _checked_spans(self.complete_spans))
+        if self.labelled_spans is not None:
+            object.__setattr__(self, "labelled_spans", _checked_spans(self.labelled_spans))
 
     @classmethod
     def from_seconds(
@@ -155,8 +155,8 @@ class Events:
             name: np.concatenate([getattr(table, name) for table in tables])
             for name in ("sample", "fraction", "type", "score", "sigma_s")
         }
-        spans = [table.complete_spans for table in tables]
-        columns["complete_spans"] = None if any(span is None for span in spans) else np.concatenate(spans)
+        spans = [table.labelled_spans for table in tables]
+        columns["labelled_spans"] = None if any(span is None for span in spans) else np.concatenate(spans)
         return replace(first, **columns)
 
     def __len__(self):
@@ -170,7 +170,7 @@ class Events:
         return replace(self, **columns)
 
     def __repr__(self):
-        spans = "all labelled" if self.complete_spans is None else f"{len(self.complete_spans)} labelled spans"
+        spans = "all labelled" if self.labelled_spans is None else f"{len(self.labelled_spans)} labelled spans"
         return f"Events({len(self)} events, {len(self.names)} types, {self.sampling_rate_hz:g} Hz, {spans})"
 
     @property
@@ -191,7 +191,7 @@ class Events:
     @property
     def complete_spans_s(self):
         """(k, 2) labelled spans in seconds, or None for the whole recording."""
-        return None if self.complete_spans is None else self.complete_spans / self.sampling_rate_hz
+        return None if self.labelled_spans is None else self.labelled_spans / self.sampling_rate_hz
 
     def counts(self):
         """How many events there are of each type, (len(names),) integers."""
@@ -206,9 +206,9 @@ class Events:
         # Times that came through six decimals land on whole samples again.
         on_file_clock = self.sampling_rate_hz == MICROSECOND_CLOCK_HZ
         near = np.abs(fraction) < (0.6 * rate / MICROSECOND_CLOCK_HZ if on_file_clock else SNAP_SAMPLES)
-        spans = None if self.complete_spans is None else _spans_to_samples(self.complete_spans_s, rate)
+        spans = None if self.labelled_spans is None else _spans_to_samples(self.complete_spans_s, rate)
         return replace(
-            self, sample=sample, fraction=np.where(near, 0.0, fraction), sampling_rate_hz=rate, complete_spans=spans
+            self, sample=sample, fraction=np.where(near, 0.0, fraction), sampling_rate_hz=rate, labelled_spans=spans
         )
 
     def with_names(self, names) -> "Events":
@@ -224,25 +224,25 @@ class Events:
     def within(self, start, stop) -> "Events":
         """The events with start <= sample < stop (samples), on the same clock; spans are cut to it."""
         events = self[(self.sample >= start) & (self.sample < stop)]
-        if self.complete_spans is None:
+        if self.labelled_spans is None:
             return events
-        spans = np.clip(self.complete_spans, start, stop)
-        return replace(events, complete_spans=spans[spans[:, 1] > spans[:, 0]])
+        spans = np.clip(self.labelled_spans, start, stop)
+        return replace(events, labelled_spans=spans[spans[:, 1] > spans[:, 0]])
 
     def shift(self, n_samples) -> "Events":
         """All times and spans moved by a whole number of samples."""
-        spans = None if self.complete_spans is None else self.complete_spans + int(n_samples)
-        return replace(self, sample=self.sample + int(n_samples), complete_spans=spans)
+        spans = None if self.labelled_spans is None else self.labelled_spans + int(n_samples)
+        return replace(self, sample=self.sample + int(n_samples), labelled_spans=spans)
 
     def is_labelled(self, sample):
         """(m,) booleans: does each sample lie in a completely labelled span?"""
         sample = np.asarray(sample)
-        if self.complete_spans is None:
+        if self.labelled_spans is None:
             return np.ones(sample.shape, dtype=bool)
-        if len(self.complete_spans) == 0:
+        if len(self.labelled_spans) == 0:
             return np.zeros(sample.shape, dtype=bool)
-        k = np.searchsorted(self.complete_spans[:, 0], sample, side="right") - 1
-        return (k >= 0) & (sample < self.complete_spans[np.maximum(k, 0), 1])
+        k = np.searchsorted(self.labelled_spans[:, 0], sample, side="right") - 1
+        return (k >= 0) & (sample < self.labelled_spans[np.maximum(k, 0), 1])
 
     def to_frame(self):
         """A pandas table with the columns of an events file, plus ``fraction``."""
@@ -300,9 +300,9 @@ def _checked_spans(spans):
     if spans.size == 0:
         return np.zeros((0, 2), dtype=np.int64)
     if spans.ndim != 2 or spans.shape[1] != 2:
-        raise ShapeError(f"complete_spans must have shape (k, 2), [start, stop) in samples; got {spans.shape}")
+        raise ShapeError(f"labelled_spans must have shape (k, 2), [start, stop) in samples; got {spans.shape}")
     if not np.issubdtype(spans.dtype, np.integer):
-        raise UnitError("complete_spans must hold integer samples (were seconds passed? use Events.from_seconds)")
+        raise UnitError("labelled_spans must hold integer samples (were seconds passed? use Events.from_seconds)")
     spans = spans[np.argsort(spans[:, 0], kind="stable")].astype(np.int64)
     if (spans[:, 1] <= spans[:, 0]).any():
         raise DataError("every labelled span must end after it starts")
@@ -380,7 +380,7 @@ def read_events(path, sampling_rate_hz=None, names=None) -> Events:
         names = tuple(sorted(set(labels))) if names is None else _checked_names(names)
         columns = {name: rows[name].to_numpy(float) for name in ("score", "sigma_s") if name in rows}
         if is_span.any():
-            columns["complete_spans"] = _file_spans(spans, own_rate)
+            columns["labelled_spans"] = _file_spans(spans, own_rate)
         events = Events(*_file_times(rows, own_rate), _indices(labels, names), names, own_rate, **columns)
     except EvlibError as error:
         raise type(error)(f"{path}: {error}") from error
@@ -435,9 +435,9 @@ def write_events(events, path):
     table = events.to_frame().drop(columns="fraction")
     table["onset"] = [f"{onset:.6f}" for onset in events.onset_s]
     table["sampling_rate_hz"] = events.sampling_rate_hz
-    if events.complete_spans is not None:
+    if events.labelled_spans is not None:
         # One empty span says that nothing is labelled completely; no span at all would mean that everything is.
-        spans = events.complete_spans if len(events.complete_spans) else np.zeros((1, 2), dtype=np.int64)
+        spans = events.labelled_spans if len(events.labelled_spans) else np.zeros((1, 2), dtype=np.int64)
         rows = pd.DataFrame(
             {"sample": spans[:, 0], "trial_type": SPAN_TYPE, "sampling_rate_hz": events.sampling_rate_hz}
         )

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .clock import check_rate, duration_to_samples
-from .errors import OptionError, check_whole
+from .errors import OptionError, require_int
 from .events import Events
 from .recording import Recording
 
@@ -102,7 +102,7 @@ def make_templates(n_types=16, n_channels=6, sampling_rate_hz=2000.0, seed=0, n_
     rate = check_rate(sampling_rate_hz)
     if n_types < 1 or n_channels < 1 or n_modes < 1:
         raise OptionError(f"n_types, n_channels and n_modes must be at least 1, got {n_types}, {n_channels}, {n_modes}")
-    check_whole(0, seed=seed)
+    require_int(0, seed=seed)
     rng = np.random.default_rng([0, seed])
     scale = 2000.0 / rate
     shape = (n_types, n_channels, n_modes)
@@ -260,7 +260,7 @@ def make_recording(
         transients_per_s=transients_per_s,
         variation=variation,
     )
-    check_whole(0, seed=seed, session=session)
+    require_int(0, seed=seed, session=session)
     if duration_s <= 4 * MARGIN_S:
         raise OptionError(f"duration_s must be longer than {4 * MARGIN_S} s, got {duration_s}")
     if not 0 <= pink_share <= 1:

@@ -293,8 +293,8 @@ def _check_bounds(recording, events):
     elif recording is not None and len(events) > 1 and 0 < events.sample[-1] < n_samples / rate < n_samples:
         message = f"all events lie in the first {events.onset_s[-1]:.3g} s of {n_samples / rate:g} s: were seconds taken for samples?"
         yield Problem("warning", "events", message)
-    if events.complete_spans is not None:
-        spans = events.complete_spans
+    if events.labelled_spans is not None:
+        spans = events.labelled_spans
         outside = np.flatnonzero((spans[:, 0] < 0) | (spans[:, 1] > n_samples))
         if len(outside):
             start, stop = spans[outside[0]] / rate

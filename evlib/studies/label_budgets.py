@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..detection.detector import detect
-from ..detection.fit import fit_on
+from ..detection.fit import fit_from
 from ..detection.learned import lay_groundwork
 from ..detection.oracle import oracle_detector
 from ..detection.prepare import prepare
@@ -45,7 +45,7 @@ _GROUND |= dict.fromkeys(("self-trained filter", "network", *TAUGHT), "self-trai
 
 
 @dataclass(frozen=True)
-class StudySize:
+class StudyConfig:
     """Seconds to learn from and to judge, kinds, how they follow one another and how much they vary, how long networks
     train."""
 
@@ -85,7 +85,7 @@ def run_study(folder, seeds, snrs, budgets, methods=METHODS, size=None, n_jobs=1
     snrs : signal-to-noise ratios
     budgets : labels per type; 0 stands for all
     methods : names out of ``METHODS``
-    size : StudySize
+    size : StudyConfig
     n_jobs : processes at once
     progress : show a progress bar
 
@@ -99,7 +99,7 @@ def run_study(folder, seeds, snrs, budgets, methods=METHODS, size=None, n_jobs=1
     ------
     OptionError : an unknown method, no seeds, ratios or budgets, or a budget below 0
     """
-    size = size or StudySize()
+    size = size or StudyConfig()
     for name, values in (("seeds", seeds), ("snrs", snrs)):
         if len(values) == 0 or min(values) < 0:
             raise OptionError(f"{name} must be numbers of at least 0, and not empty; got {values!r}")
@@ -117,7 +117,7 @@ def run_on_splits(folder, splits, budgets, methods=READERS, size=None, n_jobs=1,
     ``splits`` : list of Split, one for each draw of labels; of ``size`` only how networks train counts. In the table
     ``seed`` is the number of the split, and ``snr`` is 0.
     """
-    size = size or StudySize()
+    size = size or StudyConfig()
     training = [getattr(size, name) for name in ("max_epochs", "frame_epochs", "pretext_windows", "pretext_epochs")]
     units = []
     for seed, split in enumerate(splits):
@@ -207,12 +207,12 @@ def _fresh_rows(split, seed, missing, size):
                     shrink=ground != "averaged",
                     seed=seed,
                 )
-            detector = fit_on(grounds[ground], name, seed=seed, progress=False, **options)
+            detector = fit_from(grounds[ground], name, seed=seed, progress=False, **options)
             yield budget, _judge(detector, split, time.perf_counter() - start) | {"method": method}
 
 
 def _recipe(method, size, encoders):
-    """Method and options of :func:`fit_on`."""
+    """Method and options of :func:`fit_from`."""
     if method in FILTERS:
         return "matched_filter", {}
     if method in NETWORKS:
@@ -258,8 +258,8 @@ def summarise(table, value="f1"):
 def paired_differences(table, pairs, value="f1"):
     """Mean difference of two methods on the same bell frames and labels, with its 95 % bootstrap interval.
 
-    ``pairs``: (method, baseline) names. The verdict is "better" or "worse" where the interval leaves zero out and there
-    are at least three bell frames, else "open".
+    ``pairs``: (method, baseline) names. The describe_difference is "better" or "worse" where the interval leaves zero
+    out and there are at least three bell frames, else "open".
     """
     import pandas as pd
 
@@ -270,8 +270,9 @@ def paired_differences(table, pairs, value="f1"):
         for (snr, budget), part in difference.groupby(level=[0, 1], sort=False):
             low, high = bootstrap_interval(part.to_numpy())
             sure = len(part) >= 3 and (low > 0 or high < 0)
-            verdict = ("better" if low > 0 else "worse") if sure else "open"
-            rows.append((method, baseline, snr, budget, part.mean(), low, high, verdict))
+            describe_difference = ("better" if low > 0 else "worse") if sure else "open"
+            rows.append((method, baseline, snr, budget, part.mean(), low, high, describe_difference))
     return pd.DataFrame(
-        rows, columns=["method", "baseline", "snr", "labels_per_type", "difference", "low", "high", "verdict"]
+        rows,
+        columns=["method", "baseline", "snr", "labels_per_type", "difference", "low", "high", "describe_difference"],
     )

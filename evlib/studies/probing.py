@@ -32,7 +32,7 @@ def event_windows(whitened, events, before, length):
     return cut_snippets(whitened, time[whole], before, length), events.type[whole]
 
 
-def untrained_like(encoder, seed=0):
+def reinitialised(encoder, seed=0):
     """An encoder of the same architecture with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -216,7 +216,7 @@ def probe_encoder(encoder, unlabelled, train, test, event, labels_per_type=(1, 5
     from sklearn.decomposition import PCA
 
     (train, train_type), (test, test_type) = train, test
-    blank = untrained_like(encoder)
+    blank = reinitialised(encoder)
     flat = unlabelled.reshape(len(unlabelled), -1)
     components = PCA(min(N_COMPONENTS, *flat.shape), random_state=0).fit(flat)
     representations = {
@@ -231,14 +231,14 @@ def probe_encoder(encoder, unlabelled, train, test, event, labels_per_type=(1, 5
     return compare_probes(representations, train_type, test_type, labels_per_type, seeds, methods)
 
 
-def verdict(table, method, rival):
+def describe_difference(table, method, rival):
     """A sentence for each number of labels: is ``method`` better than ``rival`` in every draw, worse in every, or
     neither?
 
     >>> import pandas as pd
     >>> rows = [("a", 5, 0, 0.8), ("b", 5, 0, 0.7), ("a", 5, 1, 0.9), ("b", 5, 1, 0.6)]
     >>> table = pd.DataFrame(rows, columns=["method", "labels_per_type", "seed", "accuracy"])
-    >>> verdict(table, "a", "b")
+    >>> describe_difference(table, "a", "b")
     ['5 labelled per kind: a beats b, 85 % against 65 % (+10 to +30 points in 2 draws of labels)']
     """
     wide = table.pivot_table(index=["labels_per_type", "seed"], columns="method", values="accuracy")

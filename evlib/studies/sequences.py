@@ -18,7 +18,7 @@ from ..networks.encoders import LSTMEncoder, check_batch, length_mask, pool_fram
 from ..networks.losses import masked_mse
 from ..networks.threads import few_threads
 from ..networks.time_embeddings import balance_loss, make_time_embedding
-from ..signals.errors import DataError, OptionError, ShapeError, check_whole
+from ..signals.errors import DataError, OptionError, ShapeError, require_int
 from ..training.loop import Trainer
 
 
@@ -67,7 +67,7 @@ class LSTMClassifier(nn.Module):
         self, input_size, hidden_size, num_layers, num_classes, dropout=0.3, bidirectional=False, pooling="last"
     ):
         super().__init__()
-        check_whole(2, num_classes=num_classes, hidden_size=hidden_size)
+        require_int(2, num_classes=num_classes, hidden_size=hidden_size)
         if pooling not in ("last", "mean"):
             raise OptionError(f"pooling must be last or mean, got {pooling!r}")
         self.encoder = LSTMEncoder(input_size, hidden_size, num_layers, dropout, bidirectional, resolution=1)
@@ -98,7 +98,7 @@ class TimeLSTM(nn.Module):
         self, embedding="table", hidden_size=128, num_layers=2, dropout=0.2, num_classes=10, size=32, **options
     ):
         super().__init__()
-        check_whole(2, num_classes=num_classes)
+        require_int(2, num_classes=num_classes)
         self.embedding = make_time_embedding(embedding, size=size, **options)
         self.encoder = LSTMEncoder(size, hidden_size, num_layers, dropout, bidirectional=False, resolution=1)
         self.head = nn.Linear(hidden_size, num_classes)
@@ -292,8 +292,8 @@ def train_sequences(
     -------
     model (in eval mode), history
     """
-    check_whole(1, batch_size=batch_size, max_epochs=max_epochs, patience=patience, n_sorted=n_sorted)
-    check_whole(0, plateau_epochs=plateau_epochs, seed=seed)
+    require_int(1, batch_size=batch_size, max_epochs=max_epochs, patience=patience, n_sorted=n_sorted)
+    require_int(0, plateau_epochs=plateau_epochs, seed=seed)
     if not (len(train) and len(validation)):
         raise DataError(
             f"sequences are needed to train on and to validate with, got {len(train)} and {len(validation)}"
@@ -373,7 +373,7 @@ def read_idx(path):
     return data.reshape(shape)
 
 
-class VariedEvents(list):
+class AugmentedSequences(list):
     """Items of `evlib.studies.sequences.sequence_items` whose events are moved and thinned out anew each time one is
     asked for.
 
@@ -390,7 +390,7 @@ class VariedEvents(list):
 
     def __init__(self, items, shape, shift=1, thinning=0.5, seed=0):
         super().__init__(items)
-        check_whole(0, shift=shift)
+        require_int(0, shift=shift)
         if any(item["times"].max() >= shape[0] * shape[1] for item in items):
             raise ShapeError(f"events lie outside of images of shape {tuple(shape)}")
         if not (shift < min(shape) and 0 <= thinning < 1):

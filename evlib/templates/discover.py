@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from ..scoring.refractory import decode_refractory, refractory_samples
 from ..signals.clock import distance_to_nearest, duration_to_samples, split_time
-from ..signals.errors import DataError, OptionError, check_short, check_whole
+from ..signals.errors import DataError, OptionError, check_short, require_int
 from ..signals.events import Events
 from ..signals.recording import as_list, check_alike
 from .bank import TemplateBank
@@ -109,7 +109,7 @@ def discover(recordings, n_types=None, refractory_s=2.0, event_s=0.04, seed=0, p
     Examples
     --------
     >>> import evlib
-    >>> simulation = evlib.make_recording(evlib.make_templates(n_types=3), duration_s=40.0, snr=20.0)
+    >>> simulation = evlib.make_recording(evlib.signals.synthetic.make_templates(n_types=3), duration_s=40.0, snr=20.0)
     >>> found = discover([simulation.recording], progress=False)
     >>> len(found.names)
     3
@@ -136,8 +136,8 @@ def discover(recordings, n_types=None, refractory_s=2.0, event_s=0.04, seed=0, p
 def _check(recordings, n_types, refractory_s, event_s, seed):
     check_alike(recordings)
     if n_types is not None:
-        check_whole(1, n_types=n_types)
-    check_whole(0, seed=seed)
+        require_int(1, n_types=n_types)
+    require_int(0, seed=seed)
     check_short(event_s=event_s)
     if not (isinstance(refractory_s, (int, float)) and 0 <= refractory_s < np.inf):
         raise OptionError(
@@ -327,7 +327,7 @@ def find_kinds(bank, signal, rate, refractory_s):
     found = _find(bank, signal, rate, refractory_s)
     found = found[(found.time >= 0) & (found.time < len(signal) - 1)]
     score, nothing = 1 / (1 + np.exp(PRIOR_LOGIT - found.llr)), np.zeros((0, 2), dtype=np.int64)
-    return Events(*split_time(found.time), found.type, bank.names, rate, score=score, complete_spans=nothing)
+    return Events(*split_time(found.time), found.type, bank.names, rate, score=score, labelled_spans=nothing)
 
 
 def _find(bank, signal, rate, refractory_s):
@@ -378,7 +378,7 @@ def _table(time, type, n_kinds, rate, n_samples):
     inside = (time >= 0) & (time < n_samples - 1)
     names = tuple(f"kind_{k + 1:02d}" for k in range(n_kinds))
     nothing = np.zeros((0, 2), dtype=np.int64)
-    return Events(*split_time(time[inside]), type[inside], names, rate, complete_spans=nothing)
+    return Events(*split_time(time[inside]), type[inside], names, rate, labelled_spans=nothing)
 
 
 def _select(bank, tables, kinds):

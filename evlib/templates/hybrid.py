@@ -66,7 +66,7 @@ def label_examples(candidates, labels, match_samples, apart_samples=None):
         known |= own < np.asarray(apart_samples)[candidates.type]
     weight = np.maximum(known, target).astype(np.float32)
     missed = np.bincount(np.delete(labels.type, label), minlength=len(labels.names))
-    complete = labels.complete_spans is None or len(labels.complete_spans) > 0
+    complete = labels.labelled_spans is None or len(labels.labelled_spans) > 0
     return Examples(candidates, target, weight, missed, error, complete)
 
 
@@ -81,14 +81,14 @@ class Piece:
     variation: np.ndarray
 
 
-class Remixer:
+class HybridRecordings:
     """Makes re-mixes from whitened signals, what is labelled in them and what was found in them.
 
     Parameters
     ----------
     bank : TemplateBank
     signals : whitened recordings, (n, C) each
-    labels : Events of each, with ``complete_spans``
+    labels : Events of each, with ``labelled_spans``
     prior_logit : a candidate with a greater llr is taken for an event where nothing is labelled
     own_background : share of re-mixes that keep the recording's own background
     apart_samples : (E,) refractory periods, which strange rhythms keep too
@@ -214,7 +214,7 @@ def one_at_a_time(bank, signal, wanted, others, rng):
     out[sample[:, None] + np.arange(bank.length) - bank.before] = pieces[: len(wanted)]
     whole = np.array([[0, len(out)]])
     columns = (sample, np.zeros(len(sample)), wanted.type)
-    return out, Events(*columns, wanted.names, wanted.sampling_rate_hz, complete_spans=whole)
+    return out, Events(*columns, wanted.names, wanted.sampling_rate_hz, labelled_spans=whole)
 
 
 def strange_rhythm(rhythm, time, type, n, rate, apart, rng):

@@ -111,7 +111,7 @@ def explain(bank, whitened):
     """Candidates in one piece of whitened signal (n, C), and what is left of the signal without the explained
     events."""
     score = bank.scores(whitened)
-    time, type, peak, score = repick(bank, whitened, score, *_pursue(bank, score))
+    time, type, peak, score = refine_times(bank, whitened, score, *_pursue(bank, score))
     amplitude = bank.amplitude(peak, type)
     residual = whitened - bank.render(len(whitened), time, type, amplitude)
     llr = bank.log_likelihood_ratio(peak, type)
@@ -303,7 +303,7 @@ def n_near(time, other, reach):
     return np.searchsorted(other, time + reach, side="right") - np.searchsorted(other, time - reach)
 
 
-def repick(bank, whitened, score, time, type, peak):
+def refine_times(bank, whitened, score, time, type, peak):
     """Move explained events to their next best time nearby where that makes the signal likelier.
 
     Parameters

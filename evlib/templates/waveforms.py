@@ -7,7 +7,7 @@ import scipy.fft
 from scipy.special import ndtr
 
 from ..signals.clock import check_rate
-from ..signals.errors import DataError, OptionError, ShapeError, check_whole
+from ..signals.errors import DataError, OptionError, ShapeError, require_int
 from .bank import cut_snippets, refine_peak
 
 # Events closer than this are read together, which is faster; but no more than so much signal at a time.
@@ -70,7 +70,7 @@ class LookAlike:
         return f"{self.name} looks like {self.other}: similarity {self.similarity:.2f}, noise alone mistakes {share} of them"
 
 
-def look_alikes(bank, least_chance=0.01):
+def similar_templates(bank, least_chance=0.01):
     """Pairs of kinds that are mistaken for each other, the worst first.
 
     Both kinds are put where they are most alike, and an event of mean size is judged as the bank judges it, size
@@ -90,7 +90,7 @@ def look_alikes(bank, least_chance=0.01):
     --------
     >>> from evlib.templates.bank import TemplateBank
     >>> shapes = np.array([[[3.0], [0.0], [4.0]], [[3.0], [1.0], [4.0]], [[0.0], [90.0], [0.0]]])
-    >>> for pair in look_alikes(TemplateBank(shapes, 0, ("heel", "toe", "clap"))):
+    >>> for pair in similar_templates(TemplateBank(shapes, 0, ("heel", "toe", "clap"))):
     ...     print(pair)
     toe looks like heel: similarity 0.98, noise alone mistakes 31 % of them
     heel looks like toe: similarity 0.98, noise alone mistakes 31 % of them
@@ -174,7 +174,7 @@ def channel_delays(snippets, sampling_rate_hz, reference=None, n_bootstrap=200, 
         raise DataError("there are no events to take delays from")
     if not np.isfinite(snippets).all():
         raise DataError("snippets must be finite; found NaN or infinity")
-    check_whole(1, n_bootstrap=n_bootstrap)
+    require_int(1, n_bootstrap=n_bootstrap)
     mean = snippets.mean(axis=0)
     energy = (mean**2).sum(axis=0)
     if not energy.any():
@@ -269,7 +269,7 @@ def channel_times(bank, pieces, type):
     return out
 
 
-def time_to_next_kind(events):
+def inter_event_intervals(events):
     """From each event to the next one of another kind.
 
     Returns
@@ -281,7 +281,7 @@ def time_to_next_kind(events):
     --------
     >>> from evlib.signals.events import Events
     >>> events = Events.from_seconds([1.0, 1.5, 2.25], ["heel", "heel", "toe"], 2000)
-    >>> time_to_next_kind(events)
+    >>> inter_event_intervals(events)
     (array([0, 0]), array([1, 1]), array([1.25, 0.75]))
     """
     n = len(events)

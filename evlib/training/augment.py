@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 
 from ..signals.clock import distance_to_nearest, duration_to_samples
-from ..signals.errors import DataError, OptionError, ShapeError, check_whole
+from ..signals.errors import DataError, OptionError, ShapeError, require_int
 from ..signals.recording import BLOCK_SAMPLES, Recording
 from ..templates.whiten import estimate_psd, estimate_whitener
 
@@ -334,7 +334,7 @@ class MagnitudeWarp(Augmentation):
 
     def __post_init__(self):
         check_range("strength", self.strength, 0, 1)
-        check_whole(2, knots=self.knots)
+        require_int(2, knots=self.knots)
 
     def apply(self, batch, generator):
         size, time, channels = batch.x.shape
@@ -452,7 +452,7 @@ class TimeShift(Augmentation):
     event_samples: float = 0
 
     def __post_init__(self):
-        check_whole(0, max_samples=self.max_samples)
+        require_int(0, max_samples=self.max_samples)
         check_range("event_samples", self.event_samples)
         if self.fill not in FILLS:
             raise OptionError(f"fill must be one of {', '.join(FILLS)}, got {self.fill!r}")
@@ -537,7 +537,7 @@ class TimeWarp(Augmentation):
 
     def __post_init__(self):
         check_range("stretch", self.stretch, 0, 0.99)
-        check_whole(2, knots=self.knots)
+        require_int(2, knots=self.knots)
 
     def apply(self, batch, generator):
         x, lengths = batch.x, batch.lengths

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..networks.transformer import MAX_PATCHES, PATCH_SAMPLES, make_batch, mask_tokens, patch_samples
-from ..signals.errors import DataError, OptionError, check_whole
+from ..signals.errors import DataError, OptionError, require_int
 from .augment import Compose, Gain, MagnitudeWarp, Resample, Rotation, TimeShift, TimeWarp, WhiteNoise
 from .windows import MotionWindows, triads
 
@@ -99,8 +99,8 @@ class MotionBatches(torch.utils.data.Dataset):
         view=True,
         neighbours=0,
     ):
-        check_whole(2, batch_size=batch_size, patch_samples=patch_samples)
-        check_whole(0, seed=seed, neighbours=neighbours)
+        require_int(2, batch_size=batch_size, patch_samples=patch_samples)
+        require_int(0, seed=seed, neighbours=neighbours)
         self.sets = [] if isinstance(sets, MotionWindows) else list(sets)
         if not self.sets or not all(isinstance(one, MotionWindows) and len(one) > 1 for one in self.sets):
             raise DataError(

@@ -4,7 +4,7 @@ A checkpoint is a dictionary of plain types and tensors, read with ``weights_onl
 ``model_state_dict``, ``optimizer_state_dict``, ``global_step``, ``val_loss`` (None without validation), then
 ``format``, ``model_class``, ``config`` (the model's arguments), ``monitor``, ``scheduler``, ``loss_state_dict``,
 ``early_stopping``, ``rng``, ``history``. An encoder's file holds ``format``, ``encoder_class``, ``config``,
-``encoder_state_dict`` and ``card``.
+``encoder_state_dict`` and ``metadata``.
 """
 
 import importlib
@@ -42,7 +42,7 @@ MODELS = {
     "TimeLSTM": "studies.sequences",
 }
 ENCODERS = {kind.__name__: kind for kind in (FrameEncoder, LSTMEncoder, PatchFrameEncoder, DualBranchEncoder)}
-ENCODER_KEYS = ("encoder_class", "config", "encoder_state_dict", "card")
+ENCODER_KEYS = ("encoder_class", "config", "encoder_state_dict", "metadata")
 
 
 def read_checkpoint(path):
@@ -154,35 +154,35 @@ def remember_run(folder, settings, resume):
         raise OptionError(f"the run in {folder} was asked for something else: {was}")
 
 
-def save_encoder(path, encoder, card, whitener=None):
-    """Write an encoder with its card; a crash while writing leaves the old file as it was.
+def save_encoder(path, encoder, metadata, whitener=None):
+    """Write an encoder with its metadata; a crash while writing leaves the old file as it was.
 
     Parameters
     ----------
     path : where to
     encoder : a `FrameEncoder`, `LSTMEncoder`, `PatchFrameEncoder` or `DualBranchEncoder`, or a model that holds one as
         ``encoder``
-    card : dict of plain values that says what the weights are for and where they come from: ``sampling_rate_hz``,
+    metadata : dict of plain values that says what the weights are for and where they come from: ``sampling_rate_hz``,
         ``channels``, ``units``, ``pretext``, ``seed``, ``data_hash``
     whitener : the Whitener that the encoder has heard through; its taps and centre are kept beside the weights
 
     Raises
     ------
-    OptionError : no encoder, a card that is not made of plain values
+    OptionError : no encoder, a metadata that is not made of plain values
     """
-    encoder, card = encoder_of(encoder), plain(card)
+    encoder, metadata = encoder_of(encoder), plain(metadata)
     if type(encoder).__name__ not in ENCODERS:
         raise OptionError(f"only one of {', '.join(ENCODERS)} can be saved alone, got a {type(encoder).__name__}")
     try:
-        card = json.loads(json.dumps(dict(card)))
+        metadata = json.loads(json.dumps(dict(metadata)))
     except (TypeError, ValueError) as error:
-        raise OptionError(f"the card must be a dict of names, numbers, lists and None: {error}") from error
+        raise OptionError(f"the metadata must be a dict of names, numbers, lists and None: {error}") from error
     content = {
         "format": CHECKPOINT_FORMAT,
         "encoder_class": type(encoder).__name__,
         "config": encoder.config,
         "encoder_state_dict": encoder.state_dict(),
-        "card": card,
+        "metadata": metadata,
     }
     if whitener is not None:
         content["whitener"] = {
@@ -199,7 +199,7 @@ def load_encoder(path):
 
     Returns
     -------
-    encoder, card : on the CPU in evaluation mode, and the dict
+    encoder, metadata : on the CPU in evaluation mode, and the dict
 
     Raises
     ------
@@ -210,23 +210,23 @@ def load_encoder(path):
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "encoder.pth"
     >>> save_encoder(path, LSTMEncoder(6, 8), {"pretext": "autoencoder", "sampling_rate_hz": 2000.0})
-    >>> encoder, card = load_encoder(path)
-    >>> encoder.config["hidden_size"], card["pretext"]
+    >>> encoder, metadata = load_encoder(path)
+    >>> encoder.config["hidden_size"], metadata["pretext"]
     (8, 'autoencoder')
     """
     content = _read(path, ENCODER_KEYS, "encoder file")
-    return _encoder_in(content, path), content["card"]
+    return _encoder_in(content, path), content["metadata"]
 
 
 def load_pretrained(path):
-    """Encoder, card and Whitener (None where none was kept) in a file of `save_encoder`.
+    """Encoder, metadata and Whitener (None where none was kept) in a file of `save_encoder`.
 
     Raises
     ------
     DataError : as in `load_encoder`; a whitener that is none
     """
     content = _read(path, ENCODER_KEYS, "encoder file")
-    return _encoder_in(content, path), content["card"], _whitener_in(content, path)
+    return _encoder_in(content, path), content["metadata"], _whitener_in(content, path)
 
 
 def _encoder_in(content, path):

@@ -17,7 +17,7 @@ import torch
 from ..networks.encoders import gradual_unfreezing, set_frozen_layers
 from ..networks.losses import nt_xent
 from ..networks.threads import few_threads
-from ..signals.errors import DataError, OptionError, check_whole
+from ..signals.errors import DataError, OptionError, require_int
 from .checkpoints import load_checkpoint, read_checkpoint, restore_rng, rng_state, save_checkpoint
 
 LOG_EVERY_STEPS = 10
@@ -139,7 +139,7 @@ class Trainer:
         OptionError : epochs or frequencies below 1, ``unfreeze_epochs`` that do not fit the encoder
         DataError : a checkpoint that does not fit, a loss that is no longer finite
         """
-        check_whole(1, num_epochs=num_epochs, save_freq=save_freq, patience=1 if patience is None else patience)
+        require_int(1, num_epochs=num_epochs, save_freq=save_freq, patience=1 if patience is None else patience)
         monitor = ("train_" if val_loader is None else "val_") + getattr(self.loss_fn, "monitor", "total_loss")
         start = {"epoch": 0, "global_step": 0, "history": []} if resume_from is None else self._resume(resume_from)
         self.history = list(start["history"])
@@ -194,7 +194,7 @@ class Trainer:
         ------
         DataError : the best epoch was before the interruption, and its weights are not there any more
         """
-        check_whole(1, num_epochs=num_epochs)
+        require_int(1, num_epochs=num_epochs)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(save_dir or scratch)
             options = {"save_freq": num_epochs + 1} | options

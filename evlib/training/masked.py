@@ -9,7 +9,7 @@ from torch import nn
 
 from ..networks.losses import masked_mean, nt_xent
 from ..networks.transformer import log_spectrum
-from ..signals.errors import OptionError, check_whole
+from ..signals.errors import OptionError, require_int
 from .batches import MotionBatches
 from .checkpoints import latest_checkpoint, remember_run
 from .loop import Trainer
@@ -131,7 +131,7 @@ def fit_patches(
     patch_s,
     text,
     batches,
-    card,
+    metadata,
     *,
     lr=1e-3,
     batch_size=64,
@@ -164,15 +164,15 @@ def fit_patches(
 
     Returns
     -------
-    model (on the CPU, in evaluation mode), history, card : the card says too what it was trained on
+    model (on the CPU, in evaluation mode), history, metadata : the metadata says too what it was trained on
     """
-    check_whole(1, max_epochs=max_epochs)
+    require_int(1, max_epochs=max_epochs)
     if not 0 < lr < math.inf or not 0 <= alpha < math.inf:
         raise OptionError(f"want a learning rate above 0 and alpha of at least 0, got {lr!r} and {alpha!r}")
     if resume and save_dir is None:
         raise OptionError("resume=True needs save_dir, the folder with the checkpoints of the run that was cut off")
     if save_dir is not None:
-        settings = card | {
+        settings = metadata | {
             "patch_s": patch_s,
             "lr": lr,
             "batch_size": batch_size,
@@ -216,12 +216,12 @@ def fit_patches(
         progress_bar=progress,
         seed=seed,
     )
-    card = {
-        **card,
+    metadata = {
+        **metadata,
         "text_encoder": text.name,
         "seed": int(seed),
         "epochs": len(history),
         "data_sets": {one.name: len(one) for one in train},
         "channels": {one.name: list(one.channels) for one in train},
     }
-    return model.cpu().requires_grad_(True), history, card
+    return model.cpu().requires_grad_(True), history, metadata

@@ -140,7 +140,7 @@ class MotionWindows:
         return first[run], (np.append(first, len(self))[1:] - 1)[run]
 
 
-def hold_back(windows, labels):
+def split_labels(windows, labels):
     """The windows without those of some labels, and the windows of those labels alone."""
     check_list(labels=labels)
     if unknown := sorted(set(labels) - set(windows.labels)):

@@ -7,18 +7,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from evlib.detection.development import Judged, timing_scale
-from evlib.templates.hybrid import Examples
-from evlib.templates.pursue import Candidates
 
 import evlib
+from evlib.detection.development import Judged, timing_scale
+from evlib.detection.oracle import oracle_detector
+from evlib.scoring.refractory import find_violations
+from evlib.signals.errors import DataError, OptionError, ShapeError, UnitError
+from evlib.signals.synthetic import cramer_rao_bound_s, make_templates
+from evlib.templates.hybrid import Examples
+from evlib.templates.pursue import Candidates
 
 RATE = 2000.0
 
 
 @pytest.fixture(scope="module")
 def simulations():
-    templates = evlib.make_templates(6, seed=4)
+    templates = make_templates(6, seed=4)
     return [evlib.make_recording(templates, 40.0, snr=11.0, seed=seed) for seed in (1, 2)]
 
 
@@ -94,7 +98,7 @@ def test_windows_of_the_network_change_nothing(detector, simulations, monkeypatc
 def test_refractory_rule_holds_at_any_threshold(detector, simulations):
     for threshold in (0.001, 0.2, 0.999):
         found = evlib.detect(detector, simulations[1].recording, threshold=threshold)
-        pairs, _ = evlib.find_violations(found, 2.0)
+        pairs, _ = find_violations(found, 2.0)
         assert len(found) and len(pairs) == 0
 
 
@@ -123,7 +127,7 @@ def test_same_seed_same_detector_and_no_global_state(simulations):
 
 def test_labels_per_type_leaves_the_rest_unlabelled(simulations):
     detector = evlib.fit([tuple(simulations[0])], method="matched_filter", labels_per_type=4, seed=2, progress=False)
-    assert set(detector.card["n_labelled"].values()) == {4}
+    assert set(detector.metadata["n_labelled"].values()) == {4}
     found = evlib.detect(detector, simulations[0].recording)
     assert evlib.compare(simulations[0].events, found).recall > 0.9
 
@@ -131,7 +135,7 @@ def test_labels_per_type_leaves_the_rest_unlabelled(simulations):
 def test_outside_of_labelled_spans_nothing_is_assumed(simulations):
     recording, events = simulations[0]
     half = recording.n_samples // 2
-    partial = replace(events.within(0, half), complete_spans=np.array([[0, half]]))
+    partial = replace(events.within(0, half), labelled_spans=np.array([[0, half]]))
     detector = evlib.fit([(recording, partial)], method="matched_filter", progress=False)
     found = evlib.detect(detector, recording)
     assert evlib.compare(events, found).f1 > 0.95
@@ -142,15 +146,15 @@ def test_outside_of_labelled_spans_nothing_is_assumed(simulations):
 
 def test_development_blocks_are_held_out(simulations):
     recording, events = simulations[0]
-    card = evlib.fit([(recording, events)], method="matched_filter", progress=False).card
+    metadata = evlib.fit([(recording, events)], method="matched_filter", progress=False).metadata
     edges = np.linspace(0, recording.n_samples, 11).astype(int)
     held = sum(int(((events.sample >= edges[k]) & (events.sample < edges[k + 1])).sum()) for k in (3, 8))
-    assert sum(card["n_labelled"].values()) == len(events) - held
-    assert card["development_events"] == held
+    assert sum(metadata["n_labelled"].values()) == len(events) - held
+    assert metadata["development_events"] == held
 
 
 def test_self_training_uses_unlabelled_signal():
-    templates = evlib.make_templates(6, seed=9)
+    templates = make_templates(6, seed=9)
     train, test = (evlib.make_recording(templates, 90.0, snr=6.0, seed=seed) for seed in (1, 2))
     f1 = {}
     for self_train in (False, True):
@@ -161,7 +165,7 @@ def test_self_training_uses_unlabelled_signal():
 
 
 def test_strong_events_do_not_spoil_the_noise_estimate():
-    templates = evlib.make_templates(6, seed=3)
+    templates = make_templates(6, seed=3)
     train, test = (evlib.make_recording(templates, 40.0, snr=300.0, seed=seed) for seed in (1, 2))
     detector = evlib.fit([tuple(train)], method="matched_filter", progress=False)
     assert evlib.compare(test.events, evlib.detect(detector, test.recording)).f1 > 0.99
@@ -169,8 +173,8 @@ def test_strong_events_do_not_spoil_the_noise_estimate():
 
 def test_oracle_is_near_the_cramer_rao_bound(simulations):
     train, test = simulations
-    report = evlib.compare(test.events, evlib.detect(evlib.oracle_detector(train), test.recording))
-    bound_ms = 1e3 * np.sqrt(np.mean(evlib.cramer_rao_bound_s(test) ** 2))
+    report = evlib.compare(test.events, evlib.detect(oracle_detector(train), test.recording))
+    bound_ms = 1e3 * np.sqrt(np.mean(cramer_rao_bound_s(test) ** 2))
     assert report.f1 > 0.97
     assert 0.9 * bound_ms < report.timing()["rmse_ms"] < 2 * bound_ms
 
@@ -179,7 +183,7 @@ def test_saved_detector_finds_the_same(detector, estimated, simulations, tmp_pat
     detector.save(tmp_path / "d.ckpt")
     again = evlib.load_detector(tmp_path / "d.ckpt")
     same_events(estimated, evlib.detect(again, simulations[1].recording), 1e-6)
-    assert again.card == detector.card
+    assert again.metadata == detector.metadata
     assert [p.name for p in tmp_path.iterdir()] == ["d.ckpt"]  # nothing half written lies around
 
 
@@ -216,7 +220,7 @@ def damaged(kind, detector, tmp_path):
     "kind", ["truncated", "empty", "pickle", "torch pickle", "another checkpoint", "future format", "missing parts"]
 )
 def test_damaged_or_hostile_files_are_refused(kind, detector, tmp_path):
-    with pytest.raises(evlib.DataError, match=r"bad\.ckpt"):
+    with pytest.raises(DataError, match=r"bad\.ckpt"):
         evlib.load_detector(damaged(kind, detector, tmp_path))
     assert not (tmp_path / "owned").exists()
 
@@ -230,9 +234,9 @@ def with_nan(recording):
 @pytest.mark.parametrize(
     ("recording", "error", "words"),
     [
-        (lambda r: evlib.Recording(r.read(), 1000.0), evlib.UnitError, "1000 Hz.*2000 Hz.*resample"),
-        (lambda r: evlib.Recording(r.read()[:, :5], RATE), evlib.ShapeError, "5 channels.*6"),
-        (with_nan, evlib.DataError, "NaN.*sample 5000"),
+        (lambda r: evlib.Recording(r.read(), 1000.0), UnitError, "1000 Hz.*2000 Hz.*resample"),
+        (lambda r: evlib.Recording(r.read()[:, :5], RATE), ShapeError, "5 channels.*6"),
+        (with_nan, DataError, "NaN.*sample 5000"),
     ],
 )
 def test_recordings_that_do_not_fit_are_refused(detector, simulations, recording, error, words):
@@ -242,7 +246,7 @@ def test_recordings_that_do_not_fit_are_refused(detector, simulations, recording
 
 @pytest.mark.parametrize("threshold", [0, 1, 50, -0.1, "high", True, {"event_99": 0.5}, float("nan")])
 def test_bad_thresholds_are_refused(detector, simulations, threshold):
-    with pytest.raises(evlib.OptionError, match="threshold"):
+    with pytest.raises(OptionError, match="threshold"):
         evlib.detect(detector, simulations[1].recording, threshold=threshold)
 
 

@@ -2,16 +2,16 @@
 
 import numpy as np
 import pytest
-from evlib.detection.development import Judged, development_f1, fit_thresholds, label_share, look_alone
-from evlib.detection.learned import lay_groundwork
-from evlib.detection.prepare import prepare
-from evlib.templates.hybrid import Examples
-from evlib.templates.pursue import Candidates
 from planted import RATE, make_templates, plant, table
 
 from evlib.detection import methods
+from evlib.detection.development import Judged, development_f1, fit_thresholds, label_share, look_alone
+from evlib.detection.learned import lay_groundwork
+from evlib.detection.prepare import prepare
 from evlib.scoring.refractory import decode_refractory
 from evlib.signals.recording import Recording
+from evlib.templates.hybrid import Examples
+from evlib.templates.pursue import Candidates
 
 PERIOD = 100.0
 

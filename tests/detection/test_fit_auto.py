@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from evlib.detection.fusion import weigh
 
 import evlib
+from evlib.detection.fusion import weigh
+from evlib.signals.errors import OptionError
+from evlib.signals.synthetic import make_templates
 from evlib.training import frames as frame_training
 
 RATE, KINDS = 400.0, ("high", "low")
@@ -39,8 +41,8 @@ def detector(data):
 
 
 def test_where_shapes_vary_the_signal_is_read_itself(detector, data):
-    table = {row["method"]: row["f1"] for row in detector.card["compared"]}
-    (kept,) = [row["method"] for row in detector.card["compared"] if row["kept"]]
+    table = {row["method"]: row["f1"] for row in detector.metadata["compared"]}
+    (kept,) = [row["method"] for row in detector.metadata["compared"] if row["kept"]]
     assert detector.method in ("frames", "fusion") and kept in (
         "frames",
         "fusion with matched_filter",
@@ -59,7 +61,7 @@ def test_a_file_rebuilds_it(detector, data, tmp_path):
     detector.save(tmp_path / "auto.ckpt")
     again = evlib.load_detector(tmp_path / "auto.ckpt")
     first, second = (evlib.detect(d, data[5][0]) for d in (detector, again))
-    assert repr(again) == repr(detector) and again.card == detector.card
+    assert repr(again) == repr(detector) and again.metadata == detector.metadata
     np.testing.assert_array_equal(first.time_samples, second.time_samples)
     np.testing.assert_array_equal(first.score, second.score)
 
@@ -79,16 +81,16 @@ def test_the_weights_are_what_is_decided_by(detector, data):
 
 def test_fixed_shapes_stay_with_their_templates():
     """A few labels of a simulated frame: nothing is learned from the signal itself, and the table says so."""
-    simulation = evlib.make_recording(evlib.make_templates(4, seed=1), 40.0, seed=1)
+    simulation = evlib.make_recording(make_templates(4, seed=1), 40.0, seed=1)
     options = {"labels_per_type": 3, "max_epochs": 1, "hidden_size": 8, "progress": False}
     detector = evlib.fit([tuple(simulation)], **options)
     assert detector.method in ("lstm", "matched_filter") and detector.frames is None
-    assert {row["method"] for row in detector.card["compared"]} == {"lstm", "matched_filter"}
+    assert {row["method"] for row in detector.metadata["compared"]} == {"lstm", "matched_filter"}
 
 
 def test_frames_and_fusion_by_name(monkeypatch):
     monkeypatch.setattr(frame_training, "EPOCH_FRAMES", 2048)
-    simulation = evlib.make_recording(evlib.make_templates(3, seed=1), 40.0, seed=1)
+    simulation = evlib.make_recording(make_templates(3, seed=1), 40.0, seed=1)
     options = {"max_epochs": 1, "hidden_size": 8, "progress": False}
     frames = evlib.fit([tuple(simulation)], "frames", **options)
     assert frames.method == "frames" and frames.network is None and not frames.hears_templates
@@ -98,14 +100,12 @@ def test_frames_and_fusion_by_name(monkeypatch):
     fusion = evlib.fit([tuple(simulation)], "fusion", **options)
     assert fusion.frames is not None and fusion.network is not None
     # A network that has seen forty batches knows nothing yet: the templates decide.
-    test = evlib.make_recording(evlib.make_templates(3, seed=1), 40.0, seed=2)
+    test = evlib.make_recording(make_templates(3, seed=1), 40.0, seed=2)
     assert evlib.compare(test.events, evlib.detect(fusion, test.recording)).f1 > 0.95
 
 
 def test_what_is_gone_is_named(data):
-    with pytest.raises(
-        evlib.OptionError, match="method='frames', which learns from labelled events as they were recorded"
-    ):
+    with pytest.raises(OptionError, match="method='frames', which learns from labelled events as they were recorded"):
         evlib.fit(data[:1], "classifier")
-    with pytest.raises(evlib.OptionError, match=r"method must be one of \('auto', "):
+    with pytest.raises(OptionError, match=r"method must be one of \('auto', "):
         evlib.fit(data[:1], "magic")

@@ -5,6 +5,8 @@ import pytest
 
 import evlib
 from evlib.networks.event_specific import EventSpecificClassifier
+from evlib.signals.errors import OptionError
+from evlib.signals.synthetic import make_templates
 from evlib.training import event_specific as classifier_training
 
 RATE = 2000.0
@@ -12,7 +14,7 @@ RATE = 2000.0
 
 @pytest.fixture(scope="module")
 def simulations():
-    templates = evlib.make_templates(2, seed=1)
+    templates = make_templates(2, seed=1)
     return [evlib.make_recording(templates, 40.0, 15.0, seed=seed) for seed in (1, 2)]
 
 
@@ -64,7 +66,7 @@ def test_block_size_changes_nothing(detector, estimated, simulations, block_s):
 
 
 def test_it_takes_no_encoder(simulations):
-    with pytest.raises(evlib.OptionError, match='use method="frames"'):
+    with pytest.raises(OptionError, match='use method="frames"'):
         evlib.fit([tuple(simulations[0])], method="event_specific", pretrain="autoencoder", progress=False)
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from evlib.training.event_specific import windows_of
 
 import evlib
+from evlib.signals.errors import OptionError, ShapeError, UnitError
+from evlib.signals.synthetic import make_templates
 from evlib.training import frames as frame_training
+from evlib.training.event_specific import windows_of
 
 RATE = 2000.0
 # An encoder, and a frame network around it, as small as they can be.
@@ -24,7 +26,7 @@ def few_steps():
 
 
 def simulate(n_types, duration_s, snr, **options):
-    templates = evlib.make_templates(n_types, seed=options.pop("templates_seed", 1))
+    templates = make_templates(n_types, seed=options.pop("templates_seed", 1))
     return [evlib.make_recording(templates, duration_s, snr, seed=seed, **options) for seed in (1, 2)]
 
 
@@ -82,8 +84,8 @@ def test_discovery_needs_one_label_for_each_kind(quiet):
         evlib.fit([tuple(quiet[0])], "matched_filter", labels_per_type=1, pretrain=pretrain, progress=False)
         for pretrain in (None, "discovery")
     )
-    assert set(discovered.card["n_labelled"].values()) == {1}
-    assert discovered.card["pretrain"] == "discovery" and plain.card["pretrain"] is None
+    assert set(discovered.metadata["n_labelled"].values()) == {1}
+    assert discovered.metadata["pretrain"] == "discovery" and plain.metadata["pretrain"] is None
     assert discovered.names == quiet[0].events.names
     assert f1(discovered, quiet[1]) > 0.9
     assert f1(discovered, quiet[1]) >= f1(plain, quiet[1])
@@ -92,7 +94,7 @@ def test_discovery_needs_one_label_for_each_kind(quiet):
 def test_what_discover_found_before_names_the_same(quiet):
     found = evlib.discover([quiet[0].recording], progress=False)
     detector = evlib.fit([tuple(quiet[0])], "matched_filter", labels_per_type=1, pretrain=found, progress=False)
-    assert detector.card["pretrain"] == "discovery"
+    assert detector.metadata["pretrain"] == "discovery"
     assert f1(detector, quiet[1]) > 0.9
 
 
@@ -114,8 +116,8 @@ def test_a_pretrained_encoder_starts_the_frame_network(short, pretrained, tmp_pa
     ]
     for detector in made:
         assert detector.method == "frames" and detector.frames.config["hidden_size"] == 8
-        assert detector.card["pretrain"] == "masked" and detector.card["pretext"] == pretrained.card
-        assert not detector.card["freeze_encoder"]
+        assert detector.metadata["pretrain"] == "masked" and detector.metadata["pretext"] == pretrained.metadata
+        assert not detector.metadata["freeze_encoder"]
         assert same_weights(detector.frames, made[0].frames)
     assert same_weights(pretrained.encoder, before)
     assert not same_weights(made[0].frames.encoder, before)
@@ -126,9 +128,9 @@ def test_a_frozen_encoder_stays_as_it_is(short, pretrained):
         [tuple(short[0])], "frames", pretrain=pretrained, freeze_encoder=True, **TINY | {"max_epochs": 8}
     )
     assert same_weights(detector.frames.encoder, pretrained.encoder)
-    assert detector.card["freeze_encoder"] is True
+    assert detector.metadata["freeze_encoder"] is True
     # What stands on it has learned.
-    losses = [row["train_total_loss"] for row in detector.card["history"]]
+    losses = [row["train_total_loss"] for row in detector.metadata["history"]]
     assert losses[-1] < losses[0]
 
 
@@ -144,8 +146,8 @@ def test_pretraining_inside_of_fit(short, pretext, monkeypatch):
     detector = evlib.fit(
         [tuple(short[0])], "frames", pretrain=pretext, labels_per_type=3, unlabelled=[short[1].recording], **TINY
     )
-    assert detector.card["pretrain"] == detector.card["pretext"]["pretext"] == pretext
-    assert detector.card["pretext"]["duration_s"] == 40.0  # it saw the unlabelled recording too
+    assert detector.metadata["pretrain"] == detector.metadata["pretext"]["pretext"] == pretext
+    assert detector.metadata["pretext"]["duration_s"] == 40.0  # it saw the unlabelled recording too
     assert detector.frames.config["hidden_size"] == 8
 
 
@@ -163,24 +165,24 @@ def test_pretraining_inside_of_fit(short, pretext, monkeypatch):
     ],
 )
 def test_contradictions_are_refused(short, options, words):
-    with pytest.raises(evlib.OptionError, match=words):
+    with pytest.raises(OptionError, match=words):
         evlib.fit([tuple(short[0])], **TINY | options)
 
 
 def test_an_encoder_and_a_method_without_one_are_refused(short, pretrained):
-    with pytest.raises(evlib.OptionError, match="has no encoder of the signal"):
+    with pytest.raises(OptionError, match="has no encoder of the signal"):
         evlib.fit([tuple(short[0])], method="lstm", pretrain=pretrained, **TINY)
 
 
 def test_an_encoder_of_other_recordings_is_refused(short, pretrained):
     recording, events = short[0]
-    with pytest.raises(evlib.UnitError, match=r"pretrained at 2000(\.0)? Hz, the recordings have 1000 Hz"):
+    with pytest.raises(UnitError, match=r"pretrained at 2000(\.0)? Hz, the recordings have 1000 Hz"):
         evlib.fit([(recording.resample(1000.0), events)], pretrain=pretrained, **TINY)
-    with pytest.raises(evlib.ShapeError, match="reads 6 channels, the recordings have 5"):
+    with pytest.raises(ShapeError, match="reads 6 channels, the recordings have 5"):
         evlib.fit([(evlib.Recording(recording.read()[:, :5], RATE), events)], pretrain=pretrained, **TINY)
 
 
-@pytest.mark.parametrize("rate, channels, error", [(1000.0, 6, evlib.UnitError), (RATE, 5, evlib.ShapeError)])
+@pytest.mark.parametrize("rate, channels, error", [(1000.0, 6, UnitError), (RATE, 5, ShapeError)])
 def test_kinds_of_other_recordings_are_refused_before_any_work(short, monkeypatch, rate, channels, error):
     found = evlib.discover(short[0].recording, progress=False)
     monkeypatch.setattr("evlib.detection.learned.estimate_whitener", None)
@@ -193,7 +195,7 @@ def test_kinds_of_other_recordings_are_refused_before_any_work(short, monkeypatc
 @pytest.mark.parametrize("wrong", [3, "no_such_file.pth", Path("no_such_file.pth")])
 def test_what_is_no_encoder_is_refused_before_any_work(short, monkeypatch, wrong):
     monkeypatch.setattr("evlib.detection.learned.estimate_whitener", None)
-    with pytest.raises(evlib.OptionError, match="pretrain must be one of"):
+    with pytest.raises(OptionError, match="pretrain must be one of"):
         evlib.fit([tuple(short[0])], pretrain=wrong, progress=False)
 
 
@@ -241,16 +243,14 @@ def test_a_detector_teaches_the_kinds_that_have_no_label(short):
         for d in (forgetful, taught)
     ]
     assert recall[0][1] == 0 and min(recall[1]) > 0.9
-    assert taught.card["pretrain"] == "detector"
+    assert taught.metadata["pretrain"] == "detector"
 
 
 def test_a_detector_of_other_kinds_or_recordings_is_refused(short):
     recording, events = short[0]
     old = evlib.fit([(recording, events)], "matched_filter", progress=False)
     renamed = evlib.Events.from_seconds(events.onset_s, ["a"] * len(events), RATE)
-    with pytest.raises(
-        evlib.OptionError, match="the detector to start from knows event_00, event_01, the labels name a"
-    ):
+    with pytest.raises(OptionError, match="the detector to start from knows event_00, event_01, the labels name a"):
         evlib.fit([(recording, renamed)], pretrain=old, **TINY)
-    with pytest.raises(evlib.UnitError, match="trained at 2000 Hz"):
+    with pytest.raises(UnitError, match="trained at 2000 Hz"):
         evlib.fit([(recording.resample(1000.0), events)], pretrain=old, **TINY)

@@ -4,12 +4,12 @@ found."""
 import numpy as np
 import pytest
 import torch
-from evlib.detection.detector import LEAST_LOGIT, frame_candidates
-from evlib.detection.fusion import UNSEEN, join, learn_scale, weigh
-from evlib.templates.pursue import Candidates
 from torch import nn
 
 from evlib.detection import detector as frame_detection
+from evlib.detection.detector import LEAST_LOGIT, frame_candidates
+from evlib.detection.fusion import UNSEEN, join, learn_scale, weigh
+from evlib.templates.pursue import Candidates
 
 HOP = 4
 

@@ -5,14 +5,16 @@ import os
 import numpy as np
 import pytest
 import torch
-from evlib.detection.pretrain import PRETEXTS, check_encoder, encoder_for, pretrain
-from evlib.detection.pretrain_windows import Pretrained
-from evlib.training.checkpoints import load_encoder, load_pretrained, save_encoder
 
 import evlib
+from evlib.detection.pretrain import PRETEXTS, check_encoder, encoder_for, pretrain
+from evlib.detection.pretrain_windows import Pretrained
 from evlib.networks.encoders import LSTMEncoder
 from evlib.networks.frames import FrameEncoder
 from evlib.networks.pretext import PRETEXT_MODELS
+from evlib.signals.errors import DataError, OptionError, ShapeError, UnitError
+from evlib.signals.synthetic import make_templates
+from evlib.training.checkpoints import load_encoder, load_pretrained, save_encoder
 
 RATE = 2000.0
 TINY = {"hidden_size": 8, "n_windows": 256, "window_s": 0.25, "progress": False}
@@ -20,7 +22,7 @@ TINY = {"hidden_size": 8, "n_windows": 256, "window_s": 0.25, "progress": False}
 
 @pytest.fixture(scope="module")
 def recording():
-    return evlib.make_recording(evlib.make_templates(3, seed=1), 20.0, snr=20.0, seed=1).recording
+    return evlib.make_recording(make_templates(3, seed=1), 20.0, snr=20.0, seed=1).recording
 
 
 def same_weights(first, second):
@@ -38,8 +40,8 @@ def test_each_pretext_learns_and_leaves_a_frame_encoder(recording, pretext, tmp_
     assert min(losses) < 0.97 * losses[0]
     assert same_weights(pretrain([recording], pretext, seed=4, max_epochs=6, **TINY).encoder, made.encoder)
     made.save(tmp_path / "a.enc")
-    encoder, card = load_encoder(tmp_path / "a.enc")
-    assert same_weights(encoder, made.encoder) and card == made.card and card["pretext"] == pretext
+    encoder, metadata = load_encoder(tmp_path / "a.enc")
+    assert same_weights(encoder, made.encoder) and metadata == made.metadata and metadata["pretext"] == pretext
 
 
 @pytest.mark.parametrize("pretext", PRETEXTS)
@@ -76,20 +78,20 @@ def test_a_run_that_was_cut_off_goes_on(recording, tmp_path):
     ],
 )
 def test_options_that_cannot_be_are_refused(recording, options, words):
-    with pytest.raises(evlib.OptionError, match=words):
+    with pytest.raises(OptionError, match=words):
         pretrain([recording], **TINY | options)
 
 
 def test_recordings_that_are_too_short_are_refused():
     short = evlib.Recording(np.random.default_rng(0).standard_normal((3000, 2)), RATE)
-    with pytest.raises(evlib.DataError, match="is shorter than a window of 4 s"):
+    with pytest.raises(DataError, match="is shorter than a window of 4 s"):
         pretrain([short], **TINY | {"window_s": 4.0})
 
 
 def test_an_encoder_of_windows_is_refused():
     made = Pretrained(LSTMEncoder(6, 8), None, [], {"sampling_rate_hz": RATE})
     recording = evlib.Recording(np.zeros((4000, 6)), RATE)
-    with pytest.raises(evlib.OptionError, match="fit needs the encoder of a frame network"):
+    with pytest.raises(OptionError, match="fit needs the encoder of a frame network"):
         encoder_for(made, None, [recording], 0, 8, False)
 
 
@@ -106,14 +108,14 @@ def tampered(kind, path, folder):
     if kind == "truncated":
         path.write_bytes(path.read_bytes()[:500])
     elif kind == "hostile":
-        torch.save(content | {"card": Hostile(folder / "ran")}, path)
+        torch.save(content | {"metadata": Hostile(folder / "ran")}, path)
     elif kind == "a weight is missing":
         content["encoder_state_dict"].popitem()
         torch.save(content, path)
     elif kind == "another size":
         torch.save(content | {"config": content["config"] | {"hidden_size": 16}}, path)
-    elif kind == "no card":
-        del content["card"]
+    elif kind == "no metadata":
+        del content["metadata"]
         torch.save(content, path)
     elif kind == "another class":
         torch.save(content | {"encoder_class": "os.system"}, path)
@@ -121,7 +123,15 @@ def tampered(kind, path, folder):
         torch.save(content | {"format": 99}, path)
 
 
-TAMPERED = ["truncated", "hostile", "a weight is missing", "another size", "no card", "another class", "later format"]
+TAMPERED = [
+    "truncated",
+    "hostile",
+    "a weight is missing",
+    "another size",
+    "no metadata",
+    "another class",
+    "later format",
+]
 
 
 @pytest.mark.parametrize("kind", TAMPERED)
@@ -130,28 +140,28 @@ def test_a_tampered_file_is_refused(recording, tmp_path, kind):
     save_encoder(path, FrameEncoder(6, 8, 10), {"sampling_rate_hz": RATE, "pretext": "autoencoder"})
     load_encoder(path)
     tampered(kind, path, tmp_path)
-    with pytest.raises(evlib.DataError, match=r"bad\.enc"):
+    with pytest.raises(DataError, match=r"bad\.enc"):
         encoder_for(str(path), None, [recording], 0, 8, False)
     assert not (tmp_path / "ran").exists()
 
 
 def test_an_encoder_must_fit_the_recordings(recording, tmp_path):
-    def encoder(path, encoder=None, **card):
-        save_encoder(tmp_path / path, encoder or FrameEncoder(6, 8, 10), {"pretext": "autoencoder"} | card)
+    def encoder(path, encoder=None, **metadata):
+        save_encoder(tmp_path / path, encoder or FrameEncoder(6, 8, 10), {"pretext": "autoencoder"} | metadata)
         return tmp_path / path
 
-    found, card = encoder_for(encoder("good", sampling_rate_hz=RATE), None, [recording], 0, 8, False)
-    assert found.config["hidden_size"] == 8 and card["pretext"] == "autoencoder"
-    with pytest.raises(evlib.UnitError, match="pretrained at 500.* Hz, the recordings have 2000 Hz"):
+    found, metadata = encoder_for(encoder("good", sampling_rate_hz=RATE), None, [recording], 0, 8, False)
+    assert found.config["hidden_size"] == 8 and metadata["pretext"] == "autoencoder"
+    with pytest.raises(UnitError, match="pretrained at 500.* Hz, the recordings have 2000 Hz"):
         encoder_for(encoder("slow", sampling_rate_hz=500.0), None, [recording], 0, 8, False)
-    with pytest.raises(evlib.UnitError, match="pretrained at None Hz"):
+    with pytest.raises(UnitError, match="pretrained at None Hz"):
         encoder_for(encoder("bare"), None, [recording], 0, 8, False)
-    with pytest.raises(evlib.ShapeError, match="reads 4 channels, the recordings have 6"):
+    with pytest.raises(ShapeError, match="reads 4 channels, the recordings have 6"):
         encoder_for(encoder("four", FrameEncoder(4, 8), sampling_rate_hz=RATE), None, [recording], 0, 8, False)
-    with pytest.raises(evlib.DataError, match="nosuch"):
+    with pytest.raises(DataError, match="nosuch"):
         encoder_for(tmp_path / "nosuch", None, [recording], 0, 8, False)
     for wrong in (3, FrameEncoder(6, 8), ["autoencoder"]):
-        with pytest.raises(evlib.OptionError, match="pretrain must be one of .*, a path, or what evlib.pretrain"):
+        with pytest.raises(OptionError, match="pretrain must be one of .*, a path, or what evlib.pretrain"):
             encoder_for(wrong, None, [recording], 0, 8, False)
 
 
@@ -178,11 +188,11 @@ def test_a_file_may_lack_a_whitener_and_a_damaged_one_is_refused(tmp_path):
         {"taps": torch.zeros(6, 9), "center": torch.zeros(4), "sampling_rate_hz": RATE},
     ):
         torch.save(content | {"whitener": wrong}, tmp_path / "bad.enc")
-        with pytest.raises(evlib.DataError, match=r"whitener in .*bad\.enc is damaged"):
+        with pytest.raises(DataError, match=r"whitener in .*bad\.enc is damaged"):
             load_pretrained(tmp_path / "bad.enc")
 
 
 def test_short_recordings_have_short_windows():
     short = evlib.make_recording(duration_s=20.0).recording
     encoder = pretrain([short], "masked", hidden_size=4, max_epochs=1, progress=False)
-    assert 0 < encoder.card["window_s"] < 4
+    assert 0 < encoder.metadata["window_s"] < 4

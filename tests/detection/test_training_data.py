@@ -3,9 +3,9 @@ kind."""
 
 import numpy as np
 import pytest
-from evlib.detection.prepare import FEW_LABELS, held_out_spans, prepare
 
 import evlib
+from evlib.detection.prepare import FEW_LABELS, held_out_spans, prepare
 
 RATE, NAMES = 100.0, ("a", "b")
 
@@ -38,8 +38,8 @@ def test_several_recordings_are_held_out_as_wholes():
     held = [k for k, table in enumerate(data.development) if len(table)]
     assert len(held) == 2 and everything(data.train) == 90 and everything(data.development) == 20
     for k, (train, development) in enumerate(zip(data.train, data.development, strict=True)):
-        assert (len(train) == 0 and len(train.complete_spans) == 0) == (k in held)
-        assert (len(development.complete_spans) > 0) == (k in held)
+        assert (len(train) == 0 and len(train.labelled_spans) == 0) == (k in held)
+        assert (len(development.labelled_spans) > 0) == (k in held)
     assert [len(t) for t in split(pairs).development] == [len(t) for t in data.development]
     assert any(
         [len(t) for t in split(pairs, seed=s).development] != [len(t) for t in data.development] for s in range(1, 5)
@@ -50,7 +50,7 @@ def test_of_few_recordings_blocks_of_time_are_held_out():
     pairs = [(recording(seed=k), labels(spread(40))) for k in range(2)]
     data = split(pairs)
     for train, development in zip(data.train, data.development, strict=True):
-        assert development.complete_spans.tolist() == held_out_spans(6000).tolist()
+        assert development.labelled_spans.tolist() == held_out_spans(6000).tolist()
         assert len(train) + len(development) == 40 and not train.is_labelled(development.sample).any()
         assert development.is_labelled(development.sample).all() and train.is_labelled(train.sample).all()
 
@@ -76,7 +76,7 @@ def test_where_nothing_is_labelled_completely_single_labels_are_held_out():
     spans = np.zeros((0, 2))
     pairs = [(recording(), labels(spread(24), np.arange(24) % 2, spans))]
     data = split(pairs)
-    assert data.development[0].counts().tolist() == [2, 2] and len(data.development[0].complete_spans) == 0
+    assert data.development[0].counts().tolist() == [2, 2] and len(data.development[0].labelled_spans) == 0
     assert data.train[0].counts().tolist() == [12, 12]  # templates learn from all
     (seen,) = data.signal_train
     assert seen.counts().tolist() == [10, 10]

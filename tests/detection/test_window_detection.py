@@ -4,9 +4,9 @@ block."""
 import numpy as np
 import pytest
 import torch
-from evlib.detection.detector import LEAST_PROBABILITY, window_candidates
 from torch import nn
 
+from evlib.detection.detector import LEAST_PROBABILITY, window_candidates
 from evlib.networks.classifier import EventOutput, LSTMEventClassifier, pick_times
 
 WINDOW = 40

@@ -1,16 +1,19 @@
-"""Pretraining: which windows are cut, what a card says, the same seed the same encoder, and one clear refusal each."""
+"""Pretraining: which windows are cut, what a metadata says, the same seed the same encoder, and one clear refusal
+each."""
 
 import random
 
 import numpy as np
 import pytest
 import torch
-from evlib.detection.prepare import held_out_spans
-from evlib.detection.pretrain_windows import PRETEXTS, cut_windows, frame_samples, pretrain_windows
 
 import evlib
 from evlib.detection import pretrain_windows as window_pretraining
+from evlib.detection.prepare import held_out_spans
+from evlib.detection.pretrain_windows import PRETEXTS, cut_windows, frame_samples, pretrain_windows
 from evlib.motion import train as motion_training
+from evlib.signals.errors import DataError, OptionError, ShapeError, UnitError
+from evlib.signals.synthetic import make_templates
 
 RATE = 2000.0
 WINDOW = 100
@@ -21,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the posterior has collapsed")
 
 @pytest.fixture(scope="module")
 def recording():
-    return evlib.make_recording(evlib.make_templates(3, seed=1), 20.0, snr=20.0, seed=1).recording
+    return evlib.make_recording(make_templates(3, seed=1), 20.0, snr=20.0, seed=1).recording
 
 
 @pytest.fixture(scope="module", params=PRETEXTS)
@@ -115,23 +118,25 @@ def test_recordings_give_windows_by_their_length():
 
 
 def test_a_card_says_where_the_encoder_comes_from(made, recording):
-    card = made.card
-    assert card["pretext"] in PRETEXTS and card["sampling_rate_hz"] == RATE and card["seed"] == 4
-    assert card["channels"] == list(recording.channels) and card["units"] == list(recording.units)
-    assert card["duration_s"] == 20.0 and card["window_s"] == 0.05 and card["epochs"] == len(made.history) == 2
-    assert len(card["data_hash"]) == 16
-    inside = made.encoder.patches if card["pretext"] == "masked" else made.encoder
-    assert type(made.model) is PRETEXTS[card["pretext"]] and inside is made.model.encoder
+    metadata = made.metadata
+    assert metadata["pretext"] in PRETEXTS and metadata["sampling_rate_hz"] == RATE and metadata["seed"] == 4
+    assert metadata["channels"] == list(recording.channels) and metadata["units"] == list(recording.units)
+    assert (
+        metadata["duration_s"] == 20.0 and metadata["window_s"] == 0.05 and metadata["epochs"] == len(made.history) == 2
+    )
+    assert len(metadata["data_hash"]) == 16
+    inside = made.encoder.patches if metadata["pretext"] == "masked" else made.encoder
+    assert type(made.model) is PRETEXTS[metadata["pretext"]] and inside is made.model.encoder
     assert made.encoder.config["hidden_size"] == 8 and made.encoder.config["resolution"] == frame_samples(RATE) == 10
     assert not made.encoder.training
-    assert repr(made) == f"Pretrained({card['pretext']}, hidden size 8, 20 s, 2 epochs)"
+    assert repr(made) == f"Pretrained({metadata['pretext']}, hidden size 8, 20 s, 2 epochs)"
     assert all(np.isfinite(row["val_total_loss"]) for row in made.history)
 
 
 def test_a_saved_encoder_is_the_same(made, tmp_path):
     made.save(tmp_path / "a.enc")
-    encoder, card = evlib.load_encoder(tmp_path / "a.enc")
-    assert card == made.card
+    encoder, metadata = evlib.load_encoder(tmp_path / "a.enc")
+    assert metadata == made.metadata
     assert same_weights(encoder, made.encoder)
     x = torch.randn(3, 90, 6, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -143,11 +148,11 @@ def test_same_seed_same_encoder_and_no_global_state(made, recording):
     torch.manual_seed(9)
     random.seed(9)
     before, python = torch.random.get_rng_state(), random.getstate()
-    again = pretrain_windows([recording], made.card["pretext"], seed=4, max_epochs=2, **TINY)
+    again = pretrain_windows([recording], made.metadata["pretext"], seed=4, max_epochs=2, **TINY)
     assert torch.equal(before, torch.random.get_rng_state()) and python == random.getstate()
-    assert same_weights(again.model, made.model) and again.card == made.card
-    other = pretrain_windows([recording], made.card["pretext"], seed=5, max_epochs=1, **TINY)
-    assert not same_weights(other.model, made.model) and other.card["data_hash"] != made.card["data_hash"]
+    assert same_weights(again.model, made.model) and again.metadata == made.metadata
+    other = pretrain_windows([recording], made.metadata["pretext"], seed=5, max_epochs=1, **TINY)
+    assert not same_weights(other.model, made.model) and other.metadata["data_hash"] != made.metadata["data_hash"]
 
 
 def test_training_changes_the_encoder_for_the_better(recording):
@@ -180,7 +185,7 @@ def cut_off_after(kind, n_items):
 
 
 def test_a_run_that_was_cut_off_goes_on_as_if_nothing_had_happened(recording, tmp_path, monkeypatch, made):
-    pretext = made.card["pretext"]
+    pretext = made.metadata["pretext"]
     options = {"seed": 4, "max_epochs": 4, **TINY}
     # A masked model draws whole batches, the others windows.
     places = {
@@ -201,12 +206,12 @@ def test_a_run_that_was_cut_off_goes_on_as_if_nothing_had_happened(recording, tm
     resumed = pretrain_windows([recording], pretext, save_dir=tmp_path / "parts", resume=True, **options)
     assert sets["resumed"].left > sets["whole"].left  # it did not begin again
     assert same_weights(resumed.model, whole.model)
-    assert resumed.card == whole.card
+    assert resumed.metadata == whole.metadata
     assert [row["val_total_loss"] for row in resumed.history] == [row["val_total_loss"] for row in whole.history]
 
 
 def test_resuming_where_nothing_was_begun_begins(recording, tmp_path, made):
-    pretext = made.card["pretext"]
+    pretext = made.metadata["pretext"]
     again = pretrain_windows([recording], pretext, seed=4, max_epochs=2, save_dir=tmp_path / "new", resume=True, **TINY)
     assert same_weights(again.model, made.model)
 
@@ -218,13 +223,13 @@ def test_logs_are_kept_where_asked(recording, tmp_path):
 
 def test_several_recordings(recording):
     made = pretrain_windows([recording, recording.between(0, 10)], max_epochs=1, **TINY)
-    assert made.card["duration_s"] == 30.0
+    assert made.metadata["duration_s"] == 30.0
 
 
 def test_another_rate_has_frames_as_long():
-    slow = evlib.make_recording(evlib.make_templates(2, sampling_rate_hz=500.0), 20.0, sampling_rate_hz=500.0).recording
+    slow = evlib.make_recording(make_templates(2, sampling_rate_hz=500.0), 20.0, sampling_rate_hz=500.0).recording
     made = pretrain_windows([slow], max_epochs=1, **TINY | {"window_s": 0.2})
-    assert made.card["sampling_rate_hz"] == 500.0
+    assert made.metadata["sampling_rate_hz"] == 500.0
     assert made.encoder.config["resolution"] == frame_samples(500.0) == 2
     assert frame_samples(50.0) == 1
 
@@ -248,7 +253,7 @@ def test_another_rate_has_frames_as_long():
     ],
 )
 def test_bad_options_are_refused(recording, options, words):
-    with pytest.raises(evlib.OptionError, match=words):
+    with pytest.raises(OptionError, match=words):
         pretrain_windows([recording], **TINY | {"max_epochs": 1} | options)
 
 
@@ -277,14 +282,14 @@ def spoiled(name, recording):
     ],
 )
 def test_recordings_that_cannot_be_used_are_refused(recording, name, window_s, words):
-    with pytest.raises(evlib.DataError, match=words):
+    with pytest.raises(DataError, match=words):
         pretrain_windows([spoiled(name, recording)], max_epochs=1, **TINY | {"window_s": window_s})
 
 
 def test_recordings_that_differ_are_refused(recording):
-    with pytest.raises(evlib.UnitError, match="one rate"):
+    with pytest.raises(UnitError, match="one rate"):
         pretrain_windows([recording, recording.resample(1000.0)], max_epochs=1, **TINY)
-    with pytest.raises(evlib.ShapeError, match="same channels"):
+    with pytest.raises(ShapeError, match="same channels"):
         pretrain_windows([recording, evlib.Recording(recording.read()[:, :4], RATE)], max_epochs=1, **TINY)
-    with pytest.raises(evlib.OptionError, match="at least one recording"):
+    with pytest.raises(OptionError, match="at least one recording"):
         pretrain_windows([], max_epochs=1, **TINY)

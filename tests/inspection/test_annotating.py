@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from evlib.detection.detector import detect
 from evlib.detection.fit import fit
 from evlib.detection.oracle import oracle_detector
-
 from evlib.inspection.annotate import AnnotationSession
 from evlib.scoring.comparison import compare
 from evlib.signals.errors import DataError, OptionError, UnitError
@@ -99,7 +99,7 @@ def test_events_too_close_for_their_kind_are_counted(session):
 def test_corrected_labels_train_a_better_detector_and_its_changes_are_told(simulation, tmp_path):
     events, recording = simulation.events, simulation.recording
     rate = recording.sampling_rate_hz
-    poor = replace(events, complete_spans=np.array([[0, int(8 * rate)]])).within(0, int(8 * rate))
+    poor = replace(events, labelled_spans=np.array([[0, int(8 * rate)]])).within(0, int(8 * rate))
     poor = poor[poor.type != 3]  # nobody told this detector of the last kind
     old = fit([(recording, poor)], "matched_filter", progress=False)
     session = AnnotationSession(recording, old, log=tmp_path / "log.jsonl", names=events.names)
@@ -137,7 +137,7 @@ def test_kinds_without_a_label_are_learned_from_what_the_old_detector_finds(simu
     assert session.unlearnable() == [] and session.unlearnable("frames") == list(events.names[2:])
     session.fine_tune("matched_filter", self_train=True)
     report = compare(events, detect(session.detector, recording))
-    assert session.detector.card["pretrain"] == "detector"
+    assert session.detector.metadata["pretrain"] == "detector"
     assert report.f1 > 0.9 and (report.per_type()["recall"] > 0.8).all()
 
 

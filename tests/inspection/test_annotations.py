@@ -6,10 +6,10 @@ import shutil
 
 import numpy as np
 import pytest
-from evlib.detection.prepare import prepare
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evlib.detection.prepare import prepare
 from evlib.inspection.annotations import UNDECIDED_S, AnnotationLog
 from evlib.signals.errors import DataError, OptionError, UnitError
 from evlib.signals.events import Events, read_events
@@ -238,14 +238,14 @@ def test_events_hold_what_was_accepted_or_added_and_are_complete_where_reviewed_
     log.save(path)
     again = read_events(path, names=NAMES)
     np.testing.assert_allclose(again.onset_s, [1.0, 3.001, 6.25025], atol=1e-6)
-    np.testing.assert_array_equal(again.complete_spans, log.events().complete_spans)
+    np.testing.assert_array_equal(again.labelled_spans, log.events().labelled_spans)
     log.delete(added)
     log.save(path)
     assert len(read_events(path)) == 2
     # Without a review nothing is complete: missing labels mean nothing in training.
     log.undo(), log.undo(), log.undo(), log.undo(), log.undo()
     data = prepare([(RECORDING, log.events())], [], None, 0, 0.0)
-    assert data.has_unlabelled and len(log.events().complete_spans) == 0
+    assert data.has_unlabelled and len(log.events().labelled_spans) == 0
 
 
 def test_proposals_come_least_certain_first_and_are_not_repeated_once_decided(log):

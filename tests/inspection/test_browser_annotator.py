@@ -101,7 +101,7 @@ def test_clicks_drags_undo_and_save(open_notebook):
     act(lambda: page.click("save"), "Saved", "review")
     table = page.folder / "annotations.tsv"
     first = read_events(table)
-    assert len(first) >= 2 and len(first.complete_spans) >= 1
+    assert len(first) >= 2 and len(first.labelled_spans) >= 1
     page.page.wait_for_timeout(300)
     page.screenshot(f"annotator_{open_notebook.front_end}_complete", ".jupyter-widgets")
     page.changed(PICTURE, lambda: page.click("next ▸"))

@@ -4,7 +4,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from evlib.templates.waveforms import channel_delays
 
 from evlib.inspection.plots import (
     plot_aligned_events,
@@ -17,6 +16,7 @@ from evlib.inspection.plots import (
     plot_time_to_next,
 )
 from evlib.signals.errors import OptionError, ShapeError
+from evlib.templates.waveforms import channel_delays
 
 
 @pytest.fixture(autouse=True)

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evlib.detection.detector import detect
-from evlib.detection.oracle import oracle_detector
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from evlib.detection.detector import detect
+from evlib.detection.oracle import oracle_detector
 from evlib.inspection.annotate import DOUBT, changes, propose, snap
 from evlib.scoring.comparison import compare
 from evlib.scoring.matching import match_events

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from evlib.detection.oracle import oracle_detector
 
+from evlib.detection.oracle import oracle_detector
 from evlib.inspection.annotations import AnnotationLog
 from evlib.inspection.annotator import CHANGE_ID, Annotator
 from evlib.inspection.plots import ANNOTATION_COLOURS, plot_annotations

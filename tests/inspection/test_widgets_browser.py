@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evlib.detection.detector import Detector, detect
-from evlib.templates.whiten import Whitener
 from planted import make_bank, make_templates, plant, schedule
 
+from evlib.detection.detector import Detector, detect
 from evlib.inspection.browser import KEYS, MANY_MARKS, EventBrowser
 from evlib.inspection.signal_view import SignalView
 from evlib.signals.errors import DataError, OptionError, ShapeError, UnitError
 from evlib.signals.events import Events
 from evlib.signals.recording import Recording
+from evlib.templates.whiten import Whitener
 
 RATE = 2000.0
 NAMES = ("bell_1", "bell_2", "clap")

@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 
 import evlib
+from evlib.detection.oracle import oracle_detector
 from evlib.inspection.widget import StaticTwin, Stepper
 from evlib.signals.errors import DataError, OptionError, ShapeError, UnitError
+from evlib.signals.synthetic import make_templates
+from evlib.templates.bank import TemplateBank
 
 
 @pytest.fixture(scope="module")
 def simulation():
-    return evlib.make_recording(evlib.make_templates(3, seed=2), 30.0, snr=12.0, seed=1)
+    return evlib.make_recording(make_templates(3, seed=2), 30.0, snr=12.0, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -132,18 +135,18 @@ def test_apply_writes_into_the_detector_and_reset_takes_it_back(explorer, detect
     assert explorer.apply() is detector and explorer.is_applied
     found = evlib.compare(simulation.events, evlib.detect(detector, simulation.recording), 0.005)
     assert (found.tp, found.fp) == (explorer.comparison.tp, explorer.comparison.fp)
-    assert detector.card["chosen_by_hand"]["development_f1"] == explorer.comparison.f1
+    assert detector.metadata["chosen_by_hand"]["development_f1"] == explorer.comparison.f1
     assert "now has these thresholds" in explorer.message.value
     explorer.reset()
     assert np.array_equal(detector.thresholds, thresholds) and detector.refractory_s == periods
-    assert "chosen_by_hand" not in detector.card
+    assert "chosen_by_hand" not in detector.metadata
 
 
 def test_an_applied_choice_survives_saving(explorer, detector, tmp_path):
     explorer.set(threshold=0.9, refractory_s=1.5).apply().save(tmp_path / "chosen.ckpt")
     again = evlib.load_detector(tmp_path / "chosen.ckpt")
     assert np.allclose(again.thresholds, explorer.thresholds) and again.refractory_s == explorer.refractory_s
-    assert again.card["chosen_by_hand"]["tolerance_s"] == 0.005
+    assert again.metadata["chosen_by_hand"]["tolerance_s"] == 0.005
 
 
 def test_best_is_no_worse(explorer):
@@ -190,9 +193,7 @@ def test_the_explorer_refuses_other_data(detector, simulation):
 
 
 def test_templates_of_each_type_with_their_events(detector, simulation):
-    view = evlib.TemplateView(
-        detector, simulation.recording, simulation.events, truth=evlib.oracle_detector(simulation)
-    )
+    view = evlib.TemplateView(detector, simulation.recording, simulation.events, truth=oracle_detector(simulation))
     counts = simulation.events.counts()
     pictures = {view.picture.value}
     for k in range(3):
@@ -236,9 +237,9 @@ def test_templates_refuse_what_does_not_fit(detector, simulation):
     with pytest.raises(OptionError, match="TemplateBank"):
         evlib.TemplateView(detector, truth=np.ones((3, 5, 6)))
     with pytest.raises(OptionError, match="truth knows"):
-        evlib.TemplateView(detector, truth=evlib.TemplateBank(np.ones((1, 5, 6)), 0, ("a",)))
+        evlib.TemplateView(detector, truth=TemplateBank(np.ones((1, 5, 6)), 0, ("a",)))
     with pytest.raises(ShapeError, match="channels"):
-        evlib.TemplateView(detector, truth=evlib.TemplateBank(np.ones((3, 5, 2)), 0, detector.names))
+        evlib.TemplateView(detector, truth=TemplateBank(np.ones((3, 5, 2)), 0, detector.names))
 
 
 # ---- TimingView

@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from evlib.motion.align import AlignmentLoss, FeatureQueue, prototype_targets, prototype_usage, soft_targets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evlib import OptionError, ShapeError, nt_xent
+from evlib.motion.align import AlignmentLoss, FeatureQueue, prototype_targets, prototype_usage, soft_targets
+from evlib.networks.losses import nt_xent
+from evlib.signals.errors import OptionError, ShapeError
 
 
 def unit(*shape, seed=0):

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
+
+from evlib import Recording
 from evlib.motion.sessions import Session
 from evlib.motion.windows import ACTIVITIES, GRAVITY, cut_sessions, make_motion
-from evlib.training.batches import MotionBatches, motion_views
-from evlib.training.windows import MotionWindows, hold_back, triads
-
-from evlib import DataError, OptionError, Recording, ShapeError
 from evlib.networks.transformer import HashedWords
+from evlib.signals.errors import DataError, OptionError, ShapeError
+from evlib.training.batches import MotionBatches, motion_views
+from evlib.training.windows import MotionWindows, split_labels, triads
 
 SIX = tuple(f"waist_{sensor}_{axis}" for sensor in ("acc", "gyro") for axis in "xyz")
 TEXT = HashedWords()
@@ -56,16 +57,16 @@ def test_windows_know_their_rows_and_channels():
         "another for other windows, labels or channels"
     )
     assert len(sit) == 10 and np.array_equal(sit.x, some.x[10:]) and np.array_equal(sit.sources, np.arange(10, 20))
-    rest, out = hold_back(some, ["sit"])
+    rest, out = split_labels(some, ["sit"])
     assert set(rest.labels) == {"walk"} and set(out.labels) == {"sit"}
     picked = some.with_channels(("waist_gyro_x", "waist_acc_z"))
     assert np.array_equal(picked.x, some.x[..., [3, 2]]) and picked.descriptions == ("waist gyro x", "waist acc z")
     with pytest.raises(OptionError, match="has no channel ecg"):
         some.with_channels(("ecg",))
     with pytest.raises(OptionError, match="got the text 'sit'"):
-        hold_back(some, "sit")
+        split_labels(some, "sit")
     with pytest.raises(OptionError, match="a has no label swim; it has sit, walk"):
-        hold_back(some, ["swim"])
+        split_labels(some, ["swim"])
 
 
 @pytest.mark.parametrize("sessions", [False, True])
@@ -219,11 +220,11 @@ def test_an_epoch_visits_the_windows_of_a_set_alike():
 
 
 def test_words_are_synonyms_of_the_label_most_of_the_time():
-    from evlib.motion.labels import group_codes, ways_to_say
+    from evlib.motion.labels import group_codes, paraphrases
 
     some = batches([windows(n=400, labels=np.repeat(["laying", "walking"], 200))], batch_size=100, words=True)
     batch = some[0]
-    ways = {label: TEXT(ways_to_say(label)) for label in ("laying", "walking")}
+    ways = {label: TEXT(paraphrases(label)) for label in ("laying", "walking")}
     own = TEXT(["laying", "walking"])
     itself = 0
     for said, plain, group in zip(batch["text"], batch["label_text"], batch["group"], strict=True):

@@ -3,12 +3,12 @@ model."""
 
 import numpy as np
 import pytest
+
+from evlib.motion import evaluate as evaluation
 from evlib.motion.train import pretrain_motion
 from evlib.motion.windows import make_motion
-
-from evlib import DataError, OptionError
-from evlib.motion import evaluate as evaluation
 from evlib.networks.transformer import SIZES, HashedWords
+from evlib.signals.errors import DataError, OptionError
 
 KINDS = ("walking", "running", "sitting")
 
@@ -71,15 +71,15 @@ def model(monkeypatch):
 def test_every_method_has_a_row_at_every_share_and_seed(model):
     methods = [name for name in evaluation.method_names() if "ROCKET" not in name]
     shares, seeds = (0.06, 0.5), (0, 1)
-    table = evaluation.compare_on_labels(people(), people(2), [model, model], shares, seeds, methods, progress=False)
+    table = evaluation.label_efficiency(people(), people(2), [model, model], shares, seeds, methods, progress=False)
     assert len(table) == len(methods) * 4 and table.macro_f1.between(0, 1).all()
     assert table.groupby("share").n_labels.unique().map(list).to_dict() == {0.06: [3], 0.5: [27]}
     by_method = table[table.share == 0.5].groupby("method").accuracy.mean()
     assert by_method["features, random forest"] > 0.8 and by_method[evaluation.PROBE] > 0.6, "chance is a third"
     with pytest.raises(OptionError, match="unknown methods magic"):
-        evaluation.compare_on_labels(people(), people(2), [model], (0.5,), (0,), ["magic"])
+        evaluation.label_efficiency(people(), people(2), [model], (0.5,), (0,), ["magic"])
     with pytest.raises(OptionError, match="a model for each of 2 seeds"):
-        evaluation.compare_on_labels(people(), people(2), [model], (0.5,), (0, 1))
+        evaluation.label_efficiency(people(), people(2), [model], (0.5,), (0, 1))
 
 
 def test_windows_to_judge_are_like_those_learnt_from(model):
@@ -91,7 +91,7 @@ def test_windows_to_judge_are_like_those_learnt_from(model):
         (other[:0], "labels"),
     ):
         with pytest.raises(DataError, match=words):
-            evaluation.compare_on_labels(learn, judge, [model], (0.5,), (0,), [evaluation.PROBE], progress=False)
+            evaluation.label_efficiency(learn, judge, [model], (0.5,), (0,), [evaluation.PROBE], progress=False)
     classifier = evaluation.train_on_labels(model, learn, sorted(KINDS), max_epochs=1)
     with pytest.raises(DataError, match="channels"):
         classifier.tell(swapped)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+
 from evlib.motion.align import AlignmentLoss, TextAlignedModel
 from evlib.motion.train import (
     OVERLAP,
@@ -18,13 +19,12 @@ from evlib.motion.train import (
     pretrain_motion,
 )
 from evlib.motion.windows import make_motion
+from evlib.networks.pretext import MaskedPatchModel
+from evlib.networks.transformer import MAX_PATCHES, SIZES, HashedWords, log_spectrum, make_batch
+from evlib.signals.errors import DataError, OptionError
 from evlib.training.batches import MotionBatches
 from evlib.training.masked import MaskedPretextLoss, masked_losses, reconstruction_loss
 from evlib.training.windows import MotionWindows
-
-from evlib import DataError, OptionError
-from evlib.networks.pretext import MaskedPatchModel
-from evlib.networks.transformer import MAX_PATCHES, SIZES, HashedWords, log_spectrum, make_batch
 
 TEXT = HashedWords()
 KINDS = ("walking", "running", "sitting", "lying")
@@ -125,7 +125,7 @@ def test_windows_are_known_again_as_the_means_of_their_patches():
 def test_neighbours_train_as_well():
     model = train(neighbours=1, contrastive_weight=1.0, max_epochs=4)
     raw = [epoch["val_raw_loss"] for epoch in model.history]
-    assert min(raw) < raw[0] and model.card["neighbours"] == 1
+    assert min(raw) < raw[0] and model.metadata["neighbours"] == 1
 
 
 @pytest.mark.parametrize("kind", [MaskedPatchModel, TextAlignedModel])
@@ -164,7 +164,10 @@ def test_training_without_labels_lowers_the_raw_loss_of_each_data_set(first):
     assert {"train_raw_loss/phone", "train_raw_loss/watch", "val_raw_loss/phone"} <= set().union(
         *map(dict.keys, first.history)
     )
-    assert first.card["text_encoder"] == "hashed words" and first.card["data_sets"] == {"phone": 48, "watch": 48}
+    assert first.metadata["text_encoder"] == "hashed words" and first.metadata["data_sets"] == {
+        "phone": 48,
+        "watch": 48,
+    }
 
 
 def test_the_best_epoch_by_raw_loss_is_kept_not_the_last(first):
@@ -225,7 +228,7 @@ def test_words_tell_activities_after_alignment(first, tmp_path):
     aligned = align_motion(first, sets, [people(seed=1)], max_epochs=40, batch_size=16, lr=5e-3)
     told = np.array(KINDS)[aligned.scores(judge, KINDS).argmax(1)]
     assert np.mean(told == judge.labels) > 0.7, "chance is 0.25"
-    assert aligned.vectors(judge).shape == (48, 384) and aligned.card["labels"] == sorted(KINDS)
+    assert aligned.vectors(judge).shape == (48, 384) and aligned.metadata["labels"] == sorted(KINDS)
     assert {"val_alignment_loss", "val_usage", "train_alignment_loss/phone"} <= aligned.history[-1].keys()
     aligned.save(tmp_path / "aligned.pth")
     read = load_motion_model(tmp_path / "aligned.pth")

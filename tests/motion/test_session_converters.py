@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+
 from evlib.motion.converters import GRAVITY, convert
 from evlib.motion.sessions import validate_sessions
-
-from evlib import DataError, OptionError
+from evlib.signals.errors import DataError, OptionError
 
 RNG = np.random.default_rng(0)
 

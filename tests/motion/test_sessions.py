@@ -6,11 +6,12 @@ import numpy as np
 import pyarrow as arrow
 import pyarrow.parquet as parquet
 import pytest
-from evlib.motion.sessions import Channel, Session, fill_gaps, open_sessions, validate_sessions, write_sessions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evlib import DataError, OptionError, Recording, UnitError
+from evlib import Recording
+from evlib.motion.sessions import Channel, Session, fill_gaps, open_sessions, validate_sessions, write_sessions
+from evlib.signals.errors import DataError, OptionError, UnitError
 
 RATE = 50.0
 NAMES = ("waist_acc_x", "waist_acc_y", "waist_acc_z")

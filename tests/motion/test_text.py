@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from evlib.motion.labels import LABEL_GROUPS, group_codes, label_group, map_labels, plain_label, ways_to_say
-from evlib.motion.words import HASHED, SENTENCES, SentenceEncoder, text_encoder
 
-from evlib import DataError, MissingExtraError, OptionError
 from evlib.motion import words
+from evlib.motion.labels import LABEL_GROUPS, group_codes, label_group, map_labels, paraphrases, plain_label
+from evlib.motion.words import HASHED, SENTENCES, SentenceEncoder, text_encoder
 from evlib.networks.transformer import HashedWords
+from evlib.signals.errors import DataError, MissingExtraError, OptionError
 
 GOLDEN = [0.0611999, 0.0048828]
 
@@ -83,6 +83,6 @@ def test_a_label_stands_for_a_target_only_where_there_is_no_doubt():
 
 
 def test_ways_to_say_hold_the_label_itself_and_its_synonyms():
-    ways = ways_to_say("laying")
+    ways = paraphrases("laying")
     assert "lying down" in ways and "a person is reclining" in ways and len(ways) == len(set(ways))
-    assert "yodelling" in ways_to_say("yodelling")
+    assert "yodelling" in paraphrases("yodelling")

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from evlib.detection.detector import batch_inference, detect_events_from_sequence
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from evlib.detection.detector import batch_inference, detect_events_from_sequence
 from evlib.networks.classifier import EventOutput, LSTMEventClassifier, pick_times
 from evlib.networks.encoders import LSTMEncoder, check_batch, frame_mask, length_mask, pool_frames, run_recurrent
 from evlib.signals.errors import DataError, OptionError, ShapeError

@@ -5,12 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from evlib.detection.detector import doubted_share
-from evlib.templates.hybrid import Examples
-from evlib.templates.pursue import Candidates
-from evlib.training.context import as_sequence, in_crops, sequence_loss
 
 import evlib
+from evlib.detection.detector import doubted_share
 from evlib.networks.context import (
     N_FEATURES,
     OWN_FEATURES,
@@ -21,6 +18,10 @@ from evlib.networks.context import (
     relative_evidence,
 )
 from evlib.signals.errors import OptionError
+from evlib.signals.synthetic import make_templates
+from evlib.templates.hybrid import Examples
+from evlib.templates.pursue import Candidates
+from evlib.training.context import as_sequence, in_crops, sequence_loss
 
 RATE = 2000.0
 
@@ -193,7 +194,7 @@ def doubting(shift):
 
 @pytest.mark.parametrize(("shift", "strange"), [(-1.0, True), (1.0, False)])
 def test_a_rhythm_in_which_context_doubts_what_is_clear_is_decided_by_evidence_and_said_so(shift, strange, caplog):
-    templates = evlib.make_templates(2, seed=0)
+    templates = make_templates(2, seed=0)
     made = evlib.make_recording(templates, 60.0, snr=6.0, seed=1)
     plain = evlib.fit([(made.recording, made.events)], method="matched_filter", progress=False)
     heard = replace(plain, network=doubting(shift), most_doubted=0.5)

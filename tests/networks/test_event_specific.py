@@ -6,7 +6,7 @@ import torch
 
 import evlib
 from evlib.networks.classifier import EventOutput
-from evlib.networks.event_specific import repick
+from evlib.networks.event_specific import refine_times
 from evlib.signals.errors import OptionError, ShapeError
 
 FEATURES, LENGTH, EVENTS = 6, 40, 5
@@ -241,14 +241,14 @@ def test_times_are_repicked_between_samples(true):
     t = torch.arange(100.0)
     scores = torch.exp(-0.5 * ((t - true) / 6) ** 2)[None, :, None]
     for coarse in (true - 9, true + 9):
-        assert repick(scores, torch.tensor([[coarse]]), 12).item() == pytest.approx(true, abs=0.01)
+        assert refine_times(scores, torch.tensor([[coarse]]), 12).item() == pytest.approx(true, abs=0.01)
 
 
 def test_repicking_stays_inside_and_looks_no_farther_than_told():
     scores = torch.zeros(1, 30, 2)
     scores[0, 0, 0] = scores[0, 29, 1] = 1.0
-    assert repick(scores, torch.tensor([[2.0, 27.0]]), 5).tolist() == [[0.0, 29.0]]
-    far = repick(scores, torch.tensor([[20.0, 10.0]]), 5)
+    assert refine_times(scores, torch.tensor([[2.0, 27.0]]), 5).tolist() == [[0.0, 29.0]]
+    far = refine_times(scores, torch.tensor([[20.0, 10.0]]), 5)
     assert (far - torch.tensor([[20.0, 10.0]])).abs().max() <= 5
 
 

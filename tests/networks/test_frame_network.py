@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-import evlib
-from evlib.networks.encoders import encoder_layers
+from evlib.networks.encoders import encoder_layers, freeze_encoder, unfreeze_encoder
 from evlib.networks.frames import LEVEL_FRAMES, STRETCH, FrameEncoder, FrameNetwork, band_filters, local_mean
+from evlib.signals.errors import OptionError, ShapeError
 
 
 @pytest.fixture
@@ -80,19 +80,19 @@ def test_layers_hold_every_parameter_of_the_encoder_once():
 
 def test_a_frozen_encoder_stays_as_it_is(signal):
     network = FrameNetwork(3, 2, hidden_size=8, resolution=5)
-    evlib.freeze_encoder(network)
+    freeze_encoder(network)
     before = {name: value.clone() for name, value in network.encoder.state_dict().items()}
     network.train()(signal)
     assert all(torch.equal(value, before[name]) for name, value in network.encoder.state_dict().items())
-    evlib.unfreeze_encoder(network)
+    unfreeze_encoder(network)
     network.train()(signal)
     assert not torch.equal(network.encoder.front.norm.running_mean, before["front.norm.running_mean"])
 
 
 def test_what_cannot_be_is_refused():
-    with pytest.raises(evlib.OptionError, match="num_events must be a whole number of at least 1"):
+    with pytest.raises(OptionError, match="num_events must be a whole number of at least 1"):
         FrameNetwork(3, 0)
-    with pytest.raises(evlib.OptionError, match="dropout must lie in"):
+    with pytest.raises(OptionError, match="dropout must lie in"):
         FrameNetwork(3, 2, dropout=1.0)
-    with pytest.raises(evlib.ShapeError, match="must have 3 channels"):
+    with pytest.raises(ShapeError, match="must have 3 channels"):
         FrameNetwork(3, 2)(torch.zeros(1, 100, 2))

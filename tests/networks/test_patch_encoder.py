@@ -3,9 +3,9 @@ models."""
 
 import pytest
 import torch
-from evlib.motion.align import TextAlignedModel
 
-from evlib import LSTMEventClassifier, OptionError, ShapeError, load_encoder, save_encoder, transfer_encoder
+from evlib import LSTMEventClassifier, load_encoder, transfer_encoder
+from evlib.motion.align import TextAlignedModel
 from evlib.networks.pretext import MaskedPatchModel
 from evlib.networks.transformer import (
     SIZES,
@@ -16,6 +16,8 @@ from evlib.networks.transformer import (
     make_batch,
     summarise_tokens,
 )
+from evlib.signals.errors import OptionError, ShapeError
+from evlib.training.checkpoints import save_encoder
 
 TEXT = HashedWords()([f"channel {k}" for k in range(23)])[:, :16]
 
@@ -180,10 +182,10 @@ def test_as_an_encoder_of_frames_padding_changes_nothing():
 def test_an_encoder_of_frames_goes_into_the_classifier_and_into_a_file(tmp_path):
     one = frames()
     save_encoder(tmp_path / "encoder.pth", one, {"pretext": "masked"})
-    read, card = load_encoder(tmp_path / "encoder.pth")
+    read, metadata = load_encoder(tmp_path / "encoder.pth")
     x = torch.randn(2, 200, 6)
     with torch.no_grad():
-        assert torch.equal(read(x), one(x)) and card["pretext"] == "masked"
+        assert torch.equal(read(x), one(x)) and metadata["pretext"] == "masked"
     classifier = LSTMEventClassifier(6, 16, 1, 4, dropout=0.0, encoder="dual-branch").eval()
     assert transfer_encoder(read, classifier).n_parameters == sum(p.numel() for p in one.parameters())
     with torch.no_grad():

@@ -6,7 +6,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evlib import DataError, OptionError, ShapeError
 from evlib.networks.transformer import (
     FLOOR,
     join_batches,
@@ -18,6 +17,7 @@ from evlib.networks.transformer import (
     random_patches,
     span_patches,
 )
+from evlib.signals.errors import DataError, OptionError, ShapeError
 
 
 def generator(seed=0):

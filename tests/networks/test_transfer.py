@@ -2,9 +2,6 @@
 
 import pytest
 import torch
-from evlib.training.checkpoints import load_checkpoint
-from evlib.training.data import SyntheticEventDataset, collate_fn_supervised
-from evlib.training.loop import SupervisedTrainer
 from torch.utils.data import DataLoader
 
 from evlib.networks.classifier import LSTMEventClassifier
@@ -19,6 +16,9 @@ from evlib.networks.encoders import (
 from evlib.networks.losses import EventTimingLoss
 from evlib.networks.pretext import ContrastiveLSTM, LSTMAutoencoder, VariationalLSTMAutoencoder
 from evlib.signals.errors import DataError, OptionError, ShapeError
+from evlib.training.checkpoints import load_checkpoint
+from evlib.training.data import SyntheticEventDataset, collate_fn_supervised
+from evlib.training.loop import SupervisedTrainer
 
 PRETEXTS = [LSTMAutoencoder, VariationalLSTMAutoencoder, ContrastiveLSTM]
 

@@ -133,7 +133,7 @@ def test_microsecond_clock_against_samples(rng):
 
 def test_only_labelled_spans_are_judged():
     spans = np.array([[100, 200], [300, 400]])
-    reference = table([(50, 0, 0), (101, 0, 0), (199, 0, 0), (202, 0, 1), (250, 0, 0)], complete_spans=spans)
+    reference = table([(50, 0, 0), (101, 0, 0), (199, 0, 0), (202, 0, 1), (250, 0, 0)], labelled_spans=spans)
     #                 far outside | answers 101 | false alarm | answers 202, just outside | outside
     estimated = table([(20, 0, 0), (98, 0, 0), (150, 0, 0), (198, 0, 1), (260, 0, 0)])
     report = compare(reference, estimated, tolerance_s=0.005)
@@ -150,7 +150,7 @@ def test_spans_over_everything_change_nothing(rng):
     rows = np.column_stack([rng.integers(0, 1000, 60), np.zeros(60), rng.integers(0, 2, 60)])
     estimated = table(rows + [3, 0, 0])
     one = compare(table(rows), estimated, duration_s=3.0)
-    two = compare(table(rows, complete_spans=np.array([[-1000, 1000 + RATE]])), estimated)
+    two = compare(table(rows, labelled_spans=np.array([[-1000, 1000 + RATE]])), estimated)
     assert one.hours == two.hours and one.summary() == two.summary()
 
 

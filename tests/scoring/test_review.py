@@ -4,18 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evlib.detection.detector import Detector
-from evlib.templates.whiten import Whitener
 from hypothesis import given
 from hypothesis import strategies as st
 from planted import make_bank, make_templates, plant, schedule
 
+from evlib.detection.detector import Detector
 from evlib.inspection.browser import CandidateTrace
 from evlib.scoring.comparison import KINDS, compare, review, rows_of_kind
 from evlib.scoring.refractory import find_violations
 from evlib.signals.errors import OptionError, UnitError
 from evlib.signals.events import Events
 from evlib.signals.recording import Recording
+from evlib.templates.whiten import Whitener
 
 RATE = 2000.0
 NAMES = ("a", "b", "c")
@@ -25,7 +25,7 @@ tables = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 2), st.floats(0,
 def events(rows, spans=None):
     time, type, score = (np.array(column) for column in zip(*rows, strict=True)) if rows else (np.zeros(0, int),) * 3
     return Events(
-        10 * time, np.zeros(len(rows)), type.astype(int), NAMES, RATE, score.astype(float), complete_spans=spans
+        10 * time, np.zeros(len(rows)), type.astype(int), NAMES, RATE, score.astype(float), labelled_spans=spans
     )
 
 
@@ -73,7 +73,7 @@ def test_refractory_violations_tell_the_gap_to_the_one_before():
 def test_one_table_alone_is_not_judged_and_labels_outside_of_spans_neither():
     reference = Events.from_seconds([1.0, 3.0], ["a", "a"], RATE, NAMES, complete_spans_s=[[0, 2]])
     assert review(reference)["outcome"].tolist() == ["not_judged"] * 2
-    table = review(reference, replace(reference[:0], complete_spans=None))
+    table = review(reference, replace(reference[:0], labelled_spans=None))
     assert table["outcome"].tolist() == ["miss", "not_judged"]
 
 

@@ -7,21 +7,22 @@ import pytest
 from planted import RATE
 
 import evlib
-from evlib.scoring.thresholds import Tuning
+from evlib.scoring.thresholds import ThresholdSweep
 from evlib.signals.errors import DataError, OptionError
+from evlib.signals.synthetic import make_templates
 
 
 @pytest.fixture(scope="module")
 def development():
     """A baseline detector of three kinds, and a recording with its labels that it was not trained on."""
-    templates = evlib.make_templates(3, seed=2)
+    templates = make_templates(3, seed=2)
     train, test = (evlib.make_recording(templates, 30.0, snr=6.0, seed=seed) for seed in (0, 1))
     return evlib.fit([tuple(train)], method="matched_filter", progress=False), test.recording, test.events
 
 
 @pytest.fixture(scope="module")
 def tuning(development):
-    return Tuning(*development)
+    return ThresholdSweep(*development)
 
 
 def test_every_choice_agrees_with_detecting_anew(development, tuning):
@@ -63,7 +64,7 @@ def test_candidates_at_labels_are_events(tuning, development):
 def test_what_cannot_be_is_refused(development):
     detector, recording, reference = development
     with pytest.raises(DataError, match="no events"):
-        Tuning(detector, recording, reference[:0])
+        ThresholdSweep(detector, recording, reference[:0])
     stranger = evlib.Events.from_seconds([1.0], ["whistle"], RATE)
     with pytest.raises(OptionError, match="whistle"):
-        Tuning(detector, recording, stranger)
+        ThresholdSweep(detector, recording, stranger)

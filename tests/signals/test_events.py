@@ -38,7 +38,7 @@ def tables(draw, rates=RATES):
         draw(st.sampled_from(rates)),
         score=column(st.floats(0, 1) | st.just(np.nan)).astype(float),
         sigma_s=column(st.floats(0, 1) | st.just(np.nan)).astype(float),
-        complete_spans=spans,
+        labelled_spans=spans,
     )
 
 
@@ -48,7 +48,7 @@ def test_a_file_gives_back_what_was_written(events, tmp_path):
     path = tmp_path / "events.tsv"
     write_events(events, path)
     again = read_events(path, names=events.names)
-    spans = events.complete_spans
+    spans = events.labelled_spans
     if len(events) or spans is not None:
         assert again.sampling_rate_hz == events.sampling_rate_hz
     # Two times within a microsecond of one sample may change places; otherwise every row is the same.
@@ -62,9 +62,9 @@ def test_a_file_gives_back_what_was_written(events, tmp_path):
     np.testing.assert_array_equal(again.sigma_s[order_again], events.sigma_s[order])
     np.testing.assert_allclose(np.sort(again.time_samples), np.sort(events.time_samples), atol=microsecond)
     if spans is None:
-        assert again.complete_spans is None
+        assert again.labelled_spans is None
     else:
-        np.testing.assert_array_equal(again.complete_spans, spans)
+        np.testing.assert_array_equal(again.labelled_spans, spans)
 
 
 @tmp_ok
@@ -87,23 +87,23 @@ def test_another_clock_and_back(events, rate):
 
 def test_an_empty_span_says_that_nothing_is_labelled(tmp_path):
     none = np.zeros((0, 2), dtype=int)
-    events = Events([5], [0.0], [0], ["a"], 2000, complete_spans=none)
+    events = Events([5], [0.0], [0], ["a"], 2000, labelled_spans=none)
     write_events(events, tmp_path / "events.tsv")
     again = read_events(tmp_path / "events.tsv")
-    assert again.complete_spans.shape == (0, 2)
+    assert again.labelled_spans.shape == (0, 2)
     assert not again.is_labelled([0, 5, 100]).any()
-    assert events.at_rate(360).complete_spans.shape == (0, 2)
+    assert events.at_rate(360).labelled_spans.shape == (0, 2)
 
 
 def test_a_span_shorter_than_a_sample_of_the_new_clock_disappears():
-    events = Events([5], [0.0], [0], ["a"], 2000, complete_spans=[[0, 2], [4000, 8000]])
-    np.testing.assert_array_equal(events.at_rate(100).complete_spans, [[200, 400]])
+    events = Events([5], [0.0], [0], ["a"], 2000, labelled_spans=[[0, 2], [4000, 8000]])
+    np.testing.assert_array_equal(events.at_rate(100).labelled_spans, [[200, 400]])
 
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 10)), max_size=6), st.integers(0, 30), st.integers(31, 70))
 def test_spans_against_a_boolean_mask(spans, start, stop):
     events = Events(
-        np.arange(70), np.zeros(70), np.zeros(70, int), ["a"], 100, complete_spans=[(a, a + n) for a, n in spans]
+        np.arange(70), np.zeros(70), np.zeros(70, int), ["a"], 100, labelled_spans=[(a, a + n) for a, n in spans]
     )
     mask = np.zeros(100, dtype=bool)
     for a, n in spans:
@@ -133,7 +133,7 @@ def test_joining():
     a, b = (Events.from_seconds([t], ["x"], 100, complete_spans_s=[[t, t + 1]]) for t in (1, 2))
     both = Events.concatenate([b, a])
     assert both.onset_s.tolist() == [1, 2]
-    np.testing.assert_array_equal(both.complete_spans, [[100, 300]])
+    np.testing.assert_array_equal(both.labelled_spans, [[100, 300]])
     with pytest.raises(OptionError, match="no tables"):
         Events.concatenate([])
     with pytest.raises(OptionError, match="share their names"):
@@ -152,9 +152,9 @@ def test_joining():
         (OptionError, "the string 'ab'", {"names": "ab"}),
         (OptionError, "to index", {"type": [0, 2]}),
         (UnitError, "positive", {"sampling_rate_hz": 0}),
-        (UnitError, "integer samples", {"complete_spans": [[0.5, 1.5]]}),
-        (ShapeError, r"\(k, 2\)", {"complete_spans": [1, 2, 3]}),
-        (DataError, "end after", {"complete_spans": [[5, 5]]}),
+        (UnitError, "integer samples", {"labelled_spans": [[0.5, 1.5]]}),
+        (ShapeError, r"\(k, 2\)", {"labelled_spans": [1, 2, 3]}),
+        (DataError, "end after", {"labelled_spans": [[5, 5]]}),
     ],
 )
 def test_refusals(error, words, changes):

@@ -4,13 +4,13 @@ import time
 
 import numpy as np
 import pytest
-from evlib.detection.detector import detect
-from evlib.detection.oracle import oracle_detector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import welch
 
 import evlib
+from evlib.detection.detector import detect
+from evlib.detection.oracle import oracle_detector
 from evlib.signals import synthetic
 from evlib.signals.errors import EvlibError, OptionError, UnitError
 from evlib.signals.synthetic import (
@@ -324,7 +324,7 @@ def test_the_oracle_reaches_the_bound():
 
 @pytest.fixture(scope="module")
 def few():
-    return evlib.make_templates(4, seed=2)
+    return make_templates(4, seed=2)
 
 
 def quiet(templates, **options):
@@ -377,11 +377,11 @@ def test_sessions_differ_and_repeat_themselves(few):
 
 
 def test_the_more_events_vary_the_less_a_mean_template_is_worth():
-    templates = evlib.make_templates(seed=1)
+    templates = make_templates(seed=1)
     f1 = []
     for variation in (0.0, 0.5, 1.0, 2.0):
         train, test = (evlib.make_recording(templates, 40.0, seed=s, variation=variation) for s in (11, 21))
-        f1.append(evlib.compare(test.events, evlib.detect(evlib.oracle_detector(train), test.recording)).f1)
+        f1.append(evlib.compare(test.events, evlib.detect(oracle_detector(train), test.recording)).f1)
     assert f1[0] > 0.98 and f1 == sorted(f1, reverse=True)
     assert f1[0] - f1[2] > 0.15  # 0.27 on longer recordings
 
@@ -390,5 +390,5 @@ def test_the_more_events_vary_the_less_a_mean_template_is_worth():
     "wrong", [{"variation": -1.0}, {"variation": np.nan}, {"variation": "much"}, {"session": -1}, {"session": 0.5}]
 )
 def test_impossible_variation_is_refused(few, wrong):
-    with pytest.raises(evlib.OptionError, match=f"{next(iter(wrong))} must be"):
+    with pytest.raises(OptionError, match=f"{next(iter(wrong))} must be"):
         evlib.make_recording(few, 10.0, **wrong)

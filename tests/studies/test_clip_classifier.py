@@ -5,11 +5,11 @@ import json
 
 import numpy as np
 import pytest
-from evlib.training.checkpoints import save_checkpoint
 
 from evlib.signals.errors import DataError, OptionError, ShapeError
 from evlib.studies.audio import ClipClassifier, class_codes, fit_clip_classifier, log_mel
 from evlib.studies.sequences import HeartRateLSTM
+from evlib.training.checkpoints import save_checkpoint
 
 RATE = 8000
 FEATURES = {"sampling_rate_hz": RATE, "n_fft": 256, "window": 200, "hop": 100, "n_mels": 12}
@@ -103,29 +103,29 @@ def test_features_alone_classify_no_file(trained, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda card: card.pop("scale"), "must hold classes, mean, scale, features of these weights: 'scale'"),
-        (lambda card: card["classes"].pop(), "wants 3 names"),
-        (lambda card: card.update(classes="abc"), "must be a list of names"),
-        (lambda card: card.update(classes=["a", "a", "b"]), "a name of its own"),
-        (lambda card: card.update(classes=[[1], [2], [3]]), "wants 3 names"),
-        (lambda card: card.update(classes=None), "must hold"),
-        (lambda card: card["mean"].append(0.0), "12 finite numbers"),
-        (lambda card: card.update(mean=[card["mean"]]), "12 finite numbers"),
-        (lambda card: card["scale"].__setitem__(0, -1.0), "above 0"),
-        (lambda card: card["scale"].__setitem__(0, float("nan")), "12 finite numbers"),
-        (lambda card: card.update(mean=["a"]), "must hold"),
-        (lambda card: card.update(features=3), "options of evlib.studies.audio.log_mel"),
-        (lambda card: card["features"].update(sampling_rate_hz=1e12), "up to 1 MHz"),
-        (lambda card: card["features"].update(sampling_rate_hz="8000"), "options of"),
-        (lambda card: card["features"].update(n_mels=13), "make 12 bands"),
-        (lambda card: card["features"].update(n_mel=12), "options of"),
+        (lambda metadata: metadata.pop("scale"), "must hold classes, mean, scale, features of these weights: 'scale'"),
+        (lambda metadata: metadata["classes"].pop(), "wants 3 names"),
+        (lambda metadata: metadata.update(classes="abc"), "must be a list of names"),
+        (lambda metadata: metadata.update(classes=["a", "a", "b"]), "a name of its own"),
+        (lambda metadata: metadata.update(classes=[[1], [2], [3]]), "wants 3 names"),
+        (lambda metadata: metadata.update(classes=None), "must hold"),
+        (lambda metadata: metadata["mean"].append(0.0), "12 finite numbers"),
+        (lambda metadata: metadata.update(mean=[metadata["mean"]]), "12 finite numbers"),
+        (lambda metadata: metadata["scale"].__setitem__(0, -1.0), "above 0"),
+        (lambda metadata: metadata["scale"].__setitem__(0, float("nan")), "12 finite numbers"),
+        (lambda metadata: metadata.update(mean=["a"]), "must hold"),
+        (lambda metadata: metadata.update(features=3), "options of evlib.studies.audio.log_mel"),
+        (lambda metadata: metadata["features"].update(sampling_rate_hz=1e12), "up to 1 MHz"),
+        (lambda metadata: metadata["features"].update(sampling_rate_hz="8000"), "options of"),
+        (lambda metadata: metadata["features"].update(n_mels=13), "make 12 bands"),
+        (lambda metadata: metadata["features"].update(n_mel=12), "options of"),
     ],
 )
 def test_tampered_metadata(trained, tmp_path, change, words):
     trained[0].save(tmp_path)
-    card = json.loads((tmp_path / "metadata.json").read_text())
-    change(card)
-    (tmp_path / "metadata.json").write_text(json.dumps(card))
+    metadata = json.loads((tmp_path / "metadata.json").read_text())
+    change(metadata)
+    (tmp_path / "metadata.json").write_text(json.dumps(metadata))
     with pytest.raises(DataError, match=words):
         ClipClassifier.load(tmp_path)
 

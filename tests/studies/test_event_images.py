@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from evlib.signals.errors import DataError, OptionError, ShapeError
-from evlib.studies.sequences import VariedEvents, image_events, read_idx, sequence_items
+from evlib.studies.sequences import AugmentedSequences, image_events, read_idx, sequence_items
 
 
 def test_events_are_the_bright_pixels(rng):
@@ -85,7 +85,7 @@ def test_varied_events_are_events_of_the_moved_image(rng):
     images[:, 2:4, 2:5] = rng.choice([0.0, 1.0], (20, 2, 3))
     images[:, 2, 3] = 1.0
     times, features = image_events(images, 0.5)
-    varied = VariedEvents(sequence_items(features, list(range(20)), times), (6, 7), shift=2, thinning=0.0)
+    varied = AugmentedSequences(sequence_items(features, list(range(20)), times), (6, 7), shift=2, thinning=0.0)
     moves = set()
     for k in [*range(20)] * 5:
         item = varied[k]
@@ -106,23 +106,23 @@ def test_varied_events_are_events_of_the_moved_image(rng):
 def test_thinning_leaves_a_share_and_never_nothing():
     n = 4000
     items = sequence_items([np.ones((n, 1)), np.ones((1, 1))], [0, 1], [np.arange(n), np.array([3])])
-    varied = VariedEvents(items, (80, 50), shift=0, thinning=0.5)
+    varied = AugmentedSequences(items, (80, 50), shift=0, thinning=0.5)
     shares = np.array([len(varied[0]["times"]) / n for _ in range(200)])
     assert 0.48 < shares.min() < 0.55 and 0.95 < shares.max() <= 1.0 and shares.mean() == pytest.approx(0.75, abs=0.04)
     assert all(len(varied[1]["times"]) == 1 for _ in range(50))
     assert (varied[0]["times"].diff() > 0).all()
-    again = (VariedEvents(items, (80, 50), seed=4) for _ in range(2))
+    again = (AugmentedSequences(items, (80, 50), seed=4) for _ in range(2))
     assert torch.equal(*(one[0]["times"] for one in again))
 
 
 @pytest.mark.parametrize("options", [{"shift": -1}, {"shift": 6}, {"thinning": 1.0}, {"thinning": -0.1}])
 def test_bad_variations(options):
     with pytest.raises(OptionError, match=r"shift must (lie in 0..5|be a whole number of at least 0)"):
-        VariedEvents([], (6, 7), **options)
+        AugmentedSequences([], (6, 7), **options)
 
 
 def test_images_of_another_shape():
     with pytest.raises(ShapeError, match=r"outside of images of shape \(4, 8\)"):
-        VariedEvents(sequence_items([np.ones((1, 1))], [0], [np.array([63])]), (4, 8))
+        AugmentedSequences(sequence_items([np.ones((1, 1))], [0], [np.array([63])]), (4, 8))
     with pytest.raises(ShapeError, match="without an empty axis"):
         image_events(np.zeros((0, 8, 8)))

@@ -11,11 +11,12 @@ import pytest
 
 import evlib
 from evlib.signals.errors import OptionError
+from evlib.signals.synthetic import make_templates
 from evlib.studies import label_budgets
 from evlib.studies.label_budgets import (
     METHODS,
     ORACLE,
-    StudySize,
+    StudyConfig,
     paired_differences,
     run_on_splits,
     run_study,
@@ -23,7 +24,7 @@ from evlib.studies.label_budgets import (
 )
 
 matplotlib.use("agg")
-TINY = StudySize(train_s=40.0, test_s=20.0, n_types=2, max_epochs=1, frame_epochs=1)
+TINY = StudyConfig(train_s=40.0, test_s=20.0, n_types=2, max_epochs=1, frame_epochs=1)
 FILTERS = ("averaged snippets", "self-trained filter")
 
 
@@ -117,7 +118,7 @@ def test_only_taught_networks_hear_what_the_filter_found():
 
 
 def test_recordings_are_judged_together_and_remembered_by_what_they_hold(tmp_path, monkeypatch):
-    templates = evlib.make_templates(2, seed=0)
+    templates = make_templates(2, seed=0)
     made = [evlib.make_recording(templates, 20.0, seed=k) for k in range(4)]
     pairs = [(one.recording, one.events) for one in made]
     splits = [label_budgets.Split(pairs[:2], pairs[2:]), label_budgets.Split(pairs[2:], pairs[:2])]
@@ -159,10 +160,10 @@ def test_pairs_are_compared_frame_by_frame():
     base = np.array([0.1, 0.5, 0.9, 0.3])
     table = pd.concat([made_up(base), made_up(base + 0.01, "b"), made_up(base - 0.02, "c"), made_up(base[::-1], "d")])
     pairs = paired_differences(table, [("b", "a"), ("c", "a"), ("d", "a")])
-    assert pairs.verdict.tolist() == ["better", "worse", "open"]
+    assert pairs.describe_difference.tolist() == ["better", "worse", "open"]
     assert pairs.difference.to_numpy() == pytest.approx([0.01, -0.02, 0.0])
     few = paired_differences(table[table.seed < 2], [("b", "a")])
-    assert few.verdict.tolist() == ["open"]  # two frames prove nothing
+    assert few.describe_difference.tolist() == ["open"]  # two frames prove nothing
 
 
 def test_figure_has_a_line_per_method_and_all_at_the_end():

@@ -9,7 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evlib import Events, LSTMEncoder, OptionError, ShapeError
+from evlib import Events
+from evlib.networks.encoders import LSTMEncoder
+from evlib.signals.errors import OptionError, ShapeError
 from evlib.studies import probing
 
 
@@ -122,7 +124,7 @@ def test_event_windows_hold_the_event_at_one_place(rng):
 def test_untrained_encoder_has_the_architecture_and_none_of_the_weights():
     encoder = LSTMEncoder(3, hidden_size=4, num_layers=1, resolution=5)
     state = torch.random.get_rng_state()
-    blank, again, other = (probing.untrained_like(encoder, seed) for seed in (0, 0, 1))
+    blank, again, other = (probing.reinitialised(encoder, seed) for seed in (0, 0, 1))
     assert torch.equal(state, torch.random.get_rng_state())
     assert blank.config == encoder.config
     weight = "recurrent.weight_hh_l0"
@@ -139,10 +141,10 @@ def test_encoder_meets_every_baseline_with_the_same_labels(rng):
     assert len(table) == 7 * 2 * 2
     assert mean["matched filter", 5] == 1.0 and mean["samples", 5] > 0.9 and mean["principal components", 5] > 0.5
     # An untrained encoder in the place of the pretrained one is no better than itself.
-    blank = probing.untrained_like(LSTMEncoder(2, hidden_size=4))
+    blank = probing.reinitialised(LSTMEncoder(2, hidden_size=4))
     table = probing.probe_encoder(blank, train[0], train, test, slice(15, 45), (1, 5), (0, 1))
     for how in ("mean state", "all states"):
-        for sentence in probing.verdict(table, f"pretrained, {how}", f"untrained, {how}"):
+        for sentence in probing.describe_difference(table, f"pretrained, {how}", f"untrained, {how}"):
             assert "cannot be told from" in sentence and "+0 to +0 points" in sentence
 
 
@@ -150,12 +152,12 @@ def test_encoder_meets_every_baseline_with_the_same_labels(rng):
 def test_verdict_follows_from_every_draw(pairs):
     rows = [(m, 5, k, v / 10) for k, pair in enumerate(pairs) for m, v in zip("ab", pair, strict=True)]
     table = pd.DataFrame(rows, columns=["method", "labels_per_type", "seed", "accuracy"])
-    (sentence,) = probing.verdict(table, "a", "b")
+    (sentence,) = probing.describe_difference(table, "a", "b")
     better, worse = all(a > b for a, b in pairs), all(a < b for a, b in pairs)
     assert ("a beats b" in sentence, "a is below b" in sentence) == (better, worse)
     assert ("a cannot be told from b" in sentence) == (not better and not worse)
     with pytest.raises(OptionError, match="no method c; it has a, b"):
-        probing.verdict(table, "c", "b")
+        probing.describe_difference(table, "c", "b")
 
 
 @given(n=st.integers(2, 12), k=st.integers(1, 11), seed=st.integers(0, 50))

@@ -6,7 +6,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from evlib.training.checkpoints import load_checkpoint
 
 from evlib.signals.errors import DataError, OptionError, ShapeError
 from evlib.studies.sequences import (
@@ -20,6 +19,7 @@ from evlib.studies.sequences import (
     sequence_losses,
     train_sequences,
 )
+from evlib.training.checkpoints import load_checkpoint
 
 LENGTHS = (3, 9, 6, 9)
 

@@ -1,11 +1,11 @@
 """Single events, cut out of a recording."""
 
 import numpy as np
-from evlib.templates.bank import cut_snippets
-from evlib.templates.waveforms import read_snippets, subtract_template
 from planted import BEFORE, LENGTH, RATE, make_bank, make_templates, plant
 
 from evlib.signals.recording import Recording
+from evlib.templates.bank import cut_snippets
+from evlib.templates.waveforms import read_snippets, subtract_template
 
 
 def identity(recording, start, stop):

@@ -2,17 +2,17 @@
 
 import numpy as np
 import pytest
-from evlib.templates.bank import TemplateBank
-from evlib.templates.waveforms import look_alikes
 
 from evlib.signals.errors import OptionError
+from evlib.templates.bank import TemplateBank
+from evlib.templates.waveforms import similar_templates
 
 
 def test_the_stated_chance_is_what_noise_does(rng):
     shape = np.r_[np.zeros(4), [3.0, -2.0, 4.0, 1.0], np.zeros(4)]
     other = shape + np.r_[np.zeros(4), [0.9, 1.1, 0.0, -0.8], np.zeros(4)]
     bank = TemplateBank(np.stack([shape, other])[:, :, None], 0, ("a", "b"))
-    first = next(pair for pair in look_alikes(bank) if pair.name == "a")
+    first = next(pair for pair in similar_templates(bank) if pair.name == "a")
     noisy = shape + rng.standard_normal((40_000, len(shape)))
     evidence = bank.log_likelihood_ratio((noisy @ bank.shapes[:, :, 0].T).astype(np.float32))
     assert 0.1 < first.chance < 0.4
@@ -24,7 +24,7 @@ def test_the_worst_pair_comes_first_and_strangers_are_left_out():
     shapes[0, [2, 5], 0], shapes[1, [2, 5], 0] = [3, 2], [3, 2.1]
     shapes[2, [2, 4], 0] = [3, 2]
     shapes[3, [1, 7, 8], 0] = [40, -40, 40]
-    pairs = look_alikes(TemplateBank(shapes, 0, tuple("abcd")), least_chance=0.02)
+    pairs = similar_templates(TemplateBank(shapes, 0, tuple("abcd")), least_chance=0.02)
     assert {pairs[0].name, pairs[0].other} == {"a", "b"}
     assert all("d" not in (pair.name, pair.other) for pair in pairs)
     assert [pair.chance for pair in pairs] == sorted((pair.chance for pair in pairs), reverse=True)
@@ -34,4 +34,4 @@ def test_the_worst_pair_comes_first_and_strangers_are_left_out():
 @pytest.mark.parametrize("chance", [0, 5, 0.5, "much"])
 def test_a_chance_that_is_none_is_refused(chance):
     with pytest.raises(OptionError, match="between 0 and 0.5"):
-        look_alikes(TemplateBank(np.ones((1, 3, 1)), 0, ("a",)), chance)
+        similar_templates(TemplateBank(np.ones((1, 3, 1)), 0, ("a",)), chance)

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from evlib.templates.bank import TemplateBank, refine_peak
-from evlib.templates.pursue import CERTAIN, Candidates, explain, find_candidates
 from hypothesis import given
 from hypothesis import strategies as st
 from planted import BEFORE, LENGTH, make_bank, make_templates, plant, schedule
+
+from evlib.templates.bank import TemplateBank, refine_peak
+from evlib.templates.pursue import CERTAIN, Candidates, explain, find_candidates
 
 TEMPLATES = make_templates(seed=1)
 FIELDS = ("time", "llr", "alone", "margin", "amplitude", "misfit")

@@ -4,14 +4,14 @@ import logging
 
 import numpy as np
 import pytest
-from evlib.templates.bank import PORTION, TemplateBank, correlate_snippets, cut_snippets
-from evlib.templates.learn import _best_fit
-from evlib.templates.pursue import CERTAIN, CROWD, crowded_share, explain, find_candidates, n_near
 from planted import LENGTH, make_bank, make_templates, plant, schedule
 
 import evlib
 from evlib.templates import pursue as candidates
 from evlib.templates import pursue as repicking
+from evlib.templates.bank import PORTION, TemplateBank, correlate_snippets, cut_snippets
+from evlib.templates.learn import _best_fit
+from evlib.templates.pursue import CERTAIN, CROWD, crowded_share, explain, find_candidates, n_near
 
 TEMPLATES = make_templates(seed=1)
 KINDS = ("tone", "bursts", "loud")
@@ -124,7 +124,7 @@ def test_fit_says_where_templates_do_not_fit(caplog):
             pair = evlib.Recording(signal, rate, names), events
             detector = evlib.fit([pair], method="matched_filter", progress=False)
         assert ("templates do not fit" in caplog.text) == loud
-        assert (detector.card["crowded_share"] > 0.01) == loud
+        assert (detector.metadata["crowded_share"] > 0.01) == loud
 
 
 def test_covered_against_brute_force(rng):

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 import scipy.fft
-from evlib.templates.bank import cut_snippets
-from evlib.templates.waveforms import channel_delays, channel_times, time_to_next_kind
 from hypothesis import given
 from hypothesis import strategies as st
 from planted import RATE, make_bank, make_templates, plant, schedule, table
 
 from evlib.signals.errors import DataError, OptionError, ShapeError
 from evlib.signals.events import Events
+from evlib.templates.bank import cut_snippets
+from evlib.templates.waveforms import channel_delays, channel_times, inter_event_intervals
 
 
 def moved(waves, shift):
@@ -149,10 +149,10 @@ def test_time_to_the_next_kind_agrees_with_looking(types):
         j = next((j for j in range(i + 1, len(types)) if types[j] != kind), None)
         if j is not None:
             expected.append((kind, types[j], (j - i) * 7.25 / RATE))
-    before, after, interval_s = time_to_next_kind(events)
+    before, after, interval_s = inter_event_intervals(events)
     assert [*zip(before, after, strict=True)] == [row[:2] for row in expected]
     assert np.allclose(interval_s, [row[2] for row in expected])
 
 
 def test_no_events_have_no_intervals():
-    assert [len(part) for part in time_to_next_kind(Events.empty(("a",), RATE))] == [0, 0, 0]
+    assert [len(part) for part in inter_event_intervals(Events.empty(("a",), RATE))] == [0, 0, 0]

@@ -8,13 +8,15 @@ import numpy as np
 import planted
 import pytest
 import torch
-from evlib.templates.discover import name_kinds
 from hypothesis import given
 from hypothesis import strategies as st
 
 import evlib
-from evlib.signals.synthetic import add_events, coloured_noise
+from evlib.scoring.refractory import find_violations
+from evlib.signals.errors import DataError, OptionError, ShapeError, UnitError
+from evlib.signals.synthetic import add_events, coloured_noise, make_templates
 from evlib.templates import discover as discovery
+from evlib.templates.discover import name_kinds
 
 RATE = 2000.0
 
@@ -66,7 +68,7 @@ def same_discovery(first, second):
 
 @pytest.fixture(scope="module")
 def simulation():
-    return evlib.make_recording(evlib.make_templates(4, seed=2), 40.0, snr=15.0, seed=2)
+    return evlib.make_recording(make_templates(4, seed=2), 40.0, snr=15.0, seed=2)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +79,7 @@ def found(simulation):
 @pytest.fixture(scope="module")
 def uneven():
     """Three kinds that happen 24, 14 and 7 times."""
-    templates = evlib.make_templates(3, seed=5)
+    templates = make_templates(3, seed=5)
     time, type = 0.5 + np.arange(45) * 0.8, np.array([1] * 24 + [2] * 14 + [0] * 7)
     rest = np.random.default_rng(3).permutation(45)
     return with_events(noise(6, 38.0), templates, time + np.random.default_rng(1).uniform(0, 0.1, 45), type[rest])
@@ -109,7 +111,7 @@ def test_the_time_origin_of_a_kind_is_a_constant_away_from_the_truth(found, simu
 
 @pytest.mark.parametrize(("n_types", "seed"), [(3, 2), (4, 1)])
 def test_as_many_kinds_as_there_are(n_types, seed):
-    simulation = evlib.make_recording(evlib.make_templates(n_types, seed=seed), 30.0, snr=15.0, seed=seed)
+    simulation = evlib.make_recording(make_templates(n_types, seed=seed), 30.0, snr=15.0, seed=seed)
     found = found_in(simulation.recording)
     assert len(found.names) == n_types
     assert evlib.compare(simulation.events, *named(found, [simulation.events])).f1 >= 0.95
@@ -120,32 +122,30 @@ def test_overlapping_events_come_apart():
     rng, start = np.random.default_rng(4), 0.5 + 2.6 * np.arange(14)
     second = start + np.where(np.arange(14) % 2, rng.uniform(0.008, 0.02, 14), 0.5)
     time_s = np.concatenate([start, second, start + 1.4])
-    recording, events = with_events(
-        noise(4, 38.0), evlib.make_templates(3, seed=1), time_s, np.repeat(np.arange(3), 14)
-    )
+    recording, events = with_events(noise(4, 38.0), make_templates(3, seed=1), time_s, np.repeat(np.arange(3), 14))
     found = found_in(recording, n_types=3)
     assert evlib.compare(events, *named(found, [events])).f1 >= 0.95
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_noise_alone_holds_no_kind(seed):
-    with pytest.raises(evlib.DataError, match=r"nothing of about 0\.04 s recurs often enough in 20 s"):
+    with pytest.raises(DataError, match=r"nothing of about 0\.04 s recurs often enough in 20 s"):
         found_in(evlib.Recording(noise(seed).astype(np.float32), RATE))
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_what_never_recurs_is_no_kind(seed):
     """Forty events as strong as any, each of its own shape."""
-    templates = evlib.make_templates(40, seed=seed)
+    templates = make_templates(40, seed=seed)
     time_s = 0.5 + np.arange(40) * 0.7 + np.random.default_rng(seed).uniform(0, 0.2, 40)
     recording, _ = with_events(noise(seed, 30.0), templates, time_s, np.arange(40))
-    with pytest.raises(evlib.DataError, match="recurs"):
+    with pytest.raises(DataError, match="recurs"):
         found_in(recording)
 
 
 @pytest.mark.parametrize("seed", [4, 7])
 def test_a_single_kind_is_found(seed):
-    simulation = evlib.make_recording(evlib.make_templates(1, seed=seed), 30.0, snr=15.0, seed=seed)
+    simulation = evlib.make_recording(make_templates(1, seed=seed), 30.0, snr=15.0, seed=seed)
     found = found_in(simulation.recording)
     assert len(found.names) == 1
     assert evlib.compare(simulation.events, *named(found, [simulation.events])).f1 == 1
@@ -154,14 +154,12 @@ def test_a_single_kind_is_found(seed):
 @pytest.mark.parametrize("n_types", [1, 2, 4])
 def test_nothing_else_is_found_where_there_is_nothing_else(n_types):
     """No bursts between the events: what they leave is noise."""
-    simulation = evlib.make_recording(
-        evlib.make_templates(n_types, seed=2), 40.0, snr=15.0, seed=2, transients_per_s=0.0
-    )
+    simulation = evlib.make_recording(make_templates(n_types, seed=2), 40.0, snr=15.0, seed=2, transients_per_s=0.0)
     assert len(found_in(simulation.recording).names) == n_types
 
 
 def test_several_recordings_share_their_kinds():
-    templates = evlib.make_templates(3, seed=2)
+    templates = make_templates(3, seed=2)
     parts = [
         evlib.make_recording(templates, duration_s, snr=15.0, seed=8 + k) for k, duration_s in enumerate((15.0, 25.0))
     ]
@@ -176,7 +174,7 @@ def test_several_recordings_share_their_kinds():
 
 @pytest.mark.parametrize(("rate", "event_s"), [(400.0, 0.2), (500.0, 0.16), (1000.0, 0.08)])
 def test_slower_events_at_lower_rates(rate, event_s):
-    templates = evlib.make_templates(3, sampling_rate_hz=rate, seed=1)
+    templates = make_templates(3, sampling_rate_hz=rate, seed=1)
     simulation = evlib.make_recording(templates, 60.0, 15.0, "poisson", 1, rate, mean_interval_s=4.0)
     found = found_in(simulation.recording, n_types=3, event_s=event_s)
     tables = named(found, [simulation.events], reach_s=event_s / 2)
@@ -223,28 +221,28 @@ def test_same_seed_same_kinds_and_no_global_state(simulation, found, monkeypatch
 
 def test_only_one_event_of_a_kind_in_a_refractory_period():
     """A kind that comes each second, against the rule of two: the rule holds in what is returned."""
-    templates, time_s = evlib.make_templates(1, seed=3), 0.5 + np.arange(28) * 1.0
+    templates, time_s = make_templates(1, seed=3), 0.5 + np.arange(28) * 1.0
     recording, events = with_events(noise(1, 30.0), templates, time_s, np.zeros(28, int))
     for refractory_s in (0.5, 2.0):
         found = found_in(recording, refractory_s=refractory_s, n_types=1)
         assert found.refractory_s == refractory_s
         for table in found.events:
-            pairs, _ = evlib.find_violations(table, refractory_s)
+            pairs, _ = find_violations(table, refractory_s)
             assert len(pairs) == 0
         assert found.counts()[0] == 28 if refractory_s == 0.5 else found.counts()[0] <= 14
 
 
 def test_no_table_breaks_the_refractory_rule_or_claims_to_be_complete(found):
     for table in found.events:
-        pairs, _ = evlib.find_violations(table, 2.0)
+        pairs, _ = find_violations(table, 2.0)
         assert len(pairs) == 0
-        assert table.complete_spans.shape == (0, 2)
+        assert table.labelled_spans.shape == (0, 2)
         assert (np.diff(table.time_samples) >= 0).all()
         assert ((table.score > 0.5) & (table.score <= 1)).all()
 
 
 def test_templates_find_the_same_in_new_signal(found):
-    templates = evlib.make_templates(4, seed=2)
+    templates = make_templates(4, seed=2)
     new = evlib.make_recording(templates, 20.0, snr=15.0, seed=30)
     table = discovery.find_kinds(found.bank, found.whitener(new.recording), RATE, 2.0)
     other = replace(found, events=[table])
@@ -334,26 +332,26 @@ def spoiled(name, recording):
     ],
 )
 def test_recordings_that_cannot_be_searched_are_refused(simulation, name, words):
-    with pytest.raises(evlib.DataError, match=words):
+    with pytest.raises(DataError, match=words):
         found_in(spoiled(name, simulation.recording))
 
 
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"n_types": 0}, evlib.OptionError, "n_types must be a whole number"),
-        ({"n_types": 2.5}, evlib.OptionError, "n_types.*2.5"),
-        ({"n_types": True}, evlib.OptionError, "n_types.*True"),
-        ({"event_s": 40}, evlib.OptionError, "did you pass milliseconds"),
-        ({"event_s": 0}, evlib.OptionError, "event_s"),
-        ({"event_s": float("nan")}, evlib.OptionError, "event_s"),
-        ({"n_types": "a"}, evlib.OptionError, "n_types.*'a'"),
-        ({"event_s": "a"}, evlib.OptionError, "event_s.*'a'"),
-        ({"seed": -1}, evlib.OptionError, "seed must be a whole number"),
-        ({"refractory_s": {"a": 2.0}}, evlib.OptionError, "one number for all kinds"),
-        ({"refractory_s": -1}, evlib.OptionError, "refractory_s must not be negative"),
-        ({"refractory_s": float("nan")}, evlib.OptionError, "refractory_s"),
-        ({"refractory_s": 4000.0}, evlib.UnitError, "seconds.*samples or milliseconds"),
+        ({"n_types": 0}, OptionError, "n_types must be a whole number"),
+        ({"n_types": 2.5}, OptionError, "n_types.*2.5"),
+        ({"n_types": True}, OptionError, "n_types.*True"),
+        ({"event_s": 40}, OptionError, "did you pass milliseconds"),
+        ({"event_s": 0}, OptionError, "event_s"),
+        ({"event_s": float("nan")}, OptionError, "event_s"),
+        ({"n_types": "a"}, OptionError, "n_types.*'a'"),
+        ({"event_s": "a"}, OptionError, "event_s.*'a'"),
+        ({"seed": -1}, OptionError, "seed must be a whole number"),
+        ({"refractory_s": {"a": 2.0}}, OptionError, "one number for all kinds"),
+        ({"refractory_s": -1}, OptionError, "refractory_s must not be negative"),
+        ({"refractory_s": float("nan")}, OptionError, "refractory_s"),
+        ({"refractory_s": 4000.0}, UnitError, "seconds.*samples or milliseconds"),
     ],
 )
 def test_bad_options_are_refused(simulation, options, error, words):
@@ -363,11 +361,11 @@ def test_bad_options_are_refused(simulation, options, error, words):
 
 def test_recordings_that_differ_are_refused(simulation):
     recording = simulation.recording
-    with pytest.raises(evlib.UnitError, match="one rate.*2000 and 1000 Hz"):
+    with pytest.raises(UnitError, match="one rate.*2000 and 1000 Hz"):
         found_in(recording, recording.resample(1000.0))
-    with pytest.raises(evlib.ShapeError, match="same channels; got 6 and 5"):
+    with pytest.raises(ShapeError, match="same channels; got 6 and 5"):
         found_in(recording, evlib.Recording(recording.read()[:, :5], RATE))
-    with pytest.raises(evlib.OptionError, match="at least one recording"):
+    with pytest.raises(OptionError, match="at least one recording"):
         evlib.discover([], progress=False)
 
 

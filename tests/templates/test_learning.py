@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from evlib.templates.learn import choose_window, learn_templates, nearest_label, self_train
-from evlib.templates.pursue import Candidates
 from hypothesis import given
 from hypothesis import strategies as st
 from planted import BEFORE, LENGTH, RATE, make_bank, make_templates, plant, schedule, table
 
 from evlib.signals.errors import DataError
+from evlib.templates.learn import choose_window, learn_templates, nearest_label, self_train
+from evlib.templates.pursue import Candidates
 
 N_TYPES = 6
 TEMPLATES = make_templates(N_TYPES, seed=1)
@@ -109,7 +109,7 @@ def test_rates_and_spread_are_learned(rng):
     assert bank.amplitude_spread == pytest.approx(0.3, rel=0.2)
     assert np.allclose(bank.log_rate, np.log((np.bincount(type) + 0.5) / 30.5), atol=1e-5)
     # Picked labels tell no rates.
-    picked = table(time, type, NAMES, complete_spans=NOTHING_COMPLETE)
+    picked = table(time, type, NAMES, labelled_spans=NOTHING_COMPLETE)
     assert (learn_templates([signal], [picked], BEFORE, LENGTH, RATE)[0].log_rate == 0).all()
 
 
@@ -157,7 +157,7 @@ def test_self_training_learns_from_what_is_not_labelled(truth):
     signal, time, type = scene(2, 360, 8.0, gap=250)
     everything = table(time, type, NAMES)
     rank = np.array([(everything.type[:k] == kind).sum() for k, kind in enumerate(everything.type)])
-    few = replace(everything[rank < 3], complete_spans=NOTHING_COMPLETE)
+    few = replace(everything[rank < 3], labelled_spans=NOTHING_COMPLETE)
     weak = replace(truth, templates=truth.templates * 0.4)
     start, _, _ = learn_templates([signal], [few], BEFORE, LENGTH, RATE)
     steps = []
@@ -179,7 +179,7 @@ def test_self_training_believes_complete_labels(labelled, truth):
     trained = self_train(start, [signal], [kept], rounds=1, shrink=False)
     assert np.allclose(trained.templates[1], start.templates[1], atol=1e-5)
     assert cosine(trained, truth)[0] > cosine(start, truth)[0]
-    open_ = self_train(start, [signal], [replace(kept, complete_spans=NOTHING_COMPLETE)], rounds=1, shrink=False)
+    open_ = self_train(start, [signal], [replace(kept, labelled_spans=NOTHING_COMPLETE)], rounds=1, shrink=False)
     assert cosine(open_, truth)[1] > cosine(start, truth)[1] + 0.02
 
 

@@ -3,12 +3,13 @@ overlaps."""
 
 import numpy as np
 import pytest
-from evlib.templates.bank import TemplateBank, average_snippets, cut_snippets
-from evlib.templates.learn import learn_templates
-from evlib.templates.overlaps import are_apart, can_separate, cut_apart, separate_templates
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import BEFORE, LENGTH, RATE, make_bank, make_templates, plant, table
+
+from evlib.templates.bank import TemplateBank, average_snippets, cut_snippets
+from evlib.templates.learn import learn_templates
+from evlib.templates.overlaps import are_apart, can_separate, cut_apart, separate_templates
 
 N_TYPES = 4
 TEMPLATES = make_templates(N_TYPES, seed=3)

@@ -4,12 +4,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
+from planted import RATE, make_bank, make_templates, plant, schedule, table
+
 from evlib.templates.bank import TemplateBank
 from evlib.templates.hybrid import (
     ALONE_S,
     MATCH_S,
     RHYTHMS,
-    Remixer,
+    HybridRecordings,
     _surrogate,
     label_examples,
     one_at_a_time,
@@ -17,7 +19,6 @@ from evlib.templates.hybrid import (
 )
 from evlib.templates.learn import PRIOR_LOGIT
 from evlib.templates.pursue import Candidates, find_candidates
-from planted import RATE, make_bank, make_templates, plant, schedule, table
 
 N_TYPES = 5
 TEMPLATES = make_templates(N_TYPES, seed=1)
@@ -51,7 +52,7 @@ def scene():
 
 
 def remixer(bank, signal, labels, **options):
-    return Remixer(bank, [signal], [labels], PRIOR_LOGIT, RATE, **options)
+    return HybridRecordings(bank, [signal], [labels], PRIOR_LOGIT, RATE, **options)
 
 
 def planted_by(bank, remix, seed):
@@ -127,7 +128,7 @@ def test_only_doubtful_places_have_no_weight(bank):
     time, type, n = schedule(rng, 100, N_TYPES)
     weak = np.arange(100) % 4 == 0
     signal = plant(TEMPLATES, time, type, np.where(weak, 4.8, 18.0), n, rng)
-    labels = table(time[~weak], type[~weak], NAMES, complete_spans=NOTHING_COMPLETE)
+    labels = table(time[~weak], type[~weak], NAMES, labelled_spans=NOTHING_COMPLETE)
     bank = make_bank(TEMPLATES, 18.0, amplitude_spread=0.25)
     own, noise = (remixer(bank, signal, labels, own_background=share) for share in (1.0, 0.0))
     doubtful = own.pieces[0].doubtful
@@ -157,9 +158,9 @@ def test_labels_decide_where_they_are_complete(bank, scene):
     signal, labels = scene
     half = len(signal) // 2
     few = labels[np.arange(100) % 2 == 0]
-    nowhere = remixer(bank, signal, replace(few, complete_spans=NOTHING_COMPLETE)).pieces[0]
+    nowhere = remixer(bank, signal, replace(few, labelled_spans=NOTHING_COMPLETE)).pieces[0]
     everywhere = remixer(bank, signal, few).pieces[0]
-    first = remixer(bank, signal, replace(few, complete_spans=np.array([[0, half]]))).pieces[0]
+    first = remixer(bank, signal, replace(few, labelled_spans=np.array([[0, half]]))).pieces[0]
     assert len(nowhere.time) == 100 and len(everywhere.time) == 50
     assert len(first.time) == (few.sample < half).sum() + (labels.sample >= half).sum()
 
@@ -205,14 +206,14 @@ def test_examples_outside_of_complete_spans_count_only_where_labelled():
     time, type = np.array([100.0, 200, 300, 400, 500]), np.array([0, 1, 0, 0, 1])
     found = Candidates(time, type, np.full(5, 9.0), *np.zeros((4, 5)))
     labels = table(
-        [101.0, 201.5, 350, 402, 900], [0, 0, 1, 0, 1], ("a", "b"), complete_spans=np.array([[150, 250], [390, 401]])
+        [101.0, 201.5, 350, 402, 900], [0, 0, 1, 0, 1], ("a", "b"), labelled_spans=np.array([[150, 250], [390, 401]])
     )
     examples = label_examples(found, labels, 5)
     assert examples.target.tolist() == [1, 0, 0, 1, 0]
     # 100: labelled; 200: another type in a complete span; 300 and 500: nobody looked; 400: labelled.
     assert examples.weight.tolist() == [1, 1, 0, 1, 0]
     assert examples.n_missed.tolist() == [1, 2]
-    everywhere = label_examples(found, replace(labels, complete_spans=None), 5)
+    everywhere = label_examples(found, replace(labels, labelled_spans=None), 5)
     assert (everywhere.weight == 1).all() and np.array_equal(everywhere.target, examples.target)
 
 
@@ -249,7 +250,7 @@ def test_events_one_at_a_time_are_the_recorded_ones_without_their_neighbours():
     signal = plant(TEMPLATES, time, type, 18.0 * np.exp(0.1 * rng.standard_normal(120)), int(time.max()) + 400, rng)
     events = table(time, type, NAMES)
     out, alone = one_at_a_time(known, signal, events[:40], events[40:], rng)
-    assert (alone.type == type[:40]).all() and (alone.complete_spans == [[0, len(out)]]).all()
+    assert (alone.type == type[:40]).all() and (alone.labelled_spans == [[0, len(out)]]).all()
     gaps = np.diff(alone.time_samples) - known.length
     assert gaps.min() >= ALONE_S[0] * RATE - 1 and gaps.max() <= ALONE_S[1] * RATE + 1
     left = out - known.render(len(out), alone.time_samples, alone.type, np.ones(40))

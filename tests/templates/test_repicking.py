@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from evlib.templates.bank import SUBSAMPLES, TemplateBank, nearest_step
-from evlib.templates.pursue import CERTAIN, explain, find_candidates, repick
 from hypothesis import given
 from hypothesis import strategies as st
 
 from evlib.templates import pursue as repicking
+from evlib.templates.bank import SUBSAMPLES, TemplateBank, nearest_step
+from evlib.templates.pursue import CERTAIN, explain, find_candidates, refine_times
 
 LENGTH, BEFORE = 800, 8
 
@@ -95,7 +95,7 @@ def test_it_never_makes_the_signal_less_likely(ringing, rng):
     height = posterior(ringing, signal, wrong, type)[1]
     left = signal - ringing.render(len(signal), wrong, type, height / ringing.norm[type])
     peak = height + ringing.scores(left)[nearest_step(wrong)[0], type]
-    new_time, new_type, _, _ = repick(ringing, signal, ringing.scores(left), wrong, type, peak)
+    new_time, new_type, _, _ = refine_times(ringing, signal, ringing.scores(left), wrong, type, peak)
     before, after = posterior(ringing, signal, wrong, type)[0], posterior(ringing, signal, new_time, new_type)[0]
     assert after > before + 100 and (np.diff(new_time) > 0).all()
 
@@ -107,7 +107,7 @@ def test_score_and_peaks_belong_to_the_events_returned(ringing):
     height = posterior(ringing, signal, shifted, type)[1]
     left = signal - ringing.render(len(signal), shifted, type, height / ringing.norm[type])
     peak = height + ringing.scores(left)[nearest_step(shifted)[0], type]
-    time, type, peak, score = repick(ringing, signal, ringing.scores(left), shifted, type, peak)
+    time, type, peak, score = refine_times(ringing, signal, ringing.scores(left), shifted, type, peak)
     amplitude = ringing.amplitude(peak, type)
     again = ringing.scores(signal - ringing.render(len(signal), time, type, amplitude))
     assert np.allclose(again, score, atol=1e-3)
@@ -123,18 +123,18 @@ def test_events_on_top_of_each_other_stay_finite(ringing, rng):
     peak = np.r_[ringing.norm[type], np.full(len(doubled[0]) - 20, 40.0)]
     amplitude = ringing.amplitude(peak, doubled[1])
     score = ringing.scores(signal - ringing.render(len(signal), *doubled, amplitude))
-    _, _, peak, score = repick(ringing, signal, score, *doubled, peak)
+    _, _, peak, score = refine_times(ringing, signal, score, *doubled, peak)
     assert np.isfinite(score).all() and np.abs(peak).max() < 5 * ringing.norm.max()
 
 
 def test_nothing_to_move_leaves_all_as_it_is(ringing):
     score = np.zeros((4000, 3), np.float32)
     none = np.zeros(0), np.zeros(0, np.int64), np.zeros(0)
-    time, type, peak, left = repick(ringing, np.zeros((4000, 1), np.float32), score, *none)
+    time, type, peak, left = refine_times(ringing, np.zeros((4000, 1), np.float32), score, *none)
     assert len(time) == len(type) == len(peak) == 0 and left is score
     alone = np.r_[2000.25], np.r_[1], ringing.norm[1:2]
     signal = ringing.render(4000, *alone[:2], np.ones(1))
-    time, type, peak, left = repick(ringing, signal, score, *alone)
+    time, type, peak, left = refine_times(ringing, signal, score, *alone)
     assert (time, type, peak) == (alone[0], alone[1], alone[2]) and left is score
 
 

@@ -2,6 +2,13 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from planted import BEFORE, LENGTH, RATE, make_bank, make_templates, plant
+from scipy.integrate import quad
+from scipy.stats import norm
+
+from evlib.signals.errors import OptionError
 from evlib.templates.bank import (
     FFT_LENGTH,
     SUBSAMPLES,
@@ -10,13 +17,6 @@ from evlib.templates.bank import (
     cut_snippets,
     shrink_templates,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from planted import BEFORE, LENGTH, RATE, make_bank, make_templates, plant
-from scipy.integrate import quad
-from scipy.stats import norm
-
-from evlib.signals.errors import OptionError
 
 TEMPLATES = make_templates(seed=1)
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from evlib.templates.whiten import design_whitener, estimate_whitener, refine_whitener
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import welch
@@ -10,6 +9,7 @@ from scipy.signal import welch
 from evlib.signals.errors import DataError, ShapeError
 from evlib.signals.recording import Recording
 from evlib.signals.synthetic import coloured_noise, make_recording, make_templates, noise_spectrum
+from evlib.templates.whiten import design_whitener, estimate_whitener, refine_whitener
 
 RATE = 2000.0
 

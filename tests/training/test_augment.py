@@ -5,6 +5,14 @@ import inspect
 import numpy as np
 import pytest
 import torch
+from scipy.signal import welch
+
+from evlib.signals.errors import DataError, OptionError, ShapeError
+from evlib.signals.events import Events
+from evlib.signals.recording import Recording
+from evlib.training import augment
+from evlib.training import augment as augment_fitted
+from evlib.training import augment as augment_time
 from evlib.training.augment import (
     Augmentation,
     ChannelDropout,
@@ -24,14 +32,6 @@ from evlib.training.augment import (
     WhiteNoise,
 )
 from evlib.training.data import EventDataset, collate_fn_supervised
-from scipy.signal import welch
-
-from evlib.signals.errors import DataError, OptionError, ShapeError
-from evlib.signals.events import Events
-from evlib.signals.recording import Recording
-from evlib.training import augment
-from evlib.training import augment as augment_fitted
-from evlib.training import augment as augment_time
 
 NAN = float("nan")
 RATE = 2000
@@ -443,7 +443,7 @@ def test_known_events_and_unlabelled_spans_give_no_snippets(coloured):
     fitted = DataDrivenAugmentation.fit([recording], [half])
     assert not fitted.maybe_events and abs(len(fitted.snippets) - 20) <= 2
     end = int(places[20]) - 250
-    span = Events(places[:20:2], np.zeros(10), types[:10], ("a",), RATE, complete_spans=[[0, end]])
+    span = Events(places[:20:2], np.zeros(10), types[:10], ("a",), RATE, labelled_spans=[[0, end]])
     fitted = DataDrivenAugmentation.fit([recording], [span])
     assert abs(len(fitted.snippets) - 10) <= 2 and fitted.snippets_per_sample == pytest.approx(10 / end, rel=0.21)
     none = DataDrivenAugmentation.fit([quiet], [Events.empty(("a",), RATE)], threshold=20)

@@ -3,6 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from evlib.signals.errors import DataError, OptionError, ShapeError
 from evlib.training.augment import TemporalAugmentation
 from evlib.training.data import (
     ContrastiveDataset,
@@ -15,11 +20,6 @@ from evlib.training.data import (
     event_shapes,
     split_by_group,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch.utils.data import DataLoader
-
-from evlib.signals.errors import DataError, OptionError, ShapeError
 
 
 def test_items_and_batches_have_the_documented_keys():

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from evlib.training.frames import UNLABELLED, FrameCrops, FrameLabels, FrameLoss, train_frames
 
 from evlib.training import frames as frame_training
+from evlib.training.frames import UNLABELLED, FrameCrops, FrameLabels, FrameLoss, train_frames
 
 N, TYPES, HOP, RATE, SIGMA = 30_000, 2, 10, 2000.0, 1.5
 TIME, TYPE = np.array([3000.0, 9004.0, 9000.0 + 8000, 25_000.3]), np.array([0, 1, 0, 1])

@@ -10,6 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
+
+from evlib.networks.classifier import LSTMEventClassifier
+from evlib.networks.encoders import LSTMEncoder
+from evlib.networks.losses import AutoencoderLoss, EventTimingLoss, VariationalAutoencoderLoss
+from evlib.networks.pretext import ContrastiveLSTM, LSTMAutoencoder, VariationalLSTMAutoencoder
+from evlib.signals.errors import DataError, OptionError
+from evlib.studies.sequences import SimilarLengths
 from evlib.training.checkpoints import (
     latest_checkpoint,
     load_checkpoint,
@@ -27,14 +35,6 @@ from evlib.training.data import (
     collate_fn_unsupervised,
 )
 from evlib.training.loop import ContrastiveTrainer, SupervisedTrainer, UnsupervisedTrainer, supervised_losses
-from torch.utils.data import DataLoader
-
-from evlib.networks.classifier import LSTMEventClassifier
-from evlib.networks.encoders import LSTMEncoder
-from evlib.networks.losses import AutoencoderLoss, EventTimingLoss, VariationalAutoencoderLoss
-from evlib.networks.pretext import ContrastiveLSTM, LSTMAutoencoder, VariationalLSTMAutoencoder
-from evlib.signals.errors import DataError, OptionError
-from evlib.studies.sequences import SimilarLengths
 
 EVENTS = 3
 
@@ -591,8 +591,8 @@ def test_the_latest_checkpoint_is_that_of_the_largest_epoch(tmp_path):
 @pytest.mark.parametrize("options", [{}, {"cell": "gru", "resolution": 1, "bidirectional": False}])
 def test_an_encoder_comes_back_with_its_card(tmp_path, options):
     encoder = LSTMEncoder(3, 8, **options)
-    card = {"sampling_rate_hz": np.float64(2000), "channels": ["x", "y", "z"], "units": None, "seed": np.int64(4)}
-    save_encoder(tmp_path / "encoder.pth", encoder, card)
+    metadata = {"sampling_rate_hz": np.float64(2000), "channels": ["x", "y", "z"], "units": None, "seed": np.int64(4)}
+    save_encoder(tmp_path / "encoder.pth", encoder, metadata)
     again, read = load_encoder(tmp_path / "encoder.pth")
     assert read == {"sampling_rate_hz": 2000.0, "channels": ["x", "y", "z"], "units": None, "seed": 4}
     assert again.config == encoder.config and not again.training
@@ -624,14 +624,14 @@ def test_encoder_files_that_cannot_be_used_are_refused(tmp_path, trained):
         ({"config": {"hidden": 9}}, "do not fit"),
         ({"config": {**good["config"], "hidden_size": 0}}, "do not fit"),
         ({"format": 99}, "format 99"),
-        ({"card": Hostile(trace)}, "might run code"),
+        ({"metadata": Hostile(trace)}, "might run code"),
     ]:
         torch.save({**good, **change}, path)
         with pytest.raises(DataError, match=words):
             load_encoder(path)
     assert not trace.exists()
     path.write_bytes(whole)
-    with pytest.raises(OptionError, match="the card must be"):
+    with pytest.raises(OptionError, match="the metadata must be"):
         save_encoder(path, LSTMEncoder(3, 8), {"data": {1, 2}})
     with pytest.raises(OptionError, match="has no encoder"):
         save_encoder(path, torch.nn.Linear(2, 2), {})
