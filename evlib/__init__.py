@@ -1,14 +1,15 @@
 """evlib: when do which events happen in a multichannel sensor recording?
 
-The public names are here, flat: ``evlib.read_recording``, ``from evlib import LSTMEventClassifier``. Each is
-imported when it is first used, so that ``import evlib`` takes no time.
+What is needed daily is here, flat: ``evlib.read_recording``, ``from evlib import LSTMEventClassifier``. Each name is
+imported when it is first used, so that ``import evlib`` takes no time. Everything else is imported from its file:
+``from evlib.templates.bank import TemplateBank``.
 """
 
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-# Module: the public names that it holds. A name must not equal a module's: the module would hide it.
+# File: the public names that it holds. A name must not equal a folder's: the folder would hide it.
 _MODULES = {
     "signals.errors": "EvlibError",
     "signals.recording": "Recording",
@@ -23,9 +24,9 @@ _MODULES = {
     "networks.event_specific": "EventTemplateBank EventSpecificCNN EventSpecificTimingHeads EventSpecificClassifier",
     "networks.pretext": "LSTMAutoencoder VariationalLSTMAutoencoder ContrastiveLSTM",
     "networks.encoders": "transfer_encoder",
-    "networks.losses": "EventTimingLoss EventSpecificLoss AutoencoderLoss VariationalAutoencoderLoss",
-    "training.data": "EventDataset collate_fn_supervised SyntheticEventDataset UnsupervisedDataset collate_fn_unsupervised "
-    "ContrastiveDataset collate_fn_contrastive",
+    "networks.losses": "EventTimingLoss EventSpecificLoss AutoencoderLoss VariationalAutoencoderLoss MaskedMSELoss",
+    "training.data": "EventDataset collate_fn_supervised SyntheticEventDataset UnsupervisedDataset "
+    "collate_fn_unsupervised ContrastiveDataset collate_fn_contrastive",
     "training.augment": "TemporalAugmentation",
     "training.loop": "SupervisedTrainer UnsupervisedTrainer ContrastiveTrainer",
     "training.checkpoints": "load_encoder",
@@ -36,8 +37,45 @@ _MODULES = {
     "inspection.browser": "EventBrowser",
     "inspection.annotator": "Annotator",
     "inspection.explorers": "ThresholdExplorer TemplateView TimingView",
+    "studies.sequences": "HeartRateLSTM LSTMClassifier",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
+# Names of version 0.1 that are imported from their file, by file; and those that have another name.
+_MOVED = {
+    "signals.errors": "ShapeError UnitError OptionError DataError MissingExtraError",
+    "signals.synthetic": "make_templates Simulation SyntheticTemplates cramer_rao_bound_s",
+    "scoring.refractory": "decode_refractory decode_events find_violations refractory_penalty StreamingDecoder",
+    "scoring.matching": "match_events",
+    "templates.bank": "TemplateBank",
+    "templates.discover": "Discovery",
+    "templates.waveforms": "similar_templates channel_delays ChannelDelays inter_event_intervals",
+    "networks.encoders": "LSTMEncoder freeze_encoder unfreeze_encoder parameter_groups",
+    "networks.transformer": "DualBranchEncoder PatchFrameEncoder",
+    "networks.frames": "FrameEncoder FrameNetwork",
+    "networks.pretext": "MaskedPatchModel",
+    "networks.losses": "nt_xent",
+    "training.checkpoints": "load_checkpoint latest_checkpoint save_encoder",
+    "training.augment": "Augmentation Compose WhiteNoise PinkNoise Gain ChannelDropout MagnitudeWarp Rotation TimeShift "
+    "Crop TimeWarp RecordedBackground DataDrivenAugmentation",
+    "training.windows": "MotionWindows",
+    "detection.detector": "batch_inference",
+    "detection.pretrain_windows": "Pretrained",
+    "detection.oracle": "oracle_detector",
+    "inspection.annotations": "AnnotationLog",
+    "inspection.annotate": "propose snap changes Changes AnnotationSession",
+    "motion.align": "TextAlignedModel",
+    "motion.sessions": "Session SessionSet open_sessions validate_sessions write_sessions",
+    "motion.windows": "cut_sessions make_motion",
+    "motion.train": "MotionModel pretrain_motion align_motion load_motion_model",
+    "motion.evaluate": "label_efficiency zero_shot",
+    "motion.words": "text_encoder",
+    "studies.sequences": "TimeLSTM",
+}
+_RENAMED = {name: f"{module}.{name}" for module, names in _MOVED.items() for name in names.split()} | {
+    "time_to_next_kind": "templates.waveforms.inter_event_intervals",
+    "look_alikes": "templates.waveforms.similar_templates",
+    "compare_on_labels": "motion.evaluate.label_efficiency",
+}
 
 __all__ = ["__version__", *_HOME]
 
@@ -47,7 +85,11 @@ def __getattr__(name):
         value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
         globals()[name] = value  # the next use does not come here
         return value
-    try:  # evlib.plots, evlib.workbook, ...
+    if name in _RENAMED:
+        module, _, new = _RENAMED[name].rpartition(".")
+        # An AttributeError would lose its words in ``from evlib import ...``.
+        raise ImportError(f"evlib.{name} has moved: from evlib.{module} import {new}", name=name)
+    try:  # evlib.templates, evlib.workbook, ...
         return importlib.import_module(f".{name}", __name__)
     except ModuleNotFoundError as error:
         if error.name != f"{__name__}.{name}":

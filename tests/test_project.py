@@ -93,6 +93,14 @@ def test_public_name_resolves(name):
     assert name in dir(evlib)
 
 
+@pytest.mark.parametrize(("name", "home"), sorted(evlib._RENAMED.items()))
+def test_a_moved_name_says_where_it_is(name, home):
+    module, _, new = home.rpartition(".")
+    with pytest.raises(ImportError, match=f"from evlib.{module} import {new}"):
+        getattr(evlib, name)
+    assert hasattr(importlib.import_module(f"evlib.{module}"), new)
+
+
 def test_no_public_name_is_a_module():
     modules = {module.name for module in pkgutil.iter_modules(evlib.__path__)}
     assert not modules & set(evlib.__all__)
