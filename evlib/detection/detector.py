@@ -22,6 +22,7 @@ from ..signals.clock import split_time
 from ..signals.errors import DataError, OptionError, ShapeError, UnitError, log_odds_of, require_int
 from ..signals.events import Events
 from ..signals.files import replace_file
+from ..signals.recording import cut
 from ..templates.bank import TemplateBank
 from ..templates.pursue import Candidates, find_candidates
 from ..templates.whiten import Whitener
@@ -53,10 +54,9 @@ def window_candidates(model, read, n_samples, window, block=1 << 17, advance=Non
         mine = starts[first : first + per_block]
         low, high = int(mine[0]), int(mine[-1]) + window
         signal = read(max(low, 0), min(high, n_samples))
-        signal = np.pad(signal, ((max(-low, 0), max(high - n_samples, 0)), (0, 0)))
-        windows = np.lib.stride_tricks.sliding_window_view(signal, window, axis=0)[::hop].transpose(0, 2, 1)
-        for k in range(0, len(windows), BATCH):
-            parts.append(_answers(model, windows[k : k + BATCH].copy(), mine[k : k + BATCH], window))
+        for k in range(0, len(mine), BATCH):
+            some = mine[k : k + BATCH]
+            parts.append(_answers(model, cut(signal, some - max(low, 0), window), some, window))
         if advance is not None:
             advance(min(int(mine[-1]) + window // 4 + hop, n_samples) - (int(mine[0]) + window // 4))
     found = Candidates.concatenate(parts)

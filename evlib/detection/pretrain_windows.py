@@ -18,7 +18,7 @@ from ..networks.threads import few_threads
 from ..networks.transformer import HashedWords, PatchFrameEncoder, frame_channels
 from ..signals.clock import duration_to_samples
 from ..signals.errors import DataError, OptionError, check_short, require_int
-from ..signals.recording import as_list, check_alike
+from ..signals.recording import as_list, check_alike, cut
 from ..templates.discover import energy_peaks
 from ..templates.whiten import Whitener, estimate_whitener
 from ..training.augment import ChannelDropout, Compose, Gain, TimeShift, WhiteNoise
@@ -308,7 +308,7 @@ def cut_windows(signals, rate, window, n_windows, seed):
     held, apart = np.zeros(len(start), bool), np.zeros(len(start), bool)
     for k, (signal, spans) in enumerate(zip(signals, held_out_parts(list(map(len, signals)), seed), strict=True)):
         mine = owner == k
-        windows[mine] = signal[start[mine, None] + np.arange(window)]
+        windows[mine] = cut(signal, start[mine], window)
         for low, high in spans:
             held[mine] |= (start[mine] >= low) & (start[mine] + window <= high)
             apart[mine] |= (start[mine] < high) & (start[mine] + window > low)

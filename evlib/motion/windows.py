@@ -7,6 +7,7 @@ import numpy as np
 
 from ..signals.clock import check_rate, duration_to_samples
 from ..signals.errors import DataError, OptionError, require_int
+from ..signals.recording import cut
 from ..training.windows import MotionWindows
 
 
@@ -48,7 +49,7 @@ def cut_sessions(name, sessions, window_s, stride_s=None, descriptions=None):
         columns = [session.recording.channels.index(channel) for channel in channels]
         signal = session.recording.read()[:, columns]
         start = np.arange(0, n - length + 1, step)
-        pieces.append(signal[start[:, None] + np.arange(length)])
+        pieces.append(cut(signal, start, length))
         fields += [(session.labels[0] if session.labels else "", session.group, session.id)] * len(start)
     if not pieces or not channels:
         raise DataError(

@@ -222,6 +222,38 @@ def _checked_signal(signal):
     return signal[:, None] if len(shape) == 1 else signal
 
 
+def cut(signal: np.ndarray, starts, length: int) -> np.ndarray:
+    """Windows (N, length, C) of a signal (n, C) that begin at samples ``starts`` (N,); 0 beyond the ends of the signal.
+
+    >>> cut(np.arange(1, 5), [1, 3], 3)
+    array([[2, 3, 4],
+           [4, 0, 0]])
+    """
+    index = np.asarray(starts, dtype=np.int64)[:, None] + np.arange(length)
+    inside = (index >= 0) & (index < len(signal))
+    if inside.all():
+        return signal[index]
+    windows = signal[np.clip(index, 0, len(signal) - 1)]
+    windows[~inside] = 0
+    return windows
+
+
+def add_windows(signal: np.ndarray, starts, windows: np.ndarray):
+    """Add windows (N, length, C) to a signal (n, C) in place, each from its start (N,) on; the opposite of :func:`cut`.
+
+    >>> signal = np.zeros((4, 1))
+    >>> add_windows(signal, [-1, 1, 2], np.ones((3, 3, 1)))
+    >>> signal[:, 0]
+    array([1., 2., 2., 2.])
+    """
+    index = np.asarray(starts, dtype=np.int64)[:, None] + np.arange(windows.shape[1])
+    inside = (index >= 0) & (index < len(signal))
+    index = index[inside]
+    # One channel at a time: adding up numbers is many times faster than adding up rows.
+    for channel in range(signal.shape[1]):
+        np.add.at(signal[:, channel], index, windows[:, :, channel][inside].astype(signal.dtype, copy=False))
+
+
 def as_list(recordings):
     """A list of recordings; a single one makes a list of one."""
     return [recordings] if isinstance(recordings, Recording) else list(recordings)

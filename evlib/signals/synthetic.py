@@ -17,7 +17,7 @@ import numpy as np
 from .clock import check_rate, duration_to_samples
 from .errors import OptionError, require_int
 from .events import Events
-from .recording import Recording
+from .recording import Recording, add_windows
 
 MAX_DELAY_S = 0.005
 # An event starts this long after the first sample and before the last, so that all of it is inside.
@@ -382,8 +382,7 @@ def add_events(signal, templates, type, time_samples, amplitude, sampling_rate_h
         wave = (
             templates(type[rows], (index - time_samples[rows, None]) / sampling_rate_hz) * amplitude[rows, None, None]
         )
-        inside = (index >= 0) & (index < len(signal))
-        np.add.at(signal, index[inside], wave[inside])
+        add_windows(signal, sample - before, wave)
 
 
 def _add_transients(signal, rate, rng, per_second, size):

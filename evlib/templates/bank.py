@@ -13,6 +13,7 @@ import numpy as np
 import scipy.fft
 
 from ..signals.errors import OptionError
+from ..signals.recording import add_windows, cut
 
 # Positions inside a sample at which overlaps of templates are tabulated; finer steps change nothing measurable.
 SUBSAMPLES = 8
@@ -157,18 +158,13 @@ class TemplateBank:
         spectra, frequency = scipy.fft.rfft(padded, n, axis=1), scipy.fft.rfftfreq(n).astype(np.float32)
         sample = np.floor(np.asarray(time_samples) + 0.5).astype(int)
         fraction = (time_samples - sample).astype(np.float32)
-        around = np.arange(padded.shape[1]) - self.before - MARGIN
         portion = _portion(n * out.shape[1])
         for start in range(0, len(sample), portion):
             rows = slice(start, start + portion)
             turn = np.exp(-2j * np.pi * frequency * fraction[rows, None])[:, :, None]
             wave = scipy.fft.irfft(spectra[type[rows]] * turn, n, axis=1)[:, : padded.shape[1]]
             wave *= np.asarray(amplitude, dtype=np.float32)[rows, None, None]
-            index = sample[rows, None] + around
-            inside = (index >= 0) & (index < n_samples)
-            # One channel at a time: adding up numbers is many times faster than adding up rows.
-            for channel in range(out.shape[1]):
-                np.add.at(out[:, channel], index[inside], wave[:, :, channel][inside].astype(np.float32))
+            add_windows(out, sample[rows] - self.before - MARGIN, wave)
         return out
 
     def similarity(self):
@@ -203,17 +199,15 @@ def cut_snippets(whitened, time_samples, before, length):
     """Pieces of signal with the onset moved onto a whole sample, (N, length, C); the signal is 0 beyond its ends."""
     times, channels = np.asarray(time_samples), whitened.shape[1]
     out = np.empty((len(times), length, channels), np.float32)
-    around = np.arange(-before - MARGIN, length - before + MARGIN)
-    n = scipy.fft.next_fast_len(len(around) + 16, real=True)
+    wide = length + 2 * MARGIN
+    n = scipy.fft.next_fast_len(wide + 16, real=True)
     frequency = scipy.fft.rfftfreq(n)[:, None]
     portion = _portion(n * channels)
     for start in range(0, len(times), portion):
         rows = slice(start, start + portion)
         sample = np.floor(times[rows] + 0.5).astype(int)
         fraction = times[rows] - sample
-        index = sample[:, None] + around
-        inside = (index >= 0) & (index < len(whitened))
-        raw = np.where(inside[:, :, None], whitened[np.clip(index, 0, len(whitened) - 1)], np.float32(0))
+        raw = cut(whitened, sample - before - MARGIN, wide)
         turn = np.exp(2j * np.pi * frequency * fraction[:, None, None])
         moved = scipy.fft.irfft(scipy.fft.rfft(raw, n, axis=1) * turn, n, axis=1)
         out[rows] = moved[:, MARGIN : MARGIN + length]

@@ -20,7 +20,7 @@ from ..scoring.refractory import decode_refractory, refractory_samples
 from ..signals.clock import distance_to_nearest, duration_to_samples, split_time
 from ..signals.errors import DataError, OptionError, check_short, require_int
 from ..signals.events import Events
-from ..signals.recording import as_list, check_alike
+from ..signals.recording import as_list, check_alike, cut
 from .bank import TemplateBank
 from .learn import PRIOR_LOGIT, choose_window, learn_templates
 from .pursue import explain, find_candidates
@@ -187,7 +187,8 @@ def _search(signals, rate, width, rng):
         owner, sample = owner[chosen], sample[chosen]
     if len(sample) < MIN_EVENTS:
         return None
-    wide = _cut_wide(filtered, owner, sample, width // step)
+    half = width // step
+    wide = np.concatenate([cut(part, sample[owner == k] - half, 2 * half) for k, part in enumerate(filtered)])
     similarity, lag = _compare(wide, wide, width // step)
     # Either of the two may be the one that moves.
     turn = similarity.T > similarity
@@ -236,18 +237,11 @@ def _event_band(signals, moments, width):
     window = np.hanning(2 * width + 2)[1:-1, None]
     for signal, sample in zip(signals, moments, strict=True):
         sample = sample[(sample >= width) & (sample < len(signal) - width)]
-        pieces = signal[sample[:, None] + np.arange(-width, width)] * window
+        pieces = cut(signal, sample - width, 2 * width) * window
         power += (np.abs(np.fft.rfft(pieces, axis=1)) ** 2).sum((0, 2))
         count += len(sample) * signal.shape[1]
     power /= max(count, 1) * (window**2).sum()
     return np.maximum(power - 1, 0) / np.maximum(power, 1e-12)
-
-
-def _cut_wide(signals, owner, sample, width):
-    """Moments with half a width more on either side, (N, 2 * width, C)."""
-    index = np.arange(-width, width)
-    pieces = [signal[np.clip(sample[owner == k, None] + index, 0, len(signal) - 1)] for k, signal in enumerate(signals)]
-    return np.concatenate(pieces).astype(np.float32)
 
 
 def _chance(wide, width):

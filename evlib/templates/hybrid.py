@@ -14,6 +14,7 @@ import scipy.fft
 
 from ..signals.clock import distance_to_nearest, distance_to_own, split_time
 from ..signals.events import Events
+from ..signals.recording import add_windows
 from .bank import cut_snippets
 from .learn import nearest_label
 from .overlaps import cut_apart
@@ -192,9 +193,7 @@ class HybridRecordings:
 
     def _vary(self, signal, time, variation):
         """Add to each planted event how another of its type differed from the template."""
-        index = np.floor(time + 0.5).astype(int)[:, None] + np.arange(self.bank.length) - self.bank.before
-        inside = (index >= 0) & (index < len(signal))
-        np.add.at(signal, index[inside], variation[inside].astype(np.float32))
+        add_windows(signal, np.floor(time + 0.5).astype(int) - self.bank.before, variation)
 
 
 def one_at_a_time(bank, signal, wanted, others, rng):

@@ -5,6 +5,7 @@ import torch
 
 from ..networks.event_specific import EventSpecificClassifier
 from ..networks.losses import EventSpecificLoss
+from ..signals.recording import cut
 from .data import EventDataset, collate_fn_supervised
 from .loop import SupervisedTrainer
 
@@ -83,7 +84,7 @@ def windows_of(draw, n_windows, window, rng):
             event = first[row] + k
             label[row, events.type[event]] = 1
             timing[row, events.type[event]] = time[event] - start[row]
-        data.append(signal[start[:, None] + np.arange(window)])
+        data.append(cut(signal, start, window))
         labels.append(label)
         timings.append(timing)
         n += count
