@@ -1,9 +1,9 @@
-"""Print how large evlib is and how fast it starts: lines of code by folder, tests, files, longest line, times of import.
+"""Print how large evlib is and how fast it starts: lines of code, files, the longest line, times of import.
 
 Lines of code are lines that hold code: no docstring, no comment, no blank line. Run from the root of a checkout:
 
-    python tools/numbers.py
-    python tools/numbers.py --files  # every file too, the longest first
+    python tools/size.py
+    python tools/size.py --files  # every file too, the longest first
 """
 
 import ast
@@ -54,12 +54,10 @@ def code_lines(text):
 
 
 def import_seconds(module):
-    """Median seconds that a fresh interpreter takes to import a module, without its own start, and whether torch came."""
-    code = f"import sys, time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t, 'torch' in sys.modules)"
-    runs = [
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-        for _ in range(REPEATS)
-    ]
+    """Median seconds that a fresh interpreter takes to import a module, and whether torch is imported with it."""
+    timing = "start = time.perf_counter(); import {}; print(time.perf_counter() - start, 'torch' in sys.modules)"
+    command = [sys.executable, "-c", "import sys, time; " + timing.format(module)]
+    runs = [subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True) for _ in range(REPEATS)]
     answers = [run.stdout.split() for run in runs]
     return statistics.median(float(seconds) for seconds, _ in answers), answers[0][1] == "True"
 
