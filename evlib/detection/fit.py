@@ -12,7 +12,7 @@ carries the templates inside. Thresholds are fitted on development data that too
 
 from pathlib import Path
 
-from ..signals.errors import OptionError, check_short, require_int
+from ..signals.errors import OptionError, require_int, require_seconds
 from . import methods
 from .detector import Detector
 from .learned import is_discovery, lay_groundwork
@@ -99,7 +99,7 @@ def fit(
         1, **{name: v for name, v in {"hidden_size": hidden_size, "max_epochs": max_epochs}.items() if v is not None}
     )
     if tolerance_s is not None:
-        check_short(tolerance_s=tolerance_s)
+        require_seconds(tolerance_s=tolerance_s)
     data = prepare(pairs, unlabelled, labels_per_type, seed, refractory_s)
     discovery, encoder = (pretrain, None) if is_discovery(pretrain) else (None, pretrain)
     if encoder is not None:

@@ -17,7 +17,7 @@ from ..networks.pretext import ContrastiveLSTM, LSTMAutoencoder, MaskedPatchMode
 from ..networks.threads import few_threads
 from ..networks.transformer import HashedWords, PatchFrameEncoder, frame_channels
 from ..signals.clock import duration_to_samples
-from ..signals.errors import DataError, OptionError, check_short, require_int
+from ..signals.errors import DataError, OptionError, require_int, require_seconds
 from ..signals.recording import as_list, check_alike, cut
 from ..templates.discover import energy_peaks
 from ..templates.whiten import Whitener, estimate_whitener
@@ -187,7 +187,7 @@ def windows_to_learn(
     require_int(1, hidden_size=hidden_size, max_epochs=max_epochs)
     require_int(8, n_windows=n_windows)
     window_s = window_s(recordings) if callable(window_s) else window_s
-    check_short(LONGEST_WINDOW_S, window_s=window_s)
+    require_seconds(LONGEST_WINDOW_S, window_s=window_s)
     signals, whitener = whitened, None
     if whitened is None:
         whitener = estimate_whitener(recordings)

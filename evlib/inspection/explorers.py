@@ -5,11 +5,10 @@ import numpy as np
 
 from ..detection.detector import detect
 from ..scoring.comparison import Comparison
-from ..scoring.matching import check_tolerance
 from ..scoring.refractory import find_violations, refractory_samples
 from ..scoring.statistics import median_per_type, timing_statistics
 from ..scoring.thresholds import ThresholdSweep
-from ..signals.errors import DataError, OptionError, ShapeError, UnitError, log_odds_of
+from ..signals.errors import DataError, OptionError, ShapeError, UnitError, log_odds_of, require_tolerance
 from ..signals.events import Events
 from ..templates.waveforms import (
     channel_delays,
@@ -73,7 +72,7 @@ class ThresholdExplorer(OneType):
             raise OptionError(
                 f"reference must be Events, got {type(reference).__name__} (evlib.read_events reads a file)"
             )
-        self.detector, self.tolerance_s = detector, check_tolerance(tolerance_s)
+        self.detector, self.tolerance_s = detector, require_tolerance(tolerance_s)
         self.tuning = ThresholdSweep(detector, recording, reference)
         self._fitted = detector.thresholds.copy(), dict(detector.refractory_s)
         self._moving = False
@@ -129,7 +128,7 @@ class ThresholdExplorer(OneType):
                 raise OptionError(f"refractory_s is the period of {self.name} in seconds, got {refractory_s!r}")
             self.refractory_s[self.name] = float(refractory_s)
         if tolerance_s is not None:
-            self.tolerance_s = check_tolerance(tolerance_s)
+            self.tolerance_s = require_tolerance(tolerance_s)
             if self.tolerance_s == 0:
                 raise UnitError("a tolerance of 0 s matches nothing; give seconds, such as 0.005")
         return self._update()

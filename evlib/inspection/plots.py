@@ -7,8 +7,7 @@ and an hour draws as fast as a second.
 
 import numpy as np
 
-from ..signals.clock import check_rate
-from ..signals.errors import OptionError, ShapeError
+from ..signals.errors import OptionError, ShapeError, require_rate
 
 MAX_LEGEND_TYPES = 16
 OUTCOME_COLOURS = {"hit": "tab:green", "miss": "tab:red", "false_alarm": "tab:orange"}
@@ -149,7 +148,7 @@ def plot_templates(templates, sampling_rate_hz, names=None, truth=None, channels
     if truth is not None and np.shape(truth) != templates.shape:
         raise ShapeError(f"truth must have the shape of templates, {templates.shape}, got {np.shape(truth)}")
     n_types, n_channels, length = templates.shape
-    time_ms = 1e3 * (start_s + np.arange(length) / check_rate(sampling_rate_hz))
+    time_ms = 1e3 * (start_s + np.arange(length) / require_rate(sampling_rate_hz))
     if axes is None:
         columns = int(np.ceil(np.sqrt(n_types)))
         rows = -(-n_types // columns)
@@ -825,7 +824,7 @@ def plot_windows(
     axes = np.atleast_1d(np.asarray(axes, dtype=object)).ravel()
     if len(axes) != n:
         raise ShapeError(f"axes must be one per window, {n}, got {len(axes)}")
-    time_ms = 1e3 * np.arange(time) / check_rate(sampling_rate_hz)
+    time_ms = 1e3 * np.arange(time) / require_rate(sampling_rate_hz)
     # One scale for all; 99.8 % of the values stay in their own lane.
     half = max(np.quantile(np.abs(windows), 0.998), np.finfo(np.float32).tiny)
     lane = -2.0 * np.arange(n_channels)

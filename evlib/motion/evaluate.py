@@ -18,7 +18,7 @@ from torch import nn
 
 from ..networks.classifier import evaluating
 from ..networks.transformer import join_batches, summarise_tokens
-from ..signals.errors import DataError, OptionError, ShapeError, check_list, require_extra, require_int
+from ..signals.errors import DataError, OptionError, ShapeError, require_extra, require_int, require_list
 from .labels import label_group, map_labels
 from .train import OVERLAP, MotionModel
 
@@ -260,7 +260,7 @@ def zero_shot(model: MotionModel, windows, labels=None):
     scores : dict with accuracy and macro_f1 over the windows' own labels, and chance (a guess among the words of a
         closed set, among the groups of an open one)
     """
-    check_list(labels=labels)
+    require_list(labels=labels)
     own = sorted(set(map(str, windows.labels)))
     if not own:
         raise DataError("windows with labels are wanted, to judge by")

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..signals.clock import check_rate, duration_to_samples
-from ..signals.errors import DataError, OptionError, require_int
+from ..signals.clock import duration_to_samples
+from ..signals.errors import DataError, OptionError, require_int, require_rate
 from ..signals.recording import cut
 from ..training.windows import MotionWindows
 
@@ -132,7 +132,7 @@ def make_motion(
     for what, names, known in (("activities", activities, ACTIVITIES), ("places", places, PLACES)):
         if not names or set(names) - set(known):
             raise OptionError(f"{what} must be among {', '.join(known)}; got {', '.join(names) or 'none'}")
-    rate, rng = check_rate(sampling_rate_hz), np.random.default_rng([20, seed])
+    rate, rng = require_rate(sampling_rate_hz), np.random.default_rng([20, seed])
     time = np.arange(round(window_s * rate)) / rate
     person, kind = np.meshgrid(np.arange(n_people), np.arange(len(activities)), indexing="ij")
     person, kind = person.ravel().repeat(windows_per_activity), kind.ravel().repeat(windows_per_activity)

@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..signals.clock import check_rate
-from ..signals.errors import DataError, OptionError, ShapeError, check_list, require_int
+from ..signals.errors import DataError, OptionError, ShapeError, require_int, require_list, require_rate
 from .encoders import check_batch, frame_mask, pool_frames, to_frames
 
 TEXT_SIZE = 384
@@ -36,7 +35,7 @@ class HashedWords:
 
 
 def check_texts(texts):
-    check_list(texts=texts)
+    require_list(texts=texts)
     texts = list(texts)
     if not texts or not all(isinstance(text, str) and _words(text) for text in texts):
         raise DataError(f"texts must be words, got {texts!r}")
@@ -95,7 +94,7 @@ def patchify(x, sampling_rate_hz, patch_s, stride_s=None, n_samples=PATCH_SAMPLE
     """
     if x.ndim != 3 or 0 in x.shape:
         raise ShapeError(f"signals must be (batch, time, channels) without an empty axis, got {tuple(x.shape)}")
-    rate = check_rate(sampling_rate_hz)
+    rate = require_rate(sampling_rate_hz)
     length, step = patch_samples(patch_s, rate), patch_samples(patch_s if stride_s is None else stride_s, rate, least=1)
     if length > x.shape[1]:
         raise OptionError(

@@ -13,9 +13,9 @@ from functools import cached_property
 
 import numpy as np
 
-from ..signals.errors import OptionError, UnitError
+from ..signals.errors import OptionError, UnitError, require_tolerance
 from ..signals.events import Events
-from .matching import check_tolerance, match_events, on_one_clock
+from .matching import match_events, on_one_clock
 from .refractory import find_violations, per_type_values
 from .statistics import (
     average_precision,
@@ -58,7 +58,7 @@ def compare(reference, estimated, tolerance_s=0.005, refractory_s=None, duration
     >>> report.f1, report.false_alarms_per_hour
     (0.5, 100.0)
     """
-    tolerance_s = check_tolerance(tolerance_s)
+    tolerance_s = require_tolerance(tolerance_s)
     if duration_s is not None and not (np.isfinite(duration_s) and duration_s > 0):
         raise UnitError(f"duration_s must be a positive number of seconds, got {duration_s!r}")
     everything = reference, estimated = on_one_clock(reference, estimated)

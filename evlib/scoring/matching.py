@@ -13,22 +13,9 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
 from ..signals.clock import tolerance_to_samples
-from ..signals.errors import OptionError, UnitError
+from ..signals.errors import OptionError, require_tolerance
 
 LARGE_BLOCK = 4_000_000  # cells of a cost matrix, 32 MB; beyond it the sparse solver is used
-
-
-def check_tolerance(tolerance_s):
-    """Return the tolerance as a float, or refuse what cannot be one in seconds."""
-    try:
-        tolerance = float(tolerance_s)
-    except (TypeError, ValueError):
-        raise UnitError(f"tolerance_s must be a number in seconds, got {tolerance_s!r}") from None
-    if not tolerance >= 0:
-        raise UnitError(f"tolerance_s must be a number of seconds >= 0, got {tolerance_s!r}")
-    if tolerance > 1:
-        raise UnitError(f"tolerance_s is in seconds, got {tolerance_s!r} (did you pass milliseconds?)")
-    return tolerance
 
 
 def on_one_clock(reference, estimated):
@@ -77,7 +64,7 @@ def match_events(reference, estimated, tolerance_s, ignore_type=False, prefer="t
     >>> match_events(reference, estimated, tolerance_s=0.005)
     (array([[0, 0]]), array([10.]))
     """
-    tolerance = tolerance_to_samples(check_tolerance(tolerance_s), estimated.sampling_rate_hz)
+    tolerance = tolerance_to_samples(require_tolerance(tolerance_s), estimated.sampling_rate_hz)
     if prefer not in ("time", "score"):
         raise OptionError(f"prefer must be 'time' or 'score', got {prefer!r}")
     # Another clock or another order of names may reorder rows that coincide: sigma_s carries the caller's row numbers.

@@ -13,8 +13,8 @@ import bisect
 
 import numpy as np
 
-from ..signals.clock import SLACK_SAMPLES, check_rate, duration_to_samples
-from ..signals.errors import DataError, OptionError, ShapeError, UnitError
+from ..signals.clock import SLACK_SAMPLES, duration_to_samples
+from ..signals.errors import DataError, OptionError, ShapeError, UnitError, require_rate
 from ..signals.events import Events
 
 MAX_PERIOD_S = 3600
@@ -79,7 +79,7 @@ def refractory_samples(refractory_s, names, sampling_rate_hz):
     >>> refractory_samples({"clap": 0.25, "default": 2.0}, ("clap", "bell"), 2000)
     array([ 500, 4000])
     """
-    rate = check_rate(sampling_rate_hz)
+    rate = require_rate(sampling_rate_hz)
     period_s = per_type_values(refractory_s, names, "refractory_s", missing=0.0)
     if (period_s < 0).any():
         raise UnitError(f"refractory_s must not be negative, got {refractory_s!r}")
@@ -443,7 +443,7 @@ class RefractoryPeriodEnforcer:
         if (period < 0).any():
             raise UnitError(f"refractory_period_samples must not be negative, got {refractory_period_samples!r}")
         self.refractory_period_samples = np.broadcast_to(period, (self.num_events,)).copy()
-        self.sample_rate = check_rate(sample_rate, "sample_rate")
+        self.sample_rate = require_rate(sample_rate, "sample_rate")
         self.reset()
 
     def reset(self):

@@ -19,17 +19,6 @@ SLACK_SAMPLES = 1e-6
 CLOCK_TOLERANCE_SAMPLES = 0.25
 
 
-def check_rate(sampling_rate_hz, name="sampling_rate_hz"):
-    """Return the rate as a float, or refuse what is not a positive finite number."""
-    try:
-        rate = float(sampling_rate_hz)
-    except (TypeError, ValueError):
-        raise UnitError(f"{name} must be a number in Hz, got {sampling_rate_hz!r}") from None
-    if not np.isfinite(rate) or rate <= 0:
-        raise UnitError(f"{name} must be a positive number in Hz, got {sampling_rate_hz!r}")
-    return rate
-
-
 def split_time(time_samples):
     """Split times in samples into (integer sample, fraction in [-0.5, 0.5)).
 

@@ -1,11 +1,15 @@
-"""The errors that evlib raises: one family, so that ``except EvlibError`` catches every refusal.
+"""The errors that evlib raises, and the checks of arguments that many functions share.
 
-Each message names the argument, says what was wanted and what came, and guesses the likely slip.
+All errors are one family: ``except EvlibError`` catches every refusal. A message names the argument, says what was
+wanted and what came, and guesses the likely mistake. A ``require_...`` function takes the values under the names of
+the arguments and returns nothing, except where its docstring says so.
 """
 
 import importlib
 import math
 import numbers
+
+import numpy as np
 
 
 class EvlibError(ValueError):
@@ -29,11 +33,11 @@ class DataError(EvlibError):
 
 
 class MissingExtraError(EvlibError, ImportError):
-    """An optional package is needed; the message names the extra that brings it."""
+    """An optional package is needed; the message names the extra that installs it."""
 
 
-def require_extra(module, extra):
-    """Import ``module``, or say which extra of evlib brings it.
+def require_extra(module: str, extra: str):
+    """Import and return ``module``; if it is missing, the error names the extra of evlib that installs it.
 
     >>> require_extra("json", "data").__name__
     'json'
@@ -47,11 +51,8 @@ def require_extra(module, extra):
         ) from error
 
 
-# --- Checks of options that many functions take: whole numbers, probabilities and short spans of time.
-
-
-def require_int(least, **values):
-    """Refuse what is no whole number of at least ``least``.
+def require_int(least: int, **values) -> None:
+    """Refuse anything but whole numbers of at least ``least``.
 
     >>> require_int(1, batch_size=0)
     Traceback (most recent call last):
@@ -63,36 +64,37 @@ def require_int(least, **values):
             raise OptionError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
 
-def check_list(**values):
-    """Refuse one text where a list of them is wanted: it would be taken letter by letter.
+def require_number(least: float = 0.0, most: float = math.inf, **values) -> None:
+    """Refuse anything but finite numbers in [least, most].
 
-    >>> check_list(labels="walk")
+    >>> require_number(0, 1, share=1.5)
     Traceback (most recent call last):
     ...
-    evlib.signals.errors.OptionError: labels must be a list, got the text 'walk' (put it in a list)
+    evlib.signals.errors.OptionError: share must be a number between 0 and 1, got 1.5
+    """
+    wanted = f"a number of at least {least:g}" if most == math.inf else f"a number between {least:g} and {most:g}"
+    for name, value in values.items():
+        if not (isinstance(value, numbers.Real) and math.isfinite(value) and least <= value <= most):
+            raise OptionError(f"{name} must be {wanted}, got {value!r}")
+
+
+def require_positive(**values) -> None:
+    """Refuse anything but finite numbers above 0.
+
+    >>> require_positive(duration_s=0)
+    Traceback (most recent call last):
+    ...
+    evlib.signals.errors.OptionError: duration_s must be a positive number, got 0
     """
     for name, value in values.items():
-        if isinstance(value, str | bytes):
-            raise OptionError(f"{name} must be a list, got the text {value!r} (put it in a list)")
+        if not (isinstance(value, numbers.Real) and math.isfinite(value) and value > 0):
+            raise OptionError(f"{name} must be a positive number, got {value!r}")
 
 
-def log_odds_of(probability, name):
-    """The log odds of a probability strictly between 0 and 1.
+def require_seconds(longest_s: float = 1.0, **values_s) -> None:
+    """Refuse anything but seconds above 0 and up to ``longest_s``.
 
-    >>> log_odds_of(0.5, "threshold")
-    0.0
-    """
-    if isinstance(probability, bool) or not isinstance(probability, numbers.Real) or not 0 < probability < 1:
-        raise OptionError(
-            f"{name} is a probability strictly between 0 and 1, got {probability!r} (percent, or log odds?)"
-        )
-    return math.log(probability / (1 - probability))
-
-
-def check_short(longest_s=1.0, **values_s):
-    """Refuse what is no number of seconds above 0 and up to ``longest_s``.
-
-    >>> check_short(event_s=40)
+    >>> require_seconds(event_s=40)
     Traceback (most recent call last):
     ...
     evlib.signals.errors.OptionError: event_s must be seconds between 0 and 1, got 40 (did you pass milliseconds?)
@@ -102,3 +104,96 @@ def check_short(longest_s=1.0, **values_s):
             raise OptionError(
                 f"{name} must be seconds between 0 and {longest_s:g}, got {value!r} (did you pass milliseconds?)"
             )
+
+
+def require_tolerance(tolerance_s) -> float:
+    """Return a tolerance as a float; refuse what is no number of seconds from 0 to 1."""
+    try:
+        tolerance = float(tolerance_s)
+    except (TypeError, ValueError):
+        raise UnitError(f"tolerance_s must be a number in seconds, got {tolerance_s!r}") from None
+    if not tolerance >= 0:
+        raise UnitError(f"tolerance_s must be a number of seconds >= 0, got {tolerance_s!r}")
+    if tolerance > 1:
+        raise UnitError(f"tolerance_s is in seconds, got {tolerance_s!r} (did you pass milliseconds?)")
+    return tolerance
+
+
+def require_rate(sampling_rate_hz, name: str = "sampling_rate_hz") -> float:
+    """Return a rate in Hz as a float; refuse what is no positive finite number."""
+    try:
+        rate = float(sampling_rate_hz)
+    except (TypeError, ValueError):
+        raise UnitError(f"{name} must be a number in Hz, got {sampling_rate_hz!r}") from None
+    if not np.isfinite(rate) or rate <= 0:
+        raise UnitError(f"{name} must be a positive number in Hz, got {sampling_rate_hz!r}")
+    return rate
+
+
+def require_choice(choices, **values) -> None:
+    """Refuse what is not among ``choices``.
+
+    >>> require_choice(("time", "score"), prefer="size")
+    Traceback (most recent call last):
+    ...
+    evlib.signals.errors.OptionError: prefer must be one of time, score; got 'size' (a spelling mistake?)
+    """
+    for name, value in values.items():
+        if value not in tuple(choices):
+            wanted = ", ".join(map(str, choices))
+            raise OptionError(f"{name} must be one of {wanted}; got {value!r} (a spelling mistake?)")
+
+
+def require_known(names, known, what: str = "event name") -> None:
+    """Refuse ``names`` that are not among the ``known`` ones.
+
+    >>> require_known(["bel"], ["bell", "clap"])
+    Traceback (most recent call last):
+    ...
+    evlib.signals.errors.OptionError: unknown event name 'bel'; known: bell, clap (a spelling mistake?)
+    """
+    unknown = sorted(set(map(str, names)) - set(known))
+    if unknown:
+        raise OptionError(
+            f"unknown {what} {', '.join(map(repr, unknown))}; known: {', '.join(known) or 'none'} (a spelling mistake?)"
+        )
+
+
+def require_instance(kind: type, hint: str = "", **values) -> None:
+    """Refuse what is no ``kind``; ``hint`` says how to make one.
+
+    >>> require_instance(dict, "write dict(...)", refractory_s=2)
+    Traceback (most recent call last):
+    ...
+    evlib.signals.errors.OptionError: refractory_s must be dict, got int (write dict(...))
+    """
+    for name, value in values.items():
+        if not isinstance(value, kind):
+            hint = f" ({hint})" if hint else ""
+            raise OptionError(f"{name} must be {kind.__name__}, got {type(value).__name__}{hint}")
+
+
+def require_list(**values) -> None:
+    """Refuse one text where a list of texts is wanted: it would be read letter by letter.
+
+    >>> require_list(labels="walk")
+    Traceback (most recent call last):
+    ...
+    evlib.signals.errors.OptionError: labels must be a list, got the text 'walk' (put it in a list)
+    """
+    for name, value in values.items():
+        if isinstance(value, str | bytes):
+            raise OptionError(f"{name} must be a list, got the text {value!r} (put it in a list)")
+
+
+def log_odds_of(probability: float, name: str) -> float:
+    """The log odds of a probability; refuse what does not lie strictly between 0 and 1.
+
+    >>> log_odds_of(0.5, "threshold")
+    0.0
+    """
+    if isinstance(probability, bool) or not isinstance(probability, numbers.Real) or not 0 < probability < 1:
+        raise OptionError(
+            f"{name} is a probability strictly between 0 and 1, got {probability!r} (percent, or log odds?)"
+        )
+    return math.log(probability / (1 - probability))

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .clock import MICROSECOND_CLOCK_HZ, SLACK_SAMPLES, change_clock, check_rate, seconds_to_samples, split_time
-from .errors import DataError, EvlibError, OptionError, ShapeError, UnitError
+from .clock import MICROSECOND_CLOCK_HZ, SLACK_SAMPLES, change_clock, seconds_to_samples, split_time
+from .errors import DataError, EvlibError, OptionError, ShapeError, UnitError, require_rate
 from .files import replace_file
 
 SPAN_TYPE = "labelled_span"
@@ -101,7 +101,7 @@ class Events:
         for name, array in arrays.items():
             object.__setattr__(self, name, array[order])
         object.__setattr__(self, "names", names)
-        object.__setattr__(self, "sampling_rate_hz", check_rate(self.sampling_rate_hz))
+        object.__setattr__(self, "sampling_rate_hz", require_rate(self.sampling_rate_hz))
         if self.labelled_spans is not None:
             object.__setattr__(self, "labelled_spans", _checked_spans(self.labelled_spans))
 
@@ -113,7 +113,7 @@ class Events:
 
         Without ``names`` the names are those that occur, sorted.
         """
-        rate = check_rate(sampling_rate_hz)
+        rate = require_rate(sampling_rate_hz)
         onset_s = np.atleast_1d(np.asarray(onset_s, dtype=np.float64))
         if not np.isfinite(onset_s).all():
             raise DataError("onset_s must be finite; found NaN or infinity")
@@ -199,7 +199,7 @@ class Events:
 
     def at_rate(self, sampling_rate_hz) -> "Events":
         """The same times on another clock."""
-        rate = check_rate(sampling_rate_hz)
+        rate = require_rate(sampling_rate_hz)
         if rate == self.sampling_rate_hz:
             return self
         sample, fraction = change_clock(self.sample, self.fraction, self.sampling_rate_hz, rate)
@@ -375,7 +375,7 @@ def read_events(path, sampling_rate_hz=None, names=None) -> Events:
     is_span = (table["trial_type"] == SPAN_TYPE).to_numpy()
     rows, spans = table[~is_span], table[is_span]
     try:
-        own_rate = check_rate(rates[0]) if len(rates) else MICROSECOND_CLOCK_HZ
+        own_rate = require_rate(rates[0]) if len(rates) else MICROSECOND_CLOCK_HZ
         labels = rows["trial_type"].tolist()
         names = tuple(sorted(set(labels))) if names is None else _checked_names(names)
         columns = {name: rows[name].to_numpy(float) for name in ("score", "sigma_s") if name in rows}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .clock import check_rate, uniform_rate
-from .errors import DataError, EvlibError, MissingExtraError, UnitError, require_extra
+from .clock import uniform_rate
+from .errors import DataError, EvlibError, MissingExtraError, UnitError, require_extra, require_rate
 from .recording import BLOCK_SAMPLES, Recording, StoredSignal
 
 
@@ -95,7 +95,7 @@ def read_recording(path, sampling_rate_hz=None, channels=None, units=None) -> Re
         raise DataError(f"{path}: unknown kind of file {kind!r}; a recording can be read from {', '.join(READERS)}")
     if not path.exists():
         raise DataError(f"no recording at {path}")
-    given = None if sampling_rate_hz is None else check_rate(sampling_rate_hz)
+    given = None if sampling_rate_hz is None else require_rate(sampling_rate_hz)
     try:
         signal, known = READERS[kind](path, given)
         rate = _agreed_rate(given, known.get("sampling_rate_hz"))
@@ -118,7 +118,7 @@ def _agreed_rate(given, stored):
         raise UnitError("the file does not tell its sampling rate; pass sampling_rate_hz=...")
     if stored is None:
         return given
-    stored = check_rate(np.asarray(stored).item())
+    stored = require_rate(np.asarray(stored).item())
     if given is not None and abs(given / stored - 1) > 1e-6:
         raise UnitError(
             f"the file says {stored:g} Hz, but sampling_rate_hz={given:g} was passed; only Recording.resample "

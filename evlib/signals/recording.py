@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .clock import check_rate, rate_ratio, seconds_to_samples
-from .errors import DataError, EvlibError, OptionError, ShapeError, UnitError
+from .clock import rate_ratio, seconds_to_samples
+from .errors import DataError, EvlibError, OptionError, ShapeError, UnitError, require_rate
 
 BLOCK_SAMPLES = 2**18
 
@@ -64,7 +64,7 @@ class Recording:
                 )
         if len(set(channels)) != n_channels:
             raise OptionError(f"channel names must differ from each other, got {channels}")
-        rate = check_rate(self.sampling_rate_hz)
+        rate = require_rate(self.sampling_rate_hz)
         vars(self).update(signal=signal, sampling_rate_hz=rate, channels=channels, units=units)
 
     def __repr__(self):
@@ -129,7 +129,7 @@ class Recording:
         """
         from scipy.signal import resample_poly
 
-        rate = check_rate(sampling_rate_hz)
+        rate = require_rate(sampling_rate_hz)
         if rate == self.sampling_rate_hz:
             return self
         ratio = rate_ratio(self.sampling_rate_hz, rate)

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .clock import check_rate, duration_to_samples
-from .errors import OptionError, require_int
+from .clock import duration_to_samples
+from .errors import OptionError, require_int, require_rate
 from .events import Events
 from .recording import Recording, add_windows
 
@@ -99,7 +99,7 @@ def make_templates(n_types=16, n_channels=6, sampling_rate_hz=2000.0, seed=0, n_
     >>> bool(np.allclose((templates.sampled(2000.0, 0.01, 0.06) ** 2).sum((1, 2)), 1))
     True
     """
-    rate = check_rate(sampling_rate_hz)
+    rate = require_rate(sampling_rate_hz)
     if n_types < 1 or n_channels < 1 or n_modes < 1:
         raise OptionError(f"n_types, n_channels and n_modes must be at least 1, got {n_types}, {n_channels}, {n_modes}")
     require_int(0, seed=seed)
@@ -247,7 +247,7 @@ def make_recording(
     >>> recording.shape, len(events.names)
     ((20000, 6), 16)
     """
-    rate = check_rate(sampling_rate_hz)
+    rate = require_rate(sampling_rate_hz)
     if schedule not in SCHEDULES:
         raise OptionError(f"schedule must be one of {SCHEDULES}, got {schedule!r}")
     _check_numbers("a positive number", np.nextafter(0, 1), duration_s=duration_s, snr=snr, noise_std=noise_std)

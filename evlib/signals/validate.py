@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .clock import MICROSECOND_CLOCK_HZ, SLACK_SAMPLES, check_rate
-from .errors import DataError, OptionError
+from .clock import MICROSECOND_CLOCK_HZ, SLACK_SAMPLES
+from .errors import DataError, OptionError, require_rate
 from .events import Events
 from .recording import Recording
 
@@ -120,7 +120,7 @@ def validate(
         raise OptionError(f"events must be Events, got {type(events).__name__}; use read_events or Events.from_seconds")
     problems = []
     if recording is not None:
-        expected = None if sampling_rate_hz is None else check_rate(sampling_rate_hz)
+        expected = None if sampling_rate_hz is None else require_rate(sampling_rate_hz)
         problems += _check_format(recording, expected, n_channels)
         problems += _check_signal(recording)
     if events is not None:

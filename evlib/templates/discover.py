@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from ..scoring.refractory import decode_refractory, refractory_samples
 from ..signals.clock import distance_to_nearest, duration_to_samples, split_time
-from ..signals.errors import DataError, OptionError, check_short, require_int
+from ..signals.errors import DataError, OptionError, require_int, require_seconds
 from ..signals.events import Events
 from ..signals.recording import as_list, check_alike, cut
 from .bank import TemplateBank
@@ -138,7 +138,7 @@ def _check(recordings, n_types, refractory_s, event_s, seed):
     if n_types is not None:
         require_int(1, n_types=n_types)
     require_int(0, seed=seed)
-    check_short(event_s=event_s)
+    require_seconds(event_s=event_s)
     if not (isinstance(refractory_s, (int, float)) and 0 <= refractory_s < np.inf):
         raise OptionError(
             "refractory_s must not be negative, and one number for all kinds (they have no names yet); got "

@@ -6,8 +6,7 @@ import numpy as np
 import scipy.fft
 from scipy.special import ndtr
 
-from ..signals.clock import check_rate
-from ..signals.errors import DataError, OptionError, ShapeError, require_int
+from ..signals.errors import DataError, OptionError, ShapeError, require_int, require_rate
 from .bank import cut_snippets, refine_peak
 
 # Events closer than this are read together, which is faster; but no more than so much signal at a time.
@@ -166,7 +165,7 @@ def channel_delays(snippets, sampling_rate_hz, reference=None, n_bootstrap=200, 
     >>> (1e3 * delays.delay_s).round(2)
     array([-1.,  1.])
     """
-    rate = check_rate(sampling_rate_hz)
+    rate = require_rate(sampling_rate_hz)
     snippets = np.asarray(snippets, dtype=np.float64)
     if snippets.ndim != 3 or min(snippets.shape[1:]) == 0:
         raise ShapeError(f"snippets must be (events, samples, channels), got {snippets.shape} (one event? add an axis)")

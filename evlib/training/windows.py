@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..signals.clock import check_rate
-from ..signals.errors import DataError, OptionError, ShapeError, check_list
+from ..signals.errors import DataError, OptionError, ShapeError, require_list, require_rate
 
 SENSORS = re.compile(r"(acc|gyro|mag|ori)", re.IGNORECASE)
 
@@ -61,7 +60,7 @@ class MotionWindows:
         channels = tuple(map(str, self.channels))
         if len(channels) != x.shape[2] or len(set(channels)) < len(channels):
             raise ShapeError(f"{self.name}: {x.shape[2]} channels need a name of their own each, got {channels}")
-        check_list(channels=self.channels, descriptions=self.descriptions)
+        require_list(channels=self.channels, descriptions=self.descriptions)
         descriptions = tuple(self.descriptions) or tuple(name.replace("_", " ") for name in channels)
         if len(descriptions) != len(channels):
             raise ShapeError(
@@ -77,7 +76,7 @@ class MotionWindows:
             per_window[field] = values
         if not per_window["sources"].size:
             per_window["sources"] = np.arange(len(x))
-        rate = check_rate(self.sampling_rate_hz)
+        rate = require_rate(self.sampling_rate_hz)
         vars(self).update(x=x, channels=channels, descriptions=descriptions, sampling_rate_hz=rate, **per_window)
 
     def __len__(self):
@@ -142,7 +141,7 @@ class MotionWindows:
 
 def split_labels(windows, labels):
     """The windows without those of some labels, and the windows of those labels alone."""
-    check_list(labels=labels)
+    require_list(labels=labels)
     if unknown := sorted(set(labels) - set(windows.labels)):
         has = ", ".join(map(str, np.unique(windows.labels))) or "none"
         raise OptionError(f"{windows.name} has no label {', '.join(map(str, unknown))}; it has {has}")
