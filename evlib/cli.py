@@ -8,21 +8,38 @@
     $ evlib detect bells.ckpt day2/recording.npz -o day2/estimated.tsv
     $ evlib score day2/events.tsv day2/estimated.tsv --tolerance-ms 5
 
-Options are the arguments of the Python functions, with the same defaults; times of a few milliseconds are given in
-milliseconds. Results go to standard output, progress and errors to standard error. The exit code is 0 when all is
-well, 1 when ``validate`` found errors, and 2 when something could not be used: then one line says what.
+Options are the arguments of the Python functions: names, defaults and help are read from their signatures and
+docstrings. Times of a few milliseconds are given in milliseconds. Results go to standard output, progress and errors
+to standard error. The exit code is 0 when all is well, 1 when ``validate`` found errors, and 2 when something could
+not be used: then one line says what.
 """
 
 import argparse
-import json
+import importlib
+import inspect
+import re
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
+from json import dumps
 from pathlib import Path
 
 from .signals.errors import EvlibError, OptionError
 
+# Times of a few milliseconds: their options are in milliseconds.
+IN_MILLISECONDS = ("template_s", "tolerance_s", "window_s", "event_s")
+# Whole numbers whose default is None, so that the signature does not say what they are.
+COUNTS = ("labels_per_type", "hidden_size", "max_epochs", "n_types", "n_channels")
+PER_TYPE = "a number, or NAME=NUMBER,NAME=NUMBER"
+# Arguments of make_recording that would only lengthen the help of `evlib simulate`.
+DETAILS = ("templates", "refractory_s", "amplitude_spread", "noise_std", "pink_share", "sway_ratio", "transients_per_s")
+# Name of each command: the Python function behind it, what runs it on files, arguments that are no options, and what
+# argparse must know beside names and defaults.
+COMMANDS: dict[str, tuple[str, Callable, tuple, dict]] = {}
 
-def main(arguments=None) -> int:
+
+def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit code.
 
     >>> folder = tempfile.mkdtemp()
@@ -35,13 +52,17 @@ def main(arguments=None) -> int:
     0
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    name = arguments[0] if arguments else ""
     try:
-        if arguments[:1] == ["run"]:  # the workbook has its own parser
+        if name == "run":  # the workbook has its own parser
             from .workbook import main as run
 
             return run(arguments[1:])
-        options = make_parser().parse_args(arguments)
-        return options.command(options) or 0
+        options = vars(make_parser(name).parse_args(arguments))
+        from .signals.files import read_recording
+
+        read = partial(read_recording, sampling_rate_hz=options.pop("sampling_rate_hz", None))
+        return COMMANDS[name][1](_function(name), read, **options) or 0
     except (EvlibError, OSError) as error:
         print("evlib: error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
@@ -61,180 +82,99 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
     """Help with defaults, where there is one to show."""
 
     def _get_help_string(self, action):
-        shown = action.default not in (None, []) and action.default is not False
-        return super()._get_help_string(action) if shown else action.help
+        hidden = action.default is None or action.default is False or action.dest in ("progress", "unlabelled")
+        return action.help if hidden else super()._get_help_string(action)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+def make_parser(command: str = "") -> argparse.ArgumentParser:
+    """The parser of all commands; only ``command`` has its options, so that nothing else is imported."""
     parser = _Parser(prog="evlib", description="When do which events happen in a multichannel sensor recording?")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(name, function, help):
-        command = commands.add_parser(name, help=help, description=help, formatter_class=_Help, allow_abbrev=False)
-        command.set_defaults(command=function)
-        return command.add_argument
-
-    def add_rate(option):
-        option("--sampling-rate-hz", type=float, help="rate of recordings whose files do not tell theirs")
-
-    def add_quiet(option):
-        option("--quiet", action="store_true", default=False, help="no progress bars")
-
-    option = add("fit", _fit, "Train a detector from recordings and their labelled events.")
-    option("files", nargs="+", metavar="RECORDING EVENTS", help="each recording is followed by its event table")
-    option("-o", "--output", type=Path, required=True, metavar="DETECTOR", help="the checkpoint to write")
-    methods = ("auto", "lstm", "matched_filter", "frames", "fusion", "event_specific")
-    option(
-        "--method",
-        choices=methods,
-        help="what is best on development data (by itself), or templates with a network (lstm) or "
-        "alone, a network on the signal (frames), both (fusion)",
-    )
-    option(
-        "--refractory-s",
-        type=_per_type,
-        default=2.0,
-        metavar="S",
-        help=f"least time between events of a type: {PER_TYPE}",
-    )
-    option("--seed", type=int, default=0, help="the same seed gives the same detector")
-    option(
-        "--labels-per-type",
-        type=int,
-        metavar="K",
-        help="keep K labels of each type; the rest of the signal is unlabelled",
-    )
-    yes_no = argparse.BooleanOptionalAction
-    option(
-        "--self-train",
-        action=yes_no,
-        help="learn templates further from unlabelled signal; by itself, but for matched_filter",
-    )
-    option(
-        "--unlabelled",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="RECORDING",
-        help="further recordings without labels",
-    )
-    option(
-        "--pretrain",
-        metavar="WHAT",
-        help="discovery, autoencoder, variational, contrastive, masked, or an ENCODER of evlib pretrain",
-    )
-    option(
-        "--freeze-encoder", action="store_true", default=False, help="train only what stands on the pretrained encoder"
-    )
-    option(
-        "--template-ms",
-        type=float,
-        nargs=2,
-        metavar=("BEFORE", "AFTER"),
-        help="reach of templates; found from the data",
-    )
-    option("--shrink", action=yes_no, default=True, help="Wiener shrinkage of the averaged snippets")
-    option(
-        "--tolerance-ms", type=float, help="how far a detection may be from a development label; found from the data"
-    )
-    option("--hidden-size", type=int, help="width of the network that the method is named for (lstm 64, frames 48)")
-    option("--max-epochs", type=int, help="most passes of its training (lstm 12, frames 20)")
-    add_rate(option)
-    add_quiet(option)
-
-    option = add("pretrain", _pretrain, "Pretrain an encoder on recordings without labels, for evlib fit --pretrain.")
-    option("recordings", nargs="+", metavar="RECORDING")
-    option(
-        "-o", "--output", type=Path, required=True, metavar="ENCODER", help="the file to write: weights and a metadata"
-    )
-    option(
-        "--pretext",
-        choices=("autoencoder", "variational", "contrastive", "masked"),
-        default="contrastive",
-        help="what it learns from",
-    )
-    option("--seed", type=int, default=0, help="the same seed gives the same encoder")
-    option("--hidden-size", type=int, default=48, help="features of a frame in each half of the encoder")
-    option("--window-ms", type=float, help="length of a window (default: 4000, less where recordings are short)")
-    option("--n-windows", type=int, default=2048, help="windows in a pass")
-    option("--max-epochs", type=int, default=20, help="most passes")
-    option("--save-dir", type=Path, metavar="FOLDER", help="keep a checkpoint of every pass here")
-    option("--resume", action="store_true", default=False, help="go on from the latest checkpoint in --save-dir")
-    option("--log-dir", type=Path, metavar="FOLDER", help="keep TensorBoard's logs here")
-    add_rate(option)
-    add_quiet(option)
-
-    option = add("discover", _discover, "Find the kinds of events that recur in a recording, without labels.")
-    option("recording", metavar="RECORDING")
-    option("-o", "--output", type=Path, required=True, metavar="EVENTS", help="the event table to write")
-    option("--n-types", type=int, metavar="K", help="keep the K most frequent kinds; all that recur without it")
-    option("--refractory-s", type=float, default=2.0, metavar="S", help="least time between events of a kind")
-    option("--event-ms", type=float, default=40.0, help="about how long an event is")
-    option("--seed", type=int, default=0, help="which moments are compared when there are very many")
-    add_rate(option)
-    add_quiet(option)
-
-    option = add("detect", _detect, "Find events in a recording.")
-    option("detector", metavar="DETECTOR", help="checkpoint from evlib fit")
-    option("recording", metavar="RECORDING")
-    option("-o", "--output", type=Path, metavar="EVENTS", help="the event table to write; standard output without it")
-    option("--threshold", type=_per_type, metavar="P", help=f"probability to keep an event, not as fitted: {PER_TYPE}")
-    option("--block-s", type=float, default=60.0, help="seconds of signal in memory at a time; changes no result")
-    option("--resample", action="store_true", default=False, help="bring the recording to the detector's rate")
-    add_rate(option)
-    add_quiet(option)
-
-    option = add("score", _score, "Compare estimated events with reference events.")
-    option("reference", metavar="REF")
-    option("estimated", metavar="EST")
-    option("--tolerance-ms", type=float, default=5.0, help="how far a hit may be from its reference event")
-    option("--refractory-s", type=_per_type, metavar="S", help=f"count events closer than this: {PER_TYPE}")
-    option("--duration-s", type=float, help="length of the recording, for false alarms per hour")
-    option("--json", action="store_true", default=False, help="print the whole report as one JSON object")
-
-    option = add(
-        "validate", _validate, "Say what is wrong with a recording, and with its events; exit code 1 on errors."
-    )
-    option("recording", metavar="RECORDING")
-    option("events", metavar="EVENTS", nargs="?")
-    option("--names", nargs="+", metavar="NAME", help="the event names that are known")
-    option("--refractory-s", type=_per_type, metavar="S", help=f"warn of events closer than this: {PER_TYPE}")
-    option("--n-channels", type=int, help="how many channels there should be")
-    add_rate(option)
-
-    option = add("simulate", _simulate, "Write a synthetic recording.npz and its true events.tsv.")
-    option("-o", "--output", type=Path, required=True, metavar="FOLDER")
-    option("--duration-s", type=float, default=60.0, help="length of the recording")
-    option("--snr", type=float, default=12.0, help="mean matched-filter output of an event over its noise")
-    option("--schedule", choices=("rounds", "poisson"), default="rounds", help="types in turn, or each on its own")
-    option("--seed", type=int, default=0, help="of the recording")
-    option(
-        "--variation",
-        type=float,
-        default=0.0,
-        help="how much the events of a kind differ; 1: mean templates are a poor tool",
-    )
-    option(
-        "--session", type=int, default=0, help="recordings of one session share what is peculiar to it, if events vary"
-    )
-    option(
-        "--templates-seed", type=int, default=0, help="of the events' shapes: keep it for recordings of the same events"
-    )
-
-    commands.add_parser(
-        "run", help="Execute notebooks into build/ and print their results (evlib run --help).", add_help=False
-    )
+    for name, (_, run, _, _) in COMMANDS.items():
+        about = inspect.getdoc(run)
+        subparser = commands.add_parser(name, help=about, description=about, formatter_class=_Help, allow_abbrev=False)
+        if name == command:
+            _add_options(subparser, name)
+    help = "Execute notebooks into build/ and print their results (evlib run --help)."
+    commands.add_parser("run", help=help, add_help=False)
     return parser
 
 
-PER_TYPE = "a number, or NAME=NUMBER,NAME=NUMBER"
+def command(function: str, *without: str, **known):
+    """Make a command of ``_name(function, read, files..., options...)``; its docstring is the command's help.
+
+    ``without`` : arguments of the function that are no options; ``known`` : what ``add_argument`` gets for an argument
+    beside what is read from the signature.
+    """
+
+    def register(run):
+        COMMANDS[run.__name__[1:]] = function, run, without, known
+        return run
+
+    return register
 
 
-def _per_type(text):
+def _function(name):
+    """The Python function of a command."""
+    module, _, function = COMMANDS[name][0].rpartition(".")
+    return getattr(importlib.import_module(f"evlib.{module}"), function)
+
+
+def _add_options(parser, name):
+    """Files and options: the arguments of what runs the command, and then of its function."""
+    function, (_, run, without, known) = _function(name), COMMANDS[name]
+    texts = _parameter_texts(function)
+    own = dict(list(inspect.signature(run).parameters.items())[2:-1])  # without function, read and **options
+    for name, parameter in (own | dict(inspect.signature(function).parameters) | own).items():
+        required, more = parameter.default is parameter.empty, known.get(name, {})
+        if name == "output":
+            parser.add_argument("-o", "--output", type=Path, required=required, **more)
+        elif name in own and (required or "nargs" in more):
+            parser.add_argument(name, **{"metavar": name.upper()} | more)
+        elif not required and name not in (*without, "sampling_rate_hz"):
+            settings = {"help": texts.get(name, "")} | _settings(name, parameter.default) | more
+            if "choices" in settings:  # a constant beside the function
+                settings["choices"] = tuple(getattr(sys.modules[function.__module__], settings["choices"]))
+            flag = "quiet" if name == "progress" else name[:-1] + "ms" if name in IN_MILLISECONDS else name
+            parser.add_argument("--" + flag.replace("_", "-"), dest=name, **settings)
+    if {"files", "recording", "recordings"} & set(own):
+        about = "rate of recordings whose files do not hold theirs"
+        parser.add_argument("--sampling-rate-hz", type=float, help=about)
+
+
+def _settings(name, default):
+    """What argparse must know of an argument, from its name and default."""
+    if name == "progress":
+        return {"action": "store_false", "default": True, "help": "show no progress bars"}
+    if default is False:
+        return {"action": "store_true", "default": False}
+    if default is True or name == "self_train":
+        return {"action": argparse.BooleanOptionalAction, "default": default}
+    if name in IN_MILLISECONDS:  # argparse converts a default that is text like one that was typed
+        return {"type": milliseconds, "metavar": "MS", "default": default if default is None else f"{1e3 * default:g}"}
+    guess = int if name in COUNTS else float if name.endswith("_s") else str
+    return {"type": guess if default is None else type(default), "default": default}
+
+
+def _parameter_texts(function):
+    """What a numpydoc docstring says about each argument."""
+    section = inspect.getdoc(function).partition("Parameters\n----------\n")[2].partition("\n\n")[0]
+    texts = {}
+    for names, text in re.findall(r"^([\w, ]+) : (.*(?:\n +.*)*)", section, re.MULTILINE):
+        plain = re.sub(r":\w+:|`", "", " ".join(text.split())).replace("%", "%%")
+        texts |= dict.fromkeys(names.split(", "), plain)
+    return texts
+
+
+def milliseconds(text: str) -> float:
+    """Seconds, from milliseconds as text."""
+    return float(text) / 1e3
+
+
+def per_type(text: str) -> float | dict[str, float]:
     """A number, or a dict by event name.
 
-    >>> _per_type("2"), _per_type("step=0.25,default=2")
+    >>> per_type("2"), per_type("step=0.25,default=2")
     (2.0, {'step': 0.25, 'default': 2.0})
     """
     try:
@@ -249,90 +189,76 @@ def _per_type(text):
     return values
 
 
-def _fit(options):
-    from .detection.fit import fit
-    from .signals.events import read_events
-    from .signals.files import read_recording
+_BY_TYPE = {"type": per_type, "metavar": "NUMBER"}
 
-    if len(options.files) % 2:
-        raise OptionError(f"fit takes recordings, each followed by its event table; got {len(options.files)} files")
-    if options.output.is_dir():
-        raise OptionError(f"the detector is one file, but -o {options.output} is a folder")
-    pairs = [
-        (read_recording(recording, options.sampling_rate_hz), read_events(events))
-        for recording, events in zip(options.files[::2], options.files[1::2], strict=True)
-    ]
-    detector = fit(
-        pairs,
-        options.method,
-        refractory_s=options.refractory_s,
-        seed=options.seed,
-        labels_per_type=options.labels_per_type,
-        self_train=options.self_train,
-        unlabelled=[read_recording(path, options.sampling_rate_hz) for path in options.unlabelled],
-        pretrain=options.pretrain,
-        freeze_encoder=options.freeze_encoder,
-        template_s=None if options.template_ms is None else tuple(ms / 1e3 for ms in options.template_ms),
-        shrink=options.shrink,
-        tolerance_s=None if options.tolerance_ms is None else options.tolerance_ms / 1e3,
-        hidden_size=options.hidden_size,
-        max_epochs=options.max_epochs,
-        progress=not options.quiet,
-    )
-    detector.save(options.output)
+
+@command(
+    "detection.fit.fit",
+    "logger",
+    files={"nargs": "+", "metavar": "RECORDING EVENTS", "help": "each recording, followed by its event table"},
+    output={"metavar": "DETECTOR", "help": "the detector to write"},
+    method={"choices": "METHODS"},
+    refractory_s=_BY_TYPE | {"help": f"least time between events of a type: {PER_TYPE}"},
+    unlabelled={"type": str, "nargs": "+", "action": "extend", "default": [], "metavar": "RECORDING"},
+    pretrain={"help": "discovery, autoencoder, variational, contrastive, masked, or what evlib pretrain wrote"},
+    template_s={"nargs": 2, "metavar": ("BEFORE", "AFTER"), "help": "reach of templates; default: found from the data"},
+)
+def _fit(fit, read, files, output, **options):
+    """Train a detector from recordings and their labelled events."""
+    from .signals.events import read_events
+
+    if len(files) % 2:
+        raise OptionError(f"fit takes recordings, each followed by its event table; got {len(files)} files")
+    if output.is_dir():
+        raise OptionError(f"the detector is one file, but -o {output} is a folder")
+    pairs = [(read(recording), read_events(events)) for recording, events in zip(files[::2], files[1::2], strict=True)]
+    unlabelled = [read(path) for path in options.pop("unlabelled")]
+    detector = fit(pairs, unlabelled=unlabelled, **options)
+    detector.save(output)
     print(detector)
 
 
-def _pretrain(options):
-    from .detection.pretrain import pretrain
-    from .signals.files import read_recording
-
-    made = pretrain(
-        [read_recording(path, options.sampling_rate_hz) for path in options.recordings],
-        options.pretext,
-        seed=options.seed,
-        hidden_size=options.hidden_size,
-        window_s=None if options.window_ms is None else options.window_ms / 1e3,
-        n_windows=options.n_windows,
-        max_epochs=options.max_epochs,
-        progress=not options.quiet,
-        log_dir=options.log_dir,
-        save_dir=options.save_dir,
-        resume=options.resume,
-    )
-    made.save(options.output)
-    print(made)
+@command(
+    "detection.pretrain.pretrain",
+    "whitened",
+    recordings={"nargs": "+", "metavar": "RECORDING"},
+    output={"metavar": "ENCODER", "help": "the encoder to write"},
+    pretext={"choices": "PRETEXTS"},
+)
+def _pretrain(pretrain, read, recordings, output, **options):
+    """Pretrain an encoder on recordings without labels, for evlib fit --pretrain."""
+    encoder = pretrain([read(path) for path in recordings], **options)
+    encoder.save(output)
+    print(encoder)
 
 
-def _discover(options):
+@command("templates.discover.discover", output={"metavar": "EVENTS", "help": "the event table to write"})
+def _discover(discover, read, recording, output, **options):
+    """Find the types of events that recur in a recording, without labels."""
     from .signals.events import write_events
-    from .signals.files import read_recording
-    from .templates.discover import discover
 
-    found = discover(
-        [read_recording(options.recording, options.sampling_rate_hz)],
-        options.n_types,
-        options.refractory_s,
-        options.event_ms / 1e3,
-        options.seed,
-        progress=not options.quiet,
-    )
-    write_events(found.events[0], options.output)
+    found = discover([read(recording)], **options)
+    write_events(found.events[0], output)
     print(found)
 
 
-def _detect(options):
-    from .detection.detector import detect, load_detector
+@command(
+    "detection.detector.detect",
+    output={"metavar": "EVENTS", "help": "the event table to write; standard output without it"},
+    threshold=_BY_TYPE | {"help": f"probability from which an event is kept, not as fitted: {PER_TYPE}"},
+    resample={"help": "bring the recording to the detector's rate"},
+)
+def _detect(detect, read, detector, recording, output=None, resample=False, **options):
+    """Find events in a recording."""
+    from .detection.detector import load_detector
     from .signals.events import write_events
-    from .signals.files import read_recording
 
-    detector = load_detector(options.detector)
-    recording = read_recording(options.recording, options.sampling_rate_hz)
-    if options.resample:
+    detector, recording = load_detector(detector), read(recording)
+    if resample:
         recording = recording.resample(detector.sampling_rate_hz)
-    events = detect(detector, recording, options.threshold, options.block_s, progress=not options.quiet)
-    if options.output is not None:
-        write_events(events, options.output)
+    events = detect(detector, recording, **options)
+    if output is not None:
+        write_events(events, output)
         print(events)
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -340,50 +266,52 @@ def _detect(options):
         sys.stdout.write(Path(folder, "events.tsv").read_text(encoding="utf-8"))
 
 
-def _score(options):
-    from .scoring.comparison import compare
+@command(
+    "scoring.comparison.compare",
+    tolerance_s={"help": "how far a hit may lie from its reference event, inclusive"},
+    refractory_s=_BY_TYPE | {"help": f"count events that are closer than this: {PER_TYPE}"},
+    json={"help": "print the whole report as one JSON object"},
+)
+def _score(compare, read, reference, estimated, json=False, **options):
+    """Compare estimated events with reference events."""
     from .signals.events import read_events
 
-    report = compare(
-        read_events(options.reference),
-        read_events(options.estimated),
-        options.tolerance_ms / 1e3,
-        options.refractory_s,
-        options.duration_s,
-    )
-    print(json.dumps(report.summary(), indent=2, allow_nan=False) if options.json else report)
+    report = compare(read_events(reference), read_events(estimated), **options)
+    print(dumps(report.summary(), indent=2, allow_nan=False) if json else report)
 
 
-def _validate(options):
+@command(
+    "signals.validate.validate",
+    events={"nargs": "?", "metavar": "EVENTS"},
+    names={"nargs": "+", "metavar": "NAME"},
+    refractory_s=_BY_TYPE | {"help": f"warn of events that are closer than this: {PER_TYPE}"},
+)
+def _validate(validate, read, recording, events=None, **options):
+    """Say what is wrong with a recording, and with its events; exit code 1 on errors."""
     from .signals.events import read_events
-    from .signals.files import read_recording
-    from .signals.validate import validate
 
-    report = validate(
-        read_recording(options.recording, options.sampling_rate_hz),
-        None if options.events is None else read_events(options.events),
-        names=options.names,
-        refractory_s=options.refractory_s,
-        n_channels=options.n_channels,
-    )
+    report = validate(read(recording), None if events is None else read_events(events), **options)
     print(report)
     return 0 if report.ok else 1
 
 
-def _simulate(options):
+@command(
+    "signals.synthetic.make_recording",
+    *DETAILS,
+    output={"metavar": "FOLDER", "help": "the folder to write"},
+    schedule={"choices": "SCHEDULES"},
+    templates_seed={"help": "of the events' shapes: keep it for recordings of the same events"},
+)
+def _simulate(make_recording, read, output, templates_seed=0, **options):
+    """Write a synthetic recording.npz and its true events.tsv."""
     from .signals.events import write_events
     from .signals.files import write_recording
-    from .signals.synthetic import make_recording, make_templates
+    from .signals.synthetic import make_templates
 
-    templates = make_templates(seed=options.templates_seed)
-    variation = {"variation": options.variation, "session": options.session}
-    recording, events = make_recording(
-        templates, options.duration_s, options.snr, options.schedule, options.seed, **variation
-    )
-    write_recording(recording, options.output / "recording.npz")
-    write_events(events, options.output / "events.tsv")
-    print(recording)
-    print(events)
+    recording, events = make_recording(make_templates(seed=templates_seed), **options)
+    write_recording(recording, output / "recording.npz")
+    write_events(events, output / "events.tsv")
+    print(recording, events, sep="\n")
 
 
 if __name__ == "__main__":

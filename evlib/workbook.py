@@ -29,7 +29,7 @@ MAX_PNG_BYTES = 200_000
 PNG_QUALITY = [(150, 256), (120, 256), (100, 128), (80, 64), (60, 32)]
 # Text that YAML or a person may have meant as a number.
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?(nan|inf)", re.IGNORECASE)
-STYLE = {
+STYLE: dict[str, Any] = {
     "figure.figsize": (9, 4),
     "figure.dpi": 90,
     "figure.constrained_layout.use": True,
@@ -84,7 +84,6 @@ def start(namespace: dict[str, Any]) -> dict[str, Any]:
     >>> start({"minutes": 5, "learning_rate": 1e-3, "CONSTANT": 2, "np": math, "_": 3})
     {'minutes': 5, 'learning_rate': 0.001}
     """
-    import matplotlib as mpl
     import seaborn as sns
     import torch
 
@@ -93,8 +92,7 @@ def start(namespace: dict[str, Any]) -> dict[str, Any]:
     for name, value in parameters.items():
         _check_parameter(name, value)
     torch.manual_seed(parameters.get("seed", (parameters.get("seeds") or [0])[0]))
-    sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.9)
-    mpl.rcParams.update(STYLE)
+    sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.9, rc=STYLE)
     for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for message in (".*LeafSpec.*", ".*does not have many workers.*", ".*is smaller than the logging interval.*"):
@@ -150,12 +148,12 @@ def notebook_parameters(path: str | Path) -> dict[str, Any]:
         raise DataError(f"{path}: parameters must be `name: type = literal`; one is not ({error})") from None
 
 
-def run_notebooks(paths: Iterable[str | Path], parameters: str | Path | dict | None = None) -> dict[str, dict]:
+def run_notebooks(notebooks: Iterable[str | Path], parameters: str | Path | dict | None = None) -> dict[str, dict]:
     """Execute notebooks in order into ``build/`` and print their metrics.
 
     Parameters
     ----------
-    paths : notebooks
+    notebooks : their paths, in order
     parameters : a folder with ``<notebook>.yaml`` files, or a dict that goes to every notebook which declares the name
 
     Returns
@@ -170,7 +168,7 @@ def run_notebooks(paths: Iterable[str | Path], parameters: str | Path | dict | N
     import pandas as pd
     import papermill
 
-    paths = [Path(path) for path in paths]
+    paths = [Path(path) for path in notebooks]
     for path in paths:
         if not path.is_file():
             raise DataError(f"no notebook at {path}")
