@@ -1,8 +1,8 @@
-"""Bringing signals and words together: soft contrast over a batch and a memory, several prototypes for each label.
+"""Bringing windows and the words of their labels together: the loss of stage 2, and the model that it trains.
 
-A signal's vector z and the K prototypes of each label are unit vectors of one space. A signal should be near a
-prototype of its own label, and as near those of other labels as their words are alike; labels of one group are never
-told apart.
+A window's vector z and the K prototypes of each label are unit vectors in one space. A window should lie near a
+prototype of its own label, and as near the prototypes of other labels as their words are similar. Labels that mean the
+same form one group, and no contrast is drawn inside a group.
 """
 
 import math
@@ -14,17 +14,23 @@ from torch import nn
 from ..networks.transformer import PATCH_SAMPLES, TEXT_SIZE, DualBranchEncoder
 from ..signals.errors import OptionError, ShapeError, require_int
 
-SHARPNESS = 0.1  # temperature of the choice among the prototypes of a label
-LABEL_TEMPERATURE, LEAST_SPREAD = 0.5, 0.1
+# Temperature of the choice among the prototypes of one label: a similarity higher by 0.1 is e times as likely.
+PROTOTYPE_TEMPERATURE = 0.1
+# Temperature of the targets over labels, in standard deviations of the similarity of their words in a batch.
+LABEL_TEMPERATURE = 0.5
+# Smallest standard deviation that those similarities are divided by; a batch of one label has 0.
+MIN_SPREAD = 0.1
+# Start value and range of the factor on similarities; the start is that of CLIP.
 LOGIT_SCALE, SCALE_RANGE = 1 / 0.07, (1.0, 50.0)
-LEAST_NORM = 1e-6
+# Length below which a vector has no direction and is kept out of the queue.
+MIN_NORM = 1e-6
 
 
 class FeatureQueue(nn.Module):
-    """The last ``size`` pairs of signal and text vectors with the groups of their labels: first in, first out.
+    """The last ``size`` pairs of signal and text vectors with the groups of their labels, first in, first out.
 
-    What is not finite or has no length is not let in. Of a batch longer than the queue the last entries stay. The
-    queue is part of the model's state: it is saved with it.
+    Vectors that are not finite or have no length are left out. The queue is part of a module's state and is saved
+    with it.
 
     >>> queue = FeatureQueue(4, 2)
     >>> queue.push(torch.eye(2), torch.eye(2), torch.tensor([7, 8]))
@@ -32,7 +38,7 @@ class FeatureQueue(nn.Module):
     (2, [7, 8])
     """
 
-    def __init__(self, size, features):
+    def __init__(self, size: int, features: int):
         super().__init__()
         require_int(0, size=size)
         require_int(1, features=features)
@@ -40,42 +46,38 @@ class FeatureQueue(nn.Module):
         self.register_buffer("signal", torch.zeros(size, features))
         self.register_buffer("text", torch.zeros(size, features))
         self.register_buffer("group", torch.zeros(size, dtype=torch.long))
-        self.register_buffer("pushed", torch.zeros((), dtype=torch.long))  # in all
+        self.register_buffer("pushed", torch.zeros((), dtype=torch.long))  # pairs since the beginning
 
-    def __len__(self):
+    def __len__(self) -> int:
         return min(int(self.pushed), self.size)
 
     @property
-    def groups(self):
-        """(n,) groups of what is in the queue."""
+    def groups(self) -> torch.Tensor:
+        """(n,) groups of the pairs in the queue."""
         return self.group[: len(self)]
 
     @torch.no_grad()
-    def push(self, signal, text, group):
-        """Let in vectors (n, features) with their groups (n,)."""
+    def push(self, signal: torch.Tensor, text: torch.Tensor, group: torch.Tensor):
+        """Add vectors (n, features) with their groups (n,); of more than ``size`` of them the last stay."""
         if signal.shape != text.shape or signal.ndim != 2 or group.shape != signal.shape[:1]:
-            raise ShapeError(
-                "signal and text must be (n, features) and group (n,), got "
-                f"{[tuple(v.shape) for v in (signal, text, group)]}"
-            )
-        good = torch.ones(len(signal), dtype=torch.bool, device=signal.device)
-        for vectors in (signal, text):
-            norm = vectors.float().norm(dim=1)
-            good &= norm.isfinite() & (norm > LEAST_NORM)
+            shapes = [tuple(values.shape) for values in (signal, text, group)]
+            raise ShapeError(f"signal and text must be (n, features) and group (n,), got {shapes}")
+        norm = torch.stack([signal, text]).float().norm(dim=2)
+        good = (norm.isfinite() & (norm > MIN_NORM)).all(0)
         n = int(good.sum())
-        kept = slice(max(0, n - self.size), n)
-        place = (int(self.pushed) + torch.arange(n, device=signal.device)[kept]) % max(self.size, 1)
+        last = torch.arange(max(0, n - self.size), n, device=signal.device)
+        place = (self.pushed + last) % max(self.size, 1)
         for store, values in ((self.signal, signal), (self.text, text), (self.group, group)):
-            store[place] = values.detach()[good][kept].to(store.dtype)
+            store[place] = values.detach()[good][last].to(store.dtype)
         self.pushed += n
 
 
-def soft_targets(text, group, weight=0.5):
-    """(batch, batch) shares: what each item of a batch should find, from the likeness of the labels' words.
+def soft_targets(text: torch.Tensor, group: torch.Tensor, weight: float = 0.5) -> torch.Tensor:
+    """(batch, batch) shares: how much of its mass each window should give to each label of the batch.
 
-    ``weight`` of the mass goes to all items by the likeness of their labels (z-scored in the batch, softmax at 0.5),
-    the rest in equal parts to the items of its own group. The texts are constants: no gradient runs through the
-    targets.
+    A share ``weight`` of the mass goes to all labels by the similarity of their words (z-scored over the batch,
+    softmax at 0.5). The rest is divided equally among the labels of the window's own group. No gradient runs through
+    the targets.
 
     >>> soft_targets(torch.eye(2), torch.tensor([0, 1]), weight=0.0)
     tensor([[1., 0.],
@@ -85,42 +87,41 @@ def soft_targets(text, group, weight=0.5):
         raise OptionError(f"weight must lie in [0, 1], got {weight!r}")
     with torch.no_grad():
         unit = F.normalize(text.float(), dim=1)
-        likeness = unit @ unit.T
-        score = (likeness - likeness.mean()) / likeness.std(correction=0).clamp(min=LEAST_SPREAD)
-        alike = (score / LABEL_TEMPERATURE).softmax(1)
+        similarity = unit @ unit.T
+        score = (similarity - similarity.mean()) / similarity.std(correction=0).clamp(min=MIN_SPREAD)
         same = (group[:, None] == group).float()
-        return weight * alike + (1 - weight) * same / same.sum(1, keepdim=True)
+        return weight * (score / LABEL_TEMPERATURE).softmax(1) + (1 - weight) * same / same.sum(1, keepdim=True)
 
 
-def prototype_targets(similarity, targets):
+def prototype_targets(similarity: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """(signals, labels, K) shares: the mass of each label divided among its prototypes, most of it to the nearest.
 
-    ``similarity`` (signals, labels, K), ``targets`` (signals, labels). Constants: no gradient runs through them.
+    ``similarity`` (signals, labels, K), ``targets`` (signals, labels). No gradient runs through the shares.
 
     >>> prototype_targets(torch.tensor([[[0.9, 0.1]]]), torch.ones(1, 1)).round(decimals=3)
     tensor([[[1., 0.]]])
     """
-    return targets[..., None] * (similarity.detach() / SHARPNESS).softmax(2)
+    return targets[..., None] * (similarity.detach() / PROTOTYPE_TEMPERATURE).softmax(2)
 
 
 class AlignmentLoss(nn.Module):
-    """Soft CLIP with K prototypes for each label, a queue and a term that keeps all prototypes in use.
+    """Soft contrast between windows and words, with K prototypes for each label, a queue and a usage term.
 
-    A signal finds its targets among all prototypes of the batch; the mass of a label is divided among its prototypes by
-    how near they are (softmax at 0.1), so each goes its own way. A text finds the signals through its nearest
-    prototype. The vectors in the queue are further negatives, but for those of the same group, which count neither way.
-    ``usage_weight`` times 1 - ``usage`` (`prototype_usage`) is added, so that the prototypes of a label differ and all
-    are used.
+    From signal to text, the targets of `soft_targets` are divided among the prototypes of each label by their
+    similarity (softmax at 0.1), so each prototype can specialise. From text to signal, a label is represented by its
+    nearest prototype. The vectors in the queue are further negatives; those of the same group are masked in both
+    directions. ``usage_weight`` times 1 - ``usage`` (`prototype_usage`) is added, so that the prototypes of a label
+    differ and all are used.
 
-    After the semantic loss of TSFM. Differences: targets are constants and half of them are the true group; same-group
-    entries of the queue are masked; the usage term.
+    After the semantic loss of TSFM. Differences: targets carry no gradient and half of their mass goes to the true
+    group; entries of the same group in the queue are masked; the usage term.
 
     Parameters
     ----------
     features : numbers in a vector
-    queue_size : pairs that are remembered, 0 for none
-    soft_weight : as ``weight`` in `soft_targets`
-    usage_weight : of the entropy term
+    queue_size : pairs in the queue, 0 for none
+    soft_weight : ``weight`` of `soft_targets`
+    usage_weight : weight of the usage term
 
     Examples
     --------
@@ -130,112 +131,102 @@ class AlignmentLoss(nn.Module):
     ['alignment_loss', 'total_loss', 'usage']
     """
 
-    # Without the usage term, and not divided by a running mean: it compares between epochs.
+    # The loss without the usage term compares between epochs, so it decides which epoch is the best.
     monitor = "alignment_loss"
 
-    def __init__(self, features, queue_size=256, soft_weight=0.5, usage_weight=1.0):
+    def __init__(self, features: int, queue_size: int = 256, soft_weight: float = 0.5, usage_weight: float = 1.0):
         super().__init__()
         if not 0 <= soft_weight <= 1 or not usage_weight >= 0:
-            raise OptionError(
-                f"want soft_weight in [0, 1], usage_weight >= 0; got {soft_weight!r} and {usage_weight!r}"
-            )
+            got = f"{soft_weight!r} and {usage_weight!r}"
+            raise OptionError(f"want soft_weight in [0, 1] and usage_weight of at least 0, got {got}")
         self.soft_weight, self.usage_weight = float(soft_weight), float(usage_weight)
         self.queue = FeatureQueue(queue_size, features)
 
-    def forward(self, z, prototypes, text, group, log_scale):
+    def forward(self, z, prototypes, text, group, log_scale) -> dict:
         """The losses of a batch; in training mode its vectors join the queue afterwards.
 
         Parameters
         ----------
-        z : (batch, features) unit vectors of the signals
-        prototypes : (batch, K, features) unit vectors, those of each signal's label
-        text : (batch, features) the frozen vectors of the labels' words
-        group : (batch,) integers, equal for synonyms
-        log_scale : scalar, log of what similarities are multiplied with; held in log(1) to log(50)
+        z : (batch, features) unit vectors of the windows
+        prototypes : (batch, K, features) unit vectors, those of each window's label
+        text : (batch, features) vectors of the labels' words, which are not trained
+        group : (batch,) integers, equal for labels that mean the same
+        log_scale : scalar, logarithm of the factor on similarities; clamped to log(1)..log(50)
 
         Returns
         -------
         dict of scalars : total_loss, alignment_loss, usage (see `prototype_usage`)
         """
-        size, kinds, features = prototypes.shape
+        size, _, features = prototypes.shape
         if z.shape != (size, features) or text.shape[0] != size or group.shape != (size,):
-            raise ShapeError(
-                "want z (batch, features), prototypes (batch, K, features), text (batch, ...), group (batch,); "
-                f"got {[tuple(v.shape) for v in (z, prototypes, text, group)]}"
-            )
+            wanted = "z (batch, features), prototypes (batch, K, features), text (batch, ...), group (batch,)"
+            raise ShapeError(f"want {wanted}; got {[tuple(v.shape) for v in (z, prototypes, text, group)]}")
         with torch.autocast(z.device.type, enabled=False):
             z, prototypes = z.float(), prototypes.float()
-            scale = log_scale.float().clamp(math.log(SCALE_RANGE[0]), math.log(SCALE_RANGE[1])).exp()
+            scale = log_scale.float().clamp(*map(math.log, SCALE_RANGE)).exp()
             similarity = torch.einsum("if,jkf->ijk", z, prototypes)
             targets = soft_targets(text, group, self.soft_weight)
             shares = prototype_targets(similarity, targets).flatten(1)
-            to_text = self._cross_entropy(similarity.flatten(1), shares, scale, z, group, "text")
-            nearest = similarity.max(2).values
-            best = similarity.detach().argmax(2).diagonal()
-            chosen = prototypes[torch.arange(size, device=z.device), best]
-            to_signal = self._cross_entropy(
-                nearest.T, targets.T / targets.T.sum(1, keepdim=True), scale, chosen, group, "signal"
-            )
-            usage = prototype_usage((similarity.diagonal(dim1=0, dim2=1).T / SHARPNESS).softmax(1), group)
+            to_text = self._cross_entropy(similarity.flatten(1), shares, scale, z, group, self.queue.text)
+            own = similarity.diagonal(dim1=0, dim2=1).T  # (batch, K): each window with the prototypes of its label
+            nearest = prototypes[torch.arange(size, device=z.device), own.detach().argmax(1)]
+            shares = targets.T / targets.T.sum(1, keepdim=True)
+            to_signal = self._cross_entropy(similarity.amax(2).T, shares, scale, nearest, group, self.queue.signal)
+            usage = prototype_usage((own / PROTOTYPE_TEMPERATURE).softmax(1), group)
             loss = (to_text + to_signal) / 2
             if self.training and self.queue.size:
-                self.queue.push(z, chosen, group)
-        return {
-            "total_loss": loss + self.usage_weight * (1 - usage),
-            "alignment_loss": loss.detach(),
-            "usage": usage.detach(),
-        }
+                self.queue.push(z, nearest, group)
+        total = loss + self.usage_weight * (1 - usage)
+        return {"total_loss": total, "alignment_loss": loss.detach(), "usage": usage.detach()}
 
-    def _cross_entropy(self, similarity, targets, scale, vectors, group, side):
-        """Cross-entropy (scalar) of shares over the batch's columns, the queue's vectors being further columns."""
-        n = len(self.queue)
-        # The queue moves on before the gradient is asked for.
-        remembered = getattr(self.queue, side)[:n].float().clone()
+    def _cross_entropy(self, similarity, targets, scale, vectors, group, stored):
+        """Scalar: cross-entropy of ``targets`` over the batch's columns, with the queue's vectors as further ones."""
+        # A copy, since the queue changes before the gradient is computed.
+        queued = stored[: len(self.queue)].float().clone()
         same = F.pad(group[:, None] == self.queue.groups, (similarity.shape[1], 0))
-        targets = F.pad(targets, (0, n))
-        log_p = (
-            (scale * torch.cat([similarity, vectors @ remembered.T], 1)).masked_fill(same, -torch.inf).log_softmax(1)
-        )
+        logits = scale * torch.cat([similarity, vectors @ queued.T], 1)
+        log_p = logits.masked_fill(same, -torch.inf).log_softmax(1)
+        targets = F.pad(targets, (0, len(queued)))
         return -(targets * log_p.masked_fill(targets == 0, 0)).sum(1).mean()
 
 
-def prototype_usage(choice, group):
-    """How much the choice of a prototype says about a signal: 1 if all are used alike and each choice is clear, else
-    less.
+def prototype_usage(choice: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+    """How well the prototypes of a label are used, in [0, 1]: 1 if all are used equally and each choice is clear.
 
-    For each group the entropy of the mean choice less the mean entropy of a choice, in units of log K; prototypes that
-    are all the same leave every choice open and have 0, as one that is always chosen has. 1 with a single prototype.
+    For each group, the entropy of the mean choice minus the mean entropy of a choice, in units of log K. It is 0 where
+    the prototypes are all the same, since every choice is open, and where one of them is always chosen. It is 1 with
+    a single prototype.
 
-    ``choice`` (batch, K) shares of each signal's own prototypes; ``group`` (batch,).
+    Parameters
+    ----------
+    choice : (batch, K) shares that each window gives to the prototypes of its own label
+    group : (batch,) integers, equal for labels that mean the same
 
     >>> prototype_usage(torch.eye(2), torch.tensor([3, 3])), prototype_usage(torch.eye(2)[[0, 0]], torch.tensor([3, 3]))
     (tensor(1.), tensor(0.))
     >>> prototype_usage(torch.full((2, 2), 0.5), torch.tensor([3, 3]))
     tensor(0.)
     """
-    kinds = choice.shape[1]
-    if kinds == 1:
+    n_prototypes = choice.shape[1]
+    if n_prototypes == 1:
         return choice.new_ones(())
     same = (group[:, None] == group).to(choice.dtype)
     share = same / same.sum(1, keepdim=True)
-    # One row for each signal, that of its group, weighed so that each group counts once.
+    # A row for each window with the value of its group; each group counts once.
     gain = _entropy(share @ choice) - share @ _entropy(choice)
     weight = 1 / same.sum(1)
-    return (weight * gain).sum() / weight.sum() / math.log(kinds)
+    return (weight * gain).sum() / weight.sum() / math.log(n_prototypes)
 
 
 def _entropy(shares):
     return -(shares * shares.clamp(min=torch.finfo(shares.dtype).tiny).log()).sum(1)
 
 
-# --- Signals in the space of words: an encoder, attention pooling, and prototypes for any label.
-
-
 class TextAlignedModel(nn.Module):
-    """A `DualBranchEncoder` whose pooled tokens live where the words of labels do.
+    """A `DualBranchEncoder` with attention pooling into the space of the labels' words, and prototypes for any label.
 
-    After the semantic alignment of TSFM. Differences: one attention pooling over all tokens; prototypes are a text
-    vector and a learned step away from it, so that they exist for words never seen.
+    After the semantic alignment of TSFM. Differences: one attention pooling over all tokens; a prototype is the vector
+    of the words plus a learned step, so labels that were never trained on have prototypes too.
 
     Parameters
     ----------
@@ -269,36 +260,29 @@ class TextAlignedModel(nn.Module):
         self.config = self.encoder.config | {"num_prototypes": int(num_prototypes), "num_queries": int(num_queries)}
         self.queries = nn.Parameter(0.02 * torch.randn(num_queries, d_model))
         self.pooling = nn.MultiheadAttention(d_model, num_heads, batch_first=True)
-        self.to_text = nn.Sequential(
-            nn.LayerNorm(num_queries * d_model),
-            nn.Linear(num_queries * d_model, d_model),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(d_model, text_size),
-        )
+        width = num_queries * d_model
+        hidden, output = nn.Linear(width, d_model), nn.Linear(d_model, text_size)
+        self.to_text = nn.Sequential(nn.LayerNorm(width), hidden, nn.GELU(), nn.Dropout(dropout), output)
         self.steps = nn.ModuleList(nn.Linear(text_size, text_size) for _ in range(num_prototypes))
         for step in self.steps:
-            # Half the text's length in a direction of its own: the prototypes begin near the words, but apart.
+            # Prototypes start near the words, each half the length of the text away in a direction of its own.
             nn.init.normal_(step.bias, std=0.5 / math.sqrt(text_size))
             nn.init.zeros_(step.weight)
         self.log_scale = nn.Parameter(torch.tensor(math.log(LOGIT_SCALE)))
 
-    def forward(self, batch):
-        """A batch of `evlib.networks.transformer` -> (batch, text_size) unit vectors."""
-        tokens = self.encoder(batch)
-        valid = batch["patch_mask"][:, :, None] & batch["channel_mask"][:, None]
+    def forward(self, batch: dict) -> torch.Tensor:
+        """A batch of `evlib.networks.transformer.make_batch` -> (batch, text_size) unit vectors."""
+        tokens = self.encoder(batch).flatten(1, 2)
+        padding = ~(batch["patch_mask"][:, :, None] & batch["channel_mask"][:, None]).flatten(1)
         queries = self.queries.expand(len(tokens), -1, -1)
-        padding = ~valid.flatten(1)
-        pooled, _ = self.pooling(
-            queries, tokens.flatten(1, 2), tokens.flatten(1, 2), key_padding_mask=padding, need_weights=False
-        )
+        pooled, _ = self.pooling(queries, tokens, tokens, key_padding_mask=padding, need_weights=False)
         return F.normalize(self.to_text(pooled.flatten(1)), dim=1)
 
-    def prototypes(self, text):
+    def prototypes(self, text: torch.Tensor) -> torch.Tensor:
         """(labels, text_size) vectors of words -> (labels, K, text_size) unit vectors."""
         text = F.normalize(text, dim=1)
         return F.normalize(torch.stack([text + step(text) for step in self.steps], 1), dim=2)
 
-    def scores(self, batch, text):
-        """(batch, labels): similarity of each signal with the nearest prototype of each label."""
+    def scores(self, batch: dict, text: torch.Tensor) -> torch.Tensor:
+        """(batch, labels): similarity of each window with the nearest prototype of each label."""
         return torch.einsum("if,jkf->ijk", self(batch), self.prototypes(text)).amax(2)

@@ -1,69 +1,67 @@
-"""Activities in words: which labels mean the same, and in which ways one can be said.
+"""Activities in words: which labels mean the same, and how one label can be phrased.
 
-Data sets name activities differently. Labels of one *group* are synonyms: none is wrong where another stands, and a
-contrast between them would teach nonsense. A label that is in no group is a group of its own.
+Data sets name activities differently. Labels of one *group* are synonyms: either is right where the other is, and no
+contrast is drawn between them. A label that is in no group is a group of its own.
 """
 
 import hashlib
 import re
+from collections.abc import Iterable
 
 import numpy as np
+import torch
 
 from ..signals.errors import DataError
 
-# Group -> its labels; the first is the one that is shown. Labels are compared in lower case, with spaces.
-LABEL_GROUPS = {
-    "walking": ("walking", "walk", "walking forward", "strolling"),
-    "walking upstairs": (
-        "walking upstairs",
-        "upstairs",
-        "stairs up",
-        "going up stairs",
-        "ascending stairs",
-        "climbing stairs",
-    ),
-    "walking downstairs": ("walking downstairs", "downstairs", "stairs down", "going down stairs", "descending stairs"),
-    "stairs": ("stairs", "walking on stairs", "taking the stairs"),
-    "sitting": ("sitting", "sit", "sitting down still", "being seated"),
-    "standing": ("standing", "stand", "standing still", "being upright without moving"),
-    "lying": ("lying", "laying", "lie", "lying down", "reclining"),
-    "running": ("running", "run"),
-    "jogging": ("jogging", "jog", "slow running"),
-    "cycling": ("cycling", "bicycling", "biking", "riding a bicycle"),
-    "nordic walking": ("nordic walking", "walking with poles"),
-    "jumping": ("jumping", "jump", "jump front and back", "jumping up"),
-    "rope jumping": ("rope jumping", "skipping rope"),
-    "rowing": ("rowing", "using a rowing machine"),
-    "sit to stand": ("sit to stand", "standing up from sitting", "getting up from a chair"),
-    "stand to sit": ("stand to sit", "sitting down", "taking a seat"),
-    "sit to lie": ("sit to lie", "lying down from sitting"),
-    "lie to sit": ("lie to sit", "sitting up from lying"),
-    "stand to lie": ("stand to lie", "lying down from standing"),
-    "lie to stand": ("lie to stand", "standing up from lying"),
-    "falling": ("falling", "fall", "falling forward", "falling backward", "falling left", "falling right"),
-    "watching television": ("watching television", "watching tv"),
-    "computer work": ("computer work", "working at a computer"),
-    "typing": ("typing", "typing on a keyboard"),
-    "writing": ("writing", "writing by hand"),
-    "driving": ("driving", "driving a car", "car driving"),
-    "ironing": ("ironing", "ironing clothes"),
-    "vacuum cleaning": ("vacuum cleaning", "vacuuming"),
-    "folding laundry": ("folding laundry", "folding clothes"),
-    "house cleaning": ("house cleaning", "cleaning the house"),
-    "playing soccer": ("playing soccer", "soccer", "playing football", "kicking a ball"),
-    "brushing teeth": ("brushing teeth", "teeth", "tooth brushing"),
-    "drinking": ("drinking", "drinking from a cup"),
-    "eating": ("eating", "eating soup", "eating chips", "eating pasta", "eating a sandwich"),
-    "catching a ball": ("catching a ball", "playing catch", "catch"),
-    "dribbling a ball": ("dribbling a ball", "dribbling", "basketball dribbling"),
-    "clapping": ("clapping", "clapping hands"),
-}
+# Groups of synonyms in lower case, one a line; the first label is the name of the group.
+SYNONYMS = """
+walking, walk, walking forward, strolling
+walking upstairs, upstairs, stairs up, going up stairs, ascending stairs, climbing stairs
+walking downstairs, downstairs, stairs down, going down stairs, descending stairs
+stairs, walking on stairs, taking the stairs
+sitting, sit, sitting down still, being seated
+standing, stand, standing still, being upright without moving
+lying, laying, lie, lying down, reclining
+running, run
+jogging, jog, slow running
+cycling, bicycling, biking, riding a bicycle
+nordic walking, walking with poles
+jumping, jump, jump front and back, jumping up
+rope jumping, skipping rope
+rowing, using a rowing machine
+sit to stand, standing up from sitting, getting up from a chair
+stand to sit, sitting down, taking a seat
+sit to lie, lying down from sitting
+lie to sit, sitting up from lying
+stand to lie, lying down from standing
+lie to stand, standing up from lying
+falling, fall, falling forward, falling backward, falling left, falling right
+watching television, watching tv
+computer work, working at a computer
+typing, typing on a keyboard
+writing, writing by hand
+driving, driving a car, car driving
+ironing, ironing clothes
+vacuum cleaning, vacuuming
+folding laundry, folding clothes
+house cleaning, cleaning the house
+playing soccer, soccer, playing football, kicking a ball
+brushing teeth, teeth, tooth brushing
+drinking, drinking from a cup
+eating, eating soup, eating chips, eating pasta, eating a sandwich
+catching a ball, playing catch, catch
+dribbling a ball, dribbling, basketball dribbling
+clapping, clapping hands
+"""
+# Group -> its labels.
+LABEL_GROUPS = {line.split(", ")[0]: tuple(line.split(", ")) for line in SYNONYMS.strip().splitlines()}
+# Sentences in which a label is phrased while a model is aligned with words.
 TEMPLATES = ("{}", "a person is {}", "someone {}", "the activity of {}", "motion sensor data of a person {}")
 _GROUP = {label: group for group, labels in LABEL_GROUPS.items() for label in labels}
 
 
-def plain_label(label):
-    """A label in lower case, words apart.
+def plain_label(label: str) -> str:
+    """A label in lower case with spaces between its words.
 
     >>> plain_label("Walking_Upstairs "), plain_label("standUp")
     ('walking upstairs', 'stand up')
@@ -73,8 +71,8 @@ def plain_label(label):
     return " ".join(words).lower()
 
 
-def label_group(label):
-    """The group of synonyms that a label belongs to, or itself.
+def label_group(label: str) -> str:
+    """The group of synonyms that a label belongs to, or the label itself.
 
     >>> label_group("LAYING"), label_group("yodelling")
     ('lying', 'yodelling')
@@ -82,64 +80,55 @@ def label_group(label):
     return _GROUP.get(plain_label(label), plain_label(label))
 
 
-def group_codes(labels):
-    """(n,) numbers, equal for labels of one group; a hash of the group, the same in every run.
+def group_codes(labels: Iterable[str]) -> np.ndarray:
+    """(n,) integers, equal for labels of one group; a hash of the group's name, the same in every run.
 
     >>> codes = group_codes(["walk", "walking", "sitting"])
     >>> bool(codes[0] == codes[1]), bool(codes[0] == codes[2])
     (True, False)
     """
-
-    def code(group):
-        return int.from_bytes(hashlib.blake2b(group.encode(), digest_size=7).digest(), "big")
-
-    return np.array([code(label_group(label)) for label in labels], dtype=np.int64)
+    hashes = [hashlib.blake2b(label_group(label).encode(), digest_size=7) for label in labels]
+    return np.array([int.from_bytes(one.digest(), "big") for one in hashes], dtype=np.int64)
 
 
-def paraphrases(label):
-    """All texts that stand for a label: its synonyms in each template.
+def paraphrases(label: str) -> list[str]:
+    """All phrases for a label: its synonyms in each template.
 
     >>> paraphrases("yodelling")[:2]
     ['yodelling', 'a person is yodelling']
     """
-    label = plain_label(label)
-    synonyms = LABEL_GROUPS.get(_GROUP.get(label), (label,))
-    return [template.format(word) for template in TEMPLATES for word in synonyms]
+    group = label_group(label)
+    return [template.format(word) for template in TEMPLATES for word in LABEL_GROUPS.get(group, (group,))]
 
 
-def label_words(labels, text):
+def label_words(labels: list[str], text) -> tuple:
     """The words of labels as vectors.
 
     Parameters
     ----------
     labels : list of str
-    text : text encoder
+    text : text encoder, see `evlib.motion.words`
 
     Returns
     -------
-    ways : list of (n, 384) tensors, every way to say a label
+    phrases : list of (n, 384) tensors, all phrases for each label
     label_text : (labels, 384) tensor of the labels themselves
-    group : (labels,) tensor of numbers, equal for labels that mean the same
+    group : (labels,) tensor of integers, equal for labels that mean the same
     """
-    import torch
-
-    ways = [paraphrases(label) for label in labels]
-    vectors = text([way for some in ways for way in some])
-    return list(vectors.split([len(some) for some in ways])), text(labels), torch.from_numpy(group_codes(labels))
+    phrases = [paraphrases(label) for label in labels]
+    vectors = text([phrase for some in phrases for phrase in some])
+    return list(vectors.split(list(map(len, phrases)))), text(labels), torch.from_numpy(group_codes(labels))
 
 
-def map_labels(labels, targets):
+def map_labels(labels: Iterable[str], targets: Iterable[str]) -> list[str | None]:
     """For each label the target it stands for: the same word, else the only target of its group, else None.
 
     >>> map_labels(["upstairs", "walk", "swimming"], ["stairs up", "going up stairs", "walking"])
     [None, 'walking', None]
     """
-    plain = {plain_label(target): target for target in targets}
-    groups = {}
+    plain, groups = {plain_label(target): target for target in targets}, {}
     for target in targets:
         groups.setdefault(label_group(target), []).append(target)
-    found = []
-    for label in labels:
-        same = groups.get(label_group(label), [])
-        found.append(plain.get(plain_label(label)) or (same[0] if len(same) == 1 else None))
-    return found
+    # In a group with more than one target it stays open which of them is meant.
+    only = {group: same[0] for group, same in groups.items() if len(same) == 1}
+    return [plain.get(plain_label(label)) or only.get(label_group(label)) for label in labels]
