@@ -3,30 +3,33 @@
 ::
 
     manifest.json                     dataset_name, description, channels [{name, description, sampling_rate_hz}]
-    labels.json                       {session id: [label, ...]}, every session once, always a list
-    groups.json                       {session id: person}: optional, for splits that keep people apart
+    labels.json                       {session id: [label, ...]}: every session once, always a list
+    groups.json                       {session id: person}: optional, for splits by person
     sessions/<session id>/data.parquet
 
-A table's first column is ``timestamp_sec`` (seconds from 0.0, one uniform rate); every other column is a channel of the
-manifest, of which a session may lack some. A channel with ``"may_be_missing": true`` in the manifest may hold NaN.
-Parquet needs the extra ``data``.
+The first column of a table is ``timestamp_sec`` (seconds from 0.0 at one uniform rate). Every other column is a channel
+of the manifest; a session may lack some of them. A channel with ``"may_be_missing": true`` in the manifest may hold
+NaN. Parquet needs the extra ``data``.
 """
 
 import json
+import numbers
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from ..signals.errors import DataError, OptionError, UnitError, require_extra
+from ..signals.errors import DataError, OptionError, require_extra
 from ..signals.files import replace_folder
 from ..signals.recording import Recording
 from ..signals.validate import Problem, ValidationReport
 
+# Name of the column with the time of each sample in seconds.
 TIME = "timestamp_sec"
-# Steps of the clock may differ by this share from the manifest's rate, and the first sample from 0 by so many seconds.
+# Relative deviation from the manifest's rate that a step of the clock may have, and seconds that the first sample may
+# lie away from 0: what rounding of printed times amounts to.
 CLOCK_TOLERANCE, START_TOLERANCE_S = 0.01, 1e-6
 
 
@@ -42,7 +45,7 @@ class Channel:
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """One recording with its labels and the group (person) it belongs to, which may be empty."""
+    """One recording with its labels and the group (person) that it belongs to, which may be empty."""
 
     id: str
     recording: Recording
@@ -65,44 +68,42 @@ class SessionSet:
         return f"SessionSet({self.name}: {len(self.ids)} sessions, {len(self.channels)} channels)"
 
     @property
-    def ids(self):
-        """The sessions' names, sorted."""
+    def ids(self) -> list[str]:
+        """The names of the sessions, sorted."""
         return sorted(self.labels)
 
     @property
-    def descriptions(self):
+    def descriptions(self) -> dict:
         """What each channel measures, by its name."""
         return {channel.name: channel.description for channel in self.channels}
 
-    def read(self, session_id, fill=True):
-        """One `Session`; with ``fill``, NaN becomes the last value before it, the first one after it, or 0.
+    def read(self, session_id: str, fill: bool = True) -> Session:
+        """One session; ``fill`` replaces NaN by the last value before it, else the first after it, else 0.
 
         Raises
         ------
-        DataError : a session that is not there, or that breaks the format
+        DataError : an unknown session, or one that breaks the format
         """
         if session_id not in self.labels:
-            raise DataError(
-                f"{self.name} has no session {session_id!r}; it has {len(self.ids)}, as {', '.join(self.ids[:3])}"
-            )
+            known = ", ".join(self.ids[:3])
+            raise DataError(f"{self.name} has no session {session_id!r}; it has {len(self.ids)}, as {known}")
         table, problems = _read_table(self.folder, session_id, self.channels)
         ValidationReport(tuple(problems)).raise_if_errors()
-        channels = table.column_names[1:]
+        channels = tuple(table.column_names[1:])
         signal = np.stack([table[name].to_numpy() for name in channels], 1).astype(np.float32)
         rate = next(channel.sampling_rate_hz for channel in self.channels if channel.name == channels[0])
-        recording = Recording(fill_gaps(signal) if fill else signal, rate, tuple(channels), name=session_id)
+        recording = Recording(fill_gaps(signal) if fill else signal, rate, channels, name=session_id)
         return Session(session_id, recording, self.labels[session_id], self.groups.get(session_id, ""))
 
-    def load(self, ids=None, progress=False):
-        """List of sessions, all or those named."""
+    def load(self, ids: Iterable[str] | None = None, progress: bool = False) -> list[Session]:
+        """All sessions, or those named in ``ids``."""
         from tqdm.auto import tqdm
 
-        return [
-            self.read(name) for name in tqdm(self.ids if ids is None else ids, desc=self.name, disable=not progress)
-        ]
+        ids = self.ids if ids is None else ids
+        return [self.read(name) for name in tqdm(ids, desc=self.name, disable=not progress)]
 
 
-def fill_gaps(signal):
+def fill_gaps(signal: np.ndarray) -> np.ndarray:
     """(n, C): NaN becomes the last value before it, at the beginning the first one after it, and 0 in an empty channel.
 
     >>> fill_gaps(np.array([[np.nan], [1.0], [np.nan]])).ravel().tolist()
@@ -113,67 +114,67 @@ def fill_gaps(signal):
     return pd.DataFrame(signal).ffill().bfill().fillna(0).to_numpy()
 
 
-def open_sessions(folder) -> SessionSet:
-    """Open a folder of sessions; its manifest, labels and folders are checked, signals when they are read.
+def open_sessions(folder: str | Path) -> SessionSet:
+    """Open a folder of sessions. Manifest, labels and folders are checked at once, signals when they are read.
 
     Raises
     ------
-    DataError : what is missing or breaks the format, all of it at once
+    DataError : everything that is missing or breaks the format
     """
     opened, problems = _open(Path(folder))
     ValidationReport(tuple(problems)).raise_if_errors()
     return opened
 
 
-def validate_sessions(folder, known_labels=None, progress=False) -> ValidationReport:
-    """Everything in a folder of sessions that breaks the format, signals included.
+def validate_sessions(
+    folder: str | Path, known_labels: Iterable[str] | None = None, progress: bool = False
+) -> ValidationReport:
+    """Everything that breaks the format in a folder of sessions; signals are read once manifest and labels are sound.
 
     Parameters
     ----------
     folder : where manifest.json lies
-    known_labels : the labels that there may be; None for any
+    known_labels : the labels that are allowed; None for any
     progress : show a progress bar
     """
     from tqdm.auto import tqdm
 
     folder = Path(folder)
     opened, problems = _open(folder)
-    if opened is None:
-        return ValidationReport(tuple(problems))
-    if known_labels is not None:
-        for session_id, labels in opened.labels.items():
-            if unknown := sorted(set(labels) - set(known_labels)):
-                message = f"unknown label {', '.join(map(repr, unknown))} of {session_id!r}; known are {', '.join(known_labels)}"
-                problems.append(Problem("error", "labels.json", message))
-    for session_id in tqdm(opened.ids, desc=opened.name, disable=not progress):
+    for session_id in tqdm(opened.ids if opened else (), disable=not progress):
+        unknown = set() if known_labels is None else set(opened.labels[session_id]) - set(known_labels)
+        if unknown:
+            words, known = ", ".join(map(repr, sorted(unknown))), ", ".join(known_labels)
+            message = f"unknown label {words} of {session_id!r}; known are {known}"
+            problems.append(Problem("error", "labels.json", message))
         if (folder / "sessions" / session_id).is_dir():
             problems += _read_table(folder, session_id, opened.channels)[1]
     return ValidationReport(tuple(problems))
 
 
-def write_sessions(folder, name, description, channels, sessions: Iterable[Session]):
-    """Write a folder of sessions; a crash, or anything that breaks the format, leaves an older folder as it was.
+def write_sessions(
+    folder: str | Path, name: str, description: str, channels: Sequence[Channel], sessions: Iterable[Session]
+) -> SessionSet:
+    """Write a folder of sessions; after a crash or an error an older folder is as it was.
 
     Parameters
     ----------
-    folder : replaced if sessions are what it holds
+    folder : replaced if it holds nothing but sessions
     name, description : of the data set
     channels : list of `Channel`
     sessions : any iterable of `Session`; channels in the order of the manifest, names without ``/``
 
     Raises
     ------
-    DataError : no session, a name twice, channels that the manifest does not have, whatever else breaks the format
-    UnitError : another rate than the channel's
-    OptionError : a name that is no folder's; a folder that holds something else, which is not replaced
+    DataError : no session, a name twice, another rate than the manifest's, whatever else breaks the format
+    OptionError : a name that no folder can have; a folder that holds something else, which is not replaced
     """
     parquet, arrow = require_extra("pyarrow.parquet", "data"), require_extra("pyarrow", "data")
     _check_replaceable(Path(folder))
-    by_name = {channel.name: channel for channel in channels}
     labels, groups = {}, {}
     with replace_folder(folder) as new:
         for session in sessions:
-            _check_session(session, by_name, labels)
+            _check_session(session, labels)
             recording = session.recording
             columns = {TIME: np.arange(recording.n_samples) / recording.sampling_rate_hz}
             columns |= dict(zip(recording.channels, recording.read().T, strict=True))
@@ -185,11 +186,8 @@ def write_sessions(folder, name, description, channels, sessions: Iterable[Sessi
             groups |= {session.id: session.group} if session.group else {}
         if not labels:
             raise DataError("no session to write")
-        entries = [
-            {"name": c.name, "description": c.description, "sampling_rate_hz": float(c.sampling_rate_hz)}
-            | ({"may_be_missing": True} if c.may_be_missing else {})
-            for c in channels
-        ]
+        entries = [vars(channel) | {"sampling_rate_hz": float(channel.sampling_rate_hz)} for channel in channels]
+        entries = [{key: value for key, value in entry.items() if value is not False} for entry in entries]
         files = {"manifest": {"dataset_name": name, "description": description, "channels": entries}, "labels": labels}
         for file, content in (files | ({"groups": groups} if groups else {})).items():
             (new / f"{file}.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -198,21 +196,20 @@ def write_sessions(folder, name, description, channels, sessions: Iterable[Sessi
 
 
 def _check_replaceable(folder):
-    """Only an empty folder or one of sessions gives way to another: what else it holds would be lost."""
-    others = {"manifest.json", "labels.json", "groups.json", "sessions"}
+    """Refuse to replace anything but an empty folder or one of sessions."""
     if folder.is_dir():
         found = {path.name for path in folder.iterdir()}
-        if not found or ("manifest.json" in found and found <= others):
-            return
-        held = ", ".join(sorted(found - others)[:3]) or "no manifest.json"
-        raise OptionError(
-            f"{folder} holds {held}, which would be lost: name a new folder, or one that holds nothing but sessions"
-        )
-    if folder.exists():
+        others = found - {"manifest.json", "labels.json", "groups.json", "sessions"}
+        if others or (found and "manifest.json" not in found):
+            held = ", ".join(sorted(others)[:3]) or "no manifest.json"
+            hint = "name a new folder, or one that holds nothing but sessions"
+            raise OptionError(f"{folder} holds {held}, which would be lost: {hint}")
+    elif folder.exists():
         raise OptionError(f"{folder} is a file: sessions need a folder")
 
 
-def _check_session(session, by_name, labels):
+def _check_session(session, labels):
+    """Refuse a session that has no place in the folder; ``labels`` are those of the sessions before it."""
     name = session.id
     if not _names_a_folder(name):
         raise OptionError(f"a session's id names its folder, got {name!r}")
@@ -220,174 +217,148 @@ def _check_session(session, by_name, labels):
         raise DataError(f"two sessions are called {name!r}")
     if isinstance(session.labels, str):
         raise DataError(f"the labels of {name!r} must be a list of words, got {session.labels!r}")
-    if unknown := set(session.recording.channels) - set(by_name):
-        raise DataError(f"{name!r} has channels that the manifest lacks: {', '.join(sorted(unknown))}")
-    for channel in session.recording.channels:
-        if by_name[channel].sampling_rate_hz != session.recording.sampling_rate_hz:
-            raise UnitError(
-                f"{name!r} has {session.recording.sampling_rate_hz:g} Hz, {channel} "
-                f"{by_name[channel].sampling_rate_hz:g} Hz"
-            )
 
 
 def _names_a_folder(name):
-    """Whether an id is one folder's name and no way out of it."""
-    return (
-        isinstance(name, str)
-        and name.isprintable()
-        and 0 < len(name) < 200
-        and name == Path(name).name
-        and name != ".."
-    )
+    """Whether an id is the name of one folder and no path out of it."""
+    plain = _is_text(name) and name.isprintable() and len(name) < 200
+    return plain and name == Path(name).name and name != ".."
+
+
+def _is_text(value):
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _open(folder):
-    """The set, None if it cannot be opened, and what is wrong with all but the signals."""
+    """The set, None if manifest or labels are broken, and all problems but those of the signals."""
     problems = []
 
-    def wrong(where, message):
-        problems.append(Problem("error", where, message))
+    def check(where, holds, message):
+        if not holds:
+            problems.append(Problem("error", where, message))
 
-    manifest, labels = (_read_json(folder / name, wrong) for name in ("manifest.json", "labels.json"))
-    groups = _read_json(folder / "groups.json", wrong) if (folder / "groups.json").is_file() else {}
-    if None in (manifest, labels, groups):
+    manifest, labels, groups = (_read_json(folder / f"{name}.json", check) for name in ("manifest", "labels", "groups"))
+    for key in ("dataset_name", "description") if manifest is not None else ():
+        check("manifest.json", _is_text(manifest.get(key)), f"{key} must be a text, got {manifest.get(key)!r}")
+    channels = [] if manifest is None else _channels(manifest.get("channels"), check)
+    for name, words in (labels or {}).items():
+        check("labels.json", _names_a_folder(name), f"a session's id names its folder, got {name!r}")
+        listed = isinstance(words, list) and all(isinstance(word, str) and word for word in words)
+        check("labels.json", listed, f"the labels of {name!r} must be a list of words, got {words!r}")
+    if problems:
         return None, problems
-    for name in ("dataset_name", "description"):
-        if not isinstance(manifest.get(name), str) or not manifest[name].strip():
-            wrong("manifest.json", f"{name} must be a text, got {manifest.get(name)!r}")
-    channels = _channels(manifest.get("channels"), wrong)
-    for session_id, words in labels.items():
-        if not _names_a_folder(session_id):
-            wrong("labels.json", f"a session's id names its folder, got {session_id!r}")
-        if not isinstance(words, list) or not all(isinstance(word, str) and word for word in words):
-            wrong("labels.json", f"the labels of {session_id!r} must be a list of words, got {words!r}")
-    if not all(isinstance(group, str) for group in groups.values()):
-        wrong("groups.json", "every group must be a text")
+    check("groups.json", all(isinstance(group, str) for group in groups.values()), "every group must be a text")
     place = folder / "sessions"
     folders = {path.name for path in place.iterdir() if path.is_dir()} if place.is_dir() else set()
-    for message, ids in (
-        ("labelled sessions without a folder", set(labels) - folders),
-        ("sessions without an entry in labels.json", folders - set(labels)),
+    check("sessions", folders, "there is no session")
+    for where, ids, known, message in (
+        ("sessions", labels, folders, "labelled sessions without a folder"),
+        ("sessions", folders, labels, "sessions without an entry in labels.json"),
+        ("groups.json", groups, labels, "groups of sessions that are not labelled"),
     ):
-        if ids:
-            wrong("sessions", f"{len(ids)} {message}, as {', '.join(sorted(ids)[:3])}")
-    if not folders:
-        wrong("sessions", "there is no session")
-    if extra := set(groups) - set(labels):
-        wrong(
-            "groups.json", f"{len(extra)} groups of sessions that are not labelled, as {', '.join(sorted(extra)[:3])}"
-        )
-    if channels is None or any(problem.where == "labels.json" for problem in problems):
-        return None, problems
-    labels = {session_id: tuple(words) for session_id, words in labels.items()}
-    name, description = str(manifest.get("dataset_name")), str(manifest.get("description"))
-    return SessionSet(folder, name, description, channels, labels, dict(groups)), problems
+        lost = sorted(set(ids) - set(known))
+        check(where, not lost, f"{len(lost)} {message}, as {', '.join(lost[:3])}")
+    labels = {name: tuple(words) for name, words in labels.items()}
+    opened = SessionSet(folder, manifest["dataset_name"], manifest["description"], channels, labels, groups)
+    return opened, problems
 
 
-def _read_json(path, wrong):
-    """The dict in a file, or None and a problem."""
+def _read_json(path, check):
+    """The dict in a file; None and a problem if it holds none. Without groups.json there are no groups."""
 
     def once(pairs):
         if twice := [name for name, n in Counter(name for name, _ in pairs).items() if n > 1]:
             raise ValueError(f"{', '.join(map(repr, twice))} stands there twice")
         return dict(pairs)
 
+    if path.name == "groups.json" and not path.is_file():
+        return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=once)
     except (OSError, ValueError, RecursionError) as error:
-        wrong(path.name, f"cannot be read: {error}")
-        return None
-    if not isinstance(content, dict):
-        wrong(path.name, f"must hold a JSON object, got a {type(content).__name__}")
-        return None
-    return content
+        return check(path.name, False, f"cannot be read: {error}")
+    check(path.name, isinstance(content, dict), f"must hold a JSON object, got a {type(content).__name__}")
+    return content if isinstance(content, dict) else None
 
 
-def _channels(entries, wrong):
-    """The manifest's channels, or None and problems."""
-    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
-        wrong("manifest.json", "channels must be a list of {name, description, sampling_rate_hz}")
-        return None
-    channels, before = [], set()
-    for entry in entries:
-        name, rate = entry.get("name"), entry.get("sampling_rate_hz")
-        if not isinstance(name, str) or not name or name in before or name == TIME:
-            wrong("manifest.json", f"each channel needs a name of its own, got {name!r}")
-            continue
-        before.add(name)
-        if not isinstance(entry.get("description"), str) or not entry["description"].strip():
-            wrong("manifest.json", f"channel {name} needs a description")
-        if not isinstance(entry.get("may_be_missing", False), bool):
-            wrong(
-                "manifest.json",
-                f"may_be_missing of channel {name} must be true or false, got {entry['may_be_missing']!r}",
-            )
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < 1e9:
-            wrong("manifest.json", f"channel {name} needs a sampling_rate_hz above 0, got {rate!r}")
-            continue
-        channels.append(Channel(name, str(entry.get("description")), float(rate), entry.get("may_be_missing") is True))
-    return tuple(channels) if len(channels) == len(entries) else None
+def _channels(entries, check):
+    """The channels of the manifest as `Channel` objects."""
+    listed = isinstance(entries, list) and entries and all(isinstance(entry, dict) for entry in entries)
+    check("manifest.json", listed, "channels must be a list of {name, description, sampling_rate_hz}")
+    channels, before = [], {TIME}
+    for entry in entries if listed else ():
+        name, description, rate = (entry.get(key) for key in ("name", "description", "sampling_rate_hz"))
+        missing = entry.get("may_be_missing", False)
+        real = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
+        for holds, message in (
+            (_is_text(name) and name not in before, f"each channel needs a name of its own, got {name!r}"),
+            (_is_text(description), f"channel {name} needs a description"),
+            (real and 0 < rate < 1e9, f"channel {name} needs a sampling_rate_hz above 0, got {rate!r}"),
+            (isinstance(missing, bool), f"may_be_missing of channel {name} must be true or false, got {missing!r}"),
+        ):
+            check("manifest.json", holds, message)
+        before |= {str(name)}
+        channels.append(Channel(name, description, rate, missing))
+    return tuple(channels)
 
 
 def _read_table(folder, session_id, channels):
-    """The table of a session (None if there is none to read) and what is wrong with it."""
+    """The table of a session, None if it cannot be read, and a list of problems."""
     parquet = require_extra("pyarrow.parquet", "data")
-    where, problems = f"sessions/{session_id}", []
-
-    def wrong(message):
-        problems.append(Problem("error", where, message))
-        return None, problems
-
+    table = None
     try:
         table = parquet.ParquetFile(folder / "sessions" / session_id / "data.parquet").read()
-    except (OSError, ValueError, TypeError) as error:  # what pyarrow raises is one of them
-        return wrong(f"data.parquet cannot be read: {error}")
-    names, known = table.column_names, {channel.name: channel for channel in channels}
-    if not names or names[0] != TIME:
-        return wrong(f"the first column must be {TIME}, got {', '.join(names[:3]) or 'none'}")
-    if unknown := [name for name in names[1:] if name not in known]:
-        wrong(f"columns that the manifest does not have: {', '.join(unknown[:5])}")
-    if len(names) < 2 or len(set(names)) < len(names):
-        wrong("there must be channels beside the time, none of them twice")
-    if problems:
-        return None, problems
-    rates = {known[name].sampling_rate_hz for name in names[1:]}
-    if len(rates) > 1:
-        return wrong(
-            f"its channels have different rates, {', '.join(f'{rate:g}' for rate in sorted(rates))} Hz: resample them"
-        )
-    if lost := [name for name in names if str(table.schema.field(name).type) not in ("float", "double", "halffloat")]:
-        return wrong(f"columns must hold floats: {', '.join(lost)}")
-    if table.num_rows < 2:
-        return wrong(f"a session needs at least 2 samples, got {table.num_rows}")
-    _check_clock(table[TIME].to_numpy(), rates.pop(), wrong)
-    for name in names[1:]:
-        values = table[name].to_numpy()
-        lost = ~np.isfinite(values)
-        if np.isinf(values).any() or (lost.any() and not known[name].may_be_missing):
-            at = int(np.flatnonzero(lost)[0])
-            wrong(f"channel {name}: {int(lost.sum())} values are NaN or infinite, the first in row {at}")
-    return table, problems
+    except (OSError, ValueError, TypeError) as error:  # the errors of pyarrow are among them
+        messages = [f"data.parquet cannot be read: {error}"]
+    else:
+        messages = _table_problems(table, {channel.name: channel for channel in channels})
+    return table, [Problem("error", f"sessions/{session_id}", message) for message in messages]
 
 
-def _check_clock(time, rate, wrong):
+def _table_problems(table, known):
+    """What is wrong with the table of a session, as messages; ``known``: the channels of the manifest by name."""
+    names = table.column_names
+    if names[:1] != [TIME]:
+        yield f"the first column must be {TIME}, got {', '.join(names[:3]) or 'none'}"
+        return
+    unknown, channels = [name for name in names[1:] if name not in known], names[1:]
+    if unknown:
+        yield f"columns that the manifest does not have: {', '.join(unknown[:5])}"
+    if not channels or len(set(names)) < len(names):
+        yield "there must be channels beside the time, none of them twice"
+    elif not unknown:
+        rates = sorted({known[name].sampling_rate_hz for name in channels})
+        kinds = {name: str(table.schema.field(name).type) for name in names}
+        other = [name for name, kind in kinds.items() if kind not in ("float", "double", "halffloat")]
+        if len(rates) > 1:
+            yield f"its channels have different rates, {', '.join(f'{rate:g}' for rate in rates)} Hz: resample them"
+        elif other:
+            yield f"columns must hold floats: {', '.join(other)}"
+        elif table.num_rows < 2:
+            yield f"a session needs at least 2 samples, got {table.num_rows}"
+        else:
+            yield from _clock_problems(table[TIME].to_numpy(), rates[0])
+            for name in channels:
+                values = table[name].to_numpy()
+                lost = np.isinf(values) if known[name].may_be_missing else ~np.isfinite(values)
+                if lost.any():
+                    yield f"channel {name}: {lost.sum()} values are NaN or infinite, the first in row {lost.argmax()}"
+
+
+def _clock_problems(time, rate):
+    """What is wrong with the times of a session, as messages."""
     if not np.isfinite(time).all():
-        return wrong(f"{TIME} holds NaN or infinity")
+        yield f"{TIME} holds NaN or infinity"
+        return
     step = np.diff(time)
     if (step <= 0).any():
-        at = int(np.flatnonzero(step <= 0)[0]) + 1
-        return wrong(
-            f"{TIME} must increase strictly; row {at} ({time[at]:g} s) follows {time[at - 1]:g} s (not sorted?)"
-        )
+        k = int((step <= 0).argmax())
+        yield f"{TIME} must increase strictly; row {k + 1} ({time[k + 1]:g} s) follows {time[k]:g} s (not sorted?)"
+        return
     if abs(time[0]) > START_TOLERANCE_S:
-        wrong(f"{TIME} must begin at 0.0, got {time[0]:g}")
+        yield f"{TIME} must begin at 0.0, got {time[0]:g}"
     off = np.abs(step * rate - 1) > CLOCK_TOLERANCE
     if off.any():
-        at = int(np.flatnonzero(off)[0])
-        seen = (
-            f"{1 / np.median(step):.4g} Hz in the median"
-            if off.mean() > 0.5
-            else f"a step of {step[at]:g} s at row {at}"
-        )
-        wrong(f"the manifest says {rate:g} Hz, {TIME} has {seen} ({int(off.sum())} of {len(step)} steps differ)")
-    return None
+        typical, k = f"{1 / np.median(step):.4g} Hz in the median", int(off.argmax())
+        seen = typical if off.mean() > 0.5 else f"a step of {step[k]:g} s at row {k}"
+        yield f"the manifest says {rate:g} Hz, {TIME} has {seen} ({off.sum()} of {len(step)} steps differ)"

@@ -67,7 +67,7 @@ def test_a_person_may_have_a_file_in_each_of_two_folders(tmp_path):
 def test_raw_files_are_never_replaced(tmp_path):
     pamap2(tmp_path / "raw")
     for place in (tmp_path / "raw", tmp_path):
-        with pytest.raises(OptionError, match="would take the place of the raw files"):
+        with pytest.raises(OptionError, match="would replace the raw files"):
             convert("pamap2", tmp_path / "raw" / "Protocol" if place != tmp_path else tmp_path / "raw", place)
     assert (tmp_path / "raw" / "Protocol" / "subject101.dat").is_file()
 
