@@ -55,8 +55,8 @@ _MOVED = {
     "networks.pretext": "MaskedPatchModel",
     "networks.losses": "nt_xent",
     "training.checkpoints": "load_checkpoint latest_checkpoint save_encoder",
-    "training.augment": "Augmentation Compose WhiteNoise PinkNoise Gain ChannelDropout MagnitudeWarp Rotation TimeShift "
-    "Crop TimeWarp RecordedBackground DataDrivenAugmentation",
+    "training.augment": "Augmentation Compose WhiteNoise Gain ChannelDropout MagnitudeWarp Rotation TimeShift "
+    "Crop TimeWarp DataDrivenAugmentation",
     "training.windows": "MotionWindows",
     "detection.detector": "batch_inference",
     "detection.pretrain_windows": "Pretrained",

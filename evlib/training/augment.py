@@ -6,13 +6,13 @@ other keys pass through), or only the tensor, or one sequence (time, channels). 
 all of them at once. Padding stays zero and is never looked at; nothing is changed in place. A generator on the CPU
 gives the same draws whatever the device.
 
-Those that move a signal in time are in `evlib.training.augment`, those learned from recordings in
-`evlib.training.augment`.
+First come the augmentations of values, then those that move a signal in time and the times of its events with it, then
+the views of the original and the augmentation that is learned from recordings.
 """
 
 import math
 import numbers
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -67,15 +67,35 @@ class Batch(NamedTuple):
         return Batch(*(None if f is None else f.index_copy(0, chosen, g) for f, g in zip(self, other, strict=True)))
 
 
+def setting(default, low=0.0, high=math.inf):
+    """A field of an augmentation: a number in [low, high], or a pair (least, most) that is drawn from per sequence."""
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+def count(default, least):
+    """A field of an augmentation: a whole number of at least ``least``."""
+    return field(default=default, metadata={"least": least})
+
+
 class Augmentation:
     """What can be called with a batch and a generator; a subclass writes ``apply(batch, generator)`` for a `Batch`.
+
+    A subclass is a frozen dataclass. Its fields made by `setting` and `count` are checked when it is made.
 
     Raises
     ------
     ShapeError : axes or lengths that do not fit
     DataError : not floats, NaN or infinity in front of the end of a sequence
-    OptionError : a setting that the batch does not allow, no ``torch.Generator``
+    OptionError : a setting outside of its range or that the batch does not allow, no ``torch.Generator``
     """
+
+    def __post_init__(self):
+        for one in fields(self):
+            value, bounds = getattr(self, one.name), one.metadata
+            if "least" in bounds:
+                require_int(bounds["least"], **{one.name: value})
+            elif bounds:
+                check_range(one.name, value, **bounds)
 
     def __call__(self, batch, generator):
         if not isinstance(generator, torch.Generator):
@@ -236,50 +256,11 @@ class WhiteNoise(Augmentation):
     tensor(0.100...)
     """
 
-    std: float | tuple = 0.01
-
-    def __post_init__(self):
-        check_range("std", self.std)
+    std: float | tuple = setting(0.01)
 
     def apply(self, batch, generator):
         x = batch.x
         return batch.with_signal(x + draw(self.std, (len(x), 1, 1), x, generator) * normal(x.shape, x, generator))
-
-
-@dataclass(frozen=True)
-class PinkNoise(Augmentation):
-    """Add noise whose power falls as 1 / f ** ``exponent``: slow drifts more than fast ones.
-
-    ``std`` is its standard deviation over twice the window, whose slowest half-wave is a drift through the window.
-
-    >>> PinkNoise(0.1)(torch.zeros(8, 500, 6), torch.Generator().manual_seed(0)).shape
-    torch.Size([8, 500, 6])
-    """
-
-    std: float | tuple = 0.01
-    exponent: float = 1.0
-
-    def __post_init__(self):
-        check_range("std", self.std)
-        check_range("exponent", self.exponent, 0, 4)
-
-    def apply(self, batch, generator):
-        x = batch.x
-        # Twice the window: the noise is periodic, and its end must not join its beginning inside of the window.
-        n = 2 * fast_length(x.shape[1])
-        frequency = torch.arange(n // 2 + 1, dtype=torch.float64).clamp(min=1)
-        psd = frequency.pow(-self.exponent)
-        psd[0] = 0
-        psd *= n / (2 * psd[1:-1].sum() + psd[-1])
-        noise = spectral_noise(psd[None], x.shape, x, generator)
-        return batch.with_signal(x + draw(self.std, (len(x), 1, 1), x, generator) * noise)
-
-
-def fast_length(n):
-    """The least length of at least ``n`` samples that a Fourier transform is fast for."""
-    from scipy.fft import next_fast_len
-
-    return next_fast_len(int(n), real=True)
 
 
 @dataclass(frozen=True)
@@ -290,11 +271,8 @@ class Gain(Augmentation):
     tensor([1.2444])
     """
 
-    factor: float | tuple = (0.8, 1.2)
+    factor: float | tuple = setting((0.8, 1.2))
     per_channel: bool = False
-
-    def __post_init__(self):
-        check_range("factor", self.factor)
 
     def apply(self, batch, generator):
         shape = (len(batch.x), 1, batch.x.shape[2] if self.per_channel else 1)
@@ -309,11 +287,7 @@ class ChannelDropout(Augmentation):
     tensor([[[0., 1., 0., 0., 0., 1.]]])
     """
 
-    probability: float = 0.1
-
-    def __post_init__(self):
-        if not (isinstance(self.probability, numbers.Real) and 0 <= self.probability <= 1):
-            raise OptionError(f"probability must lie in [0, 1], got {self.probability!r}")
+    probability: float = setting(0.1, 0, 1)
 
     def apply(self, batch, generator):
         u = uniform((len(batch.x), 1, batch.x.shape[2]), batch.x, generator)
@@ -329,12 +303,8 @@ class MagnitudeWarp(Augmentation):
     torch.Size([2, 500, 6])
     """
 
-    strength: float = 0.2
-    knots: int = 5
-
-    def __post_init__(self):
-        check_range("strength", self.strength, 0, 1)
-        require_int(2, knots=self.knots)
+    strength: float = setting(0.2, 0, 1)
+    knots: int = count(5, 2)
 
     def apply(self, batch, generator):
         size, time, channels = batch.x.shape
@@ -418,7 +388,7 @@ def random_rotations(shape, x, generator):
     return torch.stack(rows, -1).view(*shape, 3, 3)
 
 
-# --- Augmentations that move a signal in time, and the times and labels of its events with it.
+# --- Time: the signal moves, and the times and labels of its events with it.
 
 
 FILLS = ("edge", "zero")
@@ -441,19 +411,19 @@ class TimeShift(Augmentation):
 
     Examples
     --------
-    >>> batch = {"input": torch.arange(5.0)[None, :, None], "event_labels": torch.ones(1, 1), "event_timings": torch.ones(1, 1)}
+    >>> one = torch.ones(1, 1)
+    >>> batch = {"input": torch.arange(5.0)[None, :, None], "event_labels": one, "event_timings": one}
     >>> moved = TimeShift(3)(batch, torch.Generator().manual_seed(0))
     >>> moved["input"].flatten(), moved["event_timings"]
     (tensor([0., 0., 0., 0., 1.]), tensor([[4.]]))
     """
 
-    max_samples: int = 10
+    max_samples: int = count(10, 0)
     fill: str = "edge"
-    event_samples: float = 0
+    event_samples: float = setting(0)
 
     def __post_init__(self):
-        require_int(0, max_samples=self.max_samples)
-        check_range("event_samples", self.event_samples)
+        super().__post_init__()
         if self.fill not in FILLS:
             raise OptionError(f"fill must be one of {', '.join(FILLS)}, got {self.fill!r}")
 
@@ -486,18 +456,15 @@ class Crop(Augmentation):
 
     Examples
     --------
-    >>> batch = {"input": torch.ones(1, 10, 1), "event_labels": torch.ones(1, 2), "event_timings": torch.tensor([[0.0, 7.0]])}
+    >>> batch = {"input": torch.ones(1, 10, 1), "event_labels": torch.ones(1, 2)}
+    >>> batch["event_timings"] = torch.tensor([[0.0, 7.0]])
     >>> cropped = Crop(0.5)(batch, torch.Generator().manual_seed(0))
     >>> cropped["lengths"], cropped["event_labels"], cropped["event_timings"]
     (tensor([5]), tensor([[0., 1.]]), tensor([[nan, 2.]]))
     """
 
-    keep: float | tuple = 0.9
-    event_samples: float = 0
-
-    def __post_init__(self):
-        check_range("keep", self.keep, 1e-6, 1)
-        check_range("event_samples", self.event_samples)
+    keep: float | tuple = setting(0.9, 1e-6, 1)
+    event_samples: float = setting(0)
 
     def apply(self, batch, generator):
         x, lengths = batch.x, batch.lengths
@@ -527,17 +494,14 @@ class TimeWarp(Augmentation):
 
     Examples
     --------
-    >>> batch = {"input": torch.zeros(1, 200, 1), "event_labels": torch.ones(1, 1), "event_timings": torch.full((1, 1), 80.0)}
+    >>> batch = {"input": torch.zeros(1, 200, 1), "event_labels": torch.ones(1, 1)}
+    >>> batch["event_timings"] = torch.full((1, 1), 80.0)
     >>> TimeWarp(0.2)(batch, torch.Generator().manual_seed(0))["event_timings"]
     tensor([[78.84...]])
     """
 
-    stretch: float = 0.1
-    knots: int = 5
-
-    def __post_init__(self):
-        check_range("stretch", self.stretch, 0, 0.99)
-        require_int(2, knots=self.knots)
+    stretch: float = setting(0.1, 0, 0.99)
+    knots: int = count(5, 2)
 
     def apply(self, batch, generator):
         x, lengths = batch.x, batch.lengths
@@ -554,18 +518,15 @@ class Resample(Augmentation):
     """Run through each sequence faster or slower: at ``factor`` times the speed; behind the end the last value is
     repeated.
 
-    >>> batch = {"input": torch.arange(5.0)[None, :, None], "event_labels": torch.ones(1, 1), "event_timings": torch.ones(1, 1)}
+    >>> one = torch.ones(1, 1)
+    >>> batch = {"input": torch.arange(5.0)[None, :, None], "event_labels": one, "event_timings": one}
     >>> slow = Resample(0.5)(batch, torch.Generator().manual_seed(0))
     >>> slow["input"].flatten(), slow["event_timings"]
     (tensor([0.0000, 0.4375, 1.0000, 1.5000, 2.0000]), tensor([[2.]]))
     """
 
-    factor: float | tuple = (0.95, 1.05)
-    event_samples: float = 0
-
-    def __post_init__(self):
-        check_range("factor", self.factor, 0.1, 10)
-        check_range("event_samples", self.event_samples)
+    factor: float | tuple = setting((0.95, 1.05), 0.1, 10)
+    event_samples: float = setting(0)
 
     def apply(self, batch, generator):
         x, lengths = batch.x, batch.lengths
@@ -686,72 +647,13 @@ def _augment(augmentation, x, generator):
     return augmentation(torch.tensor(np.asarray(x)), _generator(generator)).numpy()
 
 
-# --- Augmentations made of recordings: their background, the spectrum of their noise, their bursts and how strong t
+# --- Learned from recordings: the spectrum of their noise, their bursts and how strong these are.
 
 
+# Bursts that are kept, of all that are found: enough that a network does not learn them by heart.
 MAX_SNIPPETS = 256
 # The standard deviation of a normal distribution is this many median absolute deviations.
 MAD_TO_STD = 1.4826
-
-
-@dataclass(frozen=True, eq=False)
-class RecordedBackground(Augmentation):
-    """Add a random piece of recorded background to each sequence.
-
-    Parameters
-    ----------
-    signals : recordings, or arrays (samples, channels), without events: an event in a background has no label. The
-        median of each channel is taken off. They are held in memory.
-    gain : what a piece is multiplied with; a pair is drawn from for each sequence
-
-    Raises
-    ------
-    ShapeError : no signal, unequal channels; when called, other channels than the batch, or none as long as its windows
-    DataError : NaN or infinity
-
-    Examples
-    --------
-    >>> hum = np.sin(2 * np.pi * 50 * np.arange(4000) / 2000)[:, None]
-    >>> RecordedBackground([hum], gain=(0.0, 1.0))(torch.zeros(8, 500, 1), torch.Generator().manual_seed(0)).shape
-    torch.Size([8, 500, 1])
-    """
-
-    signals: tuple
-    gain: float | tuple = 1.0
-    _samples: torch.Tensor = field(init=False, repr=False)
-    _lengths: torch.Tensor = field(init=False, repr=False)
-
-    def __post_init__(self):
-        check_range("gain", self.gain)
-        signals = [s.read() if isinstance(s, Recording) else np.asarray(s, dtype=np.float32) for s in self.signals]
-        if not signals or any(s.ndim != 2 or 0 in s.shape or s.shape[1] != signals[0].shape[-1] for s in signals):
-            shapes = [s.shape for s in signals]
-            raise ShapeError(
-                f"signals must be a list of (samples, channels) with the same channels, got shapes {shapes}"
-            )
-        if not all(np.isfinite(s).all() for s in signals):
-            raise DataError("the backgrounds hold NaN or infinity: cut such samples out first")
-        samples = torch.from_numpy(np.concatenate([s - np.median(s, axis=0) for s in signals]))
-        vars(self).update(
-            signals=tuple(self.signals), _samples=samples, _lengths=torch.tensor([len(s) for s in signals])
-        )
-
-    def apply(self, batch, generator):
-        size, time, channels = batch.x.shape
-        if channels != self._samples.shape[1]:
-            raise ShapeError(f"the backgrounds have {self._samples.shape[1]} channels, the input has {channels}")
-        starts = (self._lengths - time + 1).clamp(min=0).to(batch.x.device)
-        if not starts.any():
-            raise ShapeError(f"the input has {time} samples, the longest background only {int(self._lengths.max())}")
-        # Every possible place is as likely as any other: longer signals are taken from more often.
-        last = starts.cumsum(0)
-        place = (uniform((size,), batch.x, generator, torch.float64) * last[-1]).long()
-        signal = torch.searchsorted(last, place, right=True)
-        before = (self._lengths.cumsum(0) - self._lengths).to(place)
-        start = place - (last - starts)[signal] + before[signal]
-        index = start[:, None] + torch.arange(time, device=place.device)
-        pieces = take_steps(self._samples[None], index.cpu().view(1, -1)).to(batch.x).view(batch.x.shape)
-        return batch.with_signal(batch.x + draw(self.gain, (size, 1, 1), batch.x, generator) * pieces)
 
 
 @dataclass(frozen=True, eq=False)
@@ -791,14 +693,9 @@ class DataDrivenAugmentation(Augmentation):
     snippets_per_sample: float
     sampling_rate_hz: float
     maybe_events: bool = True
-    noise: float | tuple = (0.0, 0.5)
-    gain: float = 1.0
-    transients: float = 1.0
-
-    def __post_init__(self):
-        check_range("noise", self.noise)
-        check_range("gain", self.gain, 0, 10)
-        check_range("transients", self.transients, 0, 100)
+    noise: float | tuple = setting((0.0, 0.5))
+    gain: float = setting(1.0, 0, 10)
+    transients: float = setting(1.0, 0, 100)
 
     @classmethod
     def fit(cls, recordings, events=None, snippet_s=0.05, threshold=8.0, **settings) -> "DataDrivenAugmentation":
@@ -880,9 +777,11 @@ class DataDrivenAugmentation(Augmentation):
 
     def make_noise(self, x, generator):
         """Noise like that of the recordings, shaped as ``x`` (batch, time, channels)."""
+        from scipy.fft import next_fast_len
+
         # Not below the spectrum's own resolution, so that a narrow hum is neither missed nor widened in a short window.
         own = self.noise_psd.shape[1]
-        frequencies = max(own, fast_length(-(-x.shape[1] // 2)) + 1)
+        frequencies = max(own, next_fast_len(-(-x.shape[1] // 2), real=True) + 1)
         psd = self.noise_psd
         if frequencies > own:
             grid = np.linspace(0, 1, frequencies)
