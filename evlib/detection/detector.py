@@ -17,12 +17,13 @@ from torch.nn.utils.rnn import pad_sequence
 from ..networks.classifier import evaluating
 from ..networks.frames import LEVEL_FRAMES
 from ..networks.threads import few_threads
-from ..scoring.refractory import decode_refractory, refractory_samples
+from ..scoring.refractory import decode_refractory
 from ..signals.clock import split_time
 from ..signals.errors import DataError, OptionError, ShapeError, UnitError, log_odds_of, require_int
 from ..signals.events import Events
 from ..signals.files import replace_file
 from ..signals.recording import cut
+from ..signals.refractory import Refractory
 from ..templates.bank import TemplateBank
 from ..templates.pursue import Candidates, find_candidates
 from ..templates.whiten import Whitener
@@ -387,7 +388,7 @@ class Detector:
             self.thresholds if thresholds is None else np.broadcast_to(np.asarray(thresholds, float), len(self.names))
         )
         rise = log_odds - thresholds[candidates.type]
-        period = refractory_samples(self.refractory_s, self.names, self.sampling_rate_hz)
+        period = Refractory(self.refractory_s, self.names).samples(self.sampling_rate_hz)
         return decode_refractory(candidates.time, candidates.type, rise + 1e-9 * (rise >= 0), period)[0]
 
     def decode(self, candidates, log_odds=None, thresholds=None) -> Events:

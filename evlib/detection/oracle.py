@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from ..signals.clock import duration_to_samples
+from ..signals.refractory import Refractory
 from ..templates.bank import TemplateBank
 from ..templates.learn import PRIOR_LOGIT
 from ..templates.whiten import design_whitener
 from .detector import Detector
 from .development import TOLERANCE_S, Judged, fit_thresholds, real_examples
-from .prepare import refractory_table
 
 # Room around a template in which the whitening filter rings.
 MARGIN_S = 0.3
@@ -41,7 +41,7 @@ def oracle_detector(simulation, refractory_s=2.0, before_s=0.01, after_s=0.055, 
         whitener,
         bank,
         np.zeros(len(names)),
-        refractory_table(refractory_s, names, rate),
+        Refractory(refractory_s, names).by_name(rate),
         PRIOR_LOGIT,
         channels=simulation.recording.channels,
     )

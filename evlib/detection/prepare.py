@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..scoring.refractory import refractory_samples
 from ..signals.errors import DataError, OptionError, require_int
 from ..signals.events import Events
 from ..signals.recording import check_alike
+from ..signals.refractory import Refractory
 
 # Held-out blocks: every fifth tenth of a recording is development data.
 BLOCKS, DEVELOPMENT_BLOCKS = 10, (3, 8)
@@ -90,7 +90,7 @@ def prepare(pairs, unlabelled, labels_per_type, seed, refractory_s):
     names = tuple(dict.fromkeys(name for _, events in pairs for name in events.names))
     if not names:
         raise DataError("the event tables name no event types: there is nothing to learn")
-    refractory = refractory_table(refractory_s, names, rate)
+    refractory = Refractory(refractory_s, names).by_name(rate)
     tables = []
     for number, (recording, events) in enumerate(pairs):
         labels = events.at_rate(rate).with_names(names)
@@ -147,12 +147,6 @@ def held_out_parts(lengths, seed):
 def _one_in_five(numbers, seed):
     """A set of one in five of the numbers of recordings, drawn by ``seed``."""
     return set(np.random.default_rng([18, seed]).permutation(numbers)[: len(numbers) // ONE_IN].tolist())
-
-
-def refractory_table(refractory_s, names, rate):
-    """The refractory period of each name in seconds, in whole samples of the rate."""
-    periods = refractory_samples(refractory_s, names, rate)  # checks names and values
-    return {name: float(period / rate) for name, period in zip(names, periods, strict=True)}
 
 
 def _draw_labels(labels, labels_per_type, seed, number):

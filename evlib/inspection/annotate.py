@@ -8,10 +8,11 @@ import numpy as np
 
 from ..detection.detector import detect
 from ..scoring.matching import match_events
-from ..scoring.refractory import find_violations, refractory_samples
+from ..scoring.refractory import find_violations
 from ..signals.clock import distance_to_own
 from ..signals.errors import OptionError, UnitError, log_odds_of
 from ..signals.events import Events
+from ..signals.refractory import Refractory
 from ..templates.bank import refine_peak
 from .annotations import AnnotationLog
 
@@ -55,7 +56,7 @@ def search(detector, recording, doubt=DOUBT):
     candidates = detector.candidates(recording)
     log_odds = detector.log_odds(candidates)
     detected = detector.decode(candidates, log_odds)
-    period = refractory_samples(detector.refractory_s, detector.names, detector.sampling_rate_hz)
+    period = Refractory(detector.refractory_s, detector.names).samples(detector.sampling_rate_hz)
     # Without a rule, an event is still no second one of itself.
     near = np.maximum(period, REACH_S * detector.sampling_rate_hz)[candidates.type]
     free = distance_to_own(candidates.time, candidates.type, detected.time_samples, detected.type) >= near

@@ -13,7 +13,7 @@ import numpy as np
 import traitlets
 
 from ..detection.detector import detect
-from ..scoring.comparison import OUTCOMES, review, rows_of_kind
+from ..scoring.comparison import OUTCOMES, event_table, rows_of_kind
 from ..signals.errors import OptionError, UnitError
 from ..templates.pursue import Candidates
 from .plots import OUTCOME_COLOURS, plot_view
@@ -113,7 +113,7 @@ class EventBrowser(StaticTwin):
 
     Attributes
     ----------
-    table : pandas table of all events, as `evlib.scoring.comparison.review` gives it
+    table : pandas table of all events, as `evlib.scoring.comparison.Comparison.table` gives it
     current : row of the table that is looked at, or -1
     signal : the `SignalView`; ``signal.show(t0_s, t1_s)`` goes anywhere
 
@@ -146,7 +146,7 @@ class EventBrowser(StaticTwin):
         self.recording, self.tolerance_s = recording, tolerance_s
         self.names = tuple(dict.fromkeys([*getattr(reference, "names", ()), *getattr(estimated, "names", ())]))
         rule, threshold = _rules(detector, self.names, refractory_s)
-        self.table = review(reference, estimated, tolerance_s, rule, threshold)
+        self.table = event_table(reference, estimated, tolerance_s, rule, threshold)
         self._rule = rule
         self._columns = {name: self.table[name].to_numpy() for name in ("time_s", "outcome", "type", "score")}
         self._outcome = np.array([OUTCOMES.index(outcome) for outcome in self._columns["outcome"]], dtype=np.int64)

@@ -5,11 +5,12 @@ import numpy as np
 
 from ..detection.detector import detect
 from ..scoring.comparison import Comparison
-from ..scoring.refractory import find_violations, refractory_samples
+from ..scoring.refractory import find_violations
 from ..scoring.statistics import median_per_type, timing_statistics
 from ..scoring.thresholds import ThresholdSweep
 from ..signals.errors import DataError, OptionError, ShapeError, UnitError, log_odds_of, require_tolerance
 from ..signals.events import Events
+from ..signals.refractory import Refractory
 from ..templates.waveforms import (
     channel_delays,
     channel_times,
@@ -123,7 +124,7 @@ class ThresholdExplorer(OneType):
         if threshold is not None:
             self.thresholds[self.type] = log_odds_of(threshold, "threshold")
         if refractory_s is not None:
-            refractory_samples(refractory_s, (self.name,), self.detector.sampling_rate_hz)
+            Refractory(refractory_s, (self.name,))  # checks the value
             if np.ndim(refractory_s):
                 raise OptionError(f"refractory_s is the period of {self.name} in seconds, got {refractory_s!r}")
             self.refractory_s[self.name] = float(refractory_s)

@@ -361,8 +361,8 @@ def plot_error_gallery(recording, outcomes, n_examples=9, window_s=0.1, axes=Non
     Parameters
     ----------
     recording : Recording
-    outcomes : pandas table with the columns ``outcome`` (hit, miss, false_alarm), ``onset_s`` and ``type``,
-        as ``Comparison.to_frame`` gives it
+    outcomes : pandas table with the columns ``outcome`` (hit, miss, false_alarm), ``time_s`` and ``type``,
+        as ``Comparison.table`` gives it
     n_examples : how many at most, spread evenly over the recording
     window_s : length of each piece, seconds
     highpass_hz : as for `plot_recording`
@@ -373,7 +373,7 @@ def plot_error_gallery(recording, outcomes, n_examples=9, window_s=0.1, axes=Non
     """
     import matplotlib.pyplot as plt
 
-    need_columns("outcomes", outcomes, "outcome", "onset_s", "type")
+    need_columns("outcomes", outcomes, "outcome", "time_s", "type")
     kinds = [outcomes[outcomes["outcome"] == kind] for kind in ("miss", "false_alarm")]
     wanted = min(len(kinds[0]), max(n_examples - len(kinds[1]), -(-n_examples // 2)))
     rows = [_spread(kinds[0], wanted), _spread(kinds[1], n_examples - wanted)]
@@ -392,9 +392,9 @@ def plot_error_gallery(recording, outcomes, n_examples=9, window_s=0.1, axes=Non
     axes = np.asarray(axes, dtype=object).ravel()[: len(rows)]
     length_s = recording.duration_s
     for ax, row in zip(axes, rows, strict=True):
-        begin = np.clip(row.onset_s - window_s / 2, 0, max(length_s - window_s, 0))
+        begin = np.clip(row.time_s - window_s / 2, 0, max(length_s - window_s, 0))
         plot_recording(recording, None, begin, min(begin + window_s, length_s), ax, highpass_hz=highpass_hz)
-        ax.axvline(row.onset_s, color=OUTCOME_COLOURS[row.outcome], linewidth=1.5)
+        ax.axvline(row.time_s, color=OUTCOME_COLOURS[row.outcome], linewidth=1.5)
         ax.set_title(
             f"{row.outcome.replace('_', ' ')}: {row.type}", fontsize="small", color=OUTCOME_COLOURS[row.outcome]
         )

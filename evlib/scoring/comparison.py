@@ -1,4 +1,4 @@
-"""How well estimated events agree with reference events: counts, timing, and what a threshold would change.
+"""How well estimated events agree with reference events: counts, timing, and a table of every event with its outcome.
 
 Precision, recall and F1 follow from the one-to-one matching of `evlib.scoring.matching`. Only what was labelled is
 judged: where the reference has ``labelled_spans``, reference events outside of them are left out, and so are the
@@ -8,40 +8,50 @@ labelled event just outside is right, but not judged either.
 A ratio with nothing to divide by (no reference event: recall; no estimate: precision) is NaN, in summaries None.
 """
 
-from dataclasses import dataclass, field, replace
+import json
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from scipy.special import logit
 
-from ..signals.errors import OptionError, UnitError, require_tolerance
+from ..signals.errors import OptionError, UnitError, require_choice, require_tolerance
 from ..signals.events import Events
+from ..signals.refractory import Refractory, per_type_values
 from .matching import match_events, on_one_clock
-from .refractory import find_violations, per_type_values
 from .statistics import (
     average_precision,
-    bootstrap_interval,
     coverage,
     median_per_type,
-    plain,
     ratio,
     reliability,
     threshold_curve,
     timing_statistics,
 )
 
-__all__ = ["Comparison", "bootstrap_interval", "compare", "match_events"]
-
+# Tolerances of the report, from 1 to 20 ms.
 REPORT_TOLERANCES_S = (0.001, 0.0025, 0.005, 0.01, 0.02)
+COUNTS = ("n_reference", "n_estimated", "tp", "fp", "fn")
+RATIOS = ("precision", "recall", "f1")
+OUTCOMES = ("hit", "miss", "false_alarm", "not_judged")
+KINDS = ("event", "error", "least_certain", "refractory", "disagreement")
 
 
-def compare(reference, estimated, tolerance_s=0.005, refractory_s=None, duration_s=None) -> "Comparison":
+def compare(
+    reference: Events,
+    estimated: Events,
+    tolerance_s: float = 0.005,
+    refractory_s=None,
+    duration_s: float | None = None,
+) -> "Comparison":
     """Judge estimated events against reference events.
 
     Parameters
     ----------
     reference, estimated : Events; names are united, times are compared on the clock of ``estimated``
     tolerance_s : seconds, inclusive
-    refractory_s : when given, violations of the rule are counted in both tables (see `evlib.scoring.refractory`)
+    refractory_s : when given, violations of the rule are counted in both tables: seconds for all types, or a dict
+        name -> seconds
     duration_s : length of the recording, for false alarms per hour; not needed where the reference has
         ``labelled_spans``
 
@@ -72,9 +82,8 @@ def compare(reference, estimated, tolerance_s=0.005, refractory_s=None, duration
     judged[pairs[:, 1]] = True
     pairs[:, 1] = (np.cumsum(judged) - 1)[pairs[:, 1]]
     dt_s = dt_samples / estimated.sampling_rate_hz
-    return Comparison(
-        reference[labelled], estimated[judged], tolerance_s, pairs, dt_s, refractory_s, duration_s, everything
-    )
+    tables = reference[labelled], estimated[judged]
+    return Comparison(*tables, tolerance_s, pairs, dt_s, refractory_s, duration_s, everything, (labelled, judged))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -87,6 +96,9 @@ class Comparison:
     tolerance_s : seconds
     pairs : (m, 2) rows of ``reference`` and ``estimated`` that answer each other
     dt_s : (m,) estimated minus reference, seconds
+    refractory_s, duration_s : as given to `compare`
+    everything : both tables before anything was left out
+    judged : for each of them, which of its rows are judged, booleans
     """
 
     reference: Events
@@ -94,9 +106,10 @@ class Comparison:
     tolerance_s: float
     pairs: np.ndarray
     dt_s: np.ndarray
-    refractory_s: object = None
-    duration_s: float = None
-    everything: tuple = field(default=None)  # both tables before judging, to judge again at another tolerance
+    refractory_s: object
+    duration_s: float | None
+    everything: tuple
+    judged: tuple
 
     # ---- counts -----------------------------------------------------------------------------------------------------
 
@@ -136,16 +149,16 @@ class Comparison:
     @property
     def macro_f1(self) -> float:
         """Mean F1 of the types that occur in either table."""
-        f1 = ratio(2 * self._counts()[2], self._counts()[0] + self._counts()[1])
+        f1 = self._f1_by_type()
         return float(np.mean(f1[np.isfinite(f1)])) if np.isfinite(f1).any() else np.nan
 
     @property
-    def reference_outcome(self):
+    def reference_outcome(self) -> np.ndarray:
         """(n_reference,) "hit" or "miss"."""
         return np.where(np.isin(np.arange(self.n_reference), self.pairs[:, 0]), "hit", "miss")
 
     @property
-    def estimated_outcome(self):
+    def estimated_outcome(self) -> np.ndarray:
         """(n_estimated,) "hit" or "false_alarm"."""
         return np.where(np.isin(np.arange(self.n_estimated), self.pairs[:, 1]), "hit", "false_alarm")
 
@@ -163,66 +176,68 @@ class Comparison:
 
     def _counts(self):
         """Reference events, estimated events and hits of each type, three (E,) arrays."""
-        hits = np.bincount(self.reference.type[self.pairs[:, 0]], minlength=len(self.reference.names))
+        hits = np.bincount(self._hit_type, minlength=len(self.reference.names))
         return self.reference.counts(), self.estimated.counts(), hits
 
-    def refractory_violations(self):
-        """How many neighbours are closer than their period, {"reference": n, "estimated": n}; None without a rule.
+    def _f1_by_type(self):
+        n_reference, n_estimated, hits = self._counts()
+        return ratio(2 * hits, n_reference + n_estimated)
+
+    @property
+    def _hit_type(self):
+        """(m,) the type of every pair."""
+        return self.reference.type[self.pairs[:, 0]]
+
+    def refractory_violations(self) -> dict | None:
+        """Number of neighbours that are closer than their period, {"reference": n, "estimated": n}; None without a
+        rule.
 
         All events that were passed in count, judged or not.
         """
         if self.refractory_s is None:
             return None
-        names = ("reference", "estimated")
-        return {n: len(find_violations(e, self.refractory_s)[0]) for n, e in zip(names, self.everything, strict=True)}
+        n = (len(Refractory(self.refractory_s, events.names).violations(events)[0]) for events in self.everything)
+        return dict(zip(("reference", "estimated"), n, strict=True))
 
-    # ---- timing -----------------------------------------------------------------------------------------------------
+    # ---- timing and calibration -------------------------------------------------------------------------------------
 
-    def timing(self):
-        """Timing of the matched events: bias (signed median), MAD, RMSE, 95th percentile of |dt|, shares within 1, 2.5,
-        5 ms.
+    def timing(self) -> dict:
+        """Timing of the matched events: bias (signed median), MAD, RMSE, 95th percentile of |dt|, shares within 1, 2.5
+        and 5 ms.
 
         ``without_type_medians`` holds the same after each type's own median was taken away.
         """
-        type = self.reference.type[self.pairs[:, 0]]
-        shift = median_per_type(self.dt_s, type, len(self.reference.names))
-        return {**timing_statistics(self.dt_s), "without_type_medians": timing_statistics(self.dt_s - shift[type])}
+        shift = median_per_type(self.dt_s, self._hit_type, len(self.reference.names))[self._hit_type]
+        return {**timing_statistics(self.dt_s), "without_type_medians": timing_statistics(self.dt_s - shift)}
 
-    def without_bias(self, search_s=0.02) -> "Comparison":
+    def without_bias(self, search_s: float = 0.02) -> "Comparison":
         """Compare again after taking from each type its median error, found among matches within ``search_s``.
 
         A constant lateness close to the tolerance costs most matches; what remains here is the scatter.
         """
         reference, estimated = self.everything
         wide = self.at(search_s)
-        type = wide.reference.type[wide.pairs[:, 0]]
-        shift = median_per_type(wide.dt_s, type, len(reference.names)) * estimated.sampling_rate_hz
+        shift = median_per_type(wide.dt_s, wide._hit_type, len(reference.names)) * estimated.sampling_rate_hz
         moved = replace(estimated, fraction=estimated.fraction - shift[estimated.type])
         return compare(reference, moved, self.tolerance_s, self.refractory_s, self.duration_s)
 
-    # ---- calibration ------------------------------------------------------------------------------------------------
-
-    def calibration(self, n_bins=10):
+    def calibration(self, n_bins: int = 10) -> dict:
         """Whether stated probabilities and standard deviations can be believed.
 
         Returns
         -------
         dict : of `evlib.scoring.statistics.reliability`, over all judged estimates (detect with a low threshold to see
-            the doubtful
-        ones too); ``coverage_68`` and ``coverage_95``, the shares of hits within 1 and 1.96 stated standard deviations,
-        NaN where none were stated
+            the doubtful ones too); ``coverage_68`` and ``coverage_95``, the shares of hits within 1 and 1.96 stated
+            standard deviations, NaN where none were stated
         """
-        hit = self.estimated_outcome == "hit"
         sigma = self.estimated.sigma_s[self.pairs[:, 1]]
-        known = len(sigma) and np.isfinite(sigma).all()
-        within = coverage(self.dt_s, sigma) if known else (np.nan, np.nan)
-        return reliability(self.estimated.score, hit, n_bins) | dict(
-            zip(("coverage_68", "coverage_95"), within, strict=True)
-        )
+        within = coverage(self.dt_s, sigma) if np.isfinite(sigma).all() else (np.nan, np.nan)
+        result = reliability(self.estimated.score, self.estimated_outcome == "hit", n_bins)
+        return result | dict(zip(("coverage_68", "coverage_95"), within, strict=True))
 
     # ---- other tolerances and thresholds ----------------------------------------------------------------------------
 
-    def at(self, tolerance_s) -> "Comparison":
+    def at(self, tolerance_s: float) -> "Comparison":
         """The same events judged at another tolerance."""
         return compare(*self.everything, tolerance_s, self.refractory_s, self.duration_s)
 
@@ -230,13 +245,12 @@ class Comparison:
         """Table of precision, recall and F1, one row per tolerance."""
         import pandas as pd
 
-        rows = [self.at(tolerance_s) for tolerance_s in tolerances_s]
-        columns = {
-            name: [getattr(row, name) for row in rows] for name in ("precision", "recall", "f1", "tp", "fp", "fn")
-        }
-        return pd.DataFrame(columns, index=pd.Index([1e3 * t for t in tolerances_s], name="tolerance_ms"))
+        reports = [self.at(tolerance_s) for tolerance_s in tolerances_s]
+        columns = (*RATIOS, "tp", "fp", "fn")
+        index = pd.Index([1e3 * t for t in tolerances_s], name="tolerance_ms")
+        return pd.DataFrame({name: [getattr(r, name) for r in reports] for name in columns}, index=index)
 
-    def confusion(self, tolerance_s=0.05):
+    def confusion(self, tolerance_s: float = 0.05):
         """Right time, wrong type: a table of reference type (rows) by estimated type (columns).
 
         Events of one type are paired first, what is left is paired whatever its type. The last column counts missed
@@ -246,60 +260,53 @@ class Comparison:
 
         near = self.at(tolerance_s)
         reference, estimated = near.reference, near.estimated
-        left_r = np.flatnonzero(near.reference_outcome == "miss")
-        left_e = np.flatnonzero(near.estimated_outcome == "false_alarm")
-        wrong, _ = match_events(reference[left_r], estimated[left_e], tolerance_s, ignore_type=True)
-        pairs = np.concatenate([near.pairs, np.column_stack([left_r[wrong[:, 0]], left_e[wrong[:, 1]]])])
+        pairs = np.concatenate([near.pairs, near._wrong_type()])
         n = len(reference.names)
         table = np.zeros((n + 1, n + 1), dtype=np.int64)
         np.add.at(table, (reference.type[pairs[:, 0]], estimated.type[pairs[:, 1]]), 1)
         table[:n, n] = reference.counts() - table[:n].sum(axis=1)
         table[n, :n] = estimated.counts() - table[:n, :n].sum(axis=0)
-        return pd.DataFrame(
-            table,
-            index=pd.Index([*reference.names, "(false alarm)"], name="reference"),
-            columns=pd.Index([*reference.names, "(missed)"], name="estimated"),
-        )
+        rows = pd.Index([*reference.names, "(false alarm)"], name="reference")
+        return pd.DataFrame(table, index=rows, columns=pd.Index([*reference.names, "(missed)"], name="estimated"))
 
-    def average_precision(self):
+    def _wrong_type(self):
+        """(k, 2) rows of missed events and of false alarms at their time, which have another type."""
+        missed = np.flatnonzero(self.reference_outcome == "miss")
+        alarms = np.flatnonzero(self.estimated_outcome == "false_alarm")
+        tables = self.reference[missed], self.estimated[alarms]
+        pairs, _ = match_events(*tables, self.tolerance_s, ignore_type=True)
+        return np.column_stack([missed[pairs[:, 0]], alarms[pairs[:, 1]]])
+
+    def average_precision(self) -> dict:
         """Area under the precision-recall curve of each type, {name: value}; NaN without reference events or scores."""
-        curves = self._score_curves()
-        return {name: average_precision(*curves(k)) for k, name in enumerate(self.reference.names)}
+        return {name: average_precision(*self._score_curve(k)) for k, name in enumerate(self.reference.names)}
 
-    def recall_at_false_alarms(self, rates_per_hour=(1, 10)):
-        """Recall at the lowest common threshold with at most so many false alarms per hour, {rate: recall}.
+    def recall_at_false_alarms(self, rates_per_hour=(1, 10)) -> dict:
+        """Recall at the lowest common threshold with at most this many false alarms per hour, {rate: recall}.
 
         NaN when the judged time or the scores are unknown.
         """
-        tp, n_estimated, n_reference = self._score_curves()(None)
+        tp, n_estimated, n_reference = self._score_curve()
         if not np.isfinite(self.hours) or tp is None:
             return dict.fromkeys(rates_per_hour, np.nan)
-        false_alarms = n_estimated - tp
-        return {
-            rate: ratio(int(tp.max(where=false_alarms <= rate * self.hours, initial=0)), n_reference)
-            for rate in rates_per_hour
-        }
+        most = {r: tp.max(where=n_estimated - tp <= r * self.hours, initial=0) for r in rates_per_hour}
+        return {rate: ratio(int(hits), n_reference) for rate, hits in most.items()}
 
     @cached_property
     def _score_hit(self):
-        """(n_estimated,) bool, the hits of the pairing that prefers high scores."""
+        """(n_estimated,) booleans, the hits of the pairing that prefers high scores.
+
+        It holds the most possible matches at every threshold at once (the sets of estimates that can be matched form a
+        matroid, and the best score is taken first), so one matching serves all thresholds.
+        """
         pairs, _ = match_events(self.reference, self.estimated, self.tolerance_s, prefer="score")
         return np.isin(np.arange(self.n_estimated), pairs[:, 1])
 
-    def _score_curves(self):
-        """A function: type (None: all) -> (hits, estimates, reference events) as the threshold falls over the scores.
-
-        The pairing that prefers high scores holds the most possible matches at every threshold at once (the sets of
-        estimates that can be matched form a matroid, and the best score is taken first), so one matching serves all.
-        """
-        hit = self._score_hit
-
-        def curve(kind):
-            rows = slice(None) if kind is None else self.estimated.type == kind
-            n_reference = self.n_reference if kind is None else int((self.reference.type == kind).sum())
-            return *threshold_curve(self.estimated.score[rows], hit[rows]), n_reference
-
-        return curve
+    def _score_curve(self, type=None):
+        """Hits and estimates as the threshold falls over the scores, and reference events, of one type or of all."""
+        own = [slice(None) if type is None else events.type == type for events in (self.reference, self.estimated)]
+        score, hit = self.estimated.score[own[1]], self._score_hit[own[1]]
+        return *threshold_curve(score, hit), len(self.reference.type[own[0]])
 
     # ---- reports ----------------------------------------------------------------------------------------------------
 
@@ -308,8 +315,7 @@ class Comparison:
         import pandas as pd
 
         n_reference, n_estimated, hits = self._counts()
-        type = self.reference.type[self.pairs[:, 0]]
-        timing = [timing_statistics(self.dt_s[type == kind]) for kind in range(len(self.reference.names))]
+        timing = [timing_statistics(self.dt_s[self._hit_type == k]) for k in range(len(self.reference.names))]
         columns = {
             "n_reference": n_reference,
             "n_estimated": n_estimated,
@@ -318,80 +324,114 @@ class Comparison:
             "fn": n_reference - hits,
             "precision": ratio(hits, n_estimated),
             "recall": ratio(hits, n_reference),
-            "f1": ratio(2 * hits, n_reference + n_estimated),
+            "f1": self._f1_by_type(),
             "average_precision": list(self.average_precision().values()),
             **{name: [row[name] for row in timing] for name in ("bias_ms", "mad_ms", "rmse_ms")},
         }
         return pd.DataFrame(columns, index=pd.Index(self.reference.names, name="type"))
 
-    def to_frame(self):
-        """Table with one row per reference event or false alarm: ``onset_s``, ``type``, ``outcome``, ``dt_ms``,
-        ``score``.
+    def table(self, threshold=0.5):
+        """A pandas table of all events in the order of their time, judged or not.
 
-        ``outcome`` is hit, miss or false_alarm; ``onset_s`` is the reference's, or the estimate's for a false alarm.
+        Parameters
+        ----------
+        threshold : probability from which an event is kept, for all types or a dict name -> probability
+
+        Returns
+        -------
+        table with the columns ``time_s`` (the reference's, where there is one), ``type``, ``outcome`` (hit, miss,
+        false_alarm, not_judged), ``reference_s``, ``estimated_s``, ``dt_ms`` (estimated minus reference), ``score``,
+        ``gap_s`` (to the event of the same type before, where it is closer than the refractory period), ``certainty``
+        (log odds between score and threshold), ``other`` (the type that the other table has at that time instead, ""
+        without). NaN where a number is unknown.
+
+        Examples
+        --------
+        >>> reference = Events.from_seconds([1.0, 2.0], ["a", "b"], 2000)
+        >>> estimated = Events.from_seconds([1.001, 2.0], ["a", "a"], 2000, names=("a", "b"), score=[0.9, 0.6])
+        >>> compare(reference, estimated).table()[["time_s", "type", "outcome", "score", "other"]]
+           time_s type      outcome  score other
+        0     1.0    a          hit    0.9
+        1     2.0    b         miss    NaN     a
+        2     2.0    a  false_alarm    0.6     b
         """
         import pandas as pd
 
-        dt_ms, score = np.full(self.n_reference, np.nan), np.full(self.n_reference, np.nan)
-        dt_ms[self.pairs[:, 0]] = 1e3 * self.dt_s
-        score[self.pairs[:, 0]] = self.estimated.score[self.pairs[:, 1]]
-        alarms = self.estimated[self.estimated_outcome == "false_alarm"]
+        reference, estimated = self.everything
+        r, e = (np.flatnonzero(rows) for rows in self.judged)
+        outcome, other = (
+            [np.full(len(events), fill, dtype=object) for events in self.everything] for fill in ("not_judged", "")
+        )
+        outcome[0][r], outcome[1][e] = self.reference_outcome, self.estimated_outcome
+        names = np.array(reference.names, dtype=object)
+        missed, alarms = (rows[wrong] for rows, wrong in zip((r, e), self._wrong_type().T, strict=True))
+        other[0][missed], other[1][alarms] = names[estimated.type[alarms]], names[reference.type[missed]]
+        # Rows: all reference events with their answers (-1: none), then the estimates that answer none of them.
+        partner = np.full(len(reference), -1)
+        partner[r[self.pairs[:, 0]]] = e[self.pairs[:, 1]]
+        rest = np.setdiff1d(np.arange(len(estimated)), partner)
+        row_r, row_e = np.r_[np.arange(len(reference)), np.full(len(rest), -1)], np.r_[partner, rest]
+        type = np.r_[reference.type, estimated.type[rest]]
+        reference_s, estimated_s = _taken(reference.onset_s, row_r), _taken(estimated.onset_s, row_e)
+        own_gap_s, gap_s = _taken(self._gaps(reference), row_r), _taken(self._gaps(estimated), row_e)
+        limit, score = per_type_values(threshold, reference.names, "threshold")[type], _taken(estimated.score, row_e)
         columns = {
-            "onset_s": np.r_[self.reference.onset_s, alarms.onset_s],
-            "type": self.reference.type_names + alarms.type_names,
-            "outcome": [*self.reference_outcome, *["false_alarm"] * len(alarms)],
-            "dt_ms": np.r_[dt_ms, np.full(len(alarms), np.nan)],
-            "score": np.r_[score, alarms.score],
+            "time_s": np.where(np.isnan(reference_s), estimated_s, reference_s),
+            "type": names[type],
+            "outcome": np.r_[outcome[0], outcome[1][rest]],
+            "reference_s": reference_s,
+            "estimated_s": estimated_s,
+            "dt_ms": 1e3 * (estimated_s - reference_s),
+            "score": score,
+            "gap_s": np.where(np.isnan(gap_s), own_gap_s, gap_s),
+            "certainty": np.abs(np.subtract(*(logit(np.clip(p, 1e-12, 1 - 1e-12)) for p in (score, limit)))),
+            "other": np.r_[other[0], other[1][rest]],
         }
-        return pd.DataFrame(columns).sort_values("onset_s", kind="stable", ignore_index=True)
+        return pd.DataFrame(columns).sort_values("time_s", kind="stable", ignore_index=True)
 
-    def summary(self):
+    def _gaps(self, events):
+        """(n,) seconds to the event of the same type before, where that breaks the refractory rule, else NaN."""
+        gap_s = np.full(len(events), np.nan)
+        pairs, gaps = Refractory(self.refractory_s, events.names).violations(events)
+        gap_s[pairs[:, 1]] = gaps
+        return gap_s
+
+    def summary(self) -> dict:
         """The whole report as plain numbers that ``json.dumps`` takes; None where a number is unknown."""
         unbiased = self.without_bias()
-        names = (
-            "n_reference",
-            "n_estimated",
-            "tp",
-            "fp",
-            "fn",
-            "precision",
-            "recall",
-            "f1",
-            "macro_f1",
-            "false_alarms_per_hour",
-        )
-        report = {"tolerance_ms": 1e3 * self.tolerance_s, **{name: getattr(self, name) for name in names}}
         average_precision = [value for value in self.average_precision().values() if np.isfinite(value)]
-        report |= {
+        names = (*COUNTS, *RATIOS, "macro_f1", "false_alarms_per_hour")
+        report = {
+            "tolerance_ms": 1e3 * self.tolerance_s,
+            **{name: getattr(self, name) for name in names},
             "mean_average_precision": np.mean(average_precision) if average_precision else np.nan,
-            "recall_at_false_alarms_per_hour": {str(k): v for k, v in self.recall_at_false_alarms().items()},
+            "recall_at_false_alarms_per_hour": self.recall_at_false_alarms(),
             "timing": self.timing(),
-            "without_bias": {name: getattr(unbiased, name) for name in ("precision", "recall", "f1")},
+            "without_bias": {name: getattr(unbiased, name) for name in RATIOS},
             "at_tolerances": self.at_tolerances().reset_index().to_dict("records"),
             "refractory_violations": self.refractory_violations(),
             "per_type": self.per_type().to_dict("index"),
         }
-        return plain(report)
+        text = json.dumps(report, default=lambda x: x.tolist())  # NumPy numbers
+        return json.loads(text, parse_constant=lambda _: None)
 
     def __repr__(self):
         counts = f"{self.n_reference} reference, {self.n_estimated} estimated"
         return f"Comparison(F1 {self.f1:.3f} at {1e3 * self.tolerance_s:g} ms, {counts})"
 
     def _headlines(self):
-        timing = self.timing()
+        ratios = f"(precision {self.precision:.3f}, recall {self.recall:.3f})"
+        counts = f"{self.tp} hits, {self.fn} missed, {self.fp} false alarms"
         lines = [
-            f"F1 {self.f1:.3f} at {1e3 * self.tolerance_s:g} ms (precision {self.precision:.3f}, recall "
-            f"{self.recall:.3f}): "
-            f"{self.tp} hits, {self.fn} missed, {self.fp} false alarms",
-            f"timing of the hits: bias {timing['bias_ms']:+.2f} ms, MAD {timing['mad_ms']:.2f} ms, "
-            f"RMSE {timing['rmse_ms']:.2f} ms, 95 % within {timing['p95_ms']:.2f} ms",
+            f"F1 {self.f1:.3f} at {1e3 * self.tolerance_s:g} ms {ratios}: {counts}",
+            "timing of the hits: bias {bias_ms:+.2f} ms, MAD {mad_ms:.2f} ms, RMSE {rmse_ms:.2f} ms, "
+            "95 % within {p95_ms:.2f} ms".format(**self.timing()),
         ]
         if np.isfinite(self.hours):
             lines.append(f"false alarms: {self.false_alarms_per_hour:.3g} per hour, over {self.hours:.3g} h")
         if self.refractory_s is not None:
-            lines.append(
-                "refractory violations: " + ", ".join(f"{n} in {k}" for k, n in self.refractory_violations().items())
-            )
+            violations = ", ".join(f"{n} in {k}" for k, n in self.refractory_violations().items())
+            lines.append(f"refractory violations: {violations}")
         return lines
 
     def __str__(self):
@@ -411,14 +451,12 @@ class Comparison:
             _, ax = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
         if np.shape(ax) != (2,):
             raise OptionError("ax must be two axes, for example those of plt.subplots(1, 2)")
-        left, right = ax
-        n_reference, n_estimated, hits = self._counts()
-        left.bar(self.reference.names, np.nan_to_num(ratio(2 * hits, n_reference + n_estimated)), label="one type")
+        (left, right), names, tolerance_ms = ax, self.reference.names, 1e3 * self.tolerance_s
+        left.bar(names, np.nan_to_num(self._f1_by_type()), label="one type")
         left.axhline(self.f1, color="black", linestyle="--", label=f"all events: {self.f1:.3f}")
-        left.set(ylim=(0, 1.05), xlabel="event type", ylabel=f"F1 at {1e3 * self.tolerance_s:g} ms")
-        left.tick_params(axis="x", rotation=90 if len(self.reference.names) > 6 else 0)
+        left.set(ylim=(0, 1.05), xlabel="event type", ylabel=f"F1 at {tolerance_ms:g} ms")
+        left.tick_params(axis="x", rotation=90 if len(names) > 6 else 0)
         left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-        tolerance_ms = 1e3 * self.tolerance_s
         # Matched in whole samples, a hit may lie a fraction beyond the tolerance: it counts in the outer bin.
         dt_ms = np.clip(1e3 * self.dt_s, -tolerance_ms, tolerance_ms)
         right.hist(dt_ms, bins=np.linspace(-tolerance_ms, tolerance_ms, 42) if tolerance_ms else 1, label="hits")
@@ -431,83 +469,40 @@ class Comparison:
         return ax
 
 
-# --- Every event and what came of it, one row each, and where to look next.
+def _taken(values, rows):
+    """``values[rows]``, NaN where the row is -1."""
+    return np.append(np.asarray(values, dtype=float), np.nan)[rows]
 
 
-OUTCOMES = ("hit", "miss", "false_alarm", "not_judged")
-KINDS = ("event", "error", "least_certain", "refractory", "disagreement")
+# ---- tables of events -----------------------------------------------------------------------------------------------
 
 
-def review(reference=None, estimated=None, tolerance_s=0.005, refractory_s=None, threshold=0.5):
-    """A pandas table of all events in the order of their time.
-
-    Parameters
-    ----------
-    reference, estimated : Events, at least one of them
-    tolerance_s : seconds, inclusive
-    refractory_s : the rule that events may break: seconds for all types, or a dict name -> seconds
-    threshold : probability from which an event is kept, for all types or a dict name -> probability
-
-    Returns
-    -------
-    table with the columns ``time_s`` (the reference's, where there is one), ``type``, ``outcome``, ``reference_s``,
-    ``estimated_s``, ``dt_ms`` (estimated minus reference), ``score``, ``certainty`` (log odds between score and
-    threshold), ``other`` (the type that the other table has at that time instead, "" without), ``gap_s`` (to the event
-    of the same type before, where it is closer than the refractory period). NaN where a number is unknown.
+def event_table(
+    reference: Events | None = None,
+    estimated: Events | None = None,
+    tolerance_s=0.005,
+    refractory_s=None,
+    threshold=0.5,
+):
+    """`Comparison.table` where one of the two tables may be missing; then no event is judged.
 
     Raises
     ------
     OptionError : neither table, no name in common, names that ``refractory_s`` or ``threshold`` lack
     UnitError : a tolerance or a period that is no number of seconds
-
-    Examples
-    --------
-    >>> from evlib.signals.events import Events
-    >>> reference = Events.from_seconds([1.0, 2.0], ["a", "b"], 2000)
-    >>> estimated = Events.from_seconds([1.001, 2.0], ["a", "a"], 2000, names=("a", "b"), score=[0.9, 0.6])
-    >>> review(reference, estimated)[["time_s", "type", "outcome", "score", "other"]]
-       time_s type      outcome  score other
-    0     1.0    a          hit    0.9
-    1     2.0    b         miss    NaN     a
-    2     2.0    a  false_alarm    0.6     b
     """
-    import pandas as pd
-
     if reference is None and estimated is None:
-        raise OptionError("there is nothing to review: pass reference, estimated, or both")
-    judged = reference is not None and estimated is not None
-    reference = replace(estimated[:0], labelled_spans=None) if reference is None else reference
-    estimated = replace(reference[:0], labelled_spans=None) if estimated is None else estimated
-    reference, estimated = on_one_clock(reference, estimated)
-    partner, outcome, alarm_outcome = _outcomes(reference, estimated, tolerance_s, judged)
-    alone = np.flatnonzero(~np.isin(np.arange(len(estimated)), partner))
-    # Rows: all reference events, then the estimates that answer none of them.
-    row_of_reference = np.r_[np.arange(len(reference)), np.full(len(alone), -1)]
-    row_of_estimate = np.r_[partner, alone]
-    columns = {
-        "reference_s": _taken(reference.onset_s, row_of_reference),
-        "estimated_s": _taken(estimated.onset_s, row_of_estimate),
-        "score": _taken(estimated.score, row_of_estimate),
-        "gap_s": _taken(_gaps(estimated, refractory_s), row_of_estimate),
-    }
-    own_gap = _taken(_gaps(reference, refractory_s), row_of_reference)
-    columns["gap_s"] = np.where(np.isnan(columns["gap_s"]), own_gap, columns["gap_s"])
-    type = np.r_[reference.type, estimated.type[alone]]
-    names = np.array([*reference.names, ""], dtype=object)
-    table = pd.DataFrame(columns)
-    table.insert(0, "time_s", table["reference_s"].fillna(table["estimated_s"]))
-    table.insert(1, "type", names[type])
-    table.insert(2, "outcome", np.r_[outcome, alarm_outcome[alone]].astype(object))
-    table.insert(5, "dt_ms", 1e3 * (table["estimated_s"] - table["reference_s"]))
-    limit = np.clip(per_type_values(threshold, reference.names, "threshold"), 1e-12, 1 - 1e-12)[type]
-    score = np.clip(columns["score"], 1e-12, 1 - 1e-12)
-    table["certainty"] = np.abs(np.log(score / (1 - score)) - np.log(limit / (1 - limit)))
-    table["other"] = names[_other_type(table, reference, estimated, row_of_reference, row_of_estimate, tolerance_s)]
-    return table.sort_values("time_s", kind="stable", ignore_index=True)
+        raise OptionError("there are no events: pass reference, estimated, or both")
+    nothing = np.zeros((0, 2), dtype=np.int64)
+    if reference is None:
+        reference = replace(estimated[:0], labelled_spans=nothing)
+    elif estimated is None:
+        reference, estimated = replace(reference, labelled_spans=nothing), reference[:0]
+    return compare(reference, estimated, tolerance_s, refractory_s).table(threshold)
 
 
-def rows_of_kind(table, kind, shown=None):
-    """Rows of a `review` that one may want to look at, (n,) integers in the order in which to do so.
+def rows_of_kind(table, kind: str, shown=None) -> np.ndarray:
+    """Rows of a `Comparison.table` that one may want to look at, (n,) integers in the order in which to do so.
 
     Parameters
     ----------
@@ -516,57 +511,15 @@ def rows_of_kind(table, kind, shown=None):
         first)
     shown : (n_rows,) booleans, the rows to choose among
     """
-    if kind not in KINDS:
-        raise OptionError(f"kind must be one of {', '.join(KINDS)}; got {kind!r} (a spelling slip?)")
+    require_choice(KINDS, kind=kind)
     wanted = {
-        "event": lambda: np.ones(len(table), dtype=bool),
-        "error": lambda: table["outcome"].isin(["miss", "false_alarm"]).to_numpy(),
-        "least_certain": lambda: table["certainty"].notna().to_numpy(),
-        "refractory": lambda: table["gap_s"].notna().to_numpy(),
-        "disagreement": lambda: ((table["other"] != "") & table["reference_s"].notna()).to_numpy(),
-    }[kind]()
+        "event": table["time_s"].notna(),
+        "error": table["outcome"].isin(["miss", "false_alarm"]),
+        "least_certain": table["certainty"].notna(),
+        "refractory": table["gap_s"].notna(),
+        "disagreement": (table["other"] != "") & table["reference_s"].notna(),
+    }[kind].to_numpy()
     rows = np.flatnonzero(wanted if shown is None else wanted & shown)
     if kind == "least_certain":
         rows = rows[np.argsort(table["certainty"].to_numpy()[rows], kind="stable")]
     return rows
-
-
-def _outcomes(reference, estimated, tolerance_s, judged):
-    """Row of the estimate that answers each reference event (-1: none), and the outcomes of both tables."""
-    partner = np.full(len(reference), -1)
-    outcomes = [np.full(len(events), "not_judged", dtype=object) for events in (reference, estimated)]
-    # compare leaves out what cannot be judged: sigma_s carries the row numbers through it.
-    tagged = [replace(events, sigma_s=np.arange(len(events))) for events in (reference, estimated)]
-    comparison = compare(*tagged, tolerance_s)
-    if judged:
-        r, e = (events.sigma_s.astype(int) for events in (comparison.reference, comparison.estimated))
-        outcomes[0][r], outcomes[1][e] = comparison.reference_outcome, comparison.estimated_outcome
-        partner[r[comparison.pairs[:, 0]]] = e[comparison.pairs[:, 1]]
-    return partner, *outcomes
-
-
-def _gaps(events, refractory_s):
-    """(n,) seconds to the event of the same type before, where that breaks the rule, else NaN."""
-    gap_s = np.full(len(events), np.nan)
-    if refractory_s is not None and len(events):
-        pairs, gaps = find_violations(events, refractory_s)
-        gap_s[pairs[:, 1]] = gaps
-    return gap_s
-
-
-def _other_type(table, reference, estimated, row_of_reference, row_of_estimate, tolerance_s):
-    """(n,) the type of the other table at the time of each error; -1 without."""
-    other = np.full(len(table), -1)
-    misses = np.flatnonzero(table["outcome"] == "miss")
-    alarms = np.flatnonzero(table["outcome"] == "false_alarm")
-    if len(misses) and len(alarms):
-        missed, false = reference[row_of_reference[misses]], estimated[row_of_estimate[alarms]]
-        pairs, _ = match_events(missed, false, tolerance_s, ignore_type=True)
-        other[misses[pairs[:, 0]]] = false.type[pairs[:, 1]]
-        other[alarms[pairs[:, 1]]] = missed.type[pairs[:, 0]]
-    return other
-
-
-def _taken(values, rows):
-    """``values[rows]``, NaN where the row is -1."""
-    return np.append(np.asarray(values, dtype=float), np.nan)[rows]

@@ -1,4 +1,4 @@
-"""Which estimated event answers which reference event: one rule for every score in evlib.
+"""Matching: which estimated event answers which reference event, the same rule for every score in evlib.
 
 Per event type, one to one, among pairs with |dt| <= tolerance (inclusive, compared in whole samples): the most matches
 first, then the least total |dt|. Times are compared on the clock of the estimated events.
@@ -13,12 +13,14 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
 from ..signals.clock import tolerance_to_samples
-from ..signals.errors import OptionError, require_tolerance
+from ..signals.errors import OptionError, require_choice, require_tolerance
+from ..signals.events import Events
 
-LARGE_BLOCK = 4_000_000  # cells of a cost matrix, 32 MB; beyond it the sparse solver is used
+# Cells of a cost matrix, 32 MB; a larger one is solved as a sparse matrix.
+LARGE_BLOCK = 4_000_000
 
 
-def on_one_clock(reference, estimated):
+def on_one_clock(reference: Events, estimated: Events) -> tuple:
     """Both tables on the clock of ``estimated``, their types indexed into the union of their names (the reference's
     first).
 
@@ -27,15 +29,15 @@ def on_one_clock(reference, estimated):
     OptionError : both name their types, and not one name is shared
     """
     if reference.names and estimated.names and not set(reference.names) & set(estimated.names):
-        raise OptionError(
-            f"reference names {', '.join(reference.names)}, estimated names {', '.join(estimated.names)}: "
-            "no name in common (did you forget to pass names= when reading or building the events?)"
-        )
+        names = f"reference names {', '.join(reference.names)}, estimated names {', '.join(estimated.names)}"
+        raise OptionError(f"{names}: no name in common (did you forget names= when reading or building the events?)")
     names = reference.names + tuple(name for name in estimated.names if name not in reference.names)
     return reference.at_rate(estimated.sampling_rate_hz).with_names(names), estimated.with_names(names)
 
 
-def match_events(reference, estimated, tolerance_s, ignore_type=False, prefer="time"):
+def match_events(
+    reference: Events, estimated: Events, tolerance_s: float, ignore_type: bool = False, prefer: str = "time"
+) -> tuple:
     """Pair reference and estimated events one to one.
 
     Parameters
@@ -58,15 +60,13 @@ def match_events(reference, estimated, tolerance_s, ignore_type=False, prefer="t
 
     Examples
     --------
-    >>> from evlib.signals.events import Events
     >>> reference = Events.from_seconds([1.0, 2.0], ["bell", "bell"], 2000)
     >>> estimated = Events.from_seconds([1.005, 1.5], ["bell", "bell"], 2000)
     >>> match_events(reference, estimated, tolerance_s=0.005)
     (array([[0, 0]]), array([10.]))
     """
     tolerance = tolerance_to_samples(require_tolerance(tolerance_s), estimated.sampling_rate_hz)
-    if prefer not in ("time", "score"):
-        raise OptionError(f"prefer must be 'time' or 'score', got {prefer!r}")
+    require_choice(("time", "score"), prefer=prefer)
     # Another clock or another order of names may reorder rows that coincide: sigma_s carries the caller's row numbers.
     tagged = [replace(events, sigma_s=np.arange(len(events))) for events in (reference, estimated)]
     reference, estimated = on_one_clock(*tagged)
@@ -83,11 +83,8 @@ def match_events(reference, estimated, tolerance_s, ignore_type=False, prefer="t
     n_edges = stop - first
     rows = np.repeat(near, n_edges)
     columns = np.arange(n_edges.sum()) - np.repeat(np.cumsum(n_edges) - n_edges - first, n_edges)
-    if prefer == "time":
-        cost = np.abs(dt(rows, columns))
-    else:
-        cost = np.argsort(np.argsort(-est.score, kind="stable")).astype(float)[columns]
-
+    rank = np.argsort(np.argsort(-est.score, kind="stable")).astype(float)
+    cost = np.abs(dt(rows, columns)) if prefer == "time" else rank[columns]
     # first and stop never decrease, so a block ends where the next event's choices begin behind all earlier ones.
     block = np.cumsum(np.r_[False, first[1:] >= stop[:-1]]) if len(near) else near
     edge_block = np.repeat(block, n_edges)
@@ -129,8 +126,7 @@ def _on_a_line(reference, estimated, tolerance, ignore_type):
     for events in (reference, estimated):
         key = events.sample + stride * events.type
         order = np.lexsort((events.fraction, key))
-        columns = {"key": key, "sample": events.sample, "fraction": events.fraction, "score": events.score}
-        tables.append(
-            SimpleNamespace(row=events.sigma_s[order].astype(int), **{k: v[order] for k, v in columns.items()})
-        )
+        columns = {"key": key, "row": events.sigma_s.astype(int)}
+        columns |= {name: getattr(events, name) for name in ("sample", "fraction", "score")}
+        tables.append(SimpleNamespace(**{name: column[order] for name, column in columns.items()}))
     return tables

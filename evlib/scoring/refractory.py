@@ -1,94 +1,26 @@
-"""The refractory rule: two events of one type are at least a period apart.
+"""Decoding under the refractory rule: two events of one type are at least a period apart.
 
 Choosing among candidates is weighted interval scheduling: of all subsets that keep the rule, take the one with the
 greatest total score. First-come lets a weak early blip kill the true event, highest-first can kill two good events for
 one slightly better; dynamic programming does neither, and needs O(n log n).
 (J. Kleinberg and E. Tardos, Algorithm Design, 2005, section 6.1; here with intervals of equal length per type.)
 
-Periods are given in seconds, one for all types or one per type, and become whole samples (rounded up).
-A gap of exactly the period is allowed. 0 or None means that a type has no rule.
+The periods themselves are in `evlib.signals.refractory`. Here are the decoder of a table, the same for candidates that
+arrive block by block (`StreamingDecoder`), the enforcer for presence and time per block of the original event
+classifier, and a penalty for training.
 """
 
 import bisect
 
 import numpy as np
 
-from ..signals.clock import SLACK_SAMPLES, duration_to_samples
+from ..signals.clock import SLACK_SAMPLES
 from ..signals.errors import DataError, OptionError, ShapeError, UnitError, require_rate
 from ..signals.events import Events
-
-MAX_PERIOD_S = 3600
-
-
-def per_type_values(value, names, argument, missing=None):
-    """One finite number per type, (E,) floats, from a number, a dict (name -> number, "default" for the rest) or (E,)
-    numbers.
-
-    >>> per_type_values({"step": 0.3, "default": 0.5}, ("step", "jump"), "threshold")
-    array([0.3, 0.5])
-    """
-    if isinstance(value, dict):
-        unknown = sorted(set(map(str, value)) - set(names) - {"default"})
-        if unknown:
-            known = ", ".join(names)
-            raise OptionError(
-                f"{argument} names the unknown type {', '.join(unknown)}; known: {known} (a spelling slip?)"
-            )
-        absent = [name for name in names if name not in value]
-        if absent and "default" not in value:
-            raise OptionError(
-                f"{argument} lacks {', '.join(absent)}; give every type a value, or one under the key 'default'"
-            )
-        value = [value.get(name, value.get("default")) for name in names]
-    values = [missing if v is None else v for v in (value if np.ndim(value) else [value])]
-    try:
-        values = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise OptionError(
-            f"{argument} must be a number, a dict by event name, or one number per type; got {value!r}"
-        ) from None
-    if np.ndim(value) and values.shape != (len(names),):
-        raise ShapeError(
-            f"{argument} must be one number or one for each of the {len(names)} types; got shape {values.shape}"
-        )
-    if not np.isfinite(values).all():
-        raise OptionError(f"{argument} must be finite, got {value!r}")
-    return np.broadcast_to(values, (len(names),)).copy()
+from ..signals.refractory import Refractory, per_type_values
 
 
-def refractory_samples(refractory_s, names, sampling_rate_hz):
-    """The period of every type in whole samples, rounded up.
-
-    Parameters
-    ----------
-    refractory_s : seconds; a number, None, a dict (name -> seconds, "default" for the rest), or one number per type
-    names : (E,) event names
-    sampling_rate_hz : the clock
-
-    Returns
-    -------
-    (E,) integers; 0 where there is no rule
-
-    Raises
-    ------
-    OptionError : an unknown name, a type without a value, a value that is not finite
-    UnitError : a negative period, or one so long that it was probably given in samples
-
-    Examples
-    --------
-    >>> refractory_samples({"clap": 0.25, "default": 2.0}, ("clap", "bell"), 2000)
-    array([ 500, 4000])
-    """
-    rate = require_rate(sampling_rate_hz)
-    period_s = per_type_values(refractory_s, names, "refractory_s", missing=0.0)
-    if (period_s < 0).any():
-        raise UnitError(f"refractory_s must not be negative, got {refractory_s!r}")
-    if (period_s > MAX_PERIOD_S).any():
-        raise UnitError(f"refractory_s is in seconds, got {refractory_s!r} (did you pass samples or milliseconds?)")
-    return np.array([duration_to_samples(period, rate) for period in period_s], dtype=np.int64)
-
-
-def find_violations(events, refractory_s):
+def find_violations(events: Events, refractory_s):
     """Neighbours of one type that are closer than their period.
 
     Returns
@@ -98,21 +30,15 @@ def find_violations(events, refractory_s):
 
     Examples
     --------
-    >>> from evlib.signals.events import Events
     >>> events = Events.from_seconds([0.0, 1.9995, 4.0], ["bell"] * 3, sampling_rate_hz=2000)
     >>> find_violations(events, 2.0)
     (array([[0, 1]]), array([1.9995]))
     """
-    period = refractory_samples(refractory_s, events.names, events.sampling_rate_hz)
-    rows = np.lexsort((events.fraction, events.sample, events.type))
-    gap = np.diff(events.sample[rows]) + np.diff(events.fraction[rows])
-    kind = events.type[rows]
-    close = np.flatnonzero((kind[1:] == kind[:-1]) & (gap < period[kind[1:]] - SLACK_SAMPLES))
-    return np.column_stack([rows[close], rows[close + 1]]), gap[close] / events.sampling_rate_hz
+    return Refractory(refractory_s, events.names).violations(events)
 
 
 class Schedule:
-    """The dynamic programme for one type, extended candidate by candidate and emptied as decisions become final.
+    """The dynamic programme for one type: it takes candidates one after another and drops what is decided for good.
 
     Node k stands for "the first k waiting candidates have been decided"; ``best[k]`` is the greatest total there.
     Candidate k leads from node ``before[k]`` to node k + 1 when ``taken[k]``, otherwise node k leads there.
@@ -123,15 +49,13 @@ class Schedule:
         self.time, self.row, self.before, self.taken, self.best = [], [], [], [], [0.0]
 
     def extend(self, time, weight, row):
-        """Add candidates, sorted by time, none earlier than those already here; ``row`` is handed back by
-        ``settle``."""
+        """Add candidates, sorted by time, none earlier than those already here; ``settle`` returns their ``row``."""
         known = len(self.time)
         self.time.extend(time)
         self.row.extend(row)
-        # How many candidates end a period before each new one; with no rule (period 0) all that come before it.
-        before = np.searchsorted(
-            self.time, np.asarray(time, dtype=np.float64) - self.period + SLACK_SAMPLES, side="right"
-        )
+        # Number of candidates that end a period before each new one; without a rule (period 0) all before it.
+        start = np.asarray(time, dtype=np.float64) - self.period + SLACK_SAMPLES
+        before = np.searchsorted(self.time, start, side="right")
         before = np.minimum(before, np.arange(known, len(self.time))).tolist()
         best, taken = self.best, self.taken
         # A recurrence over plain floats, 10 million candidates a second: numpy scalars here would be ten times slower.
@@ -149,12 +73,9 @@ class Schedule:
         A further candidate continues from one of the last nodes. Where the best paths of all of these meet, the past
         is decided: whatever comes, the answer up to that node stays the same.
         """
-        n = len(self.time)
-        first = (
-            int(np.searchsorted(self.time, up_to - self.period + SLACK_SAMPLES, side="right"))
-            if np.isfinite(up_to)
-            else n
-        )
+        n = first = len(self.time)
+        if np.isfinite(up_to):
+            first = int(np.searchsorted(self.time, up_to - self.period + SLACK_SAMPLES, side="right"))
         open_paths, node = set(range(first, n + 1)), n
         while len(open_paths) > 1:
             if node in open_paths:
@@ -167,8 +88,8 @@ class Schedule:
             if self.taken[node - 1]:
                 kept.append(self.row[node - 1])
             node = self._parent(node)
-        self.time, self.row, self.taken = self.time[meeting:], self.row[meeting:], self.taken[meeting:]
-        self.best = self.best[meeting:]
+        for name in ("time", "row", "taken", "best"):
+            setattr(self, name, getattr(self, name)[meeting:])
         self.before = [node - meeting for node in self.before[meeting:]]
         return kept[::-1]
 
@@ -192,6 +113,10 @@ def decode_refractory(time, type, score, period, threshold=0.0):
     keep : (n,) booleans; of equally good choices the earlier candidates are kept
     suppressed_by : (n,) the nearest kept candidate within the period; -1 for kept ones and those below the threshold
 
+    Raises
+    ------
+    ShapeError, DataError, OptionError : arrays of unequal shape, values that are not finite, negative types
+
     Examples
     --------
     >>> keep, by = decode_refractory([0, 3999, 4000], [0, 0, 0], [0.5, 0.9, 0.6], period=4000)
@@ -201,15 +126,14 @@ def decode_refractory(time, type, score, period, threshold=0.0):
     time, score = np.asarray(time, dtype=np.float64), np.asarray(score, dtype=np.float64)
     type = np.asarray(type, dtype=np.int64) if np.size(type) else np.zeros(0, dtype=np.int64)
     if not time.shape == type.shape == score.shape or time.ndim != 1:
-        raise ShapeError(
-            f"time, type and score must share one shape (n,); got {time.shape}, {type.shape}, {score.shape}"
-        )
+        shapes = f"{time.shape}, {type.shape}, {score.shape}"
+        raise ShapeError(f"time, type and score must share one shape (n,); got {shapes}")
     if not (np.isfinite(time).all() and np.isfinite(score).all()):
         raise DataError("candidates need finite times and scores; found NaN or infinity (a reference has no scores)")
-    n_types = int(type.max(initial=-1)) + 1
     if type.min(initial=0) < 0:
         raise OptionError(f"types must be 0..E-1, got {type.min()}")
-    period, threshold = _each(period, n_types, "period"), _each(threshold, n_types, "threshold")
+    n_types = int(type.max(initial=-1)) + 1
+    period, threshold = _for_each_type(n_types, period=period), _for_each_type(n_types, threshold=threshold)
     weight = score - threshold[type]
     keep, suppressed_by = np.zeros(len(time), dtype=bool), np.full(len(time), -1)
     order = np.lexsort((time, type))
@@ -228,20 +152,21 @@ def decode_refractory(time, type, score, period, threshold=0.0):
     return keep, suppressed_by
 
 
-def _each(value, n_types, argument):
+def _for_each_type(n_types, **argument):
+    ((name, value),) = argument.items()
     value = np.asarray(value, dtype=np.float64)
     if value.ndim > 1 or (value.ndim and len(value) < n_types):
-        raise ShapeError(f"{argument} must be one number or one for each of {n_types} types, got shape {value.shape}")
+        raise ShapeError(f"{name} must be one number or one for each of {n_types} types, got shape {value.shape}")
     return value if value.ndim else np.full(n_types, value)
 
 
-def decode_events(events, refractory_s, threshold=0.0):
+def decode_events(events: Events, refractory_s, threshold=0.0):
     """Keep the best subset of scored candidates, and say what was suppressed by what.
 
     Parameters
     ----------
     events : candidates with scores
-    refractory_s : see `refractory_samples`
+    refractory_s : see `evlib.signals.refractory.Refractory`
     threshold : score that a candidate must exceed; a number, a dict by name, or one per type
 
     Returns
@@ -253,7 +178,6 @@ def decode_events(events, refractory_s, threshold=0.0):
 
     Examples
     --------
-    >>> from evlib.signals.events import Events
     >>> events = Events.from_seconds([0.0, 0.5, 3.0], ["bell"] * 3, sampling_rate_hz=2000, score=[0.4, 0.9, 0.7])
     >>> kept, suppressed = decode_events(events, refractory_s=2.0)
     >>> kept.onset_s, suppressed["kept_onset_s"].tolist()
@@ -261,23 +185,216 @@ def decode_events(events, refractory_s, threshold=0.0):
     """
     import pandas as pd
 
-    period = refractory_samples(refractory_s, events.names, events.sampling_rate_hz)
+    period = Refractory(refractory_s, events.names).samples(events.sampling_rate_hz)
     threshold = per_type_values(threshold, events.names, "threshold", missing=0.0)
     keep, suppressed_by = decode_refractory(events.time_samples, events.type, events.score, period, threshold)
     lost = np.flatnonzero(suppressed_by >= 0)
     by = suppressed_by[lost]
-    names = np.array(events.names, dtype=object)
-    suppressed = pd.DataFrame(
-        {
-            "onset_s": events.onset_s[lost],
-            "type": names[events.type[lost]] if len(lost) else np.zeros(0, dtype=object),
-            "score": events.score[lost],
-            "kept_row": np.cumsum(keep)[by] - 1,
-            "kept_onset_s": events.onset_s[by],
-            "kept_score": events.score[by],
-        }
-    )
-    return events[keep], suppressed
+    suppressed = {
+        "onset_s": events.onset_s[lost],
+        "type": np.array(events.names, dtype=object)[events.type[lost]],
+        "score": events.score[lost],
+        "kept_row": np.cumsum(keep)[by] - 1,
+        "kept_onset_s": events.onset_s[by],
+        "kept_score": events.score[by],
+    }
+    return events[keep], pd.DataFrame(suppressed)
+
+
+class StreamingDecoder:
+    """`decode_events` for candidates that arrive bit by bit: the same events, each as soon as it is final.
+
+    An event is final once no later candidate can change it. A stretch of one period without a candidate ends every
+    doubt; where candidates leave no such gap it takes longer the denser they are (random scores, 2 candidates per
+    period: in the median 1.2 periods; 10: 3.6; 40: 11), so a threshold shortens the delay. Types are decided apart
+    from each other: events of different types may come out of order in time.
+
+    Parameters
+    ----------
+    names, sampling_rate_hz : of the candidates to come
+    refractory_s : see `evlib.signals.refractory.Refractory`
+    threshold : score that a candidate must exceed; a number, a dict by name, or one per type
+
+    Examples
+    --------
+    >>> decoder = StreamingDecoder(("bell",), refractory_s=2.0, sampling_rate_hz=2000)
+    >>> block = Events.from_seconds([0.0, 0.5], ["bell", "bell"], 2000, score=[0.4, 0.9])
+    >>> len(decoder.push(block, up_to_sample=2000)), decoder.flush().onset_s
+    (0, array([0.5]))
+    """
+
+    def __init__(self, names, refractory_s, sampling_rate_hz: float, threshold=0.0):
+        self._none = Events.empty(names, sampling_rate_hz)
+        self.names, self.sampling_rate_hz = self._none.names, self._none.sampling_rate_hz
+        self.period_samples = Refractory(refractory_s, self.names).samples(self.sampling_rate_hz)
+        self.threshold = per_type_values(threshold, self.names, "threshold", missing=0.0)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything: the next candidate starts a new recording."""
+        self._schedules = [Schedule(period) for period in self.period_samples]
+        self._ahead, self._up_to = self._none, -np.inf
+
+    def push(self, candidates: Events, up_to_sample: float) -> Events:
+        """Take candidates and return the Events that are final.
+
+        ``up_to_sample`` promises that every later candidate has ``sample >= up_to_sample``; candidates beyond it wait.
+        Candidates before the last promise, or a promise that goes back, are refused.
+        """
+        if candidates.names != self.names or candidates.sampling_rate_hz != self.sampling_rate_hz:
+            raise OptionError("candidates must have the decoder's names and rate; call with_names and at_rate first")
+        if not up_to_sample >= self._up_to or (candidates.sample < self._up_to).any():
+            done = f"{self._up_to:g}"
+            raise DataError(f"candidates before sample {done} were promised to be complete (blocks out of order?)")
+        if not np.isfinite(candidates.score).all():
+            raise DataError("candidates need finite scores; found NaN or infinity")
+        waiting = Events.concatenate([self._ahead, candidates])
+        ready = waiting.sample < up_to_sample
+        self._ahead, self._up_to = waiting[~ready], up_to_sample
+        weight = waiting.score - self.threshold[waiting.type]
+        columns = (waiting.sample, waiting.fraction, waiting.type, waiting.score, waiting.sigma_s)
+        time, final = waiting.time_samples, []
+        for kind, schedule in enumerate(self._schedules):
+            rows = np.flatnonzero(ready & (waiting.type == kind) & (weight > 0))
+            events = zip(*(column[rows].tolist() for column in columns), strict=True)
+            schedule.extend(time[rows].tolist(), weight[rows].tolist(), events)
+            final += schedule.settle(up_to_sample - 0.5)  # a fraction may lie half a sample before its sample
+        if not final:
+            return self._none
+        sample, fraction, type, score, sigma_s = zip(*final, strict=True)
+        return Events(sample, fraction, type, self.names, self.sampling_rate_hz, score, sigma_s)
+
+    def flush(self) -> Events:
+        """The events still waiting, decided as if nothing follows; then start anew."""
+        final = self.push(self._none, np.inf)
+        self.reset()
+        return final
+
+
+class RefractoryPeriodEnforcer:
+    """Drop events that come within the refractory period of an event of the same type, block by block.
+
+    A block holds at most one event per type: a flag and a time in samples from the start of the block. An event at
+    ``g = global_offset + time`` stays if it is at least a period away from every event that was let through before,
+    in whichever order the blocks come. What was let through is final: a surer event in a later block does not
+    displace it (use `StreamingDecoder` for that). numpy arrays or torch tensors in, the same kind out.
+
+    Parameters
+    ----------
+    num_events : number of types E
+    refractory_period_samples : one integer or (E,)
+    sample_rate : Hz; kept for reference, all times are samples
+
+    Examples
+    --------
+    >>> enforcer = RefractoryPeriodEnforcer(num_events=2)
+    >>> enforcer.enforce(np.array([1, 0]), np.array([100.0, 0.0]))
+    (array([1, 0]), array([100.,  nan]))
+    >>> enforcer.enforce(np.array([1, 1]), np.array([50.0, 60.0]), global_offset=2000)
+    (array([0, 1]), array([nan, 60.]))
+    """
+
+    def __init__(self, num_events: int = 16, refractory_period_samples=4000, sample_rate: float = 2000):
+        self.num_events = int(num_events)
+        period = np.asarray(refractory_period_samples)
+        if not np.issubdtype(period.dtype, np.integer) or period.shape not in ((), (self.num_events,)):
+            wanted = f"an integer or one for each of {self.num_events} types"
+            raise UnitError(f"refractory_period_samples must be {wanted}, got {period!r} (were seconds passed?)")
+        if (period < 0).any():
+            raise UnitError(f"refractory_period_samples must not be negative, got {period!r}")
+        self.refractory_period_samples = np.broadcast_to(period, (self.num_events,)).copy()
+        self.sample_rate = require_rate(sample_rate, "sample_rate")
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all earlier events."""
+        self._kept = [[] for _ in range(self.num_events)]  # sorted global times of each type
+
+    def enforce(self, detected_events, event_timings, probs=None, global_offset=0):
+        """Apply the rule to one block.
+
+        Parameters
+        ----------
+        detected_events : (E,) flags 0 or 1
+        event_timings : (E,) samples from the start of the block, read where the flag is 1
+        probs : (E,); accepted for symmetry with `enforce_batch`: one event per type leaves nothing to weigh
+        global_offset : first sample of the block
+
+        Returns
+        -------
+        events : (E,) flags, 0 where rejected
+        timings : (E,) floats, NaN wherever the flag is 0
+        """
+        given = detected_events, event_timings
+        for values in (*given, *([] if probs is None else [probs])):
+            if np.shape(values) != (self.num_events,):
+                wanted, shape = f"({self.num_events},)", tuple(np.shape(values))
+                raise ShapeError(f"flags, timings and probs have shape {wanted}, got {shape} (blocks: enforce_batch)")
+        one_block = [values[None] if hasattr(values, "ndim") else [values] for values in given]
+        flags, timings = self.enforce_batch(*one_block, sequence_lengths=[0], global_offset=global_offset)
+        return flags[0], timings[0]
+
+    def enforce_batch(self, detected_events, event_timings, sequence_lengths, probs=None, global_offset=0):
+        """Apply the rule to consecutive blocks; block b starts at ``global_offset + sum(sequence_lengths[:b])``.
+
+        Parameters
+        ----------
+        detected_events, event_timings : (B, E) as in `enforce`
+        sequence_lengths : (B,) samples
+        probs : (B, E); with them the events kept within the batch have the greatest total probability, without them
+            the earlier of two events stays
+        global_offset : first sample of the first block
+
+        Returns
+        -------
+        events, timings : (B, E) as in `enforce`
+        """
+        flags, timings, lengths = (_array(values) for values in (detected_events, event_timings, sequence_lengths))
+        weight = np.ones_like(flags) if probs is None else _array(probs)
+        if flags.ndim != 2 or flags.shape[1] != self.num_events:
+            raise ShapeError(f"detected_events must have shape (batch, {self.num_events}), got {flags.shape}")
+        if timings.shape != flags.shape or weight.shape != flags.shape:
+            raise ShapeError(f"timings and probs must have shape {flags.shape}; got {timings.shape} and {weight.shape}")
+        if lengths.shape != flags.shape[:1]:
+            wanted = f"{flags.shape[:1]}, one length per block"
+            raise ShapeError(f"sequence_lengths must have shape {wanted}; got {lengths.shape}")
+        if not np.isin(flags, (0, 1)).all():
+            raise OptionError("detected_events must be 0 or 1 (probabilities? compare them with a threshold first)")
+        block, kind = np.nonzero(flags)
+        if not (np.isfinite(timings[block, kind]).all() and np.isfinite(weight[block, kind]).all()):
+            raise DataError("timings and probs must be finite where an event is detected")
+        start = float(global_offset) + np.cumsum(lengths) - lengths
+        time = start[block] + timings[block, kind]
+        free = np.array([self._is_free(k, t) for k, t in zip(kind, time, strict=True)], dtype=bool)
+        block, kind, time = block[free], kind[free], time[free]
+        keep, _ = decode_refractory(time, kind, weight[block, kind], self.refractory_period_samples)
+        for k, t in zip(kind[keep], time[keep], strict=True):
+            bisect.insort(self._kept[k], t)
+        flags_out, timings_out = np.zeros_like(flags), np.full_like(timings, np.nan)
+        flags_out[block[keep], kind[keep]] = 1
+        timings_out[block[keep], kind[keep]] = timings[block[keep], kind[keep]]
+        return _like(detected_events, flags_out), _like(event_timings, timings_out, floating=True)
+
+    def _is_free(self, kind, time):
+        """Whether no kept event of this type lies within a period, before or after."""
+        kept = self._kept[kind]
+        k = bisect.bisect_left(kept, time)
+        period = self.refractory_period_samples[kind] - SLACK_SAMPLES
+        return all(abs(time - other) >= period for other in kept[max(k - 1, 0) : k + 1])
+
+
+def _array(values):
+    """A new float64 array from an array, a list or a tensor on any device."""
+    values = values.detach().cpu().double().numpy() if hasattr(values, "detach") else values
+    return np.array(values, dtype=np.float64)
+
+
+def _like(given, array, floating=False):
+    """``array`` as the kind of thing that was given; integers become float64 where NaN must fit."""
+    if hasattr(given, "detach"):
+        return (given if given.is_floating_point() or not floating else given.double()).new_tensor(array)
+    dtype = np.asarray(given).dtype
+    return array if floating and not np.issubdtype(dtype, np.floating) else array.astype(dtype)
 
 
 def refractory_penalty(rates, period_frames, mask=None):
@@ -308,20 +425,15 @@ def refractory_penalty(rates, period_frames, mask=None):
     import torch
 
     if rates.ndim != 3 or not rates.is_floating_point():
-        raise ShapeError(
-            f"rates must be floats of shape (batch, frames, types), got {rates.dtype} {tuple(rates.shape)}"
-        )
+        raise ShapeError(f"rates must be floats (batch, frames, types), got {rates.dtype} {tuple(rates.shape)}")
     n_batch, n_frames, n_types = rates.shape
     period = torch.as_tensor(period_frames, device=rates.device)
     if period.is_floating_point() or period.numel() not in (1, n_types) or (period < 0).any():
-        raise OptionError(
-            f"period_frames must be one integer >= 0 or one for each of {n_types} types, got {period_frames!r}"
-        )
+        wanted = f"one integer >= 0 or one for each of {n_types} types"
+        raise OptionError(f"period_frames must be {wanted}, got {period_frames!r}")
     if mask is not None:
-        if tuple(mask.shape) != (n_batch, n_frames):
-            raise ShapeError(
-                f"mask must have shape {(n_batch, n_frames)} like the frames of rates, got {tuple(mask.shape)}"
-            )
+        if mask.shape != rates.shape[:2]:
+            raise ShapeError(f"mask must have shape {(n_batch, n_frames)} like rates, got {tuple(mask.shape)}")
         rates = rates.masked_fill(~mask.bool().unsqueeze(-1), 0.0)
     if rates.dtype in (torch.float16, torch.bfloat16):
         rates = rates.float()  # running sums over thousands of frames
@@ -331,220 +443,3 @@ def refractory_penalty(rates, period_frames, mask=None):
     first = (frames - period.reshape(1, -1).clamp(min=1) + 1).clamp(min=0).expand(n_frames, n_types)
     recent = before[:, :-1] - before.gather(1, first.expand(n_batch, n_frames, n_types))
     return 2 * (rates * recent).sum(dim=1).mean()
-
-
-# --- The refractory rule on streams: a decoder for scored candidates, and the enforcer for presence and timing per
-
-
-class StreamingDecoder:
-    """`decode_events` for candidates that arrive bit by bit: the same events, each as soon as it is final.
-
-    An event is final once no later candidate can change it. A stretch of one period without a candidate ends every
-    doubt; where candidates leave no such gap it takes longer the denser they are (random scores, 2 candidates per
-    period: in the median 1.2 periods; 10: 3.6; 40: 11), so a threshold shortens the delay. Types are decided apart
-    from each other: events of different types may come out of order in time.
-
-    Parameters
-    ----------
-    names, sampling_rate_hz : of the candidates to come
-    refractory_s : see `refractory_samples`
-    threshold : score that a candidate must exceed; a number, a dict by name, or one per type
-
-    Examples
-    --------
-    >>> decoder = StreamingDecoder(("bell",), refractory_s=2.0, sampling_rate_hz=2000)
-    >>> block = Events.from_seconds([0.0, 0.5], ["bell", "bell"], 2000, score=[0.4, 0.9])
-    >>> len(decoder.push(block, up_to_sample=2000)), decoder.flush().onset_s
-    (0, array([0.5]))
-    """
-
-    def __init__(self, names, refractory_s, sampling_rate_hz, threshold=0.0):
-        self._none = Events.empty(names, sampling_rate_hz)
-        self.names, self.sampling_rate_hz = self._none.names, self._none.sampling_rate_hz
-        self.period_samples = refractory_samples(refractory_s, self.names, self.sampling_rate_hz)
-        self.threshold = per_type_values(threshold, self.names, "threshold", missing=0.0)
-        self.reset()
-
-    def reset(self):
-        """Forget everything: the next candidate starts a new recording."""
-        self._schedules = [Schedule(period) for period in self.period_samples]
-        self._ahead = self._none
-        self._up_to = -np.inf
-
-    def push(self, candidates, up_to_sample):
-        """Take candidates and return the Events that are final.
-
-        ``up_to_sample`` promises that every later candidate has ``sample >= up_to_sample``; candidates beyond it wait.
-        Candidates before the last promise, or a promise that goes back, are refused.
-        """
-        if candidates.names != self.names or candidates.sampling_rate_hz != self.sampling_rate_hz:
-            raise OptionError("candidates must have the decoder's names and rate; call with_names and at_rate first")
-        if not up_to_sample >= self._up_to or (candidates.sample < self._up_to).any():
-            raise DataError(
-                f"candidates before sample {self._up_to:g} were promised to be complete (blocks out of order?)"
-            )
-        if not np.isfinite(candidates.score).all():
-            raise DataError("candidates need finite scores; found NaN or infinity")
-        waiting = Events.concatenate([self._ahead, candidates])
-        ready = waiting.sample < up_to_sample
-        self._ahead, self._up_to = waiting[~ready], up_to_sample
-        weight = waiting.score - self.threshold[waiting.type]
-        time, final = waiting.time_samples, []
-        for kind, schedule in enumerate(self._schedules):
-            rows = np.flatnonzero(ready & (waiting.type == kind) & (weight > 0))
-            columns = (waiting.sample, waiting.fraction, waiting.type, waiting.score, waiting.sigma_s)
-            schedule.extend(
-                time[rows].tolist(), weight[rows].tolist(), zip(*(c[rows].tolist() for c in columns), strict=True)
-            )
-            final += schedule.settle(up_to_sample - 0.5)  # a fraction may lie half a sample before its sample
-        if not final:
-            return self._none
-        sample, fraction, kind, score, sigma_s = zip(*final, strict=True)
-        return Events(sample, fraction, kind, self.names, self.sampling_rate_hz, score, sigma_s)
-
-    def flush(self):
-        """The events still waiting, decided as if nothing follows; then start anew."""
-        final = self.push(self._none, np.inf)
-        self.reset()
-        return final
-
-
-class RefractoryPeriodEnforcer:
-    """Drop events that come within the refractory period of an event of the same type, block by block.
-
-    A block holds at most one event per type: a flag and a time in samples from the start of the block. An event at
-    ``g = global_offset + time`` stays if it is at least a period away from every event that was let through before,
-    in whichever order the blocks come. What was let through is final: a surer event in a later block does not
-    displace it (use `StreamingDecoder` for that). numpy arrays or torch tensors in, the same kind out.
-
-    Parameters
-    ----------
-    num_events : number of types E
-    refractory_period_samples : one integer or (E,)
-    sample_rate : Hz; kept for reference, all times are samples
-
-    Examples
-    --------
-    >>> enforcer = RefractoryPeriodEnforcer(num_events=2)
-    >>> enforcer.enforce(np.array([1, 0]), np.array([100.0, 0.0]))
-    (array([1, 0]), array([100.,  nan]))
-    >>> enforcer.enforce(np.array([1, 1]), np.array([50.0, 60.0]), global_offset=2000)
-    (array([0, 1]), array([nan, 60.]))
-    """
-
-    def __init__(self, num_events=16, refractory_period_samples=4000, sample_rate=2000):
-        self.num_events = int(num_events)
-        period = np.asarray(refractory_period_samples)
-        if not np.issubdtype(period.dtype, np.integer) or period.shape not in ((), (self.num_events,)):
-            raise UnitError(
-                f"refractory_period_samples must be an integer or one for each of {self.num_events} types, "
-                f"got {refractory_period_samples!r} (were seconds passed?)"
-            )
-        if (period < 0).any():
-            raise UnitError(f"refractory_period_samples must not be negative, got {refractory_period_samples!r}")
-        self.refractory_period_samples = np.broadcast_to(period, (self.num_events,)).copy()
-        self.sample_rate = require_rate(sample_rate, "sample_rate")
-        self.reset()
-
-    def reset(self):
-        """Forget all earlier events."""
-        self._kept = [[] for _ in range(self.num_events)]  # sorted global times of each type
-
-    def enforce(self, detected_events, event_timings, probs=None, global_offset=0):
-        """Apply the rule to one block.
-
-        Parameters
-        ----------
-        detected_events : (E,) flags 0 or 1
-        event_timings : (E,) samples from the start of the block, read where the flag is 1
-        probs : (E,); accepted for symmetry with `enforce_batch`: one event per type leaves nothing to weigh
-        global_offset : first sample of the block
-
-        Returns
-        -------
-        events : (E,) flags, 0 where rejected
-        timings : (E,) floats, NaN wherever the flag is 0
-        """
-        for name, values in {
-            "detected_events": detected_events,
-            "event_timings": event_timings,
-            "probs": probs,
-        }.items():
-            if np.shape(values) != (self.num_events,) and (name != "probs" or probs is not None):
-                shape = tuple(np.shape(values))
-                raise ShapeError(
-                    f"{name} must have shape ({self.num_events},), got {shape} (for several blocks: enforce_batch)"
-                )
-        one_block = [
-            values[None] if hasattr(values, "ndim") else [values] for values in (detected_events, event_timings)
-        ]
-        flags, timings = self.enforce_batch(*one_block, sequence_lengths=[0], global_offset=global_offset)
-        return flags[0], timings[0]
-
-    def enforce_batch(self, detected_events, event_timings, sequence_lengths, probs=None, global_offset=0):
-        """Apply the rule to consecutive blocks at once; block b starts at ``global_offset +
-        sum(sequence_lengths[:b])``.
-
-        Parameters
-        ----------
-        detected_events, event_timings : (B, E) as in `enforce`
-        sequence_lengths : (B,) samples
-        probs : (B, E); with them the events kept within the batch have the greatest total probability, without them
-            the earlier of two events stays
-        global_offset : first sample of the first block
-
-        Returns
-        -------
-        events, timings : (B, E) as in `enforce`
-        """
-        flags, timings = _array(detected_events), _array(event_timings)
-        weight = np.ones_like(flags) if probs is None else _array(probs)
-        lengths = _array(sequence_lengths)
-        if flags.ndim != 2 or flags.shape[1] != self.num_events:
-            raise ShapeError(f"detected_events must have shape (batch, {self.num_events}), got {flags.shape}")
-        if timings.shape != flags.shape or weight.shape != flags.shape:
-            raise ShapeError(f"timings and probs must have shape {flags.shape}; got {timings.shape} and {weight.shape}")
-        if lengths.shape != flags.shape[:1]:
-            raise ShapeError(
-                f"sequence_lengths must have shape {flags.shape[:1]}, one length per block; got {lengths.shape}"
-            )
-        if not np.isin(flags, (0, 1)).all():
-            raise OptionError(
-                "detected_events must hold flags 0 and 1 (probabilities? compare them with a threshold first)"
-            )
-        block, kind = np.nonzero(flags)
-        if not (np.isfinite(timings[block, kind]).all() and np.isfinite(weight[block, kind]).all()):
-            raise DataError("timings and probs must be finite where an event is detected")
-        start = float(global_offset) + np.cumsum(lengths) - lengths
-        time = start[block] + timings[block, kind]
-        free = np.array([self._is_free(k, t) for k, t in zip(kind, time, strict=True)], dtype=bool)
-        block, kind, time = block[free], kind[free], time[free]
-        keep, _ = decode_refractory(time, kind, weight[block, kind], self.refractory_period_samples)
-        for k, t in zip(kind[keep], time[keep], strict=True):
-            bisect.insort(self._kept[k], t)
-        flags_out, timings_out = np.zeros_like(flags), np.full_like(timings, np.nan)
-        flags_out[block[keep], kind[keep]] = 1
-        timings_out[block[keep], kind[keep]] = timings[block[keep], kind[keep]]
-        return _like(detected_events, flags_out), _like(event_timings, timings_out, floating=True)
-
-    def _is_free(self, kind, time):
-        """No kept event of this type lies within a period, before or after."""
-        kept = self._kept[kind]
-        k = bisect.bisect_left(kept, time)
-        period = self.refractory_period_samples[kind] - SLACK_SAMPLES
-        return all(abs(time - other) >= period for other in kept[max(k - 1, 0) : k + 1])
-
-
-def _array(values):
-    """A float64 array from an array, a list or a tensor on any device."""
-    return (
-        values.detach().cpu().double().numpy() if hasattr(values, "detach") else np.asarray(values, dtype=np.float64)
-    ).copy()
-
-
-def _like(given, array, floating=False):
-    """``array`` as the kind of thing that was given; integers become float64 where NaN must fit."""
-    if hasattr(given, "detach"):
-        return (given if given.is_floating_point() or not floating else given.double()).new_tensor(array)
-    dtype = np.asarray(given).dtype
-    return array if floating and not np.issubdtype(dtype, np.floating) else array.astype(dtype)

@@ -1,4 +1,4 @@
-"""Numbers out of plain arrays: ratios, timing statistics, threshold curves, intervals over recordings.
+"""Numbers out of plain arrays: ratios, timing statistics, threshold curves, intervals, tests of significance.
 
 A ratio with nothing to divide by is NaN.
 """
@@ -10,6 +10,7 @@ from scipy.stats import binomtest, ttest_rel
 
 from ..signals.errors import DataError, OptionError, ShapeError
 
+# Limits, in ms, of the shares of small timing errors in a report.
 WITHIN_MS = (1.0, 2.5, 5.0)
 
 
@@ -22,19 +23,27 @@ def threshold_curve(score, is_hit):
     if np.isnan(score).any():
         return None, None
     order = np.argsort(-score, kind="stable")
-    score = score[order]
-    last = np.flatnonzero(np.r_[score[1:] != score[:-1], True]) if len(score) else np.zeros(0, dtype=np.int64)
+    last = np.flatnonzero(np.diff(score[order], append=-np.inf))  # the last of each run of equal scores
     return np.cumsum(is_hit[order])[last], last + 1
 
 
-def bootstrap_interval(values_per_recording, statistic=np.mean, n=2000, seed=0, level=0.95):
-    """Percentile interval of a statistic when whole recordings are drawn again, with replacement.
+def average_precision(tp, n_estimated, n_reference) -> float:
+    """Sum of precision times the rise of recall, over the thresholds of `threshold_curve`."""
+    if tp is None or n_reference == 0:
+        return np.nan
+    return float(np.sum(np.diff(tp / n_reference, prepend=0.0) * (tp / n_estimated)))
+
+
+def bootstrap_interval(values, groups=None, level: float = 0.95, n: int = 2000, seed: int = 0) -> tuple:
+    """Percentile interval of the mean when whole groups are drawn again, with replacement.
 
     Parameters
     ----------
-    values_per_recording : one entry per recording: numbers, or anything else that ``statistic`` takes a list of
-    statistic : list of entries -> number
-    n : resamplings; seed : of the local generator; level : share of resamplings inside
+    values : (n_values,) numbers
+    groups : (n_values,) what belongs together (a person, a run, a recording); without it each value is a group
+    level : share of the resamplings inside
+    n : number of resamplings
+    seed : of the generator
 
     Returns
     -------
@@ -45,15 +54,15 @@ def bootstrap_interval(values_per_recording, statistic=np.mean, n=2000, seed=0, 
     >>> bootstrap_interval([0.9, 0.9, 0.9])
     (0.9, 0.9)
     """
-    values = list(values_per_recording)
-    if not values:
-        raise DataError("a bootstrap needs the values of at least one recording; got none")
+    if not len(values):
+        raise DataError("a bootstrap needs at least one value; got none")
     if not 0 < level < 1:
         raise OptionError(f"level must lie between 0 and 1, got {level!r} (did you pass per cent?)")
-    draws = np.random.default_rng(seed).integers(len(values), size=(n, len(values)))
-    low, high = np.quantile(
-        [statistic([values[k] for k in draw]) for draw in draws], [(1 - level) / 2, (1 + level) / 2]
-    )
+    group = np.unique(np.arange(len(values)) if groups is None else groups, return_inverse=True)[1]
+    total, size = np.bincount(group, values), np.bincount(group)
+    drawn = np.random.default_rng(seed).integers(0, len(size), (n, len(size)))
+    means = total[drawn].sum(1) / size[drawn].sum(1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
@@ -64,36 +73,32 @@ def ratio(part, whole):
     return ratio if ratio.ndim else float(ratio)
 
 
-def median_per_type(values, type, n_types):
+def median_per_type(values, type, n_types: int) -> np.ndarray:
     """(n_types,) medians, 0 for a type without values."""
     return np.array([np.median(values[type == k]) if (type == k).any() else 0.0 for k in range(n_types)])
 
 
-def timing_statistics(dt_s):
-    """Statistics of signed errors, in ms; NaN without any."""
+def timing_statistics(dt_s) -> dict:
+    """Statistics of signed errors (n,) in seconds, given in ms; NaN without any."""
     dt_ms = 1e3 * np.asarray(dt_s) if len(dt_s) else np.array([np.nan])
-    bias = np.median(dt_ms)
-    within = {
-        f"share_within_{limit:g}_ms": ratio(np.sum(np.abs(dt_ms) <= limit + 1e-6), len(dt_s)) for limit in WITHIN_MS
-    }
+    bias, size = np.median(dt_ms), np.abs(dt_ms)
     return {
         "n": len(dt_s),
         "bias_ms": float(bias),
         "mad_ms": float(np.median(np.abs(dt_ms - bias))),
         "rmse_ms": float(np.sqrt(np.mean(dt_ms**2))),
-        "p95_ms": float(np.quantile(np.abs(dt_ms), 0.95)),
-        **within,
+        "p95_ms": float(np.quantile(size, 0.95)),
+        **{f"share_within_{ms:g}_ms": ratio(np.sum(size <= ms + 1e-6), len(dt_s)) for ms in WITHIN_MS},
     }
 
 
-def reliability(score, is_hit, n_bins=10):
-    """What share of estimates with a stated probability were hits, in bins of equal width.
+def reliability(score, is_hit, n_bins: int = 10) -> dict:
+    """What share of estimates with a stated probability were hits, in bins of equal width between 0 and 1.
 
     Parameters
     ----------
     score : (n,) stated probabilities
     is_hit : (n,) bool
-    n_bins : between 0 and 1
 
     Returns
     -------
@@ -106,48 +111,29 @@ def reliability(score, is_hit, n_bins=10):
     ([1, 2], 0.1)
     """
     score, is_hit = np.asarray(score, dtype=np.float64), np.asarray(is_hit, dtype=np.float64)
-    if np.isnan(score).any() or ((score < 0) | (score > 1)).any():
+    if not ((score >= 0) & (score <= 1)).all():
         raise DataError("scores must be probabilities between 0 and 1 to be called calibrated or not; some are not")
     row = np.minimum((score * n_bins).astype(int), n_bins - 1)
     n = np.bincount(row, minlength=n_bins)
     stated, observed = (ratio(np.bincount(row, values, n_bins), n) for values in (score, is_hit))
-    ece = float(np.nansum(n * np.abs(stated - observed)) / n.sum()) if n.sum() else np.nan
-    brier = float(np.mean((score - is_hit) ** 2)) if len(score) else np.nan
+    ece = ratio(np.nansum(n * np.abs(stated - observed)), n.sum())
+    brier = ratio(np.sum((score - is_hit) ** 2), len(score))
     return {"stated": stated, "observed": observed, "n": n, "ece": ece, "brier": brier}
 
 
-def coverage(dt_s, sigma_s, sigmas=(1.0, 1.96)):
-    """Share of errors within so many stated standard deviations, one for each of ``sigmas``; NaN without errors.
+def coverage(dt_s, sigma_s, sigmas=(1.0, 1.96)) -> tuple:
+    """Share of errors within each number of stated standard deviations in ``sigmas``; NaN without errors.
 
     >>> coverage(np.array([0.5, 1.5]), np.array([1.0, 1.0]))
     (0.5, 1.0)
     """
-    if len(dt_s) == 0:
-        return (np.nan,) * len(sigmas)
-    return tuple(float(np.mean(np.abs(dt_s) <= k * np.asarray(sigma_s))) for k in sigmas)
+    return tuple(ratio(np.sum(np.abs(dt_s) <= k * np.asarray(sigma_s)), len(dt_s)) for k in sigmas)
 
 
-def average_precision(tp, n_estimated, n_reference):
-    """Sum of precision times the rise of recall, over the thresholds."""
-    if tp is None or n_reference == 0:
-        return np.nan
-    return float(np.sum(np.diff(tp / n_reference, prepend=0.0) * (tp / n_estimated)))
+# ---- Is one method better than another? Tests over seeds or over test items, and for many pairs at once. ------------
 
 
-def plain(value):
-    """Builtin types only, NaN as None."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-# --- Is one method better than another? Valid tests: over seeds or over test items, and for many pairs at once.
-
-
-def holm(p):
+def holm(p) -> np.ndarray:
     """Holm's correction of p-values (n,) for testing n hypotheses.
 
     >>> holm([0.01, 0.04, 0.03]).tolist()
@@ -158,7 +144,7 @@ def holm(p):
     return adjusted[np.argsort(order)]
 
 
-def mcnemar(correct, other_correct):
+def mcnemar(correct, other_correct) -> float:
     """Exact p-value that two classifiers err alike on the same items, from (n,) booleans.
 
     >>> mcnemar([True] * 8 + [False], [False] * 8 + [False]) == 2 / 2**8
@@ -166,16 +152,15 @@ def mcnemar(correct, other_correct):
     """
     correct, other_correct = np.asarray(correct, dtype=bool), np.asarray(other_correct, dtype=bool)
     if correct.shape != other_correct.shape or correct.ndim != 1:
-        raise ShapeError(
-            f"both classifiers must be judged on the same items, got {correct.shape} and {other_correct.shape}"
-        )
+        shapes = f"{correct.shape} and {other_correct.shape}"
+        raise ShapeError(f"both classifiers must be judged on the same items, got {shapes}")
     only, differ = int((correct & ~other_correct).sum()), int((correct != other_correct).sum())
     return float(binomtest(only, differ).pvalue) if differ else 1.0
 
 
 def compare_methods(scores):
-    """All pairs of methods by a paired t-test over seeds: a table with mean ``difference``, ``p`` and Holm's
-    ``p_holm``.
+    """All pairs of methods by a paired t-test over seeds: a table with the columns ``method``, ``rival``, mean
+    ``difference``, ``p`` and Holm's ``p_holm``.
 
     ``scores`` : table with a column a method and a row a seed, 5 seeds or more.
     """
@@ -190,12 +175,3 @@ def compare_methods(scores):
         p = float(difference.iloc[0] == 0) if same else float(ttest_rel(scores[method], scores[rival]).pvalue)
         rows.append({"method": method, "rival": rival, "difference": difference.mean(), "p": p})
     return pd.DataFrame(rows).assign(p_holm=lambda table: holm(table.p))
-
-
-def grouped_interval(values, groups=None, level=0.95, n=10_000, seed=0):
-    """Interval of the mean of values (n,) when whole groups (users, runs) are drawn anew: (low, high)."""
-    code = np.unique(np.arange(len(values)) if groups is None else groups, return_inverse=True)[1]
-    total, size = np.bincount(code, values), np.bincount(code)
-    drawn = np.random.default_rng(seed).integers(0, len(size), (n, len(size)))
-    means = total[drawn].sum(1) / size[drawn].sum(1)
-    return tuple(float(bound) for bound in np.quantile(means, [(1 - level) / 2, (1 + level) / 2]))

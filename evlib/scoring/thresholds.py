@@ -1,4 +1,4 @@
-"""Per-type thresholds that give the best F1 on development examples."""
+"""Thresholds: the best F1 on development examples, and what other thresholds and refractory periods would give."""
 
 from dataclasses import replace
 
@@ -9,18 +9,21 @@ from ..signals.errors import DataError
 from .comparison import compare
 from .statistics import ratio
 
-# Pooled counts that every type borrows, worth so many events: a type with few events of its own follows the others.
+# Number of events from the pooled counts of all types that every type borrows: a type with few events of its own
+# follows the others.
 BORROWED_EVENTS = 20.0
-# Thresholds whose F1 is this close to the best, or that decide otherwise of less than half an event, count as equal; of
-# the middle half of them, the nearest to even odds is taken, where calibrated log odds have their best F1.
+# Thresholds count as equally good when their F1 differs by less than this, or by less than half an event.
 PLATEAU, PLATEAU_EVENTS = 0.002, 0.5
-# Thresholds that are tried, evenly from the weakest true candidates to three quarters of them; a few reach to the
-# strongest, and a few below them all.
+# The grid: GRID thresholds from the quantile WEAKEST of the log odds of true candidates to their quantile 0.75, one
+# for each quantile of STRONG, and BELOW thresholds under them all.
 GRID, BELOW, WEAKEST, STRONG = 96, 8, 0.002, (0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
-# Share of the labels found at best that must be found to tell what share of events they are.
-TELLING = 0.8
-# Log odds beyond these are as certain as can be.
+# The labelled share of events is read where at least this share of the labels is found: stricter thresholds find too
+# few to estimate it.
+LEAST_FOUND = 0.8
+# Log odds are clipped to this range: beyond it a candidate is as certain as can be.
 LOWEST, HIGHEST = -30.0, 60.0
+# Number of thresholds on the curve of one type.
+CURVE_POINTS = 41
 
 
 def threshold_grid(logit, is_true):
@@ -54,28 +57,33 @@ def choose_thresholds(grid, hits, false, n_events, recalled=None, found=None):
     )
     hits, false = hits + recalled, false + unlabelled_false(recalled, found, labelled_share(recalled, found)[:, None])
     f1 = 2 * hits / np.maximum(hits + false + n_events[:, None], 1e-12)
-    good = f1 >= f1.max(axis=1, keepdims=True) - plateau
-    # The plateau that holds the maximum, not a second one elsewhere.
-    best = f1.argmax(axis=1)
-    thresholds = np.empty(len(f1))
-    for e in range(len(f1)):
-        outside = np.flatnonzero(~good[e])
-        first = outside[outside < best[e]].max(initial=-1) + 1
-        last = outside[outside > best[e]].min(initial=len(grid)) - 1
-        # Between two neighbours on the grid the lower of which is too low all values do the same.
-        low, high = grid[max(first - 1, 0)], grid[last]
-        margin = 0.25 * (high - low)
-        thresholds[e] = np.clip(0.0, low + margin, high - margin)
-    return thresholds, f1[np.arange(len(f1)), best]
+    # On a fine grid nothing changes between two neighbours: values down to the last that is too low are as good.
+    return np.array([best_threshold(grid, own, plateau, 1) for own in f1]), f1.max(axis=1)
+
+
+def best_threshold(grid, f1, plateau: float = 0.0, below: int = 0) -> float:
+    """The threshold with the best F1.
+
+    Of the thresholds around the maximum whose F1 is within ``plateau`` of it, and ``below`` more, the middle half is
+    taken, and of it the value nearest to even odds, where calibrated log odds have their best F1.
+
+    Parameters
+    ----------
+    grid, f1 : (G,) thresholds in log odds, sorted, and the F1 of each
+    """
+    best, outside = np.argmax(f1), np.flatnonzero(f1 < f1.max() - plateau)
+    first, last = outside[outside < best].max(initial=-1) + 1, outside[outside > best].min(initial=len(grid)) - 1
+    low, high = grid[max(first - below, 0)], grid[last]
+    margin = 0.25 * (high - low)
+    return float(np.clip(0.0, low + margin, high - margin))
 
 
 def labelled_share(recalled, found):
     """(...,) the share of events that is labelled: of detections at the threshold where most are labelled.
 
-    ``recalled``, ``found``: (..., G). Strict thresholds, which find much less than is found at best, leave too few to
-    tell.
+    ``recalled``, ``found``: (..., G), see `choose_thresholds`.
     """
-    enough = recalled >= TELLING * recalled.max(-1, keepdims=True)
+    enough = recalled >= LEAST_FOUND * recalled.max(-1, keepdims=True)
     return np.where(enough, recalled / np.maximum(found, 1e-12), 0).max(-1)
 
 
@@ -88,15 +96,9 @@ def unlabelled_false(recalled, found, share):
     return np.maximum(found * share - recalled, 0)
 
 
-# --- What a detector's thresholds and refractory periods are worth on development data, without looking at the sign
-
-
-# Thresholds on the curve of one type.
-CURVE_POINTS = 41
-
-
 class ThresholdSweep:
-    """Candidates of a recording, and what would come of them.
+    """The candidates of a recording, and the scores that other thresholds and refractory periods would give, without
+    detecting anew.
 
     Parameters
     ----------
@@ -116,17 +118,16 @@ class ThresholdSweep:
         self.reference = reference.at_rate(detector.sampling_rate_hz).with_names(detector.names)
         self.candidates = detector.candidates(recording)
         self.log_odds = detector.log_odds(self.candidates)
-        self._curves = {}
+        self._curves: dict = {}
 
-    def compare(self, thresholds, refractory_s, tolerance_s):
+    def compare(self, thresholds, refractory_s: dict, tolerance_s: float):
         """The Comparison of the reference with the decision at these thresholds (E,), log odds, and periods, a dict."""
         chosen = replace(self.detector, refractory_s=dict(refractory_s))
         estimated = chosen.decode(self.candidates, self.log_odds, thresholds)
         return compare(self.reference, estimated, tolerance_s, refractory_s, self.duration_s)
 
-    def curve(self, type, refractory_s, tolerance_s):
-        """Precision and recall of one type (an index) as its threshold rises: three (n,) arrays with the log odds
-        first."""
+    def curve(self, type: int, refractory_s: dict, tolerance_s: float):
+        """Three (n,) arrays for one type (an index): rising thresholds in log odds, the precision and the recall."""
         key = (type, refractory_s[self.detector.names[type]], tolerance_s)
         if key not in self._curves:
             chosen = replace(self.detector, refractory_s=dict(refractory_s))
@@ -134,35 +135,24 @@ class ThresholdSweep:
             candidates, log_odds = self.candidates[rows], self.log_odds[rows]
             reference = self.reference[self.reference.type == type]
             # Half of the steps evenly over the candidates, half evenly over the odds: curves bend at either.
-            useful = log_odds[log_odds > -15]
-            n = CURVE_POINTS // 2
-            grid = (
-                [np.quantile(useful, np.linspace(0, 1, n)), np.linspace(useful.min(), useful.max(), n)]
-                if len(useful)
-                else []
-            )
-            thresholds = np.unique(np.concatenate([*grid, [0.0]]))
-            counts = np.array(
-                [self._counts(chosen.decode(candidates, log_odds, t), reference, tolerance_s) for t in thresholds]
-            )
-            self._curves[key] = thresholds, ratio(counts[:, 0], counts[:, 1]), ratio(counts[:, 0], counts[:, 2])
+            useful, n = log_odds[log_odds > -15], CURVE_POINTS // 2
+            grid = [np.zeros(1)]
+            if len(useful):
+                grid += [np.quantile(useful, np.linspace(0, 1, n)), np.linspace(useful.min(), useful.max(), n)]
+            thresholds = np.unique(np.concatenate(grid))
+            reports = [compare(reference, chosen.decode(candidates, log_odds, t), tolerance_s) for t in thresholds]
+            tp, n_estimated = np.array([(report.tp, report.n_estimated) for report in reports]).T
+            self._curves[key] = thresholds, ratio(tp, n_estimated), ratio(tp, reports[0].n_reference)
         return self._curves[key]
 
-    def best_threshold(self, type, refractory_s, tolerance_s):
-        """Log odds of the greatest F1 of one type; of neighbours that are equal, the middle."""
+    def best_threshold(self, type: int, refractory_s: dict, tolerance_s: float) -> float:
+        """Log odds of the greatest F1 of one type, see `best_threshold`."""
         thresholds, precision, recall = self.curve(type, refractory_s, tolerance_s)
-        precision, recall = np.nan_to_num(precision), np.nan_to_num(recall)
-        f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-        best = np.flatnonzero(f1 >= f1.max() - 1e-12)
-        last = best[np.flatnonzero(np.diff(best, append=len(f1) + 1) > 1)[0]]
-        return float(thresholds[[best[0], last]].mean())
+        f1 = np.nan_to_num(ratio(2 * precision * recall, precision + recall))
+        return best_threshold(thresholds, f1, plateau=1e-12)
 
-    def is_event(self, type, tolerance_s):
+    def is_event(self, type: int, tolerance_s: float):
         """(n,) booleans: which candidates of one type lie within the tolerance of a reference event of that type."""
         time = self.reference.time_samples[self.reference.type == type]
         at = self.candidates.time[self.candidates.type == type]
         return distance_to_nearest(at, time) <= tolerance_s * self.detector.sampling_rate_hz + 0.5
-
-    def _counts(self, estimated, reference, tolerance_s):
-        report = compare(reference, estimated, tolerance_s, duration_s=self.duration_s)
-        return report.tp, report.n_estimated, report.n_reference

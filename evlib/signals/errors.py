@@ -144,19 +144,18 @@ def require_choice(choices, **values) -> None:
             raise OptionError(f"{name} must be one of {wanted}; got {value!r} (a spelling mistake?)")
 
 
-def require_known(names, known, what: str = "event name") -> None:
-    """Refuse ``names`` that are not among the ``known`` ones.
+def require_known(names, known, argument: str = "", what: str = "event name") -> None:
+    """Refuse ``names`` that are not among the ``known`` ones; ``argument`` is where they were given.
 
-    >>> require_known(["bel"], ["bell", "clap"])
+    >>> require_known(["bel"], ["bell", "clap"], "threshold")
     Traceback (most recent call last):
     ...
-    evlib.signals.errors.OptionError: unknown event name 'bel'; known: bell, clap (a spelling mistake?)
+    evlib.signals.errors.OptionError: unknown event name 'bel' in threshold; known: bell, clap (a spelling mistake?)
     """
-    unknown = sorted(set(map(str, names)) - set(known))
+    unknown = ", ".join(map(repr, sorted(set(map(str, names)) - set(known))))
     if unknown:
-        raise OptionError(
-            f"unknown {what} {', '.join(map(repr, unknown))}; known: {', '.join(known) or 'none'} (a spelling mistake?)"
-        )
+        where, known = f" in {argument}" if argument else "", ", ".join(map(str, known)) or "none"
+        raise OptionError(f"unknown {what} {unknown}{where}; known: {known} (a spelling mistake?)")
 
 
 def require_instance(kind: type, hint: str = "", **values) -> None:

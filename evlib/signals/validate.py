@@ -10,17 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from .clock import MICROSECOND_CLOCK_HZ, SLACK_SAMPLES
-from .errors import DataError, OptionError, require_rate
+from .errors import DataError, OptionError, require_instance, require_rate
 from .events import Events
 from .recording import Recording
+from .refractory import Refractory, intervals
 
 # A channel clips where it stays at its extreme value for at least this many samples in a row...
 CLIP_RUN_SAMPLES = 5
 # ... and for at least this many samples in all such runs.
 CLIP_TOTAL_SAMPLES = 10
-# Standard deviations of channels that differ by more than this factor are likely a slip of the unit.
+# Standard deviations of channels that differ by more than this factor are likely in different units.
 SCALE_RATIO = 1e3
-# Event files carry six decimals: two times may have moved towards each other by this much.
+# Event files carry six decimals: two times, in seconds, may have moved towards each other by this much.
 FILE_BLUR_S = 1.1e-6
 
 
@@ -43,17 +44,17 @@ class ValidationReport:
     problems: tuple = ()
 
     @property
-    def errors(self):
+    def errors(self) -> list:
         """The problems that make training or scoring wrong."""
         return [problem for problem in self.problems if problem.severity == "error"]
 
     @property
-    def warnings(self):
+    def warnings(self) -> list:
         """The problems that ask for a look."""
         return [problem for problem in self.problems if problem.severity == "warning"]
 
     @property
-    def ok(self):
+    def ok(self) -> bool:
         """True without errors; there may be warnings."""
         return not self.errors
 
@@ -61,10 +62,9 @@ class ValidationReport:
         """A pandas table with a row for each problem."""
         import pandas as pd
 
-        rows = [(problem.severity, problem.where, problem.message) for problem in self.problems]
-        return pd.DataFrame(rows, columns=["severity", "where", "message"])
+        return pd.DataFrame(self.problems, columns=["severity", "where", "message"])
 
-    def raise_if_errors(self):
+    def raise_if_errors(self) -> "ValidationReport":
         """Raise one DataError with the messages of all errors, or return the report."""
         if self.errors:
             raise DataError("; ".join(f"{problem.where}: {problem.message}" for problem in self.errors))
@@ -76,14 +76,18 @@ class ValidationReport:
     def _repr_html_(self):
         import pandas as pd
 
-        if not self.problems:
-            return "<p>no problems found</p>"
         with pd.option_context("display.max_colwidth", None):
-            return self.to_frame().to_html(index=False)
+            return self.to_frame().to_html(index=False) if self.problems else "<p>no problems found</p>"
 
 
 def validate(
-    recording=None, events=None, *, sampling_rate_hz=None, names=None, refractory_s=None, n_channels=None
+    recording: Recording | None = None,
+    events: Events | None = None,
+    *,
+    sampling_rate_hz: float | None = None,
+    names=None,
+    refractory_s=None,
+    n_channels: int | None = None,
 ) -> ValidationReport:
     """Look for everything that is wrong with a recording, an event table, or the two together.
 
@@ -93,7 +97,8 @@ def validate(
     events : its Events, or None
     sampling_rate_hz, n_channels : what the recording should have (a detector's, say)
     names : the event names that are known
-    refractory_s : the least time between two events of a type, seconds: one number, or a dict by event name
+    refractory_s : the least time between two events of a type, seconds: one number, or a dict by event name (types
+        that it leaves out have no rule)
 
     Returns
     -------
@@ -112,37 +117,32 @@ def validate(
     """
     if recording is None and events is None:
         raise OptionError("validate needs a recording, events, or both")
-    if recording is not None and not isinstance(recording, Recording):
-        raise OptionError(
-            f"recording must be a Recording, got {type(recording).__name__}; write Recording(signal, sampling_rate_hz)"
-        )
-    if events is not None and not isinstance(events, Events):
-        raise OptionError(f"events must be Events, got {type(events).__name__}; use read_events or Events.from_seconds")
-    problems = []
+    found: list = []  # (severity, where, message)
     if recording is not None:
-        expected = None if sampling_rate_hz is None else require_rate(sampling_rate_hz)
-        problems += _check_format(recording, expected, n_channels)
-        problems += _check_signal(recording)
+        require_instance(Recording, "write Recording(signal, sampling_rate_hz)", recording=recording)
+        found += _check_format(recording, sampling_rate_hz, n_channels)
+        found += _check_signal(recording)
     if events is not None:
-        problems += _check_names(events, names)
-        problems += _check_clock(recording, events)
-        if recording is not None:
-            events = events.at_rate(recording.sampling_rate_hz)
-        problems += _check_bounds(recording, events)
-        problems += _check_intervals(events, _periods(refractory_s, events.names, names))
-    return ValidationReport(tuple(problems))
+        require_instance(Events, "use read_events or Events.from_seconds", events=events)
+        names = (names,) if isinstance(names, str) else names
+        found += _check_names(events, names)
+        found += _check_clock(recording, events)
+        events = events if recording is None else events.at_rate(recording.sampling_rate_hz)
+        found += _check_bounds(recording, events)
+        if isinstance(refractory_s, dict):
+            absent = set(names or ()) - set(events.names)
+            refractory_s = {"default": None} | {k: v for k, v in refractory_s.items() if k not in absent}
+        found += _check_intervals(events, Refractory(refractory_s, events.names))
+    return ValidationReport(tuple(Problem(*problem) for problem in found))
 
 
 def _check_format(recording, sampling_rate_hz, n_channels):
-    if sampling_rate_hz is not None and recording.sampling_rate_hz != sampling_rate_hz:
-        yield Problem(
-            "error",
-            "recording",
-            f"wrong rate: {sampling_rate_hz:g} Hz was expected, {recording.sampling_rate_hz:g} Hz came "
-            f"(if that is meant, call recording.resample({sampling_rate_hz:g}))",
-        )
+    rate = recording.sampling_rate_hz
+    if sampling_rate_hz is not None and rate != require_rate(sampling_rate_hz):
+        hint = f"(if that is meant, call recording.resample({sampling_rate_hz:g}))"
+        yield "error", "recording", f"wrong rate: {sampling_rate_hz:g} Hz was expected, {rate:g} Hz came {hint}"
     if n_channels is not None and recording.n_channels != n_channels:
-        yield Problem("error", "recording", f"{n_channels} channels were expected, {recording.n_channels} came")
+        yield "error", "recording", f"{n_channels} channels were expected, {recording.n_channels} came"
 
 
 class _ChannelSums:
@@ -158,9 +158,8 @@ class _ChannelSums:
         if not finite.all():
             fresh = (self.n_nan + self.n_infinite == 0) & ~finite.all(axis=0)
             self.first_bad[fresh] = start + np.argmin(finite[:, fresh], axis=0)
-            nan = np.isnan(block).sum(axis=0)
-            self.n_nan += nan
-            self.n_infinite += (~finite).sum(axis=0) - nan
+            self.n_nan += np.isnan(block).sum(axis=0)
+            self.n_infinite += np.isinf(block).sum(axis=0)
         self.low = np.minimum(self.low, block.min(axis=0, where=finite, initial=np.inf))
         self.high = np.maximum(self.high, block.max(axis=0, where=finite, initial=-np.inf))
         # Sums around a value of the channel itself: a large offset does not swallow the spread.
@@ -181,37 +180,23 @@ def _check_signal(recording):
     sums = _ChannelSums(recording.n_channels)
     for start, block in recording.blocks():
         sums.add(start, block)
+    constant = (sums.low == sums.high) & (recording.n_samples > 1)
     for k, channel in enumerate(recording.channels):
         for count, what in ((sums.n_nan[k], "NaN"), (sums.n_infinite[k], "infinite (for float32)")):
             if count:
-                first = sums.first_bad[k]
-                yield Problem(
-                    "error",
-                    f"channel {channel}",
-                    f"{count} value{'s are' if count > 1 else ' is'} {what}, "
-                    f"the first{' bad one' if sums.n_nan[k] and sums.n_infinite[k] else ''} "
-                    f"at {first / recording.sampling_rate_hz:.6f} s (sample {first})",
-                )
-    constant = (sums.low == sums.high) & (recording.n_samples > 1)
+                values = f"{count} values are {what}" if count > 1 else f"1 value is {what}"
+                first = "the first bad one" if sums.n_nan[k] and sums.n_infinite[k] else "the first"
+                time_s = f"{sums.first_bad[k] / recording.sampling_rate_hz:.6f} s (sample {sums.first_bad[k]})"
+                yield "error", f"channel {channel}", f"{values}, {first} at {time_s}"
     for k in np.flatnonzero(constant):
         message = f"constant: every value is {sums.low[k]:g} (not connected?); leave the channel out"
-        yield Problem("error", f"channel {recording.channels[k]}", message)
-    yield from _check_scales(recording, sums.std, constant)
+        yield "error", f"channel {recording.channels[k]}", message
+    std = np.where(constant | (sums.std == 0), np.nan, sums.std)
+    if np.isfinite(std).sum() > 1 and np.nanmax(std) > SCALE_RATIO * np.nanmin(std):
+        most, least = (f"{recording.channels[k]} is {std[k]:.3g}" for k in (np.nanargmax(std), np.nanargmin(std)))
+        stds = f"the standard deviation of {most}, that of {least}"
+        yield "warning", "recording", f"channels are on very different scales: {stds} (different units?)"
     yield from _check_clipping(recording, sums, constant)
-
-
-def _check_scales(recording, std, constant):
-    std = np.where(constant | (std == 0), np.nan, std)
-    if np.isfinite(std).sum() < 2:
-        return
-    least, most = np.nanargmin(std), np.nanargmax(std)
-    if std[most] > SCALE_RATIO * std[least]:
-        yield Problem(
-            "warning",
-            "recording",
-            f"channels are on very different scales: the standard deviation of {recording.channels[most]} is "
-            f"{std[most]:.3g}, that of {recording.channels[least]} {std[least]:.3g} (different units?)",
-        )
 
 
 def _check_clipping(recording, sums, constant):
@@ -229,12 +214,9 @@ def _check_clipping(recording, sums, constant):
     together += np.where(still >= CLIP_RUN_SAMPLES, still, 0)
     for r, (rail, value) in enumerate(rails.items()):
         for k in np.flatnonzero((together[r] >= CLIP_TOTAL_SAMPLES) & ~constant):
-            yield Problem(
-                "warning",
-                f"channel {recording.channels[k]}",
-                f"looks clipped: it stays at its {rail} value {value[k]:g} for up to {longest[r, k]} samples in a row, "
-                f"{together[r, k]} samples in all",
-            )
+            runs = f"for up to {longest[r, k]} samples in a row, {together[r, k]} samples in all"
+            message = f"looks clipped: it stays at its {rail} value {value[k]:g} {runs}"
+            yield "warning", f"channel {recording.channels[k]}", message
 
 
 def _run_lengths(flags, still):
@@ -254,93 +236,64 @@ def _run_lengths(flags, still):
 
 
 def _check_names(events, names):
-    if names is None:
-        return
-    known = {names} if isinstance(names, str) else set(names)
-    for k in np.flatnonzero(events.counts()):
-        if events.names[k] not in known:
-            message = f"unknown event name {events.names[k]!r} ({events.counts()[k]} events)"
-            yield Problem(
-                "error", "events", f"{message}; known: {', '.join(sorted(known)) or 'none'} (a spelling slip?)"
-            )
+    for name, count in zip(events.names, events.counts(), strict=True):
+        if names is not None and count and name not in names:
+            known = ", ".join(sorted(names)) or "none"
+            message = f"unknown event name {name!r} ({count} events); known: {known} (a spelling mistake?)"
+            yield "error", "events", message
 
 
 def _check_clock(recording, events):
-    if recording is None or events.sampling_rate_hz in (recording.sampling_rate_hz, MICROSECOND_CLOCK_HZ):
-        return
-    yield Problem(
-        "warning",
-        "events",
-        f"the table was made at {events.sampling_rate_hz:g} Hz, the recording is at {recording.sampling_rate_hz:g} Hz "
-        "(another version of the recording?)",
-    )
+    own = events.sampling_rate_hz
+    if recording is not None and own not in (recording.sampling_rate_hz, MICROSECOND_CLOCK_HZ):
+        rates = f"the table was made at {own:g} Hz, the recording is at {recording.sampling_rate_hz:g} Hz"
+        yield "warning", "events", f"{rates} (another version of the recording?)"
 
 
 def _check_bounds(recording, events):
-    rate = events.sampling_rate_hz
+    rate, onset_s = events.sampling_rate_hz, events.onset_s
     n_samples = np.inf if recording is None else recording.n_samples
+    duration_s = n_samples / rate
     outside = np.flatnonzero((events.sample < 0) | (events.sample >= n_samples))
     if len(outside):
-        extent = f"0 to {n_samples / rate:g} s" if recording is not None else "before 0 s"
-        message = (
-            f"{len(outside)} of {len(events)} events lie outside of the signal ({extent}); "
-            f"the first is {events.names[events.type[outside[0]]]!r} at {events.onset_s[outside[0]]:.6f} s"
-        )
+        extent = "before 0 s" if recording is None else f"0 to {duration_s:g} s"
+        first = f"{events.type_names[outside[0]]!r} at {onset_s[outside[0]]:.6f} s"
+        message = f"{len(outside)} of {len(events)} events lie outside of the signal ({extent}); the first is {first}"
         # Samples taken for seconds: far too late, and all of them would fit if they were samples.
-        if recording is not None and events.sample[0] >= 0 and 10 * n_samples / rate < events.onset_s[-1] < n_samples:
+        if events.sample[0] >= 0 and 10 * duration_s < onset_s[-1] < n_samples:
             message += f"; all fit if the onsets are samples, not seconds: divide them by {rate:g}"
-        yield Problem("error", "events", message)
-    elif recording is not None and len(events) > 1 and 0 < events.sample[-1] < n_samples / rate < n_samples:
-        message = f"all events lie in the first {events.onset_s[-1]:.3g} s of {n_samples / rate:g} s: were seconds taken for samples?"
-        yield Problem("warning", "events", message)
-    if events.labelled_spans is not None:
-        spans = events.labelled_spans
-        outside = np.flatnonzero((spans[:, 0] < 0) | (spans[:, 1] > n_samples))
-        if len(outside):
-            start, stop = spans[outside[0]] / rate
-            message = f"{len(outside)} of {len(spans)} lie outside of the signal; the first goes from {start:.6f} to {stop:.6f} s"
-            yield Problem("error", "labelled spans", message)
-
-
-def _periods(refractory_s, own_names, names):
-    """(n_types,) refractory periods in seconds, 0 where there is none."""
-    if isinstance(refractory_s, dict):
-        unknown = set(refractory_s) - set(own_names) - set(() if names is None else names)
-        if unknown:
-            raise OptionError(
-                f"refractory_s has periods for unknown events {sorted(unknown)}; known: {', '.join(own_names)}"
-            )
-        periods = [refractory_s.get(name, 0.0) for name in own_names]
-    else:
-        periods = [0.0 if refractory_s is None else refractory_s] * len(own_names)
-    periods = np.array(periods, dtype=np.float64)
-    if not (np.isfinite(periods) & (periods >= 0)).all():
-        raise OptionError(f"refractory_s must be seconds of 0 or more, got {refractory_s!r}")
-    return periods
-
-
-def _check_intervals(events, period_s):
-    """Doubles, and intervals below the refractory period, between neighbours of one type."""
-    order = np.lexsort((events.fraction, events.sample, events.type))
-    sample, fraction, type = events.sample[order], events.fraction[order], events.type[order]
-    # The difference of integers and of fractions apart: exact however late the events are.
-    gap_samples = np.diff(sample) + np.diff(fraction)
-    same_type = np.diff(type) == 0
-    blur = max(SLACK_SAMPLES, FILE_BLUR_S * events.sampling_rate_hz)
-    double = same_type & (gap_samples <= min(blur, 0.5))
-    short = same_type & ~double & (gap_samples < period_s[type[1:]] * events.sampling_rate_hz - blur)
-    onset_s = (sample + fraction) / events.sampling_rate_hz
-    for k in np.unique(type[1:][double]):
-        rows = np.flatnonzero(double & (type[1:] == k))
-        message = f"{len(rows)} events {events.names[k]!r} occur twice at the same time; the first at {onset_s[rows[0]]:.6f} s"
-        yield Problem("error", "events", message)
-    for k in np.unique(type[1:][short]):
-        rows = np.flatnonzero(short & (type[1:] == k))
-        closest = rows[np.argmin(gap_samples[rows])]
-        yield Problem(
-            "warning",
-            "events",
-            f"{len(rows)} intervals between events {events.names[k]!r} are shorter than the refractory period of "
-            f"{period_s[k]:g} s; the closest pair is {gap_samples[closest] / events.sampling_rate_hz:.6f} s apart, "
-            f"at {onset_s[closest]:.6f} s and {onset_s[closest + 1]:.6f} s",
+        yield "error", "events", message
+    elif recording is not None and len(events) > 1 and 0 < events.sample[-1] < duration_s < n_samples:
+        message = (
+            f"all events lie in the first {onset_s[-1]:.3g} s of {duration_s:g} s: were seconds taken for samples?"
         )
+        yield "warning", "events", message
+    spans = np.zeros((0, 2)) if events.labelled_spans is None else events.labelled_spans
+    outside = np.flatnonzero((spans[:, 0] < 0) | (spans[:, 1] > n_samples))
+    if len(outside):
+        first = "the first goes from {:.6f} to {:.6f} s".format(*spans[outside[0]] / rate)
+        yield "error", "labelled spans", f"{len(outside)} of {len(spans)} lie outside of the signal; {first}"
+
+
+def _check_intervals(events, refractory):
+    """Doubles, and intervals below the refractory period, between neighbours of one type."""
+    rate, onset_s = events.sampling_rate_hz, events.onset_s
+    blur = max(SLACK_SAMPLES, FILE_BLUR_S * rate)
+    pairs, gap = intervals(events)
+    doubles = pairs[gap <= min(blur, 0.5)]
+    pairs, gap_s = refractory.violations(events, blur)
+    short = gap_s * rate > min(blur, 0.5)
+    pairs, gap_s = pairs[short], gap_s[short]
+    for k, name in enumerate(events.names):
+        own = doubles[events.type[doubles[:, 0]] == k]
+        if len(own):
+            first = f"the first at {onset_s[own[0, 0]]:.6f} s"
+            yield "error", "events", f"{len(own)} events {name!r} occur twice at the same time; {first}"
+    for k, name in enumerate(events.names):
+        own = np.flatnonzero(events.type[pairs[:, 0]] == k)
+        if len(own):
+            closest = own[np.argmin(gap_s[own])]
+            at = "{:.6f} s and {:.6f} s".format(*onset_s[pairs[closest]])
+            short = f"shorter than the refractory period of {refractory.period_s[k]:g} s"
+            message = f"{len(own)} intervals between events {name!r} are {short}"
+            yield "warning", "events", f"{message}; the closest pair is {gap_s[closest]:.6f} s apart, at {at}"

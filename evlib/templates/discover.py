@@ -16,11 +16,12 @@ from scipy.ndimage import maximum_filter1d
 from scipy.optimize import linear_sum_assignment
 from tqdm.auto import tqdm
 
-from ..scoring.refractory import decode_refractory, refractory_samples
+from ..scoring.refractory import decode_refractory
 from ..signals.clock import distance_to_nearest, duration_to_samples, split_time
 from ..signals.errors import DataError, OptionError, require_int, require_seconds
 from ..signals.events import Events
 from ..signals.recording import as_list, check_alike, cut
+from ..signals.refractory import Refractory
 from .bank import TemplateBank
 from .learn import PRIOR_LOGIT, choose_window, learn_templates
 from .pursue import explain, find_candidates
@@ -328,7 +329,7 @@ def _find(bank, signal, rate, refractory_s):
     """The candidates behind :func:`find_kinds`."""
     found = find_candidates(bank, lambda a, b: signal[a:b], len(signal))
     found = found[(found.margin > 0) & (found.llr > PRIOR_LOGIT)]
-    period = refractory_samples(refractory_s, bank.names, rate)
+    period = Refractory(refractory_s, bank.names).samples(rate)
     keep, _ = decode_refractory(found.time, found.type, found.llr - PRIOR_LOGIT, period)
     return found[keep]
 

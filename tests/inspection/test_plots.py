@@ -199,7 +199,7 @@ def test_error_gallery_takes_a_comparison(recording, events):
     from evlib.scoring.comparison import compare
 
     late = events[:3].shift(100)
-    axes = plots.plot_error_gallery(recording, compare(events, late, tolerance_s=0.005).to_frame())
+    axes = plots.plot_error_gallery(recording, compare(events, late, tolerance_s=0.005).table())
     assert [ax.get_title().split(":")[0] for ax in axes] == ["miss"] * 4 + ["false alarm"] * 3
 
 
@@ -207,7 +207,7 @@ def test_error_gallery(recording):
     outcomes = pd.DataFrame(
         {
             "outcome": ["hit", "miss", "miss", "false_alarm", "false_alarm", "false_alarm"],
-            "onset_s": [0.1, 0.0, 3.99, 1.0, 2.0, 3.0],
+            "time_s": [0.1, 0.0, 3.99, 1.0, 2.0, 3.0],
             "type": list("aabbcc"),
         }
     )

@@ -15,7 +15,6 @@ from evlib.scoring.refractory import (
     decode_refractory,
     find_violations,
     refractory_penalty,
-    refractory_samples,
 )
 from evlib.signals.errors import DataError, OptionError, ShapeError, UnitError
 from evlib.signals.events import Events
@@ -142,40 +141,6 @@ def test_no_rule_keeps_everything_above_the_threshold():
     events = table([(5, 0, 3), (5, 0, 4), (6, 0, 1)])
     assert len(decode_events(events, None)[0]) == 3
     assert len(decode_events(events, 0, threshold=0.25)[0]) == 2
-
-
-@given(CANDIDATES, PERIODS)
-def test_violations_are_the_close_neighbours(rows, period):
-    events = table(rows)
-    pairs, gap_s = find_violations(events, {n: p / RATE for n, p in zip(NAMES, period, strict=True)})
-    expected = [
-        (i, j)
-        for kind in (0, 1)
-        for i, j in zip(np.flatnonzero(events.type == kind), np.flatnonzero(events.type == kind)[1:], strict=False)
-        if events.sample[j] - events.sample[i] < period[kind]
-    ]
-    assert pairs.tolist() == [list(pair) for pair in expected]
-    np.testing.assert_allclose(gap_s, np.diff(events.sample[pairs], axis=1)[:, 0] / RATE)
-
-
-def test_periods_by_name_and_their_refusals():
-    assert refractory_samples({"a": None, "default": 2.0}, NAMES, RATE).tolist() == [0, 4000]
-    assert refractory_samples(0.0025, NAMES, 360).tolist() == [1, 1]
-    assert refractory_samples([1.0, 0.0], NAMES, RATE).tolist() == [2000, 0]
-    with pytest.raises(OptionError, match="unknown type c.*known: a, b"):
-        refractory_samples({"c": 1.0, "default": 1}, NAMES, RATE)
-    with pytest.raises(OptionError, match="lacks b"):
-        refractory_samples({"a": 1.0}, NAMES, RATE)
-    with pytest.raises(UnitError, match="negative"):
-        refractory_samples(-1, NAMES, RATE)
-    with pytest.raises(UnitError, match="did you pass samples"):
-        refractory_samples(4000, NAMES, RATE)
-    with pytest.raises(OptionError, match="finite"):
-        refractory_samples(np.nan, NAMES, RATE)
-    with pytest.raises(OptionError, match="must be a number"):
-        refractory_samples("2 s", NAMES, RATE)
-    with pytest.raises(ShapeError, match="each of the 2 types"):
-        refractory_samples([1.0, 2.0, 3.0], NAMES, RATE)
 
 
 def test_decoding_refuses_candidates_it_cannot_weigh():

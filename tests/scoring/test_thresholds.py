@@ -1,19 +1,27 @@
-"""Thresholds against the best F1 that brute force finds."""
+"""Thresholds against the best F1 that brute force finds; the sweep against detecting anew."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from planted import RATE
 
+import evlib
 from evlib.scoring import thresholds as module
 from evlib.scoring.thresholds import (
     BORROWED_EVENTS,
     PLATEAU,
     PLATEAU_EVENTS,
+    ThresholdSweep,
+    best_threshold,
     labelled_share,
     threshold_grid,
     unlabelled_false,
 )
+from evlib.signals.errors import DataError, OptionError
+from evlib.signals.synthetic import make_templates
 
 # Whole numbers lie in different cells of any grid over their range, so that brute force sees the same counts.
 ROWS = st.lists(
@@ -73,31 +81,12 @@ def test_types_are_weighed_with_what_they_borrow(one, two, missed):
         assert f1_at(thresholds[kind], logit, target, weight * factor, own_missed) >= best - equal - 1e-9
 
 
-def test_order_does_not_matter(rng):
-    logit, type, target, weight = (
-        rng.normal(size=300),
-        rng.integers(0, 3, 300),
-        rng.integers(0, 2, 300),
-        rng.random(300),
-    )
-    order, missed = rng.permutation(300), np.array([1.0, 0.0, 2.0])
-    a = choose_thresholds(logit, type, target, weight, missed)
-    b = choose_thresholds(logit[order], type[order], target[order], weight[order], missed)
-    assert np.allclose(a, b)
-
-
 def test_what_has_no_weight_counts_for_nothing(rng):
     known = np.linspace(-5, 5, 50).repeat(20)
     logit, target = np.r_[-10.0, known, 10.0], np.r_[1.0, known > 1, 0.0]
     weight, type = np.r_[0.0, np.ones(1000), 0.0], np.zeros(1002, int)
     thresholds, f1 = choose_thresholds(logit, type, target, weight, np.zeros(1))
     assert f1[0] == 1 and 0.9 < thresholds[0] < 1.2
-
-
-def test_a_gap_is_cut_in_the_middle():
-    logit, target = np.array([-6.0, -5, -4, 4, 5, 6]), np.array([0, 0, 0, 1, 1, 1])
-    thresholds, f1 = choose_thresholds(logit, np.zeros(6, int), target, np.ones(6), np.zeros(1))
-    assert f1[0] == 1 and thresholds[0] == pytest.approx(0, abs=0.1)
 
 
 def test_a_rare_type_follows_the_others(rng):
@@ -134,11 +123,6 @@ def test_the_edges_stay_finite(n_types, target, logits):
             assert (f1 == 1).all() or min(logits) < -30
 
 
-def test_missed_events_lower_what_can_be_reached():
-    _, f1 = choose_thresholds(np.ones(10), np.zeros(10, int), np.ones(10), np.ones(10), np.array([10.0]))
-    assert f1[0] == pytest.approx(2 * 10 / (10 + 20))
-
-
 def test_a_few_labels_among_many_events_choose_as_all_labels_would(rng):
     """Of all detections and of one event in ten that is labelled follows the threshold that all labels ask for."""
     target = np.repeat([0.0, 1.0], [6000, 2000])
@@ -162,9 +146,68 @@ def test_a_few_labels_among_many_events_choose_as_all_labels_would(rng):
     assert (false >= 0).all() and false[0, 0] > false[0, -1]
 
 
-def test_without_labels_beside_it_nothing_changes(rng):
-    hits = np.sort(rng.integers(0, 50, (3, 20)), 1)[:, ::-1].astype(float)
-    false, grid = hits**2 / 20, np.linspace(-3, 3, 20)
-    nothing, events = np.zeros_like(hits), np.full(3, 60.0)
-    plain = module.choose_thresholds(grid, hits, false, events)
-    assert np.array_equal(plain, module.choose_thresholds(grid, hits, false, events, nothing, nothing))
+def test_the_middle_of_the_best_nearest_to_even_odds():
+    grid, f1 = np.arange(-4.0, 5.0), np.array([0, 1, 1, 0, 0.5, 1, 1, 1, 1.0])
+    assert best_threshold(grid, f1) == -2.25  # the first of two maxima, -3 to -2
+    assert best_threshold(grid, f1 + 0.001 * (grid > 0), plateau=0.1) == 1.75
+    assert best_threshold(grid, f1 + 0.001 * (grid > 0), plateau=0.1, below=1) == 1.0
+    assert best_threshold(grid, np.ones(9)) == 0.0
+
+
+# ---- the sweep -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def development():
+    """A baseline detector of three kinds, and a recording with its labels that it was not trained on."""
+    templates = make_templates(3, seed=2)
+    train, test = (evlib.make_recording(templates, 30.0, snr=6.0, seed=seed) for seed in (0, 1))
+    return evlib.fit([tuple(train)], method="matched_filter", progress=False), test.recording, test.events
+
+
+@pytest.fixture(scope="module")
+def sweep(development):
+    return ThresholdSweep(*development)
+
+
+def test_every_choice_agrees_with_detecting_anew(development, sweep):
+    detector, recording, reference = development
+    for threshold, period, tolerance_s in ((0.2, 2.0, 0.005), (0.9, 0.5, 0.001)):
+        logit = np.log(threshold / (1 - threshold))
+        periods = dict.fromkeys(detector.names, period)
+        found = evlib.detect(replace(detector, refractory_s=periods), recording, threshold)
+        expected = evlib.compare(reference, found, tolerance_s)
+        report = sweep.compare(np.full(3, logit), periods, tolerance_s)
+        assert (report.tp, report.fp, report.fn) == (expected.tp, expected.fp, expected.fn)
+        assert report.hours == pytest.approx(30 / 3600)
+        assert report.refractory_violations()["estimated"] == 0
+
+
+def test_the_curve_of_a_type_holds_what_each_threshold_gives(sweep, development):
+    detector = development[0]
+    thresholds, precision, recall = sweep.curve(1, detector.refractory_s, 0.005)
+    for k in (0, len(thresholds) // 2, len(thresholds) - 1):
+        row = sweep.compare(np.full(3, thresholds[k]), detector.refractory_s, 0.005).per_type().iloc[1]
+        assert (row.precision, row.recall) == pytest.approx((precision[k], recall[k]), nan_ok=True)
+    assert (np.diff(recall) <= 0.2).all() and recall[0] > recall[-1]
+    best = sweep.best_threshold(1, detector.refractory_s, 0.005)
+    f1 = [sweep.compare(np.full(3, t), detector.refractory_s, 0.005).per_type().f1.iloc[1] for t in (best, *thresholds)]
+    assert f1[0] >= np.nanmax(f1) - 0.02
+
+
+def test_candidates_at_labels_are_events(sweep, development):
+    reference = development[2]
+    for e in range(3):
+        time = sweep.candidates.time[sweep.candidates.type == e]
+        label = reference.time_samples[reference.type == e]
+        expected = np.abs(time[:, None] - label).min(axis=1) <= 0.002 * RATE + 0.5
+        assert np.array_equal(sweep.is_event(e, 0.002), expected)
+
+
+def test_what_cannot_be_is_refused(development):
+    detector, recording, reference = development
+    with pytest.raises(DataError, match="no events"):
+        ThresholdSweep(detector, recording, reference[:0])
+    stranger = evlib.Events.from_seconds([1.0], ["whistle"], RATE)
+    with pytest.raises(OptionError, match="whistle"):
+        ThresholdSweep(detector, recording, stranger)

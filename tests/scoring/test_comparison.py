@@ -1,7 +1,7 @@
-"""Matching against brute force, and what every report must satisfy."""
+"""What every report must satisfy, and the table of every event with its outcome."""
 
 import json
-from itertools import permutations
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,11 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from evlib.scoring import matching
-from evlib.scoring.comparison import compare
-from evlib.scoring.matching import match_events
-from evlib.scoring.statistics import bootstrap_interval, coverage, reliability
-from evlib.signals.errors import DataError, OptionError, UnitError
+from evlib.scoring.comparison import KINDS, compare, event_table, rows_of_kind
+from evlib.scoring.refractory import find_violations
+from evlib.signals.errors import OptionError, UnitError
 from evlib.signals.events import Events
 
 NAMES = ("a", "b")
@@ -28,40 +26,6 @@ def table(rows, scores=None, names=NAMES, **options):
     return Events(sample.astype(int), fraction, kind.astype(int), names, RATE, score=scores, **options)
 
 
-def best_pairing(reference, estimated, tolerance, ignore_type=False):
-    """(most matches, least total |dt|) by trying every order."""
-    best = (0, 0.0)
-    few, many = (reference, estimated) if len(reference) <= len(estimated) else (estimated, reference)
-    for order in permutations(range(len(many)), len(few)):
-        order = np.array(order, dtype=int)
-        fits = np.abs(many.sample[order] - few.sample) <= tolerance
-        fits &= ignore_type | (many.type[order] == few.type)
-        total = np.abs(many.time_samples[order] - few.time_samples)[fits].sum()
-        best = max(best, (int(fits.sum()), -total))
-    return best[0], -best[1]
-
-
-@given(ROWS, ROWS, TOLERANCES, st.booleans())
-def test_matching_equals_brute_force(ref, est, tolerance_s, ignore_type):
-    reference, estimated = table(ref), table(est)
-    pairs, dt = match_events(reference, estimated, tolerance_s, ignore_type)
-    n, total = best_pairing(reference, estimated, round(tolerance_s * RATE), ignore_type)
-    assert len(pairs) == n and np.abs(dt).sum() == pytest.approx(total)
-    assert len(set(pairs[:, 0])) == len(set(pairs[:, 1])) == n, "one to one"
-    r, e = pairs.T
-    np.testing.assert_allclose(dt, estimated.time_samples[e] - reference.time_samples[r])
-    assert ignore_type or (reference.type[r] == estimated.type[e]).all()
-
-
-@given(ROWS, ROWS, TOLERANCES)
-def test_the_sparse_solver_gives_the_same(ref, est, tolerance_s):
-    dense = match_events(table(ref), table(est), tolerance_s)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(matching, "LARGE_BLOCK", 0)
-        sparse = match_events(table(ref), table(est), tolerance_s)
-    assert len(sparse[0]) == len(dense[0]) and np.abs(sparse[1]).sum() == pytest.approx(np.abs(dense[1]).sum())
-
-
 @given(ROWS, ROWS, TOLERANCES)
 def test_counts_add_up_and_swap(ref, est, tolerance_s):
     forth, back = compare(table(ref), table(est), tolerance_s), compare(table(est), table(ref), tolerance_s)
@@ -69,7 +33,7 @@ def test_counts_add_up_and_swap(ref, est, tolerance_s):
     assert (forth.tp, forth.fn, forth.fp) == (back.tp, back.fp, back.fn)
     np.testing.assert_equal((forth.precision, forth.recall, forth.f1), (back.recall, back.precision, back.f1))
     assert not forth.f1 > 1
-    counts = forth.to_frame()["outcome"].value_counts()
+    counts = forth.table()["outcome"].value_counts()
     assert [counts.get(k, 0) for k in ("hit", "miss", "false_alarm")] == [forth.tp, forth.fn, forth.fp]
     per_type = forth.per_type()
     assert per_type[["tp", "fp", "fn"]].sum().tolist() == [forth.tp, forth.fp, forth.fn]
@@ -79,15 +43,6 @@ def test_counts_add_up_and_swap(ref, est, tolerance_s):
 def test_a_wider_tolerance_never_loses_a_match(ref, est):
     counts = compare(table(ref), table(est)).at_tolerances([k / RATE for k in range(12)])
     assert (np.diff(counts["tp"]) >= 0).all() and (np.diff(counts["fp"]) <= 0).all()
-
-
-def test_pairs_are_rows_of_what_was_passed_in():
-    # Another order of names and another clock: rows that coincide sort differently inside.
-    reference = Events.from_seconds([1.0, 1.0, 2.0], ["a", "b", "a"], 1e6, names=("a", "b"))
-    estimated = Events.from_seconds([1.0, 1.0, 2.0], ["a", "b", "a"], RATE, names=("b", "a"))
-    pairs, dt = match_events(reference, estimated, 0.0)
-    assert len(pairs) == 3 and not dt.any()
-    assert [reference.type_names[r] for r, _ in pairs] == [estimated.type_names[e] for _, e in pairs]
 
 
 def test_row_order_does_not_matter(rng):
@@ -115,12 +70,6 @@ def test_perfect_predictions_score_one_at_tolerance_zero():
     events = table([(1, 0.25, 0), (1, 0.25, 1), (9, 0, 0)])
     report = compare(events, events, tolerance_s=0)
     assert report.f1 == report.macro_f1 == 1.0 and report.timing()["rmse_ms"] == 0.0
-
-
-def test_most_matches_come_before_the_nearest():
-    reference, estimated = table([(0, 0, 0), (10, 0, 0)]), table([(9, 0, 0), (18, 0, 0)])
-    pairs, dt = match_events(reference, estimated, 0.009)
-    assert pairs.tolist() == [[0, 0], [1, 1]] and dt.tolist() == [9, 8], "the nearest pair alone would leave one match"
 
 
 def test_microsecond_clock_against_samples(rng):
@@ -163,24 +112,6 @@ def test_nothing_to_find_and_nothing_found():
     for report in (compare(none, none), missed, invented):
         assert json.loads(json.dumps(report.summary(), allow_nan=False))["tp"] == 0
         assert "F1" in str(report) and "<table" in report._repr_html_()
-
-
-def test_refusals():
-    events = table([(1, 0, 0)])
-    with pytest.raises(UnitError, match="did you pass milliseconds"):
-        compare(events, events, tolerance_s=5)
-    with pytest.raises(UnitError, match=">= 0"):
-        compare(events, events, tolerance_s=-0.001)
-    with pytest.raises(UnitError, match=">= 0"):
-        match_events(events, events, np.nan)
-    with pytest.raises(UnitError, match="must be a number"):
-        match_events(events, events, "5 ms")
-    with pytest.raises(UnitError, match="duration_s"):
-        compare(events, events, duration_s=0)
-    with pytest.raises(OptionError, match="no name in common"):
-        compare(events, table([(1, 0, 0)], names=("x", "y")))
-    with pytest.raises(OptionError, match="prefer"):
-        match_events(events, events, 0.005, prefer="best")
 
 
 def test_names_are_united():
@@ -228,16 +159,6 @@ def test_average_precision_equals_the_library_when_every_event_has_one_candidate
     assert np.isnan(compare(table(rows), table(rows)).average_precision()["a"]), "without scores there is no curve"
 
 
-@given(ROWS, ROWS, st.randoms(use_true_random=False))
-def test_one_pairing_serves_every_threshold(ref, est, random):
-    scores = np.array([random.randint(0, 4) / 4 for _ in est])
-    reference, estimated = table(ref), table(est, scores)
-    pairs, _ = match_events(reference, estimated, 0.006, prefer="score")
-    for threshold in np.unique(scores):
-        above = estimated.score >= threshold
-        assert above[pairs[:, 1]].sum() == len(match_events(reference, estimated[above], 0.006)[0])
-
-
 def test_recall_at_false_alarms(rng):
     rows = np.array([(100 * k, 0, 0) for k in range(10)])
     scores = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05]
@@ -254,14 +175,6 @@ def test_refractory_violations_are_counted():
     assert "1 in reference" in str(compare(events, events[[0]], refractory_s=1.0))
 
 
-def test_frame_holds_one_row_per_event():
-    reference = table([(10, 0, 0), (50, 0, 1)])
-    frame = compare(reference, table([(12, 0, 0), (30, 0, 1)], scores=[0.5, 0.25])).to_frame()
-    assert frame["outcome"].tolist() == ["hit", "false_alarm", "miss"] and frame["type"].tolist() == ["a", "b", "b"]
-    assert frame["dt_ms"].iloc[0] == 2.0 and frame["dt_ms"].iloc[1:].isna().all()
-    assert frame["score"].iloc[:2].tolist() == [0.5, 0.25]
-
-
 @pytest.mark.parametrize("n", [0, 30])
 def test_plot_draws_labelled_axes(rng, n):
     rows = np.column_stack([np.arange(n) * 100, np.zeros(n), rng.integers(0, 2, n)])
@@ -271,59 +184,6 @@ def test_plot_draws_labelled_axes(rng, n):
     with pytest.raises(OptionError, match="two axes"):
         compare(table(rows), table(rows)).plot(ax=left)
     plt.close("all")
-
-
-def test_bootstrap_covers_the_mean_and_repeats(rng):
-    inside = 0
-    for k in range(60):
-        low, high = bootstrap_interval(rng.normal(0, 1, 25), n=300, seed=k)
-        inside += low <= 0 <= high
-    assert inside >= 50
-    values = [{"tp": 3}, {"tp": 9}, {"tp": 4}]
-
-    def total(rows):
-        return sum(row["tp"] for row in rows)
-
-    assert bootstrap_interval(values, total, n=100) == bootstrap_interval(values, total, n=100)
-    with pytest.raises(DataError, match="at least one recording"):
-        bootstrap_interval([])
-    with pytest.raises(OptionError, match="per cent"):
-        bootstrap_interval([1.0], level=95)
-
-
-# ---- calibration ----------------------------------------------------------------------------------------------------
-
-
-def test_scores_that_mean_what_they_say_are_calibrated():
-    rng = np.random.default_rng(0)
-    score = rng.random(40_000)
-    honest = reliability(score, rng.random(40_000) < score)
-    boastful = reliability(score, rng.random(40_000) < score**2)
-    assert honest["ece"] < 0.01 and boastful["ece"] == pytest.approx(1 / 6, abs=0.01)  # the mean of p - p^2
-    assert honest["brier"] == pytest.approx(1 / 6, abs=0.01)  # the mean of p (1 - p)
-    assert honest["n"].sum() == 40_000
-    assert np.abs(honest["stated"] - honest["observed"]).max() < 0.03
-
-
-def test_reliability_by_brute_force_and_at_its_edges():
-    score, hit = np.array([0.0, 0.05, 0.5, 1.0, 1.0]), np.array([False, True, True, True, False])
-    result = reliability(score, hit, n_bins=2)
-    assert result["n"].tolist() == [2, 3] and result["observed"].tolist() == [0.5, pytest.approx(2 / 3)]
-    assert result["ece"] == pytest.approx((2 * (0.5 - 0.025) + 3 * (2.5 / 3 - 2 / 3)) / 5)
-    nothing = reliability(np.zeros(0), np.zeros(0, bool))
-    assert np.isnan(nothing["ece"]) and np.isnan(nothing["brier"]) and nothing["n"].sum() == 0
-    for wrong in ([1.2], [np.nan], [-0.1]):
-        with pytest.raises(DataError, match="scores must be probabilities"):
-            reliability(np.array(wrong), np.array([True]))
-
-
-def test_coverage_of_stated_times():
-    rng = np.random.default_rng(1)
-    sigma = rng.uniform(0.5, 2, 20_000)
-    error = sigma * rng.standard_normal(20_000)
-    assert coverage(error, sigma) == (pytest.approx(0.683, abs=0.01), pytest.approx(0.95, abs=0.01))
-    assert coverage(error, 2 * sigma)[0] == pytest.approx(0.954, abs=0.01)
-    assert np.isnan(coverage(np.zeros(0), np.zeros(0))).all()
 
 
 def test_a_comparison_knows_its_calibration():
@@ -336,3 +196,74 @@ def test_a_comparison_knows_its_calibration():
     assert (result["coverage_68"], result["coverage_95"]) == (0.5, 1.0)
     unknown = compare(reference, table([(10, 0, 0)], scores=[0.5])).calibration()
     assert np.isnan(unknown["coverage_68"])
+
+
+def test_refusals():
+    events = table([(1, 0, 0)])
+    with pytest.raises(UnitError, match="did you pass milliseconds"):
+        compare(events, events, tolerance_s=5)
+    with pytest.raises(UnitError, match="duration_s"):
+        compare(events, events, duration_s=0)
+    with pytest.raises(OptionError, match="no name in common"):
+        compare(events, table([(1, 0, 0)], names=("x", "y")))
+    with pytest.raises(OptionError, match="there are no events"):
+        event_table()
+    with pytest.raises(OptionError, match="kind must be one of event, error"):
+        rows_of_kind(event_table(events), "mistake")
+
+
+# ---- the table of events ---------------------------------------------------------------------------------------------
+
+SCORED = st.lists(st.tuples(st.integers(0, 400), st.integers(0, 1), st.floats(0, 1)), max_size=25)
+
+
+@given(SCORED, SCORED, st.sampled_from([None, [[0, 2000]], [[500, 900], [3000, 4100]], np.zeros((0, 2), int)]))
+def test_no_event_is_lost_or_doubled_in_the_table(first, second, spans):
+    reference, estimated = (
+        table([(10 * time, 0, type) for time, type, _ in rows], [score for *_, score in rows], labelled_spans=s)
+        for rows, s in ((first, spans), (second, None))
+    )
+    comparison = compare(reference, estimated, 0.01, refractory_s=0.05)
+    events = comparison.table()
+    counts = events["outcome"].value_counts()
+    assert [counts.get(k, 0) for k in ("hit", "miss", "false_alarm")] == [comparison.tp, comparison.fn, comparison.fp]
+    for column, whole in (("reference_s", reference), ("estimated_s", estimated)):
+        np.testing.assert_array_equal(np.sort(events[column].dropna()), np.sort(whole.onset_s))
+    hits = events[events["outcome"] == "hit"]
+    np.testing.assert_allclose(np.sort(hits["dt_ms"]), np.sort(1e3 * comparison.dt_s), atol=1e-9)
+    assert (np.diff(events["time_s"]) >= 0).all()
+    # Estimates that are too close are marked, one by one; a reference event is where no estimate answers it.
+    late = set(find_violations(estimated, 0.05)[0][:, 1])
+    assert events.loc[events["reference_s"].isna(), "gap_s"].notna().sum() <= len(late)
+    assert len(rows_of_kind(events, "error")) == comparison.fn + comparison.fp
+    assert (events["type"] != events["other"]).all()
+
+
+def test_disagreements_pair_the_two_names_of_one_time():
+    reference = Events.from_seconds([1.0, 2.0, 3.0], ["a", "b", "a"], RATE, NAMES)
+    estimated = Events.from_seconds([1.002, 2.001, 3.1], ["b", "b", "a"], RATE, NAMES, score=[0.9, 0.6, 0.55])
+    events = compare(reference, estimated).table()
+    assert events["outcome"].tolist() == ["miss", "false_alarm", "hit", "miss", "false_alarm"]
+    assert events["other"].tolist() == ["b", "a", "", "", ""]
+    assert rows_of_kind(events, "disagreement").tolist() == [0]
+    assert rows_of_kind(events, "least_certain").tolist() == [4, 2, 1]
+    assert rows_of_kind(events, "least_certain", events["outcome"].to_numpy() == "hit").tolist() == [2]
+    # What is uncertain depends on the threshold of the type.
+    strict = compare(reference, estimated).table(threshold={"b": 0.9, "default": 0.1})
+    assert rows_of_kind(strict, "least_certain").tolist() == [1, 2, 4]
+
+
+def test_violations_show_the_gap_to_the_event_before():
+    estimated = Events.from_seconds([1.0, 1.5, 4.0, 4.2], ["a", "a", "a", "b"], RATE, NAMES)
+    events = event_table(None, estimated, refractory_s={"default": None, "a": 2.0})
+    assert rows_of_kind(events, "refractory").tolist() == [1] and events["gap_s"][1] == pytest.approx(0.5)
+    assert set(events["outcome"]) == {"not_judged"} and len(rows_of_kind(events, "error")) == 0
+    assert len(rows_of_kind(event_table(None, estimated), "refractory")) == 0
+
+
+def test_one_table_alone_is_not_judged_and_labels_outside_of_spans_neither():
+    reference = Events.from_seconds([1.0, 3.0], ["a", "a"], RATE, NAMES, complete_spans_s=[[0, 2]])
+    assert event_table(reference)["outcome"].tolist() == ["not_judged"] * 2
+    nothing_found = event_table(reference, replace(reference[:0], labelled_spans=None))
+    assert nothing_found["outcome"].tolist() == ["miss", "not_judged"]
+    assert all(len(rows_of_kind(event_table(reference[:1]), kind)) <= 1 for kind in KINDS)
