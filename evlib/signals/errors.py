@@ -9,8 +9,6 @@ import importlib
 import math
 import numbers
 
-import numpy as np
-
 
 class EvlibError(ValueError):
     """Something that a caller passed in cannot be used."""
@@ -125,7 +123,7 @@ def require_rate(sampling_rate_hz, name: str = "sampling_rate_hz") -> float:
         rate = float(sampling_rate_hz)
     except (TypeError, ValueError):
         raise UnitError(f"{name} must be a number in Hz, got {sampling_rate_hz!r}") from None
-    if not np.isfinite(rate) or rate <= 0:
+    if not math.isfinite(rate) or rate <= 0:
         raise UnitError(f"{name} must be a positive number in Hz, got {sampling_rate_hz!r}")
     return rate
 
