@@ -60,5 +60,5 @@ ifneq ($(strip $(ALL_NOTEBOOKS)),)
 endif
 
 clean:
-	rm -rf build lightning_logs runs .pytest_cache .ruff_cache .hypothesis
+	rm -rf build runs .pytest_cache .ruff_cache .hypothesis
 	find evlib tests notebooks -name __pycache__ -prune -exec rm -rf {} +

@@ -15,7 +15,6 @@ import math
 import os
 import re
 import sys
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -93,10 +92,7 @@ def start(namespace: dict[str, Any]) -> dict[str, Any]:
         _check_parameter(name, value)
     torch.manual_seed(parameters.get("seed", (parameters.get("seeds") or [0])[0]))
     sns.set_theme(context="notebook", style="ticks", palette="colorblind", font_scale=0.9, rc=STYLE)
-    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    for message in (".*LeafSpec.*", ".*does not have many workers.*", ".*is smaller than the logging interval.*"):
-        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     return parameters
 
 

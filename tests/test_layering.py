@@ -13,7 +13,7 @@ FOLDERS = ("signals", "scoring", "templates", "networks", "training", "detection
 # one.
 NOT_ABOVE = {"motion": {"inspection"}, "studies": {"motion"}}
 HEAVY = {
-    "lightning",
+    "lightning_fabric",
     "matplotlib",
     "seaborn",
     "pandas",

@@ -75,7 +75,7 @@ def test_importing_evlib_imports_nothing_else():
     assert not loaded & {
         "numpy",
         "torch",
-        "lightning",
+        "lightning_fabric",
         "matplotlib",
         "seaborn",
         "ipywidgets",

@@ -39,7 +39,7 @@ def fit(
     hidden_size=None,
     max_epochs=None,
     progress=True,
-    logger=False,
+    log_dir=None,
 ) -> Detector:
     """Train a detector of continuous recordings from labelled events.
 
@@ -73,7 +73,7 @@ def fit(
         ("frames"), 32 ("event_specific"); a pretrained encoder brings its own
     max_epochs : of that network; default: 12 ("lstm", "event_specific"), 28 ("frames")
     progress : show progress bars
-    logger : a Lightning logger, or True for its default
+    log_dir : folder for TensorBoard's logs of the context network; default: none are written
 
     Returns
     -------
@@ -126,7 +126,7 @@ def fit(
             hidden_size=hidden_size,
             max_epochs=max_epochs,
             progress=progress,
-            logger=logger,
+            log_dir=log_dir,
             advance=stages.next,
         )
     detector.metadata |= {"labels_per_type": labels_per_type, "self_train": bool(self_train)}
@@ -149,7 +149,7 @@ def fit_from(
     keep_templates=True,
     time_embedding=None,
     progress=True,
-    logger=False,
+    log_dir=None,
     advance=lambda stage: None,
 ) -> Detector:
     """A detector on templates that were learned already: the second half of :func:`fit`.
@@ -158,7 +158,7 @@ def fit_from(
     ----------
     ground : LearnedTemplates; several detectors may stand on it
     advance : called with the name of each stage
-    method, pretrain, freeze_encoder, seed, tolerance_s, hidden_size, max_epochs, progress, logger : as in :func:`fit`;
+    method, pretrain, freeze_encoder, seed, tolerance_s, hidden_size, max_epochs, progress, log_dir : as in :func:`fit`;
         ``pretrain`` names an encoder or is one
     keep_templates : False lets the templates of an event-specific model start from noise, to see what they are worth
     time_embedding : how the context network is told of the times between events, see `ContextLSTM`
@@ -172,7 +172,7 @@ def fit_from(
 
     def lstm(**sizes):
         return methods.with_context(
-            ground, tolerance_s, time_embedding=time_embedding, logger=logger, **sizes, **options
+            ground, tolerance_s, time_embedding=time_embedding, log_dir=log_dir, **sizes, **options
         )
 
     def frames(teacher, **sizes):

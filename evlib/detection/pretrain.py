@@ -12,8 +12,8 @@ import torch
 from ..networks.frames import FrameEncoder
 from ..networks.pretext import PRETEXT_MODELS
 from ..signals.errors import OptionError, ShapeError, UnitError
+from ..training import loop
 from ..training.checkpoints import latest_checkpoint, load_pretrained
-from ..training.loop import Trainer
 from .prepare import ONE_IN
 from .pretrain_windows import (
     LONGEST_WINDOW_S,
@@ -48,17 +48,6 @@ def default_window_s(recordings):
     rate, durations = recordings[0].sampling_rate_hz, [recording.duration_s for recording in recordings]
     room = SHARE_OF_FEW * max(durations) if len(recordings) < ONE_IN else SHARE_OF_SEVERAL * min(durations)
     return min(WINDOW_FRAMES * network_resolution(rate) / rate, room, LONGEST_WINDOW_S)
-
-
-def pretext_losses(model, loss_fn, batch):
-    """The losses of one batch of windows (B, T, C)."""
-    return model.losses(batch)
-
-
-class PretextTrainer(Trainer):
-    """Train a pretext model, which knows its own losses."""
-
-    batch_losses = staticmethod(pretext_losses)
 
 
 def pretrain(
@@ -116,20 +105,23 @@ def pretrain(
         torch.manual_seed(seed)
         model = PRETEXT_MODELS[pretext](train.shape[2], hidden_size, network_resolution(windows.rate))
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE)
-    trainer = PretextTrainer(model, torch.nn.Identity(), optimizer, "cpu", log_dir)
     batch = min(BATCH, len(train))
     loaders = [
         torch.utils.data.DataLoader(torch.from_numpy(windows), batch, shuffle=shuffle, drop_last=shuffle)
         for windows, shuffle in ((train, True), (development, False))
     ]
-    history = trainer.fit_best(
+    history = loop.train(
+        model,
+        lambda model, batch: model.losses(batch),
         *loaders,
-        max_epochs,
-        save_dir,
-        save_freq=1 if save_dir else max_epochs + 1,
+        optimizer,
+        num_epochs=max_epochs,
         patience=PATIENCE_EPOCHS,
+        save_dir=save_dir,
+        save_freq=1,
         resume_from=latest_checkpoint(save_dir) if resume else None,
-        progress_bar=progress,
+        log_dir=log_dir,
+        progress=progress,
         seed=seed,
     )
     return Pretrained(model.encoder, model, history, windows.metadata(pretext, seed, history), windows.whitener)

@@ -6,13 +6,14 @@ autoencoder, a contrastive or a masked model; its encoder is what remains. One i
 of fewer recordings, every window that touches held-out tenths is.
 """
 
+import functools
 import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from ..networks.losses import AutoencoderLoss, VariationalAutoencoderLoss
+from ..networks.losses import AutoencoderLoss, VariationalAutoencoderLoss, nt_xent
 from ..networks.pretext import ContrastiveLSTM, LSTMAutoencoder, MaskedPatchModel, VariationalLSTMAutoencoder
 from ..networks.threads import few_threads
 from ..networks.transformer import HashedWords, PatchFrameEncoder, frame_channels
@@ -21,11 +22,11 @@ from ..signals.errors import DataError, OptionError, require_int, require_second
 from ..signals.recording import as_list, check_alike, cut
 from ..templates.discover import energy_peaks
 from ..templates.whiten import Whitener, estimate_whitener
+from ..training import loop
 from ..training.augment import ChannelDropout, Compose, Gain, TimeShift, WhiteNoise
 from ..training.checkpoints import latest_checkpoint, save_encoder
 from ..training.data import ContrastiveDataset, UnsupervisedDataset, collate_fn_contrastive, collate_fn_unsupervised
-from ..training.loop import ContrastiveTrainer, UnsupervisedTrainer
-from ..training.masked import MaskedPretextLoss, MaskedTrainer, fit_patches
+from ..training.masked import MaskedPretextLoss, fit_patches, masked_losses
 from ..training.windows import MotionWindows
 from .prepare import held_out_parts
 
@@ -219,29 +220,33 @@ def fit_windows(
             train.shape[2], hidden_size, dropout=0.0, timing_resolution_samples=frame_samples(rate)
         )
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
-    options = {"device": "cpu", "log_dir": log_dir}
     if pretext == "contrastive":
-        trainer = ContrastiveTrainer(model, optimizer, **options)
+        losses, loss = loop.contrastive_losses, functools.partial(nt_xent, temperature=model.temperature)
         shared = shared_part(train, development)
         sets = [ContrastiveDataset(w, VIEWS, seed=seed, train=t) for w, t in zip(shared, (True, False), strict=True)]
         collate = collate_fn_contrastive
     else:
         steps = max_epochs * len(train) // BATCH
         loss = AutoencoderLoss() if pretext == "autoencoder" else VariationalAutoencoderLoss(warmup_steps=steps // 4)
-        trainer = UnsupervisedTrainer(model, loss, optimizer, **options)
+        losses = loop.unsupervised_losses
         sets, collate = [UnsupervisedDataset(train), UnsupervisedDataset(development)], collate_fn_unsupervised
     loaders = [
         torch.utils.data.DataLoader(part, BATCH, shuffle=shuffle, collate_fn=collate, drop_last=len(part) > BATCH)
         for part, shuffle in zip(sets, (True, False), strict=True)
     ]
-    history = trainer.fit_best(
+    history = loop.train(
+        model,
+        lambda model, batch: losses(model, loss, batch),
         *loaders,
-        max_epochs,
-        save_dir,
-        save_freq=1 if save_dir else max_epochs + 1,
+        optimizer,
+        num_epochs=max_epochs,
+        loss_fn=loss,
         patience=PATIENCE_EPOCHS,
+        save_dir=save_dir,
+        save_freq=1,
         resume_from=latest_checkpoint(save_dir) if resume else None,
-        progress_bar=progress,
+        log_dir=log_dir,
+        progress=progress,
         seed=seed,
     )
     return model.encoder, model, history
@@ -275,7 +280,7 @@ def fit_masked(pretext, train, development, rate, hidden_size, max_epochs, seed,
         "batch_size": BATCH,
     }
     model, history, _ = fit_patches(
-        MaskedTrainer, build, loss, *sets, frame / rate, HashedWords(), batches, {}, **schedule, **options
+        masked_losses, build, loss, *sets, frame / rate, HashedWords(), batches, {}, **schedule, **options
     )
     encoder.patches = model.encoder
     return encoder.eval(), model, history

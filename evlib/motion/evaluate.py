@@ -19,6 +19,7 @@ from torch import nn
 from ..networks.classifier import evaluating
 from ..networks.transformer import join_batches, summarise_tokens
 from ..signals.errors import DataError, OptionError, ShapeError, require_extra, require_int, require_list
+from ..training import loop
 from .labels import label_group, map_labels
 from .train import OVERLAP, MotionModel
 
@@ -228,20 +229,40 @@ def train_on_labels(start, labelled, classes, seed=0, lr=1e-3, max_epochs=CLASSI
         batch = join_batches(list(start.batches(labelled, OVERLAP)))
         target = torch.tensor([list(classes).index(label) for label in labelled.labels])
         optimizer = torch.optim.AdamW(model.parameters(), lr)
-        steps = max_epochs * -(-len(target) // CLASSIFIER_BATCH)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps)
-        model.train()
-        for _ in range(max_epochs):
-            for rows in torch.randperm(len(target)).split(CLASSIFIER_BATCH):
-                loss = nn.functional.cross_entropy(
-                    model({name: value[rows] for name, value in batch.items()}), target[rows]
-                )
-                optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                optimizer.step()
-                schedule.step()
+        batches = ShuffledBatches(batch | {"target": target}, CLASSIFIER_BATCH)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max_epochs * len(batches))
+
+        def losses(model, batch):
+            return {"total_loss": nn.functional.cross_entropy(model(batch), batch["target"])}
+
+        loop.train(
+            model,
+            losses,
+            batches,
+            None,
+            optimizer,
+            num_epochs=max_epochs,
+            scheduler=schedule,
+            step_every_batch=True,
+            keep_best=False,
+            progress=False,
+            seed=None,
+        )
     return model.eval()
+
+
+class ShuffledBatches:
+    """Batches of tensors with one row for each item, in another order each time."""
+
+    def __init__(self, tensors, batch_size):
+        self.tensors, self.batch_size, self.n = tensors, batch_size, len(next(iter(tensors.values())))
+
+    def __len__(self):
+        return -(-self.n // self.batch_size)
+
+    def __iter__(self):
+        for rows in torch.randperm(self.n).split(self.batch_size):
+            yield {name: tensor[rows] for name, tensor in self.tensors.items()}
 
 
 def zero_shot(model: MotionModel, windows, labels=None):

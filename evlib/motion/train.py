@@ -16,8 +16,7 @@ from ..networks.transformer import MAX_PATCHES, SIZES, make_batch, patch_samples
 from ..signals.errors import DataError, OptionError
 from ..training.batches import patch_range
 from ..training.checkpoints import load_checkpoint, save_checkpoint
-from ..training.loop import Trainer
-from ..training.masked import MaskedPretextLoss, MaskedTrainer, fit_patches
+from ..training.masked import MaskedPretextLoss, fit_patches, masked_losses
 from .align import AlignmentLoss, TextAlignedModel
 from .labels import label_words
 from .words import text_encoder
@@ -33,12 +32,6 @@ def aligned_losses(model, loss_fn, batch):
         model(batch), model.prototypes(batch["text"]), batch["label_text"], batch["group"], model.log_scale
     )
     return losses | {f"alignment_loss/{batch['set_name']}": losses["alignment_loss"]}
-
-
-class AlignmentTrainer(Trainer):
-    """`Trainer` of a `TextAlignedModel`."""
-
-    batch_losses = staticmethod(aligned_losses)
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +202,7 @@ def pretrain_motion(
         return MaskedPatchModel(**SIZES[size])
 
     found = fit_patches(
-        MaskedTrainer, build, loss, train, development, patch_s, text, batches, metadata | batches, **options
+        masked_losses, build, loss, train, development, patch_s, text, batches, metadata | batches, **options
     )
     model, history, metadata = found
     return MotionModel(model, patch_s, text, history, metadata)
@@ -261,7 +254,7 @@ def align_motion(
 
     patch_s = start.patch_s if patch_s is None else patch_s
     found = fit_patches(
-        AlignmentTrainer, build, loss, train, development, patch_s, start.text, batches, metadata, **options
+        aligned_losses, build, loss, train, development, patch_s, start.text, batches, metadata, **options
     )
     model, history, metadata = found
     return MotionModel(model, patch_s, start.text, history, metadata)

@@ -5,7 +5,6 @@ shorter than one on samples. Padding is never seen: with ``lengths`` given, what
 sequence changes nothing, not even through the direction that reads backwards.
 """
 
-import contextlib
 from dataclasses import dataclass
 
 import torch
@@ -409,44 +408,3 @@ def parameter_groups(model, lr, encoder_lr_factor=0.1, layer_decay=1.0):
     for depth, layer in enumerate(layers):
         groups.append({"name": f"encoder_{depth}", "lr": lr * encoder_lr_factor * layer_decay**depth, "params": layer})
     return groups
-
-
-def set_frozen_layers(model, unfreeze_epochs, epoch):
-    """Set which encoder layers learn in ``epoch`` (counted from 1): layer i from the top joins in
-    ``unfreeze_epochs[i]``.
-
-    One number holds for all layers. What is frozen follows from the epoch alone, so a resumed training needs no memory.
-
-    Raises
-    ------
-    OptionError : not one number or one for each layer, or no whole numbers from 1
-    """
-    layers = encoder_layers(model)
-    epochs = [unfreeze_epochs] * len(layers) if isinstance(unfreeze_epochs, int) else list(unfreeze_epochs)
-    if len(epochs) != len(layers) or any(first != int(first) or first < 1 for first in epochs):
-        raise OptionError(
-            f"unfreeze_epochs must be one epoch from 1 on, or one for each of the encoder's {len(layers)} layers "
-            "from output "
-            f"to input, got {unfreeze_epochs!r}"
-        )
-    for layer, first in zip(layers, epochs, strict=True):
-        for parameter in layer:
-            parameter.requires_grad_(epoch >= first)
-
-
-@contextlib.contextmanager
-def gradual_unfreezing(model, optimizer, unfreeze_epochs, epoch):
-    """Freeze what does not learn yet in ``epoch``; afterwards each parameter requires a gradient or not, as before."""
-    if unfreeze_epochs is None:
-        yield
-        return
-    before = [(parameter, parameter.requires_grad) for parameter in encoder_of(model).parameters()]
-    learning = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    if not all(id(parameter) in learning for parameter, _ in before):
-        raise OptionError("the optimizer must hold the encoder's parameters, or unfreezing them would train nothing")
-    try:
-        set_frozen_layers(model, unfreeze_epochs, epoch)
-        yield
-    finally:
-        for parameter, requires_grad in before:
-            parameter.requires_grad_(requires_grad)

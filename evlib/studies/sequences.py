@@ -19,7 +19,7 @@ from ..networks.losses import masked_mse
 from ..networks.threads import few_threads
 from ..networks.time_embeddings import balance_loss, make_time_embedding
 from ..signals.errors import DataError, OptionError, ShapeError, require_int
-from ..training.loop import Trainer
+from ..training import loop
 
 
 class HeartRateLSTM(nn.Module):
@@ -228,35 +228,22 @@ def sequence_losses(model, loss_fn, batch):
     """
     output, balance = _ask(model, batch)
     if batch["target"].ndim == 2:
-        losses = {
-            "total_loss": masked_mse(output[..., 0], batch["target"], length_mask(batch["lengths"], output.shape[1]))
-        }
+        loss = masked_mse(output[..., 0], batch["target"], length_mask(batch["lengths"], output.shape[1]))
+        weight, losses = int(batch["lengths"].sum()), {}
     else:
-        wrong = (output.argmax(-1) != batch["target"]).float().mean()
-        losses = {"total_loss": loss_fn(output, batch["target"]), "errors": wrong}
-    if balance is None:
-        return losses
-    return losses | {"total_loss": losses["total_loss"] + BALANCE_WEIGHT * balance, "balance_loss": balance}
+        loss, classes = loss_fn(output, batch["target"]), batch["target"]
+        weight = len(classes) if loss_fn.weight is None else float(loss_fn.weight[classes].sum())
+        losses = {"errors": (output.argmax(-1) != classes).float().mean()}
+    if balance is not None:
+        loss, losses = loss + BALANCE_WEIGHT * balance, losses | {"balance_loss": balance}
+    # Values count by their valid steps, classes by their weights: the mean over an epoch is that over one great batch.
+    return losses | {"total_loss": (loss, weight)}
 
 
 def _ask(model, batch):
     times = (batch["times"],) if "times" in batch else ()
     output = model(*times, batch["input"], batch["lengths"])
     return output if isinstance(output, tuple) else (output, None)
-
-
-class SequenceTrainer(Trainer):
-    """`Trainer` on batches of `collate_sequences`."""
-
-    batch_losses = staticmethod(sequence_losses)
-
-    @staticmethod
-    def batch_weights(loss_fn, batch):
-        """Values count by their valid steps, classes by their weights: the mean over an epoch is that over one great
-        batch."""
-        if batch["target"].ndim == 2:
-            return {"total_loss": int(batch["lengths"].sum())}
-        return {} if loss_fn.weight is None else {"total_loss": float(loss_fn.weight[batch["target"]].sum())}
 
 
 def train_sequences(
@@ -302,12 +289,24 @@ def train_sequences(
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=plateau_epochs)
     batches = SimilarLengths(_lengths(train), batch_size, n_sorted, seed)
     weights = None if class_weights is None else torch.as_tensor(np.asarray(class_weights), dtype=torch.float32)
-    trainer = SequenceTrainer(model, torch.nn.CrossEntropyLoss(weights), optimizer, "cpu", None, schedule)
+    loss = torch.nn.CrossEntropyLoss(weights)
     loaders = (
         DataLoader(train, batch_sampler=batches, collate_fn=collate_sequences),
         _in_order_of_length(validation, batch_size),
     )
-    history = trainer.fit_best(*loaders, max_epochs, save_dir, patience=patience, progress_bar=progress, seed=seed)
+    history = loop.train(
+        model,
+        lambda model, batch: sequence_losses(model, loss, batch),
+        *loaders,
+        optimizer,
+        num_epochs=max_epochs,
+        loss_fn=loss,
+        scheduler=schedule,
+        patience=patience,
+        save_dir=save_dir,
+        progress=progress,
+        seed=seed,
+    )
     return model, history
 
 

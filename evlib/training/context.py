@@ -1,11 +1,11 @@
-"""Training the context network on examples, with Lightning: AdamW, one learning-rate cycle, early stopping."""
+"""Training the context network on examples of candidates whose truth is known."""
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from ..networks.context import ContextLSTM, context_features, relative_evidence
-from ..networks.threads import few_threads
+from .loop import train
 
 # Candidates in one training sequence: about ten seconds of a noisy recording, forty of a quiet one.
 CROP = 192
@@ -22,9 +22,14 @@ class ExampleCrops(torch.utils.data.IterableDataset):
         self.sequences, self.shares, self.seed = sequences, shares / shares.sum(), seed
         self.epoch = 0
 
+    def __len__(self):
+        return STEPS_PER_EPOCH
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
     def __iter__(self):
         rng = np.random.default_rng([7, self.seed, self.epoch])
-        self.epoch += 1
         for _ in range(STEPS_PER_EPOCH):
             chosen = rng.choice(len(self.sequences), BATCH, p=self.shares)
             crops = []
@@ -69,7 +74,7 @@ def sequence_loss(network, batch):
 
 
 def train_context(
-    train,
+    examples,
     development,
     n_types,
     rate,
@@ -80,93 +85,53 @@ def train_context(
     seed,
     max_epochs,
     progress,
-    logger=False,
+    log_dir=None,
     time_embedding=None,
 ):
-    """Train a :class:`ContextLSTM`; the weights with the least development loss are kept.
+    """Train a :class:`ContextLSTM` with AdamW and one cycle of the learning rate.
 
-    ``train``, ``development``: lists of Examples; ``shares``: how often each training sequence is drawn;
-    ``time_embedding``: how the network is told of times, see there.
-    Returns the network (in eval mode) and the history, a list of {"epoch", "train_loss", "development_loss"}.
+    Parameters
+    ----------
+    examples, development : lists of Examples
+    n_types : number of event types
+    rate : Hz
+    prior_logit : log odds that a candidate is an event before it is looked at
+    shares : how often each training sequence is drawn, relative to the others
+    log_dir : folder for TensorBoard's logs; None for none
+    time_embedding : of the times between events, see `ContextLSTM`
+
+    Returns
+    -------
+    ContextLSTM with the weights of the least development loss (in eval mode), history
     """
-    import lightning
-
-    from .loop import quiet_lightning
-
-    sequences = [as_sequence(examples, rate, prior_logit) for examples in train]
+    sequences = [as_sequence(one, rate, prior_logit) for one in examples]
     shares = np.array(
         [share * (seq["weight"].sum() > 0) for share, seq in zip(shares, sequences, strict=True)], dtype=float
     )
-    held_out = [
-        in_crops(as_sequence(examples, rate, prior_logit)) for examples in development if len(examples.candidates)
-    ]
-
-    class Task(lightning.LightningModule):
-        def __init__(self, network):
-            super().__init__()
-            self.network, self.history = network, []
-
-        def training_step(self, batch):
-            loss = sequence_loss(self.network, batch)
-            self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=BATCH)
-            return loss
-
-        def validation_step(self, batch):
-            self.log("development_loss", sequence_loss(self.network, batch), prog_bar=True, batch_size=1)
-
-        def on_train_epoch_end(self):
-            values = self.trainer.callback_metrics
-            self.history.append(
-                {"epoch": self.current_epoch} | {k: float(values[k]) for k in ("train_loss", "development_loss")}
-            )
-
-        def configure_optimizers(self):
-            optimizer = torch.optim.AdamW(self.parameters(), PEAK_LEARNING_RATE, weight_decay=1e-3)
-            cycle = torch.optim.lr_scheduler.OneCycleLR(
-                optimizer, PEAK_LEARNING_RATE, total_steps=max_epochs * STEPS_PER_EPOCH
-            )
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
-
-    best = _KeepBest()
+    held_out = [in_crops(as_sequence(one, rate, prior_logit)) for one in development if len(one.candidates)]
+    loaders = (
+        torch.utils.data.DataLoader(data, batch_size=None) for data in (ExampleCrops(sequences, shares, seed), held_out)
+    )
     # Initial weights and dropout come from this seed; the caller's generator is left as it was.
-    with few_threads(), quiet_lightning(), torch.random.fork_rng():
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
-        task = Task(ContextLSTM(n_types, hidden_size, time_embedding=time_embedding))
-        trainer = lightning.Trainer(
-            max_epochs=max_epochs,
-            accelerator="cpu",
-            gradient_clip_val=1.0,
-            callbacks=[
-                best.callback(lightning),
-                lightning.pytorch.callbacks.EarlyStopping("development_loss", patience=PATIENCE_EPOCHS),
-            ],
-            enable_progress_bar=progress,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-            logger=logger,
-            num_sanity_val_steps=0,
+        network = ContextLSTM(n_types, hidden_size, time_embedding=time_embedding)
+        optimizer = torch.optim.AdamW(network.parameters(), PEAK_LEARNING_RATE, weight_decay=1e-3)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, PEAK_LEARNING_RATE, total_steps=max_epochs * STEPS_PER_EPOCH
         )
-        crops = torch.utils.data.DataLoader(ExampleCrops(sequences, shares, seed), batch_size=None)
-        trainer.fit(task, crops, torch.utils.data.DataLoader(held_out, batch_size=None))
-    network = task.network
-    network.load_state_dict(best.state)
-    return network.eval(), task.history
-
-
-class _KeepBest:
-    """Holds a copy of the weights with the least development loss: a file would outlive the call."""
-
-    def __init__(self):
-        self.loss, self.state = float("inf"), None
-
-    def callback(self, lightning):
-        keeper = self
-
-        class Keep(lightning.Callback):
-            def on_validation_end(self, trainer, module):
-                loss = float(trainer.callback_metrics["development_loss"])
-                if keeper.state is None or loss < keeper.loss:
-                    keeper.loss = loss
-                    keeper.state = {k: v.detach().clone() for k, v in module.network.state_dict().items()}
-
-        return Keep()
+        history = train(
+            network,
+            # Every batch counts alike, whatever its size.
+            lambda network, batch: {"total_loss": (sequence_loss(network, batch), 1)},
+            *loaders,
+            optimizer,
+            num_epochs=max_epochs,
+            scheduler=cycle,
+            step_every_batch=True,
+            patience=PATIENCE_EPOCHS,
+            log_dir=log_dir,
+            progress=progress,
+            seed=None,
+        )
+    return network, history

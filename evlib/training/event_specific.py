@@ -7,7 +7,7 @@ from ..networks.event_specific import EventSpecificClassifier
 from ..networks.losses import EventSpecificLoss
 from ..signals.recording import cut
 from .data import EventDataset, collate_fn_supervised
-from .loop import SupervisedTrainer
+from .loop import supervised_losses, train
 
 N_WINDOWS, N_DEVELOPMENT_WINDOWS = 6144, 1024
 BATCH = 64
@@ -46,13 +46,13 @@ def train_classifier(
     -------
     classifier (in eval mode), history
     """
-    train = windows_of(draw, n_windows or N_WINDOWS, window, np.random.default_rng([15, seed]))
+    training = windows_of(draw, n_windows or N_WINDOWS, window, np.random.default_rng([15, seed]))
     development = windows_of(development_draw, N_DEVELOPMENT_WINDOWS, window, np.random.default_rng([16, seed]))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         sizes = {"hidden_size": hidden_size, "timing_resolution_samples": resolution, "dropout": DROPOUT}
         sizes |= {"template_length": bank.length, "before": bank.before}
-        model = EventSpecificClassifier(train.data[0].shape[1], num_events=n_types, **sizes)
+        model = EventSpecificClassifier(training.data[0].shape[1], num_events=n_types, **sizes)
         if keep_templates:
             model.template_bank.load_templates(bank.templates)
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
@@ -61,11 +61,20 @@ def train_classifier(
     loss = EventSpecificLoss(refractory_weight=0.0, timing_resolution_samples=resolution)
     loaders = [
         torch.utils.data.DataLoader(part, BATCH, shuffle=shuffle, collate_fn=collate_fn_supervised)
-        for part, shuffle in ((train, True), (development, False))
+        for part, shuffle in ((training, True), (development, False))
     ]
-    trainer = SupervisedTrainer(model, loss, optimizer, "cpu", None, schedule)
-    options = {"patience": PATIENCE_EPOCHS, "progress_bar": progress, "seed": seed}
-    history = trainer.fit_best(*loaders, max_epochs, **options)
+    history = train(
+        model,
+        lambda model, batch: supervised_losses(model, loss, batch),
+        *loaders,
+        optimizer,
+        num_epochs=max_epochs,
+        loss_fn=loss,
+        scheduler=schedule,
+        patience=PATIENCE_EPOCHS,
+        progress=progress,
+        seed=seed,
+    )
     return model, history
 
 

@@ -8,7 +8,6 @@ on, the bumps of each type shrink to what its labels scatter about the network's
 slower, their channels are mixed and left out, and two crops are laid over each other: the sum has the events of both.
 """
 
-import tempfile
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,10 +15,10 @@ import torch
 from torch.nn import functional as F
 
 from ..networks.classifier import evaluating
-from ..networks.encoders import parameter_groups, transfer_encoder
+from ..networks.encoders import freeze_encoder, parameter_groups, transfer_encoder, unfreeze_encoder
 from ..networks.frames import FrameNetwork
 from ..signals.clock import nearest
-from .loop import Trainer
+from .loop import train
 
 # A crop holds about so many labelled events, but frames within these bounds (2.5 and 10 s at 200 frames a second):
 # short crops allow more steps in the same time, which dense labels are worth; rare events need their surroundings.
@@ -95,6 +94,9 @@ class FrameCrops(torch.utils.data.IterableDataset):
         type = np.concatenate([part.type for part in parts])
         self.chance = 1 / np.bincount(type, minlength=self.n_types)[type] if len(type) else np.zeros(0)
         self.chance = self.chance / max(self.chance.sum(), 1e-12)
+
+    def __len__(self):
+        return self.n_batches
 
     def set_epoch(self, epoch):
         self.epoch = epoch
@@ -205,18 +207,6 @@ class FrameLoss(torch.nn.Module):
         return {"total_loss": event + OFFSET_WEIGHT * time, "event_loss": event, "time_loss": time}
 
 
-def frame_losses(model, loss_fn, batch):
-    """The losses of one batch of `FrameCrops`."""
-    logits, offsets = model(batch["input"])
-    return loss_fn(logits, offsets, batch["target"], batch["offset"], batch["weight"])
-
-
-class FrameTrainer(Trainer):
-    """Train a `FrameNetwork` on `FrameCrops`."""
-
-    batch_losses = staticmethod(frame_losses)
-
-
 def first_sigma(apart_samples, jitter_samples, resolution, rate):
     """(E,) the widths that bumps begin with, in frames: no bump reaches the next event of its type."""
     narrowest = NARROWEST_FRAMES * resolution
@@ -299,13 +289,24 @@ def train_frames(
         return np.where(np.isnan(wanted), sigma, np.clip(wanted, SHRINK_BY * sigma, sigma))
 
     crops = FrameCrops(parts, resolution, sigma, seed, shrink=shrink)
-    loaders = [torch.utils.data.DataLoader(crops, batch_size=None)]
+    crops_loader, development_loader = torch.utils.data.DataLoader(crops, batch_size=None), None
     if development:
         held_out = list(FrameCrops(development, resolution, sigma, seed, augment=False, n_batches=4))
-        loaders.append(torch.utils.data.DataLoader(held_out, batch_size=None))
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = FrameTrainer(network, FrameLoss(), optimizer, "cpu", None, schedule)
-        options = {"progress_bar": progress, "seed": seed, "save_freq": max_epochs + 1}
-        unfreeze = max_epochs + 1 if freeze else None
-        history = trainer.fit(*loaders, num_epochs=max_epochs, save_dir=scratch, unfreeze_epochs=unfreeze, **options)
+        development_loader = torch.utils.data.DataLoader(held_out, batch_size=None)
+    if encoder is not None and freeze:
+        freeze_encoder(network)
+    loss = FrameLoss()
+    history = train(
+        network,
+        lambda network, batch: loss(*network(batch["input"]), batch["target"], batch["offset"], batch["weight"]),
+        crops_loader,
+        development_loader,
+        optimizer,
+        num_epochs=max_epochs,
+        scheduler=schedule,
+        keep_best=False,
+        progress=progress,
+        seed=seed,
+    )
+    unfreeze_encoder(network)
     return network.eval(), history, crops.sigma

@@ -12,7 +12,7 @@ from ..networks.transformer import log_spectrum
 from ..signals.errors import OptionError, require_int
 from .batches import MotionBatches
 from .checkpoints import latest_checkpoint, remember_run
-from .loop import Trainer
+from .loop import train
 
 # What a hidden patch of a walk looked like is mostly its phase, which nobody can know.
 PART_WEIGHTS = {"shape": 0.1, "stats": 1.0, "spectrum": 1.0}
@@ -116,17 +116,11 @@ def masked_losses(model, loss_fn, batch):
     return loss_fn(model(batch, batch["hidden"]), view, batch)
 
 
-class MaskedTrainer(Trainer):
-    """`Trainer` of a `MaskedPatchModel`."""
-
-    batch_losses = staticmethod(masked_losses)
-
-
 def fit_patches(
-    trainer,
+    losses,
     build,
     loss,
-    train,
+    training,
     development,
     patch_s,
     text,
@@ -182,7 +176,7 @@ def fit_patches(
         settings |= {
             "seed": seed,
             "text_encoder": text.name,
-            "data": [one.fingerprint() for one in (*train, *development)],
+            "data": [one.fingerprint() for one in (*training, *development)],
         }
         settings |= {"precision": precision, "patience": patience}
         remember_run(Path(save_dir), settings, resume)
@@ -191,7 +185,7 @@ def fit_patches(
         torch.utils.data.DataLoader(
             MotionBatches(sets, text, patch_s, train=learn, **common, **batches), batch_size=None
         )
-        for sets, learn in ((train, True), (development, False))
+        for sets, learn in ((training, True), (development, False))
     ]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -205,15 +199,22 @@ def fit_patches(
         for epoch in range(max_epochs + 1)
     ]
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: rates[min(epoch, max_epochs)])
-    history = trainer(model, loss, optimizer, device, log_dir, schedule).fit_best(
+    history = train(
+        model,
+        lambda model, batch: losses(model, loss, batch),
         *loaders,
-        max_epochs,
-        save_dir,
-        save_freq=1 if save_dir else max_epochs + 1,
+        optimizer,
+        num_epochs=max_epochs,
+        loss_fn=loss,
+        scheduler=schedule,
         patience=patience,
+        save_dir=save_dir,
+        save_freq=1,
         resume_from=latest_checkpoint(save_dir) if resume else None,
+        log_dir=log_dir,
+        device=device,
         precision=precision,
-        progress_bar=progress,
+        progress=progress,
         seed=seed,
     )
     metadata = {
@@ -221,7 +222,7 @@ def fit_patches(
         "text_encoder": text.name,
         "seed": int(seed),
         "epochs": len(history),
-        "data_sets": {one.name: len(one) for one in train},
-        "channels": {one.name: list(one.channels) for one in train},
+        "data_sets": {one.name: len(one) for one in training},
+        "channels": {one.name: list(one.channels) for one in training},
     }
     return model.cpu().requires_grad_(True), history, metadata

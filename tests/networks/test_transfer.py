@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from evlib.networks.classifier import LSTMEventClassifier
 from evlib.networks.encoders import (
@@ -13,12 +12,8 @@ from evlib.networks.encoders import (
     transfer_encoder,
     unfreeze_encoder,
 )
-from evlib.networks.losses import EventTimingLoss
 from evlib.networks.pretext import ContrastiveLSTM, LSTMAutoencoder, VariationalLSTMAutoencoder
 from evlib.signals.errors import DataError, OptionError, ShapeError
-from evlib.training.checkpoints import load_checkpoint
-from evlib.training.data import SyntheticEventDataset, collate_fn_supervised
-from evlib.training.loop import SupervisedTrainer
 
 PRETEXTS = [LSTMAutoencoder, VariationalLSTMAutoencoder, ContrastiveLSTM]
 
@@ -167,62 +162,3 @@ def test_discriminative_rates_reach_the_steps():
 def test_rates_that_are_not_positive_are_refused(options):
     with pytest.raises(OptionError, match="must be positive"):
         parameter_groups(make(), **options)
-
-
-def loader():
-    dataset = SyntheticEventDataset(8, 100, num_events=2)
-    return DataLoader(dataset, batch_size=4, shuffle=True, collate_fn=collate_fn_supervised)
-
-
-def fit(tmp_path, model, num_epochs, optimizer=None, **options):
-    optimizer = optimizer or torch.optim.AdamW(parameter_groups(model, 1e-2), weight_decay=0.1)
-    trainer = SupervisedTrainer(model, EventTimingLoss(), optimizer, device="cpu", log_dir=tmp_path / "runs")
-    return trainer.fit(loader(), num_epochs=num_epochs, save_dir=tmp_path, save_freq=1, progress_bar=False, **options)
-
-
-def test_layers_stay_bit_equal_until_their_epoch_and_move_from_then_on_also_when_resumed(tmp_path):
-    unfreeze_epochs = (2, 3, 4)  # upper LSTM layer, lower LSTM layer, framing
-    model = make(num_events=2)
-    states = [weights(model)]
-    fit(tmp_path / "whole", model, 5, unfreeze_epochs=unfreeze_epochs)
-    states += [
-        load_checkpoint(tmp_path / "whole" / f"checkpoint_epoch_{epoch}.pth")[0].state_dict() for epoch in range(1, 6)
-    ]
-    layers = [("_l1", 2), ("_l0", 3), ("framing", 4)]
-    for epoch in range(1, 6):
-        for name in states[0]:
-            first = next((first for part, first in layers if name.startswith("encoder.") and part in name), 1)
-            moved = not torch.equal(states[epoch][name], states[epoch - 1][name])
-            # A softmax does not see a constant: the bias before it may stand still.
-            assert moved == (epoch >= first) or name == "timing_head.4.bias", (epoch, name)
-    assert all(parameter.requires_grad for parameter in model.parameters()), "as before the training"
-    for stop in (1, 2):
-        resumed = make(num_events=2)
-        fit(tmp_path / f"until_{stop}", resumed, stop, unfreeze_epochs=unfreeze_epochs)
-        resumed = make(num_events=2, seed=1)
-        last = tmp_path / f"until_{stop}" / f"checkpoint_epoch_{stop}.pth"
-        fit(tmp_path / "resumed", resumed, 5, unfreeze_epochs=unfreeze_epochs, resume_from=last)
-        for name, weight in model.state_dict().items():
-            assert torch.equal(resumed.state_dict()[name], weight), name
-
-
-def test_one_epoch_holds_for_the_whole_encoder(tmp_path):
-    model = make(num_events=2)
-    before = weights(model)
-    fit(tmp_path, model, 1, unfreeze_epochs=2)
-    for name, weight in model.state_dict().items():
-        if name.startswith("encoder."):
-            assert torch.equal(weight, before[name])
-    fit(tmp_path, model, 2, unfreeze_epochs=2, resume_from=tmp_path / "checkpoint_epoch_1.pth")
-    assert all(not torch.equal(w, before[n]) for n, w in model.state_dict().items() if n.startswith("encoder."))
-
-
-def test_unfreezing_that_cannot_work_is_refused_and_leaves_the_model_as_it_was(tmp_path):
-    model = make(num_events=2)
-    for wrong in (0, (1, 2), (1, 2, 0), (1, 2.5, 3)):
-        with pytest.raises(OptionError, match="unfreeze_epochs"):
-            fit(tmp_path, model, 1, unfreeze_epochs=wrong)
-    heads = torch.optim.Adam(model.event_head.parameters())
-    with pytest.raises(OptionError, match="must hold the encoder's parameters"):
-        fit(tmp_path, model, 1, optimizer=heads, unfreeze_epochs=2)
-    assert all(parameter.requires_grad for parameter in model.parameters())

@@ -1,4 +1,4 @@
-"""Training by Lightning, checkpoints and resuming."""
+"""Training, checkpoints and resuming."""
 
 import pickle
 import subprocess
@@ -34,7 +34,7 @@ from evlib.training.data import (
     collate_fn_supervised,
     collate_fn_unsupervised,
 )
-from evlib.training.loop import ContrastiveTrainer, SupervisedTrainer, UnsupervisedTrainer, supervised_losses
+from evlib.training.loop import ContrastiveTrainer, SupervisedTrainer, UnsupervisedTrainer, supervised_losses, train
 
 EVENTS = 3
 
@@ -71,8 +71,8 @@ def trained(tmp_path_factory):
     return folder, trainer
 
 
-def test_importing_the_trainer_does_not_import_lightning():
-    code = "import sys, evlib.training.loop; sys.exit('lightning' in sys.modules)"
+def test_importing_the_trainer_does_not_import_fabric():
+    code = "import sys, evlib.training.loop; sys.exit('lightning_fabric' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -174,29 +174,38 @@ def test_best_is_not_last_when_validation_worsens(tmp_path):
     assert not torch.equal(best.event_head[1].weight, trainer.model.event_head[1].weight)
 
 
-def test_fit_best_ends_with_the_best_weights_wherever_they_are(tmp_path):
-    train = make_loader(shuffle=False)
-    data = train.dataset
+def train_supervised(model, train_loader, val_loader, num_epochs, **options):
+    optimizer, loss = torch.optim.Adam(model.parameters(), lr=1e-2), EventTimingLoss()
+    options = {"loss_fn": loss, "num_epochs": num_epochs, "progress": False} | options
+    return train(
+        model, lambda m, batch: supervised_losses(m, loss, batch), train_loader, val_loader, optimizer, **options
+    )
+
+
+def test_train_ends_with_the_best_weights_wherever_they_are(tmp_path):
+    loader = make_loader(shuffle=False)
+    data = loader.dataset
     wrong = EventDataset(data.data, 1 - data.event_labels, np.full_like(data.event_timings, np.nan))
     val = DataLoader(wrong, batch_size=8, collate_fn=collate_fn_supervised)
     folder = tmp_path / "kept"
-    torch.manual_seed(0)
-    first, second = make_model(dropout=0.0), make_model(dropout=0.0)
-    history = make_trainer(tmp_path, first).fit_best(train, val, 6, folder, save_freq=1, progress_bar=False)
+    in_memory, first, second = (make_model(dropout=0.0) for _ in range(3))
+    history = train_supervised(in_memory, loader, val, 6)
+    assert train_supervised(first, loader, val, 6, save_dir=folder, save_freq=1) == history
     best, checkpoint = load_checkpoint(folder / "best_model.pth")
+    assert_equal_weights(in_memory, best)
     assert_equal_weights(first, best)
     assert not first.training and checkpoint["epoch"] < len(history)
     # Nothing gets better after it is resumed: the best stands beside the checkpoint.
-    resumed = {"resume_from": folder / "checkpoint_epoch_6.pth", "progress_bar": False}
-    make_trainer(tmp_path, second).fit_best(train, val, 8, **resumed)
+    resumed = {"resume_from": folder / "checkpoint_epoch_6.pth"}
+    train_supervised(second, loader, val, 8, **resumed)
     assert_equal_weights(second, best)
     # Another run's best is not this one's.
     other = tmp_path / "other"
-    make_trainer(tmp_path, make_model()).fit_best(train, val, 1, other, progress_bar=False)
-    make_trainer(tmp_path, make_model(dropout=0.0)).fit_best(train, val, 8, other, **resumed)
+    train_supervised(make_model(), loader, val, 1, save_dir=other)
+    train_supervised(make_model(dropout=0.0), loader, val, 8, save_dir=other, **resumed)
     (folder / "best_model.pth").unlink()
     with pytest.raises(DataError, match="its best epoch is lost"):
-        make_trainer(tmp_path, make_model(dropout=0.0)).fit_best(train, val, 8, other, **resumed)
+        train_supervised(make_model(dropout=0.0), loader, val, 8, save_dir=other, **resumed)
 
 
 def test_without_validation_the_training_loss_decides(tmp_path):
@@ -252,23 +261,12 @@ def test_mixed_precision_runs(tmp_path):
     assert np.isfinite(history[0]["train_total_loss"])
 
 
-def test_lightning_is_quiet_but_for_its_progress_bar(tmp_path):
-    """In a process of its own, as importing Lightning sets the level of its logger."""
-    code = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from test_training import fit, make_loader, make_trainer
-folder = Path(sys.argv[2])
-fit(make_trainer(folder), folder, make_loader(), num_epochs=1)
-print("with a progress bar", flush=True)
-fit(make_trainer(folder), folder, make_loader(), num_epochs=1, progress_bar=True)
-"""
-    arguments = [sys.executable, "-c", code, str(Path(__file__).parent), str(tmp_path)]
-    printed = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
-    without, bar = printed.split("with a progress bar\n")
-    assert without == "" and "train_total_loss" in bar
-    assert not any(word in bar for word in ("Tip", "GPU available", "Warning", "stopped"))
+def test_only_the_progress_bar_is_printed(tmp_path, capfd):
+    fit(make_trainer(tmp_path), tmp_path, make_loader(), num_epochs=1)
+    assert capfd.readouterr() == ("", "")
+    fit(make_trainer(tmp_path), tmp_path, make_loader(), num_epochs=1, progress_bar=True)
+    out, bar = capfd.readouterr()
+    assert out == "" and "epoch 1 of 1" in bar and "train_total_loss" in bar
 
 
 def test_a_model_in_evaluation_mode_is_trained_with_dropout(tmp_path):
@@ -383,13 +381,13 @@ def pretext_trainer(tmp_path, pretext, dropout=0.3):
 
 def pretext_loaders(pretext, **options):
     loaders = []
-    for train in (True, False):
-        data = pretext_windows(seed=int(not train))
+    for learn in (True, False):
+        data = pretext_windows(seed=int(not learn))
         if pretext == "contrastive":
-            dataset, collate = ContrastiveDataset(data, shaken, train=train), collate_fn_contrastive
+            dataset, collate = ContrastiveDataset(data, shaken, train=learn), collate_fn_contrastive
         else:
             dataset, collate = UnsupervisedDataset(data), collate_fn_unsupervised
-        loaders.append(DataLoader(dataset, batch_size=4, shuffle=train, collate_fn=collate, **options))
+        loaders.append(DataLoader(dataset, batch_size=4, shuffle=learn, collate_fn=collate, **options))
     return loaders
 
 
