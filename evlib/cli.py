@@ -194,7 +194,7 @@ _BY_TYPE = {"type": per_type, "metavar": "NUMBER"}
 
 @command(
     "detection.fit.fit",
-    "logger",
+    "log_dir",
     files={"nargs": "+", "metavar": "RECORDING EVENTS", "help": "each recording, followed by its event table"},
     output={"metavar": "DETECTOR", "help": "the detector to write"},
     method={"choices": "METHODS"},
