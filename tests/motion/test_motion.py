@@ -235,7 +235,10 @@ def test_words_are_synonyms_of_the_label_most_of_the_time():
         itself += torch.equal(said, plain)
     assert 10 < itself < 40, "about a fifth, and those draws that hit the label"
     assert torch.equal(
-        *(batches([windows(labels=["laying"] * 20)], words=label_words, train=False)[0][n] for n in ("text", "label_text"))
+        *(
+            batches([windows(labels=["laying"] * 20)], words=label_words, train=False)[0][n]
+            for n in ("text", "label_text")
+        )
     )
 
 
