@@ -424,7 +424,7 @@ class Detector:
             "names": list(self.names),
             "amplitude_spread": float(self.bank.amplitude_spread),
             "log_rate": self.bank.log_rate.tolist(),
-            "trust": float(self.bank.trust),
+            "trust": float(self.bank.evidence_scale),
             "sampling_rate_hz": float(self.sampling_rate_hz),
             "refractory_s": {str(name): float(value) for name, value in self.refractory_s.items()},
             "prior_logit": float(self.prior_logit),

@@ -113,8 +113,8 @@ def snap(detector, recording, time_s, type=None, reach_s=REACH_S):
     found = detector.find_in(whitened)
     near = (np.abs(found.time + start - time_s * rate) <= reach) & np.isin(found.type, wanted)
     if near.any():
-        best = np.flatnonzero(near)[found.alone[near].argmax()]
-        sample, kind, score = found.time[best], found.type[best], found.alone[best]
+        best = np.flatnonzero(near)[found.llr_isolated[near].argmax()]
+        sample, kind, score = found.time[best], found.type[best], found.llr_isolated[best]
     else:
         sample, kind, score = _highest_score(bank, whitened, time_s * rate - start, reach, wanted)
     time_s = np.clip((start + sample) / rate, 0, (recording.n_samples - 1) / rate)
@@ -128,7 +128,7 @@ def _highest_score(bank, whitened, centre, reach, wanted):
     ratio = bank.log_likelihood_ratio(scores[first : last + 1].astype(np.float64))[:, wanted]
     row, column = np.unravel_index(ratio.argmax(), ratio.shape)
     sample, kind = first + row, wanted[column]
-    offset, _ = refine_peak(*(np.float64(scores[sample + step, kind]) for step in (-1, 0, 1)))
+    offset, _ = refine_peak(scores, sample, kind)
     return sample + float(offset), kind, ratio[row, column]
 
 

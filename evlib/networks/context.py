@@ -54,7 +54,7 @@ def context_features(candidates, sampling_rate_hz, prior_logit):
     own = [
         np.clip(candidates.llr / 10, -1, 3),
         probability,
-        np.clip(candidates.alone / 10, -1, 3),
+        np.clip(candidates.llr_isolated / 10, -1, 3),
         np.clip(candidates.margin / 10, -3, 3),
         np.clip(candidates.misfit / 3, -2, 4),
         np.clip(candidates.amplitude, 0, 3),

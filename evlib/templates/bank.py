@@ -1,4 +1,4 @@
-"""Templates: what each kind of event looks like in whitened signal, learned from labels and from detections.
+"""Template banks: what each type of event looks like in whitened signal, and how snippets of signal are cut and averaged.
 
 Conventions: whitened signal (n, C) with unit white noise; templates (E, L, C) cover samples [onset - before,
 onset - before + L). The score of a template at time t is the correlation of its unit-energy shape with the signal
@@ -12,31 +12,43 @@ from functools import cached_property
 import numpy as np
 import scipy.fft
 
+from ..signals.clock import split_time
 from ..signals.errors import OptionError
 from ..signals.recording import add_windows, cut
 
-# Positions inside a sample at which overlaps of templates are tabulated; finer steps change nothing measurable.
+# Positions inside a sample at which overlaps of templates are tabulated; finer steps change no result.
 SUBSAMPLES = 8
-# Scores are computed in blocks of so many samples, or of so many template lengths where these are more.
+# Scores are computed in blocks of this many samples, or of this many template lengths where these are more.
 FFT_LENGTH, FFT_TEMPLATES = 1 << 15, 4
-# Numbers in the largest array while snippets are moved or added to a signal (32 MB).
-PORTION = 1 << 22
-# An event is never weaker than this share of its kind's mean.
+# Numbers in the largest array of a calculation that goes through events in portions (16 MB).
+PORTION = 1 << 21
+# An event is never weaker than this share of its type's mean.
 MIN_AMPLITUDE = 0.05
-# Margin in samples around a snippet, so that moving it by a fraction of a sample wraps nothing in.
+# Samples of margin around a snippet: moving it by a fraction of a sample wraps nothing from one end to the other.
 MARGIN = 8
 
 
 @dataclass(frozen=True, eq=False)
 class TemplateBank:
-    """Whitened templates (E, L, C) of E kinds of events, with the spread of their amplitude.
+    """Whitened templates (E, L, C) of E types of events, with the spread of their amplitude.
 
-    ``before``: samples of the template ahead of the onset; ``amplitude_spread``: standard deviation of an event's
-    amplitude, whose mean is 1; ``log_rate`` (E,): log of how often each type happens relative to the mean of all types,
-    which decides between look-alikes (default: all alike); ``trust`` in (0, 1]: what a difference in evidence between
-    two types is worth. It is 1 where events differ from their template by noise alone, and less where they vary in
-    shape.
+    Parameters
+    ----------
+    templates : (E, L, C), an event of mean amplitude of each type
+    before : samples of the template ahead of the onset
+    names : of the types
+    amplitude_spread : standard deviation of an event's amplitude, whose mean is 1
+    log_rate : (E,) log of how often each type happens relative to the mean of all types, which decides between similar
+        types; default: all equally often
+    evidence_scale : in (0, 1], by which a difference in evidence between two types is multiplied: 1 where events differ
+        from their template by noise alone, less where they vary in shape
 
+    Raises
+    ------
+    OptionError : templates that do not fit the names
+
+    Examples
+    --------
     >>> bank = TemplateBank(np.eye(3)[:, :, None], before=0, names=("a", "b", "c"))
     >>> bank.scores(np.array([[0.0], [0.0], [2.0], [0.0]], dtype=np.float32)).argmax(axis=0)
     array([2, 1, 0])
@@ -47,96 +59,92 @@ class TemplateBank:
     names: tuple
     amplitude_spread: float = 0.25
     log_rate: np.ndarray = None
-    trust: float = 1.0
+    evidence_scale: float = 1.0
 
     def __post_init__(self):
         rate = np.zeros(len(self.names)) if self.log_rate is None else self.log_rate
-        object.__setattr__(self, "log_rate", np.asarray(rate, dtype=np.float32))
         templates = np.asarray(self.templates, dtype=np.float32)
         if templates.ndim != 3 or len(templates) != len(self.names):
             raise OptionError(f"templates must have shape ({len(self.names)} types, L, C), got {templates.shape}")
-        object.__setattr__(self, "templates", templates)
+        vars(self).update(templates=templates, log_rate=np.asarray(rate, dtype=np.float32))
 
     @property
-    def known_names(self):
-        """Names of the kinds that have a template at all: an event of them stands out from noise."""
+    def known_names(self) -> tuple:
+        """Names of the types that have a template: their events stand out from noise."""
         return tuple(name for name, norm in zip(self.names, self.norm, strict=True) if norm > 1)
 
     @property
-    def length(self):
+    def length(self) -> int:
         """L, samples in a template."""
         return self.templates.shape[1]
 
     @property
-    def reach(self):
+    def reach(self) -> int:
         """Samples either way within which peaks of a score may belong to one event."""
         return max(2, self.length // 8)
 
     @cached_property
-    def norm(self):
+    def norm(self) -> np.ndarray:
         """(E,) square root of the energy: the score that an event of amplitude 1 reaches, its signal-to-noise ratio."""
         return np.maximum(np.sqrt((self.templates.astype(np.float64) ** 2).sum((1, 2))), 1e-6)
 
     @cached_property
-    def shapes(self):
+    def shapes(self) -> np.ndarray:
         """(E, L, C) templates of unit energy."""
         return (self.templates / self.norm[:, None, None]).astype(np.float32)
 
     @cached_property
-    def timing_information(self):
+    def timing_information(self) -> np.ndarray:
         """(E,) Fisher information per squared amplitude about the onset, per squared sample."""
-        spectrum, frequency = (
-            scipy.fft.rfft(self.templates, 4 * self.length, axis=1),
-            scipy.fft.rfftfreq(4 * self.length),
-        )
-        energy = 2 * (np.abs(spectrum) ** 2).sum(2) / (4 * self.length)
-        return np.maximum((energy * (2 * np.pi * frequency) ** 2).sum(1), 1e-9)
+        n = 4 * self.length
+        energy = 2 * (np.abs(scipy.fft.rfft(self.templates, n, axis=1)) ** 2).sum(2) / n
+        return np.maximum((energy * (2 * np.pi * scipy.fft.rfftfreq(n)) ** 2).sum(1), 1e-9)
 
     @cached_property
-    def overlap(self):
+    def overlap(self) -> np.ndarray:
         """(E, SUBSAMPLES, 2L - 1, E) score of each template, at each lag, in a unit event of another type.
 
         Row k of the second axis is an event (k / SUBSAMPLES - 0.5) samples behind lag 0, which is index L - 1.
         """
-        length = self.length
-        n = scipy.fft.next_fast_len(2 * length + 32, real=True)
-        spectra, frequency = scipy.fft.rfft(self.shapes, n, axis=1), scipy.fft.rfftfreq(n)
-        lags = np.arange(-(length - 1), length)
-        table = np.empty((len(self.names), SUBSAMPLES, 2 * length - 1, len(self.names)), np.float32)
-        for k in range(SUBSAMPLES):
-            moved = spectra * np.exp(-2j * np.pi * frequency * (k / SUBSAMPLES - 0.5))[:, None]
-            for e in range(len(self.names)):
-                product = np.einsum("fc,gfc->fg", moved[e], np.conj(spectra))
-                table[e, k] = scipy.fft.irfft(product, n, axis=0)[lags % n]
+        n, n_types = scipy.fft.next_fast_len(2 * self.length + 32, real=True), len(self.names)
+        spectra = scipy.fft.rfft(self.shapes, n, axis=1)
+        delays, conjugate = _delays(n, np.arange(SUBSAMPLES) / SUBSAMPLES - 0.5), np.conj(spectra)
+        lags = np.arange(-(self.length - 1), self.length) % n
+        table = np.empty((n_types, SUBSAMPLES, len(lags), n_types), np.float32)
+        for e, k in np.ndindex(n_types, SUBSAMPLES):
+            product = np.einsum("fc,gfc->fg", spectra[e] * delays[k], conjugate)
+            table[e, k] = scipy.fft.irfft(product, n, axis=0)[lags]
         return table
 
     @cached_property
-    def _fft_length(self):
-        return max(FFT_LENGTH, scipy.fft.next_fast_len(FFT_TEMPLATES * self.length, real=True))
-
-    @cached_property
     def _kernels(self):
-        spectra = np.conj(scipy.fft.rfft(self.shapes, self._fft_length, axis=1)).astype(np.complex64)
-        return np.ascontiguousarray(spectra.transpose(1, 2, 0))  # (F, C, E)
+        """Length of the Fourier transform of a block, and the transformed templates (F, C, E)."""
+        n = max(FFT_LENGTH, scipy.fft.next_fast_len(FFT_TEMPLATES * self.length, real=True))
+        spectra = np.conj(scipy.fft.rfft(self.shapes, n, axis=1)).astype(np.complex64)
+        return n, np.ascontiguousarray(spectra.transpose(1, 2, 0))
 
-    def scores(self, whitened):
+    def scores(self, whitened: np.ndarray) -> np.ndarray:
         """Template scores for an onset at every sample, (n, C) -> (n, E) float32, by overlap-save convolution."""
-        n, block_length = len(whitened), self._fft_length
+        n, (block_length, kernels) = len(whitened), self._kernels
         step = block_length - self.length + 1
         padded = np.pad(whitened.astype(np.float32, copy=False), ((self.before, block_length), (0, 0)))
         out = np.empty((n, len(self.names)), np.float32)
         for start in range(0, n, step):
             block = scipy.fft.rfft(padded[start : start + block_length], axis=0)
-            product = np.matmul(block[:, None, :], self._kernels)[:, 0]
+            product = np.matmul(block[:, None, :], kernels)[:, 0]
             out[start : start + step] = scipy.fft.irfft(product, block_length, axis=0)[: min(step, n - start)]
         return out
 
-    def log_likelihood_ratio(self, score, type=slice(None)):
-        """How much better an event explains a score than noise does, amplitude N(1, spread^2) integrated out.
+    def own_scores(self, snippets: np.ndarray, type: np.ndarray) -> np.ndarray:
+        """Score of each snippet's (N, L, C) own ``type`` (N,), (N,)."""
+        return np.einsum("nlc,nlc->n", snippets, self.shapes[type])
 
-        ``score`` (..., E), or (n,) with ``type`` (n,). A score far over the expected one counts less again: it is
-        another thing than this event. So is one more than three standard deviations too weak: however little it looks
-        like noise, it never counts for the event.
+    def log_likelihood_ratio(self, score: np.ndarray, type=slice(None)) -> np.ndarray:
+        """How much better an event explains a score than noise does, integrated over the amplitude, N(1, spread^2).
+
+        ``score`` (..., E), or (n,) with ``type`` (n,). A score far above the expected one counts less again: it is not
+        this event. A score more than three standard deviations too weak never counts for the event, however unlikely
+        noise is.
         """
         norm = self.norm[type].astype(np.float32)
         variance = 1 + (self.amplitude_spread * norm) ** 2
@@ -144,44 +152,66 @@ class TemplateBank:
         too_weak = score < np.maximum(norm - 3 * np.sqrt(variance), MIN_AMPLITUDE * norm)
         return np.where(too_weak, np.minimum(evidence, 0), evidence) + self.log_rate[type]
 
-    def amplitude(self, score, type):
+    def scaled(self, llr: np.ndarray, type=slice(None)) -> np.ndarray:
+        """Log-likelihood ratios, (..., E) or (n,) with ``type`` (n,), as types are compared by: ``evidence_scale``
+        times the evidence, and the rate in full."""
+        return self.evidence_scale * (llr - self.log_rate[type]) + self.log_rate[type]
+
+    def amplitude(self, score: np.ndarray, type: np.ndarray) -> np.ndarray:
         """The most probable amplitude given a score (n,) of a ``type`` (n,); 1 is the mean event."""
         norm = self.norm[type]
         variance = (self.amplitude_spread * norm) ** 2
         return (score * variance + norm) / (variance + 1) / norm
 
-    def render(self, n_samples, time_samples, type, amplitude):
+    def render(self, n_samples: int, time_samples, type: np.ndarray, amplitude: np.ndarray) -> np.ndarray:
         """What these events add to whitened signal, (n_samples, C) float32; times need not be whole samples."""
         out = np.zeros((n_samples, self.templates.shape[2]), np.float32)
-        padded = np.pad(self.templates, ((0, 0), (MARGIN, MARGIN), (0, 0)))
-        n = scipy.fft.next_fast_len(padded.shape[1] + 16, real=True)
-        spectra, frequency = scipy.fft.rfft(padded, n, axis=1), scipy.fft.rfftfreq(n).astype(np.float32)
-        sample = np.floor(np.asarray(time_samples) + 0.5).astype(int)
-        fraction = (time_samples - sample).astype(np.float32)
-        portion = _portion(n * out.shape[1])
-        for start in range(0, len(sample), portion):
-            rows = slice(start, start + portion)
-            turn = np.exp(-2j * np.pi * frequency * fraction[rows, None])[:, :, None]
-            wave = scipy.fft.irfft(spectra[type[rows]] * turn, n, axis=1)[:, : padded.shape[1]]
-            wave *= np.asarray(amplitude, dtype=np.float32)[rows, None, None]
-            add_windows(out, sample[rows] - self.before - MARGIN, wave)
+        wide = self.length + 2 * MARGIN
+        n = scipy.fft.next_fast_len(wide + 16, real=True)
+        spectra = scipy.fft.rfft(np.pad(self.templates, ((0, 0), (MARGIN, MARGIN), (0, 0))), n, axis=1)
+        sample, fraction = split_time(time_samples)
+        amplitude = np.asarray(amplitude, dtype=np.float32)[:, None, None]
+        for rows in portions(len(sample), n * out.shape[1]):
+            delays = _delays(n, fraction[rows].astype(np.float32))
+            waves = scipy.fft.irfft(spectra[type[rows]] * delays, n, axis=1)[:, :wide] * amplitude[rows]
+            add_windows(out, sample[rows] - self.before - MARGIN, waves)
         return out
 
-    def similarity(self):
-        """(E, E) greatest score of one unit template in another at any lag: 1 on the diagonal, near 1 for
-        look-alikes."""
+    def similarity(self) -> np.ndarray:
+        """(E, E) greatest score of one unit template in another at any lag: 1 on the diagonal, near 1 where types look
+        alike."""
         return self.overlap[:, SUBSAMPLES // 2].max(axis=1)
 
-    def shifted(self, shift_samples):
+    def shifted(self, shift_samples) -> "TemplateBank":
         """The bank with each template (E,) moved later inside its window, to move its onset."""
         n = scipy.fft.next_fast_len(self.length + 64, real=True)
-        turn = np.exp(-2j * np.pi * scipy.fft.rfftfreq(n) * np.asarray(shift_samples)[:, None])
-        moved = scipy.fft.irfft(scipy.fft.rfft(self.templates, n, axis=1) * turn[:, :, None], n, axis=1)
-        return replace(self, templates=moved[:, : self.length])
+        spectra = scipy.fft.rfft(self.templates, n, axis=1) * _delays(n, shift_samples)
+        return replace(self, templates=scipy.fft.irfft(spectra, n, axis=1)[:, : self.length])
 
 
-def refine_peak(before, peak, after):
-    """Vertex of the parabola through three samples: (offset in [-0.5, 0.5], height)."""
+def _delays(n, samples):
+    """Factors (N, F, 1) that move spectra (N, F, C) of ``n`` samples later by ``samples`` (N,), which may be
+    fractions; single precision where they are."""
+    samples = np.asarray(samples)
+    frequency = scipy.fft.rfftfreq(n).astype(np.result_type(samples, np.float32))
+    return np.exp(-2j * np.pi * frequency * samples[:, None])[:, :, None]
+
+
+def portions(n_rows, numbers):
+    """Slices that go through rows of ``numbers`` numbers each, ``PORTION`` numbers at a time."""
+    step = max(1, PORTION // numbers)
+    return [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
+
+
+def refine_peak(values: np.ndarray, index, *others):
+    """Vertex of the parabola through ``values[index, *others]`` and its two neighbours along the first axis.
+
+    Returns the offset from ``index`` in [-0.5, 0.5], 0 where there is no peak, and the height.
+
+    >>> refine_peak(np.array([0.0, 3.0, 4.0, 1.0]), np.array([2]))
+    (array([-0.25]), array([4.125]))
+    """
+    before, peak, after = (values[(index + step, *others)].astype(np.float64) for step in (-1, 0, 1))
     curvature = before - 2 * peak + after
     safe = np.where(curvature < 0, curvature, -1.0)
     offset = np.where(curvature < 0, np.clip(0.5 * (before - after) / safe, -0.5, 0.5), 0.0)
@@ -190,52 +220,43 @@ def refine_peak(before, peak, after):
 
 def nearest_step(time):
     """Times in samples as (sample, row of ``TemplateBank.overlap``)."""
-    sample = np.floor(time + 0.5).astype(int)
-    step = np.floor((time - sample + 0.5) * SUBSAMPLES + 0.5).astype(int)
-    return sample + (step == SUBSAMPLES), step % SUBSAMPLES
+    return np.divmod(np.floor((time + 0.5) * SUBSAMPLES + 0.5).astype(int), SUBSAMPLES)
 
 
-def cut_snippets(whitened, time_samples, before, length):
+def cut_snippets(whitened: np.ndarray, time_samples, before: int, length: int) -> np.ndarray:
     """Pieces of signal with the onset moved onto a whole sample, (N, length, C); the signal is 0 beyond its ends."""
-    times, channels = np.asarray(time_samples), whitened.shape[1]
-    out = np.empty((len(times), length, channels), np.float32)
+    sample, fraction = split_time(time_samples)
+    out = np.empty((len(sample), length, whitened.shape[1]), np.float32)
     wide = length + 2 * MARGIN
     n = scipy.fft.next_fast_len(wide + 16, real=True)
-    frequency = scipy.fft.rfftfreq(n)[:, None]
-    portion = _portion(n * channels)
-    for start in range(0, len(times), portion):
-        rows = slice(start, start + portion)
-        sample = np.floor(times[rows] + 0.5).astype(int)
-        fraction = times[rows] - sample
-        raw = cut(whitened, sample - before - MARGIN, wide)
-        turn = np.exp(2j * np.pi * frequency * fraction[:, None, None])
-        moved = scipy.fft.irfft(scipy.fft.rfft(raw, n, axis=1) * turn, n, axis=1)
+    for rows in portions(len(sample), n * whitened.shape[1]):
+        spectra = scipy.fft.rfft(cut(whitened, sample[rows] - before - MARGIN, wide), n, axis=1)
+        moved = scipy.fft.irfft(spectra * _delays(n, -fraction[rows]), n, axis=1)
         out[rows] = moved[:, MARGIN : MARGIN + length]
     return out
 
 
+def cut_all(signals, times, before, length):
+    """Snippets of several signals, each with its own ``times``, as :func:`cut_snippets` cuts them, (N, length, C)."""
+    pieces = [cut_snippets(signal, time, before, length) for signal, time in zip(signals, times, strict=True)]
+    return np.concatenate(pieces)
+
+
 def correlate_snippets(pieces, templates, owner=None):
-    """Scores of templates (E, L, C) at every lag inside of pieces (N, L + lags - 1, C): portions of rows, as they come.
+    """Scores of templates (E, L, C) at every lag inside of pieces (N, L + lags - 1, C), one portion of rows at a time.
 
     Yields (rows, scores): scores (rows, lags, E), or (rows, lags) of template ``owner`` (N,) alone.
     """
     lags = pieces.shape[1] - templates.shape[1] + 1
     n = scipy.fft.next_fast_len(pieces.shape[1], real=True)
     spectra = np.conj(scipy.fft.rfft(templates.astype(np.float64), n, axis=1))
-    portion = _portion(n * max(templates.shape[0] if owner is None else 1, templates.shape[2]))
-    for start in range(0, len(pieces), portion):
-        rows = slice(start, min(start + portion, len(pieces)))
+    for rows in portions(len(pieces), n * max(templates.shape[0] if owner is None else 1, templates.shape[2])):
         spectrum = scipy.fft.rfft(pieces[rows].astype(np.float64), n, axis=1)
         if owner is None:
             product = np.einsum("nfc,efc->nfe", spectrum, spectra, optimize=True)
         else:
             product = (spectrum * spectra[owner[rows]]).sum(2)
         yield rows, scipy.fft.irfft(product, n, axis=1)[:, :lags]
-
-
-def _portion(numbers):
-    """How many rows of so many numbers each are handled at a time."""
-    return max(1, PORTION // numbers)
 
 
 def average_snippets(snippets, type, weight, n_types):
@@ -251,7 +272,7 @@ def average_snippets(snippets, type, weight, n_types):
 
 
 def shrink_templates(mean, worth, block=28):
-    """Wiener shrinkage: keep of an average what stands out of its own noise, (E, L, C) -> (E, L, C).
+    """Wiener shrinkage: keep the part of an average that stands out of its own noise, (E, L, C) -> (E, L, C).
 
     An average of ``worth`` snippets carries white noise of variance 1 / worth. In half-overlapping sine-windowed
     blocks of ``block`` samples the power at each frequency is pooled over types and channels, which know the band and

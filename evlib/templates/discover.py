@@ -1,45 +1,49 @@
-"""Template discovery: which kinds of events recur in recordings, without a single label.
+"""Template discovery: which types of events recur in recordings, without a single label.
 
 Moments of high energy in the whitened signal are cut out, compared with each other at every lag and clustered; two
-moments closer than the refractory period cannot be of one kind. Clusters are averaged into templates, matching pursuit
+moments closer than the refractory period cannot be of one type. Clusters are averaged into templates, matching pursuit
 with them explains the recordings (overlapping events come apart there), and everything it finds is averaged again until
-the kinds are stable. What the templates leave unexplained is searched once more for kinds that were missed.
+the types are stable. What the templates leave unexplained is searched once more for types that were missed.
 
 Source: spike sorting by clustering and template matching, e.g. Quiroga et al. 2004 and Yger et al. 2018; here with
-agglomerative clustering (average linkage) under cannot-link constraints.
+agglomerative clustering (average linkage) under cannot-link constraints. A type that was found has no name until a label
+gives it one, and is called a kind.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy
 from scipy.ndimage import maximum_filter1d
-from scipy.optimize import linear_sum_assignment
+from scipy.special import expit
 from tqdm.auto import tqdm
 
 from ..scoring.refractory import decode_refractory
-from ..signals.clock import distance_to_nearest, duration_to_samples, split_time
+from ..signals.clock import distance_to_nearest, duration_to_samples, rows_within, split_time
 from ..signals.errors import DataError, OptionError, require_int, require_seconds
 from ..signals.events import Events
-from ..signals.recording import as_list, check_alike, cut
+from ..signals.recording import Recording, as_list, check_alike, cut
 from ..signals.refractory import Refractory
 from .bank import TemplateBank
 from .learn import PRIOR_LOGIT, choose_window, learn_templates
 from .pursue import explain, find_candidates
 from .whiten import Whitener, estimate_whitener, refine_whitener
 
-# Energy counts as a moment worth looking at from this many standard deviations of its background on.
+# A peak of energy is a moment from this many standard deviations over its background on.
 NOVELTY = 3.0
-# So many moments are compared with each other: the cost grows with the square.
+# Most moments that are compared with each other: the cost grows with the square.
 MAX_MOMENTS = 2000
-# Two kinds whose templates are this much alike at some lag are one kind.
+# Two kinds whose templates have at least this similarity at some lag are one kind.
 SAME_KIND = 0.8
-# A kind happens at least so often, or it is nothing that recurs.
+# Least number of events of a kind: what happens less often does not recur.
 MIN_EVENTS = 4
-# So many moments are compared with strangers, to see how alike neighbours are by luck.
+# Number of moments whose similarity to unrelated ones is measured: the null distribution of similarity.
 CHANCE_ROWS = 500
+# Rounds of averaging and detecting in a search, and searches: the second looks at what the first left unexplained.
 ROUNDS, SEARCHES = 4, 2
+# Seconds of signal, from the beginning, from which the noise is estimated again without its events.
 WHITENING_S = 300.0
-# A label may be at least so far from the time origin of the kind that it names.
+# Least distance, in seconds, that a label may have from the time origin of the kind that it names.
 LEAST_REACH_S = 0.02
 
 
@@ -62,15 +66,15 @@ class Discovery:
         return f"Discovery({len(self.names)} kinds: {counts})"
 
     @property
-    def names(self):
+    def names(self) -> tuple:
         """Names of the kinds."""
         return self.bank.names
 
-    def counts(self):
+    def counts(self) -> np.ndarray:
         """(K,) events found of each kind."""
         return sum(table.counts() for table in self.events)
 
-    def name(self, labels, reach_s=None):
+    def name(self, labels: list[Events], reach_s: float | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Which kind is which labelled type, from as little as one label each.
 
         Parameters
@@ -86,7 +90,14 @@ class Discovery:
         return name_kinds(labels, self.events, naming_reach_s(self.bank, self.events[0].sampling_rate_hz, reach_s))
 
 
-def discover(recordings, n_types=None, refractory_s=2.0, event_s=0.04, seed=0, progress=True) -> Discovery:
+def discover(
+    recordings,
+    n_types: int | None = None,
+    refractory_s: float = 2.0,
+    event_s: float = 0.04,
+    seed: int = 0,
+    progress: bool = True,
+) -> Discovery:
     """Find the kinds of events that recur in unlabelled recordings.
 
     Parameters
@@ -105,7 +116,8 @@ def discover(recordings, n_types=None, refractory_s=2.0, event_s=0.04, seed=0, p
     Raises
     ------
     DataError : nothing recurs; a recording too short
-    OptionError : see the messages
+    OptionError : an option out of range
+    UnitError, ShapeError : recordings of different rates or channels
 
     Examples
     --------
@@ -115,29 +127,9 @@ def discover(recordings, n_types=None, refractory_s=2.0, event_s=0.04, seed=0, p
     >>> len(found.names)
     3
     """
-    recordings = as_list(recordings)
-    _check(recordings, n_types, refractory_s, event_s, seed)
-    rate = recordings[0].sampling_rate_hz
-    with tqdm(total=2 * SEARCHES * (ROUNDS + 1), desc="discover", unit="step", disable=not progress) as bar:
-        whitener = estimate_whitener(recordings)
-        # What recurs is noise to the first estimate: find it in the beginning, and estimate again without it.
-        part = [whitener(recording, 0, int(WHITENING_S * rate / len(recordings))) for recording in recordings]
-        try:
-            bank, _ = discover_in(part, rate, None, refractory_s, event_s, seed, bar.update)
-            whitener = refine_whitener(whitener, [explain(bank, signal)[1] for signal in part])
-        except DataError:  # too short to show anything; the whole may
-            pass
-        bar.n = bar.total // 2
-        signals = [whitener(recording) for recording in recordings]
-        bank, events = discover_in(signals, rate, n_types, refractory_s, event_s, seed, bar.update)
-        bar.update(bar.total - bar.n)
-    return Discovery(bank, events, whitener, float(refractory_s))
-
-
-def _check(recordings, n_types, refractory_s, event_s, seed):
-    check_alike(recordings)
-    if n_types is not None:
-        require_int(1, n_types=n_types)
+    recordings: list[Recording] = as_list(recordings)
+    rate = check_alike(recordings)
+    require_int(1, **({} if n_types is None else {"n_types": n_types}))
     require_int(0, seed=seed)
     require_seconds(event_s=event_s)
     if not (isinstance(refractory_s, (int, float)) and 0 <= refractory_s < np.inf):
@@ -145,41 +137,51 @@ def _check(recordings, n_types, refractory_s, event_s, seed):
             "refractory_s must not be negative, and one number for all kinds (they have no names yet); got "
             f"{refractory_s!r}"
         )
+    with tqdm(total=2 * SEARCHES * (ROUNDS + 1), desc="discover", unit="step", disable=not progress) as bar:
+        options = {"refractory_s": refractory_s, "event_s": event_s, "seed": seed, "advance": bar.update}
+        whitener = estimate_whitener(recordings)
+        # The first estimate counts recurring events as noise: find them in the beginning, and estimate without them.
+        part = [whitener(recording, 0, int(WHITENING_S * rate / len(recordings))) for recording in recordings]
+        try:
+            bank, _ = discover_in(part, rate, **options)
+            whitener = refine_whitener(whitener, [explain(bank, signal)[1] for signal in part])
+        except DataError:  # the beginning may be too short, and the whole recording may not
+            pass
+        bar.n = bar.total // 2
+        bank, events = discover_in([whitener(recording) for recording in recordings], rate, n_types, **options)
+        bar.update(bar.total - bar.n)
+    return Discovery(bank, events, whitener, float(refractory_s))
 
 
-def discover_in(signals, rate, n_types=None, refractory_s=2.0, event_s=0.04, seed=0, advance=None):
+def discover_in(signals, rate, n_types=None, refractory_s=2.0, event_s=0.04, seed=0, advance=lambda steps: None):
     """Kinds in whitened signals (n, C): the bank, and one table of events for each signal."""
     width = max(4, duration_to_samples(event_s, rate))
     rng = np.random.default_rng([13, seed])
-    bank, tables = None, None
+    bank, tables = None, [_table(np.zeros(0), np.zeros(0, int), 0, rate) for _ in signals]
     for _ in range(SEARCHES):
-        residuals = signals if bank is None else [_without(bank, signal, rate, refractory_s) for signal in signals]
+        residuals = signals if bank is None else [_unexplained(bank, signal, rate, refractory_s) for signal in signals]
         fresh = _search(residuals, rate, width, rng)
-        if advance is not None:
-            advance(1)
+        advance(1)
         if fresh is None:
             break
-        tables = fresh if bank is None else [_join(old, new) for old, new in zip(tables, fresh, strict=True)]
-        bank, tables = _settle(signals, tables, rate, refractory_s, advance)
+        bank, tables = _settle(signals, list(map(_join, tables, fresh)), rate, refractory_s, advance)
         if bank is None:
             break
     if bank is None:
         raise DataError(
-            f"nothing of about {event_s:g} s recurs often enough in {sum(map(len, signals)) / rate:.0f} s of "
-            "signal to be a kind "
-            "of event (another event_s, or more signal?)"
+            f"nothing of about {event_s:g} s recurs often enough in {sum(map(len, signals)) / rate:.0f} s of signal to "
+            "be a kind of event (another event_s, or more signal?)"
         )
-    order = np.argsort(-sum(table.counts() for table in tables), kind="stable")[:n_types]
-    return _select(bank, tables, order)
+    return _select(bank, tables, np.argsort(-sum(table.counts() for table in tables), kind="stable")[:n_types])
 
 
 def _search(signals, rate, width, rng):
-    """Tables of moments that recur, a type for each cluster, times lined up inside of it; None where nothing recurs."""
+    """Tables of moments that recur, a type for each cluster, aligned within it; None where nothing recurs."""
     step = max(1, width // 96)  # comparing needs no finer grid
-    gain = np.ones(width + 1)
+    half, gain = width // step, np.ones(width + 1)
     for _ in range(2):
         filtered = [_filter(signal, gain)[::step] for signal in signals]
-        moments = [energy_peaks(signal, width // step) for signal in filtered]
+        moments = [energy_peaks(signal, half) for signal in filtered]
         gain = _event_band(signals, [sample * step for sample in moments], width)
     owner = np.repeat(np.arange(len(signals)), [len(sample) for sample in moments])
     sample = np.concatenate(moments)
@@ -188,41 +190,35 @@ def _search(signals, rate, width, rng):
         owner, sample = owner[chosen], sample[chosen]
     if len(sample) < MIN_EVENTS:
         return None
-    half = width // step
     wide = np.concatenate([cut(part, sample[owner == k] - half, 2 * half) for k, part in enumerate(filtered)])
-    similarity, lag = _compare(wide, wide, width // step)
+    similarity, lag = _compare(wide, wide, half)
     # Either of the two may be the one that moves.
     turn = similarity.T > similarity
     similarity[turn], lag[turn] = similarity.T[turn], -lag.T[turn]
-    cluster = _cluster(similarity, _chance(wide, width // step))
+    cluster = _cluster(similarity, _chance(wide, half))
     size = np.bincount(cluster)
     kept = np.argsort(-size, kind="stable")[: int((size >= MIN_EVENTS).sum())]
     if len(kept) == 0:
         return None
-    times, types, owners = [], [], []
+    time, type = sample * step, np.full(len(sample), -1)
     for number, c in enumerate(kept):
         rows = np.flatnonzero(cluster == c)
         centre = rows[similarity[np.ix_(rows, rows)].sum(axis=1).argmax()]
-        times.append((sample[rows] + lag[centre, rows]) * step)
-        types.append(np.full(len(rows), number))
-        owners.append(owner[rows])
-    time, type, owner = (np.concatenate(parts) for parts in (times, types, owners))
-    return [
-        _table(time[owner == k], type[owner == k], len(kept), rate, len(signal)) for k, signal in enumerate(signals)
-    ]
+        time[rows] += lag[centre, rows] * step
+        type[rows] = number
+    own = [(owner == k) & (type >= 0) & (time >= 0) & (time < len(signal) - 1) for k, signal in enumerate(signals)]
+    return [_table(time[rows], type[rows], len(kept), rate) for rows in own]
 
 
 def _filter(signal, gain):
     """The part of a signal (n, C) in the band of the events, by a zero-phase filter of ``gain`` (F,)."""
-    from scipy.signal import oaconvolve
-
     taps = np.fft.fftshift(np.fft.irfft(gain))
     taps = (taps * np.hanning(len(taps) + 2)[1:-1]).astype(np.float32)
-    return oaconvolve(signal, taps[1:, None], mode="same", axes=0)
+    return scipy.signal.oaconvolve(signal, taps[1:, None], mode="same", axes=0)
 
 
-def energy_peaks(signal, width):
-    """Samples where the energy of (n, C), averaged over about an event, peaks above its background."""
+def energy_peaks(signal: np.ndarray, width: int) -> np.ndarray:
+    """Samples where the energy of (n, C), averaged over about ``width`` samples, peaks above its background."""
     window = np.hanning(width + 2)[1:-1]
     energy = np.convolve((signal.astype(np.float64) ** 2).sum(1), window / window.sum(), mode="same")
     middle = np.median(energy)
@@ -233,7 +229,7 @@ def energy_peaks(signal, width):
 
 
 def _event_band(signals, moments, width):
-    """Wiener gain (width + 1,): how much of the power at each frequency is events', over all moments and channels."""
+    """Wiener gain (width + 1,): share of events in the power at each frequency, over all moments and channels."""
     power, count = np.zeros(width + 1), 0
     window = np.hanning(2 * width + 2)[1:-1, None]
     for signal, sample in zip(signals, moments, strict=True):
@@ -246,16 +242,14 @@ def _event_band(signals, moments, width):
 
 
 def _chance(wide, width):
-    """How alike moments are that have nothing in common, (rows, N).
+    """Similarity of moments that have nothing in common, (rows, N).
 
     Noise played backwards is noise of the same spectrum, with the same peak of energy in its middle, but an event is
     another event, unless it is the same backwards; then its negative is not.
     """
-    rows = wide[:: max(1, len(wide) // CHANCE_ROWS)]
-    backwards = np.ascontiguousarray(wide[:, ::-1])
-    return min(
-        (_compare(rows, sign * backwards, width)[0] for sign in (1, -1)), key=lambda alike: _nearest(alike).max()
-    )
+    rows, backwards = wide[:: max(1, len(wide) // CHANCE_ROWS)], np.ascontiguousarray(wide[:, ::-1])
+    similarities = (_compare(rows, sign * backwards, width)[0] for sign in (1, -1))
+    return min(similarities, key=lambda similarity: _nearest(similarity).max())
 
 
 def _compare(wide, others, width):
@@ -263,23 +257,26 @@ def _compare(wide, others, width):
 
     ``lag[i, j]``: what to add to the time of j for it to look like i.
     """
-    reach = width // 2
-    middle = wide[:, width - width // 2 :][:, :width].reshape(len(wide), -1)
-    middle = middle / np.linalg.norm(middle, axis=1, keepdims=True)
-    best, lag = np.full((len(wide), len(others)), -1, np.float32), np.zeros((len(wide), len(others)), np.int16)
+
+    def unit_windows(moments, shift):
+        first = width - width // 2 + shift
+        flat = moments[:, first : first + width].reshape(len(moments), -1)
+        return flat / np.linalg.norm(flat, axis=1, keepdims=True)
+
+    middle, reach = unit_windows(wide, 0), width // 2
+    best, lag = np.full((len(wide), len(others)), -1, np.float32), np.zeros((len(wide), len(others)), int)
     for shift in range(-reach, reach + 1):
-        other = others[:, width - width // 2 + shift :][:, :width].reshape(len(others), -1)
-        value = middle @ (other / np.linalg.norm(other, axis=1, keepdims=True)).T
+        value = middle @ unit_windows(others, shift).T
         better = value > best
         best[better] = value[better]
         lag[better] = shift
-    return best, lag.astype(int)
+    return best, lag
 
 
 def _cluster(similarity, chance):
-    """Cluster numbers (N,) by average linkage; the cut lies between what neighbours and what strangers have in common.
+    """Cluster numbers (N,) by average linkage, cut between the similarity of neighbours and of unrelated moments.
 
-    Where neighbours are no more alike than strangers by luck, every moment is a cluster of its own.
+    Where neighbours are no more alike than unrelated moments, every moment is a cluster of its own.
     """
     from sklearn.cluster import AgglomerativeClustering
 
@@ -289,97 +286,84 @@ def _cluster(similarity, chance):
         return np.arange(n)
     distance = np.clip(1 - similarity, 0, None)
     np.fill_diagonal(distance, 0)
-    model = AgglomerativeClustering(
-        None, metric="precomputed", linkage="average", distance_threshold=1 - (alike + np.median(chance)) / 2
-    )
+    limit = 1 - (alike + np.median(chance)) / 2
+    model = AgglomerativeClustering(None, metric="precomputed", linkage="average", distance_threshold=limit)
     return model.fit_predict(distance)
 
 
 def _nearest(similarity):
-    """How alike the nearest neighbours of each row are, as many as make a kind."""
+    """Mean similarity of each row to its nearest neighbours, as many as make a kind."""
     return np.sort(similarity, axis=1)[:, -min(MIN_EVENTS, similarity.shape[1] - 1) :].mean(axis=1)
 
 
 def _settle(signals, tables, rate, refractory_s, advance):
-    """Average, detect, drop doubles and what does not recur, until the kinds are stable: bank and tables, or None
+    """Average, detect, drop duplicates and what does not recur, until the kinds are stable: bank and tables, or None
     twice."""
     for _ in range(ROUNDS):
         window = choose_window(signals, tables, rate)
-        bank, _, _ = learn_templates(signals, tables, *window, rate, rounds=2, weigh=False)
+        bank, _, _ = learn_templates(signals, tables, *window, rate, rounds=2, scale_evidence=False)
         tables = [find_kinds(bank, signal, rate, refractory_s) for signal in signals]
         keep = _kinds_to_keep(bank, tables, refractory_s * rate)
         if len(keep) == 0:
             return None, None
         if len(keep) < len(bank.names):
             bank, tables = _select(bank, tables, keep)
-        if advance is not None:
-            advance(1)
+        advance(1)
     return bank, tables
 
 
-def find_kinds(bank, signal, rate, refractory_s):
+def find_kinds(bank: TemplateBank, signal: np.ndarray, rate: float, refractory_s) -> Events:
     """What the templates find in one whitened signal, in the best choice that the refractory period allows."""
-    found = _find(bank, signal, rate, refractory_s)
+    found = _decoded(bank, signal, rate, refractory_s)
     found = found[(found.time >= 0) & (found.time < len(signal) - 1)]
-    score, nothing = 1 / (1 + np.exp(PRIOR_LOGIT - found.llr)), np.zeros((0, 2), dtype=np.int64)
-    return Events(*split_time(found.time), found.type, bank.names, rate, score=score, labelled_spans=nothing)
+    return _table(found.time, found.type, len(bank.names), rate, expit(found.llr - PRIOR_LOGIT), bank.names)
 
 
-def _find(bank, signal, rate, refractory_s):
+def _decoded(bank, signal, rate, refractory_s):
     """The candidates behind :func:`find_kinds`."""
-    found = find_candidates(bank, lambda a, b: signal[a:b], len(signal))
+    found = find_candidates(bank, signal)
     found = found[(found.margin > 0) & (found.llr > PRIOR_LOGIT)]
     period = Refractory(refractory_s, bank.names).samples(rate)
-    keep, _ = decode_refractory(found.time, found.type, found.llr - PRIOR_LOGIT, period)
-    return found[keep]
+    return found[decode_refractory(found.time, found.type, found.llr - PRIOR_LOGIT, period)[0]]
 
 
-def _without(bank, signal, rate, refractory_s):
-    """The signal without what was found; what a kind explains but its refractory period forbids stays, as another
-    kind's."""
-    found = _find(bank, signal, rate, refractory_s)
+def _unexplained(bank, signal, rate, refractory_s):
+    """The signal without what was found. What its refractory period forbids a kind stays, to be found as another's."""
+    found = _decoded(bank, signal, rate, refractory_s)
     return signal - bank.render(len(signal), found.time, found.type, found.amplitude)
 
 
 def _kinds_to_keep(bank, tables, period):
-    """Kinds that happen often enough and are no double of a more frequent one."""
-    counts = sum(table.counts() for table in tables)
-    similarity = bank.similarity()
+    """Kinds that happen often enough and do not duplicate a more frequent one."""
+    counts, similarity = sum(table.counts() for table in tables), bank.similarity()
     keep = []
     for k in np.argsort(-counts, kind="stable"):
-        doubles = [
-            j for j in keep if similarity[j, k] > SAME_KIND and not _is_other_kind(tables, j, k, period, bank.length)
-        ]
-        if counts[k] >= MIN_EVENTS and not doubles:
+        alike = [j for j in keep if similarity[j, k] > SAME_KIND]
+        if counts[k] >= MIN_EVENTS and all(_is_other_kind(tables, j, k, period, bank.length) for j in alike):
             keep.append(int(k))
     return np.array(keep, dtype=int)
 
 
 def _is_other_kind(tables, first, second, period, length):
     """Whether events of two kinds come closer to each other than one kind's events may."""
-    close = total = 0
-    for table in tables:
-        one, two = table.time_samples[table.type == first], table.time_samples[table.type == second]
-        if len(one) == 0 or len(two) == 0:
-            continue
-        gap = distance_to_nearest(two, one)
-        close += int(((gap > length) & (gap < 0.9 * period)).sum())
-        total += len(two)
-    return close > 0.2 * max(total, 1)
+    times = [[table.time_samples[table.type == kind] for kind in (first, second)] for table in tables]
+    gap = np.concatenate([distance_to_nearest(two, one) for one, two in times if len(one)] or [np.zeros(0)])
+    return ((gap > length) & (gap < 0.9 * period)).sum() > 0.2 * max(len(gap), 1)
 
 
-def _table(time, type, n_kinds, rate, n_samples):
-    """Events with the names of kinds, nothing labelled completely."""
-    inside = (time >= 0) & (time < n_samples - 1)
-    names = tuple(f"kind_{k + 1:02d}" for k in range(n_kinds))
-    nothing = np.zeros((0, 2), dtype=np.int64)
-    return Events(*split_time(time[inside]), type[inside], names, rate, labelled_spans=nothing)
+def _kind_names(n_kinds):
+    return tuple(f"kind_{k + 1:02d}" for k in range(n_kinds))
+
+
+def _table(time, type, n_kinds, rate, score=None, names=None):
+    """Events of kinds, nothing labelled completely."""
+    spans = np.zeros((0, 2), dtype=np.int64)
+    return Events(*split_time(time), type, names or _kind_names(n_kinds), rate, score=score, labelled_spans=spans)
 
 
 def _select(bank, tables, kinds):
     """Bank and tables with these kinds only, named in this order."""
-    names = tuple(f"kind_{k + 1:02d}" for k in range(len(kinds)))
-    place = np.full(len(bank.names), -1)
+    names, place = _kind_names(len(kinds)), np.full(len(bank.names), -1)
     place[kinds] = np.arange(len(kinds))
     chosen = replace(bank, templates=bank.templates[kinds], names=names, log_rate=bank.log_rate[kinds])
     kept = [table[place[table.type] >= 0] for table in tables]
@@ -390,32 +374,26 @@ def _join(old, new):
     """Two tables with different kinds as one."""
     time = np.r_[old.time_samples, new.time_samples]
     type = np.r_[old.type, new.type + len(old.names)]
-    return _table(time, type, len(old.names) + len(new.names), old.sampling_rate_hz, np.inf)
+    return _table(time, type, len(old.names) + len(new.names), old.sampling_rate_hz)
 
 
-def naming_reach_s(bank, rate, reach_s=None):
-    """How far a label may be from a kind's time origin: as told, or half the template, at least 20 ms."""
+def naming_reach_s(bank: TemplateBank, rate: float, reach_s: float | None = None) -> float:
+    """How far a label may be from a kind's time origin: ``reach_s``, or half the template, at least 20 ms."""
     return max(LEAST_REACH_S, bank.length / 2 / rate) if reach_s is None else reach_s
 
 
-def name_kinds(labels, tables, reach_s=LEAST_REACH_S):
+def name_kinds(labels: list[Events], tables: list[Events], reach_s: float = LEAST_REACH_S):
     """Which discovered kind stands for which labelled type, and how far its time origin is off; see
     :meth:`Discovery.name`."""
-    names, n_kinds = labels[0].names, len(tables[0].names)
-    votes, distances = np.zeros((len(names), n_kinds)), [[[] for _ in range(n_kinds)] for _ in names]
+    votes, pairs = np.zeros((len(labels[0].names), len(tables[0].names))), []
     for table, found in zip(labels, tables, strict=False):
-        reach = reach_s * table.sampling_rate_hz
-        low, high = (np.searchsorted(found.time_samples, table.time_samples + side) for side in (-reach, reach))
-        for step in range(int((high - low).max(initial=0))):
-            label = np.flatnonzero(low + step < high)
-            row = low[label] + step
-            np.add.at(votes, (table.type[label], found.type[row]), found.score[row])
-            for e, k, distance in zip(
-                table.type[label], found.type[row], table.time_samples[label] - found.time_samples[row], strict=True
-            ):
-                distances[e][k].append(distance)
-    kind, offset = np.full(len(names), -1), np.zeros(len(names))
-    for e, k in zip(*linear_sum_assignment(-votes), strict=True):
+        rows, valid = rows_within(found.time_samples, table.time_samples, reach_s * table.sampling_rate_hz)
+        label, row = np.nonzero(valid)[0], rows[valid]
+        np.add.at(votes, (table.type[label], found.type[row]), found.score[row])
+        pairs.append((table.type[label], found.type[row], table.time_samples[label] - found.time_samples[row]))
+    type, own, distance = map(np.concatenate, zip(*pairs, strict=True))
+    kind, offset = np.full(len(votes), -1), np.zeros(len(votes))
+    for e, k in zip(*scipy.optimize.linear_sum_assignment(-votes), strict=True):
         if votes[e, k] > 0:
-            kind[e], offset[e] = k, np.median(distances[e][k])
+            kind[e], offset[e] = k, np.median(distance[(type == e) & (own == k)])
     return kind, offset

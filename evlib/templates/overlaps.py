@@ -1,19 +1,19 @@
-"""Events that overlap, told apart where it is known when they happen.
+"""Events that overlap, separated where it is known when they happen.
 
-An average of snippets holds, beside its own kind, whatever often happens at the same distance: of bells in rounds, the
-bells before and after. Least squares over all events at once leaves to each kind what no other explains.
+An average of snippets holds, beside its own type, whatever often happens at the same distance: of bells in rounds, the
+bells before and after. Least squares over all events at once leaves to each type what no other explains.
 
 Source: overlap-corrected averages, e.g. Smith and Kutas, Psychophysiology 52 (2015), 169-181.
 """
 
 import numpy as np
 
-from .bank import TemplateBank, average_snippets, cut_snippets
+from .bank import TemplateBank, average_snippets, cut_all, cut_snippets
 
-# Conjugate gradients end after so many steps, or where so small a share of the energy is left to be explained. What is
-# not settled by then is shared by kinds that these events cannot tell apart.
+# Conjugate gradients end after this many steps, or when this share of the energy is left to be explained. What is not
+# settled by then is shared by types that these events cannot separate.
 STEPS, SETTLED = 12, 1e-4
-# Least samples of signal for each of all templates together: with hardly more, templates would explain the noise.
+# Least samples of signal for each sample of all templates together: with hardly more, templates would explain noise.
 LEAST_KNOWN = 2.0
 
 
@@ -23,7 +23,7 @@ def are_apart(times, length):
 
 
 def can_separate(signals, times, types, length):
-    """Whether events mostly overlap, and their signal is long enough to tell templates of ``length`` samples apart.
+    """Whether events mostly overlap, and their signal is long enough to separate templates of ``length`` samples.
 
     ``signals``, ``times``, ``types`` as in :func:`separate_templates`. Half of the events must begin less than
     ``length`` after another.
@@ -35,7 +35,7 @@ def can_separate(signals, times, types, length):
 
 
 def separate_templates(signals, times, types, amplitudes, n_types, before, length):
-    """What each type adds to the signals, and the number of events that this stands on: (E, length, C) and (E,).
+    """What each type adds to the signals, (E, length, C), and the number of events behind it, (E,).
 
     Parameters
     ----------
@@ -58,9 +58,8 @@ def separate_templates(signals, times, types, amplitudes, n_types, before, lengt
     power = np.maximum(np.bincount(type, weight**2, n_types), 1e-12)[:, None, None]
 
     def project(signals):
-        """What snippets have in common: the mean of those of a type, weighed by amplitude."""
-        pieces = [cut_snippets(signal, time, before, length) for signal, time in zip(signals, times, strict=True)]
-        mean, worth = average_snippets(np.concatenate(pieces), type, weight, n_types)
+        """The mean snippet of each type, weighted by amplitude."""
+        mean, worth = average_snippets(cut_all(signals, times, before, length), type, weight, n_types)
         return mean * np.bincount(type, weight, n_types)[:, None, None] / power, worth
 
     def render(templates):
@@ -80,13 +79,13 @@ def separate_templates(signals, times, types, amplitudes, n_types, before, lengt
         seen, _ = project(render(direction))
         step = energy / float((power * direction * seen).sum())
         templates, left = templates + step * direction, left - step * seen
-        energy, before_it = float((power * left**2).sum()), energy
-        direction = left + energy / before_it * direction
+        energy, last = float((power * left**2).sum()), energy
+        direction = left + energy / last * direction
     return templates, worth
 
 
 def cut_apart(bank, signal, time, type, amplitude, margin=0):
-    """Snippets (N, margin + L + margin, C) of events, each without what the bank knows of all others."""
+    """Snippets (N, margin + L + margin, C) of events, each without what the bank explains as the others."""
     before, length = bank.before + margin, bank.length + 2 * margin
     if are_apart([time], length):
         return cut_snippets(signal, time, before, length)

@@ -2,11 +2,12 @@
 
 Events that stand out are explained first: where a template's log-likelihood ratio is the greatest of all types and
 of all times nearby, its event is put there (at a time finer than a sample) and its share of every type's score is
-taken away, so that an event is not taken for a second one of a similar kind, and overlapping events come apart. What
-then remains gives the doubtful candidates. Where an event looks like no template, ever more of them would explain it
-and each other: a crowd is the limit, and there the pursuit gives up, so that work is linear in the length of the
-recording whatever is in it. Signals pass through in blocks: memory does not grow with the recording except for the
-candidates themselves.
+taken away, so that an event is not taken for a second one of a similar type, and overlapping events come apart.
+Explained events then move to a better time nearby where that makes the signal likelier, given their neighbours. What
+remains gives the doubtful candidates. Where an event looks like no template, ever more of them would explain it and
+each other: such a crowd has a limit, at which the pursuit gives up, so that work is linear in the length of the recording
+whatever is in it. Signals pass through in blocks: memory does not grow with the recording except for the candidates
+themselves.
 
 Source: greedy template matching as in spike sorting (Pachitariu et al. 2016; Yger et al. 2018), here with a Gaussian
 prior on the amplitude and sub-sample subtraction from tabulated overlaps.
@@ -17,45 +18,69 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from scipy.ndimage import maximum_filter1d
 
-from .bank import nearest_step, refine_peak
+from ..signals.clock import rows_within
+from .bank import nearest_step, portions, refine_peak
 
 # An event is explained away when its log-likelihood ratio exceeds this; noise reaches it about once in 20 s and type.
 CERTAIN = 6.0
-# Below this a candidate is not worth a look: its posterior odds are under one in a hundred even in strict rhythm.
+# Least log-likelihood ratio of a candidate: below it, posterior odds stay under 1 % even in the strictest rhythm.
 DOUBTFUL = 3.0
-# Another type counts as an alternative to an explained event when it explains this share of it.
+# Another type is an alternative to an explained event when its evidence is at least this share of the event's.
 ALTERNATIVE_SHARE = 0.5
-# A round explains one event in two template lengths; where templates are long and events dense, many are needed.
+# Most rounds of explaining. A round explains one event in two template lengths; long templates and dense events need
+# many.
 ROUNDS = 40
-# Peaks of one type are compared with what is around them one by one while that reads each sample this often at most.
+# Peaks of one type are compared with their surroundings one by one while that reads each sample at most this often.
 DENSE = 4
-# At least so much at a time, and so many template lengths, lest a block be little beside what it sees of its
-# neighbours.
+# Least samples of a block, and least template lengths: a block is long beside what it sees of its neighbours.
 BLOCK_SAMPLES, BLOCK_LENGTHS = 1 << 17, 32
+# Template lengths that a block sees of its neighbours.
+HALO_LENGTHS = 16
+# Explained events within a template length on either side from which on they are a crowd: templates that explain each
+# other, not events. Sixty ringing events that each begin in the ring of nine others come to 10.
+CROWD = 16
+# Added to the energy of a unit template: overlaps are tabulated in steps of a part of a sample, so amplitudes of events
+# that nearly coincide are kept from growing against each other.
+RIDGE = 0.05
+# An event keeps its time unless at least this share of it cannot be explained by its neighbours, before and after.
+OWN_SHARE = 0.5
+# Log-likelihood that a move must gain, as much as makes a candidate certain.
+GAIN = 6.0
+# Other times that are tried for each event.
+PLACES = 4
+# Most rounds of moves; in each, of events that overlap the one with the greatest gain moves.
+REFINING_ROUNDS = 40
 
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
     """Possible events sorted by time; every field is an (n,) array.
 
-    ``time`` samples (float), ``type``, ``llr`` log-likelihood ratio given the explained events around it, ``alone`` the
-    same without them, ``margin`` by how much ``alone`` beats the best other type at the place, ``amplitude`` (1 is a
-    mean event), ``misfit`` standardised energy that is left where the event is taken away, ``frame`` the logit of a
-    frame network, 0 where there is none.
+    Parameters
+    ----------
+    time : samples (float)
+    type : integers
+    llr : log-likelihood ratio, event against noise, given the explained events around it
+    llr_isolated : the same without the explained events; default: ``llr``
+    margin : by how much ``llr_isolated`` exceeds that of the best other type at the place; default: ``llr``
+    amplitude : 1 is a mean event, the default
+    misfit : standardised energy that is left where the event is taken away; default: 0
+    frame : logit of a frame network; default: 0
     """
 
     time: np.ndarray
     type: np.ndarray
     llr: np.ndarray
-    alone: np.ndarray
-    margin: np.ndarray
-    amplitude: np.ndarray
-    misfit: np.ndarray
+    llr_isolated: np.ndarray = None
+    margin: np.ndarray = None
+    amplitude: np.ndarray = None
+    misfit: np.ndarray = None
     frame: np.ndarray = None
 
     def __post_init__(self):
-        if self.frame is None:
-            object.__setattr__(self, "frame", np.zeros(len(self.time)))
+        zero = np.zeros(len(self.time))
+        default = {"llr_isolated": self.llr, "margin": self.llr, "amplitude": zero + 1, "misfit": zero, "frame": zero}
+        vars(self).update({name: value for name, value in default.items() if getattr(self, name) is None})
 
     def __len__(self):
         return len(self.time)
@@ -63,73 +88,73 @@ class Candidates:
     def __getitem__(self, rows) -> "Candidates":
         return Candidates(*(getattr(self, field.name)[rows] for field in fields(self)))
 
-    def shift(self, n_samples) -> "Candidates":
+    def shift(self, n_samples: float) -> "Candidates":
         """All times moved."""
         return replace(self, time=self.time + n_samples)
 
     @staticmethod
+    def empty() -> "Candidates":
+        """No candidate."""
+        return Candidates(np.zeros(0), np.zeros(0, np.int64), np.zeros(0))
+
+    @staticmethod
     def concatenate(parts) -> "Candidates":
-        """Join and sort by time."""
-        parts = list(parts)
-        joined = Candidates(
-            *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Candidates))
-        )
+        """Join tables and sort by time."""
+        parts = [Candidates.empty(), *parts]
+        columns = [[getattr(part, field.name) for part in parts] for field in fields(Candidates)]
+        joined = Candidates(*map(np.concatenate, columns))
         return joined[np.lexsort((joined.type, joined.time))]
 
 
-def find_candidates(bank, read, n_samples, block=None, advance=None) -> Candidates:
+def find_candidates(bank, whitened, n_samples=None, block=None, advance=None) -> Candidates:
     """Candidates of a whole recording, block by block.
 
     Parameters
     ----------
     bank : TemplateBank
-    read : (start, stop) -> whitened signal (stop - start, C)
+    whitened : (n, C) signal, or a function (start, stop) -> (stop - start, C) that reads it
+    n_samples : n, where the signal is read by a function
     block : samples at a time, by default as many as are quick; the same candidates come out for any value, because each
         block sees enough of its neighbours to decide alike; inside of a crowd, see `crowded_share`, a few may differ
     advance : called with the number of samples done, for a progress bar
     """
-    halo = 16 * bank.length
+    n = len(whitened) if n_samples is None else n_samples
+    halo = HALO_LENGTHS * bank.length
     block = max(BLOCK_SAMPLES, BLOCK_LENGTHS * bank.length) if block is None else block
-    none = np.zeros(0)
-    parts = [Candidates(none, none.astype(np.int64), none, none, none, none, none)]
-    for start in range(0, n_samples, block):
-        stop = min(start + block, n_samples)
-        low, high = max(start - halo, 0), min(stop + halo, n_samples)
-        found = explain(bank, read(low, high))[0].shift(low)
+    parts = []
+    for start in range(0, n, block):
+        stop = min(start + block, n)
+        low, high = max(start - halo, 0), min(stop + halo, n)
+        signal = whitened(low, high) if callable(whitened) else whitened[low:high]
+        found = explain(bank, signal)[0].shift(low)
         # A time just before `start` rounds to it: blocks share no candidate and lose none.
-        parts.append(
-            found[(found.time >= start - 0.5) & (found.time < stop - 0.5)]
-            if stop < n_samples
-            else found[found.time >= start - 0.5]
-        )
+        parts.append(found[(found.time >= start - 0.5) & (found.time < (stop - 0.5 if stop < n else np.inf))])
         if advance is not None:
             advance(stop - start)
     return Candidates.concatenate(parts)
 
 
 def explain(bank, whitened):
-    """Candidates in one piece of whitened signal (n, C), and what is left of the signal without the explained
-    events."""
+    """Candidates in one piece of whitened signal (n, C), and the signal without the explained events, (n, C)."""
     score = bank.scores(whitened)
     time, type, peak, score = refine_times(bank, whitened, score, *_pursue(bank, score))
-    amplitude = bank.amplitude(peak, type)
+    amplitude, llr = bank.amplitude(peak, type), bank.log_likelihood_ratio(peak, type)
     residual = whitened - bank.render(len(whitened), time, type, amplitude)
-    llr = bank.log_likelihood_ratio(peak, type)
     margin, alternatives = _alternatives(bank, score, time, type, amplitude, llr)
-    doubtful = _doubtful(bank, score)
     energy = np.r_[0.0, np.cumsum((residual.astype(np.float64) ** 2).sum(1))]
-    explained = Candidates(time, type, llr, llr, margin, amplitude, _misfit(bank, energy, time, 0.0, whitened.shape))
-    weak_peak = doubtful[2]
-    weak_llr = bank.log_likelihood_ratio(weak_peak, doubtful[1])
-    weak_misfit = _misfit(bank, energy, doubtful[0], weak_peak**2, whitened.shape)
-    weak_amplitude = bank.amplitude(weak_peak, doubtful[1])
-    weak = Candidates(doubtful[0], doubtful[1], weak_llr, weak_llr, weak_llr, weak_amplitude, weak_misfit)
-    return Candidates.concatenate([explained, weak, alternatives]), residual
+    explained = Candidates(time, type, llr, None, margin, amplitude, _misfit(bank, energy, time, 0.0))
+    time, type, peak = _doubtful(bank, score)
+    llr, misfit = bank.log_likelihood_ratio(peak, type), _misfit(bank, energy, time, peak**2)
+    doubtful = Candidates(time, type, llr, amplitude=bank.amplitude(peak, type), misfit=misfit)
+    return Candidates.concatenate([explained, doubtful, alternatives]), residual
 
 
-def _misfit(bank, energy, time, own, shape):
-    """Energy of the residual under a template, less what noise has, in standard deviations of noise."""
-    n, channels = shape
+def _misfit(bank, energy, time, own):
+    """Energy of the residual under a template beyond that of noise and of the event's ``own``, in standard deviations.
+
+    ``energy`` (n + 1,): of the residual up to each sample
+    """
+    n, channels = len(energy) - 1, bank.templates.shape[2]
     start = np.clip(np.floor(time).astype(int) - bank.before, 0, n)
     stop = np.clip(start + bank.length, 0, n)
     return (energy[stop] - energy[start] - own - (stop - start) * channels) / np.sqrt(2.0 * bank.length * channels)
@@ -142,7 +167,7 @@ def _pursue(bank, score):
     """
     n, length = len(score), bank.length
     lags = np.arange(-(length - 1), length)
-    times, types, peaks = [np.zeros(0)], [np.zeros(0, np.int64)], [np.zeros(0)]
+    found = [(np.zeros(0), np.zeros(0, np.int64), np.zeros(0))]
     llr = bank.log_likelihood_ratio(score)
     best, given_up, explained = llr.max(axis=1), np.zeros(n, bool), np.zeros(0)
     for _ in range(ROUNDS):
@@ -152,46 +177,46 @@ def _pursue(bank, score):
             break
         crowded = n_near(sample, explained, length) >= CROWD
         if crowded.any():
-            given_up |= _covered(sample[crowded] - length // 2, sample[crowded] + length // 2 + 1, n)
+            given_up |= _covered(sample[crowded], length // 2, n)
             best[given_up] = -np.inf
             sample = sample[~crowded]
         sample, type = _decide_type(bank, llr, sample)
-        offset, peak = refine_peak(*(score[sample + step, type].astype(np.float64) for step in (-1, 0, 1)))
-        amplitude = bank.amplitude(peak, type) * bank.norm[type]
+        offset, peak = refine_peak(score, sample, type)
+        height = (bank.amplitude(peak, type) * bank.norm[type])[:, None, None]
         place, step = nearest_step(sample + offset)
         index = place[:, None] + lags
         inside = (index >= 0) & (index < n)
         # Leaders lie about a template or more apart, so the reach of every third one touches no other.
-        for part in (slice(0, None, 3), slice(1, None, 3), slice(2, None, 3)):
-            rows, keep = index[part], inside[part]
-            share = bank.overlap[type[part], step[part]] * amplitude[part, None, None].astype(np.float32)
-            touched = rows[keep]
-            score[touched] -= share[keep]
+        for part in (slice(first, None, 3) for first in range(3)):
+            keep = inside[part]
+            touched = index[part][keep]
+            score[touched] -= (bank.overlap[type[part], step[part]] * height[part].astype(np.float32))[keep]
             llr[touched] = bank.log_likelihood_ratio(score[touched])
             best[touched] = np.where(given_up[touched], -np.inf, llr[touched].max(axis=1))
         explained = np.sort(np.r_[explained, sample + offset])
-        times.append(sample + offset)
-        types.append(type)
-        peaks.append(peak)
-    return np.concatenate(times), np.concatenate(types), np.concatenate(peaks)
+        found.append((sample + offset, type, peak))
+    return [np.concatenate(column) for column in zip(*found, strict=True)]
 
 
-def _covered(start, stop, n):
-    """(n,) which samples lie in any of the stretches [start, stop)."""
-    step = np.bincount(np.clip(start, 0, n), minlength=n + 1) - np.bincount(np.clip(stop, 0, n), minlength=n + 1)
-    return np.cumsum(step[:n]) > 0
+def n_near(time, other, reach):
+    """(N,) how many of the sorted times ``other`` lie at most ``reach`` away from each time."""
+    return np.searchsorted(other, time + reach, side="right") - np.searchsorted(other, time - reach)
 
 
-def crowded_share(bank, candidates, n_samples):
-    """Share of a recording in which templates do not fit: crowds of certain events lie there, which explain each other.
+def _covered(sample, reach, n):
+    """(n,) which samples lie at most ``reach`` from one of ``sample``."""
+    start, stop = np.clip(sample - reach, 0, n), np.clip(sample + reach + 1, 0, n)
+    return np.cumsum((np.bincount(start, minlength=n + 1) - np.bincount(stop, minlength=n + 1))[:n]) > 0
 
-    There the pursuit gave up: one real event may stand as many, and others may be missing.
+
+def crowded_share(bank, candidates: Candidates, n_samples: int) -> float:
+    """Share of a recording in which templates do not fit: crowds of certain events that explain each other.
+
+    There the pursuit gave up: one real event may appear as many, and others may be missing.
     """
-    time = candidates.time[(candidates.llr > CERTAIN) & (candidates.llr == candidates.alone)]
-    crowd = time[n_near(time, time, bank.length) >= CROWD]
-    middle = np.floor(crowd + 0.5).astype(int)
-    reach = bank.length // 2
-    return float(_covered(middle - reach, middle + reach + 1, n_samples).mean()) if n_samples else 0.0
+    time = candidates.time[(candidates.llr > CERTAIN) & (candidates.llr == candidates.llr_isolated)]
+    crowd = np.floor(time[n_near(time, time, bank.length) >= CROWD] + 0.5).astype(int)
+    return float(_covered(crowd, bank.length // 2, n_samples).mean()) if n_samples else 0.0
 
 
 def _decide_type(bank, llr, sample):
@@ -199,108 +224,63 @@ def _decide_type(bank, llr, sample):
 
     Where events vary in shape, a small lead in evidence means little and the more frequent type is taken.
     """
-    type = llr[sample].argmax(axis=1)
-    if bank.trust >= 1 or len(bank.names) == 1:
-        return sample, type
-    reach = bank.reach
-    index = np.clip(sample[:, None] + np.arange(-reach, reach + 1), 1, len(llr) - 2)
-    near = llr[index]  # (n, lags, E)
-    lag, best = near.argmax(axis=1), near.max(axis=1)
-    value = bank.trust * (best - bank.log_rate) + bank.log_rate
-    value[best <= CERTAIN] = -np.inf
-    type = value.argmax(axis=1)
-    return index[np.arange(len(sample)), lag[np.arange(len(sample)), type]], type
+    if bank.evidence_scale >= 1 or len(bank.names) == 1:
+        return sample, llr[sample].argmax(axis=1)
+    index = np.clip(sample[:, None] + np.arange(-bank.reach, bank.reach + 1), 1, len(llr) - 2)
+    near, rows = llr[index], np.arange(len(sample))  # (n, lags, E)
+    best = near.max(axis=1)
+    type = np.where(best <= CERTAIN, -np.inf, bank.scaled(best)).argmax(axis=1)
+    return index[rows, near.argmax(axis=1)[rows, type]], type
 
 
 def _alternatives(bank, score, time, type, amplitude, llr):
     """Other types at explained events: the lead over the best (n,), and those that come close, as candidates."""
-    portion = max(1, PORTION // ((2 * bank.reach + 1) * len(bank.names)))
-    none = np.zeros(0)
-    margins, found = [none], [Candidates(none, none.astype(np.int64), *[none] * 5)]
-    for start in range(0, len(time), portion):
-        rows = slice(start, start + portion)
-        margin, some = _alternatives_of(bank, score, time[rows], type[rows], amplitude[rows], llr[rows])
-        margins.append(margin)
-        found.append(some)
-    return np.concatenate(margins), Candidates.concatenate(found)
-
-
-def _alternatives_of(bank, score, time, type, amplitude, llr):
-    """The same for a few events, in one array."""
-    sample, step = nearest_step(time)
-    reach = bank.reach
-    lags = np.arange(-reach, reach + 1)
-    index = np.clip(sample[:, None] + lags, 0, len(score) - 1)
-    share = (
-        bank.overlap[type[:, None], step[:, None], bank.length - 1 + lags]
-        * (amplitude * bank.norm[type])[:, None, None]
-    )
-    own = bank.log_likelihood_ratio(
-        (score[index] + share).astype(np.float32)
-    )  # (n, lags, E) without the explained event
-    own[np.arange(len(time)), :, type] = -np.inf
-    own[(sample[:, None] + lags < 0) | (sample[:, None] + lags >= len(score))] = -np.inf
-    lag = own.argmax(axis=1)
-    alone = np.take_along_axis(own, lag[:, None], axis=1)[:, 0].astype(np.float64)
-    weighed = bank.trust * (alone - bank.log_rate) + bank.log_rate
-    lead = bank.trust * (llr - bank.log_rate[type]) + bank.log_rate[type]
-    margin = np.minimum(lead - weighed.max(axis=1, initial=-np.inf), llr)
-    row, other = np.nonzero((alone > DOUBTFUL) & (alone > ALTERNATIVE_SHARE * llr[:, None]))
-    at = lag[row, other]
-    with_it = bank.log_likelihood_ratio(score[index[row, at], other], other).astype(np.float64)
-    value = alone[row, other]
-    zeros = np.zeros(len(row))
-    behind = weighed[row, other] - lead[row]
-    found = Candidates(sample[row] + lags[at].astype(float), other, with_it, value, behind, zeros + 1.0, zeros)
-    return margin, found
+    lags = np.arange(-bank.reach, bank.reach + 1)
+    height, lead = (amplitude * bank.norm[type])[:, None, None], bank.scaled(llr, type)
+    margin, found = np.zeros(len(time)), []
+    for some in portions(len(time), len(lags) * len(bank.names)):
+        sample, step = nearest_step(time[some])
+        place = sample[:, None] + lags
+        index = np.clip(place, 0, len(score) - 1)
+        share = bank.overlap[type[some, None], step[:, None], bank.length - 1 + lags] * height[some]
+        # (n, lags, E) without the explained event
+        isolated = bank.log_likelihood_ratio((score[index] + share).astype(np.float32))
+        isolated[np.arange(len(sample)), :, type[some]] = -np.inf
+        isolated[place != index] = -np.inf
+        lag, best = isolated.argmax(axis=1), isolated.max(axis=1).astype(np.float64)
+        behind = bank.scaled(best) - lead[some, None]
+        margin[some] = np.minimum(-behind.max(axis=1, initial=-np.inf), llr[some])
+        row, other = np.nonzero((best > DOUBTFUL) & (best > ALTERNATIVE_SHARE * llr[some, None]))
+        at = lag[row, other]
+        given = bank.log_likelihood_ratio(score[index[row, at], other], other).astype(np.float64)
+        found.append(
+            Candidates((sample[row] + lags[at]).astype(float), other, given, best[row, other], behind[row, other])
+        )
+    return margin, Candidates.concatenate(found)
 
 
 def _doubtful(bank, score):
-    """Peaks of what is left, per type: time, type, peak score."""
+    """Peaks of each type in what is left: time, type, peak score."""
     llr = bank.log_likelihood_ratio(score)
-    reach = bank.reach
+    lags = np.arange(-bank.reach, bank.reach + 1)
     # Only the few peaks over the limit are looked at: a maximum filter over all types would cost more than all else.
     peak = (llr[1:-1] > DOUBTFUL) & (llr[1:-1] >= llr[:-2]) & (llr[1:-1] >= llr[2:])
     sample, type = np.nonzero(peak)
     sample += 1
     top = np.zeros(len(sample), bool)
-    lags = np.arange(-reach, reach + 1)
     for e in np.unique(type):
         rows, own = np.flatnonzero(type == e), llr[:, e]
         if len(rows) * len(lags) <= DENSE * len(own):
-            index = np.clip(sample[rows, None] + lags, 0, len(own) - 1)
-            highest = own[index].max(axis=1, initial=-np.inf)
+            highest = own[np.clip(sample[rows, None] + lags, 0, len(own) - 1)].max(axis=1)
         else:
             highest = maximum_filter1d(own, len(lags), mode="nearest")[sample[rows]]
         top[rows] = own[sample[rows]] >= highest
     sample, type = sample[top], type[top]
-    offset, peak = refine_peak(*(score[sample + step, type].astype(np.float64) for step in (-1, 0, 1)))
+    offset, peak = refine_peak(score, sample, type)
     return sample + offset, type, peak
 
 
-# --- Re-picking: events that a matching pursuit explained, put at a better time nearby once their neighbours are kn
-
-
-# Overlaps are tabulated in steps of a part of a sample: amplitudes of events that nearly coincide change reluctantly.
-RIDGE = 0.05
-# An event keeps its place unless this share of it is its own, not to be explained by its neighbours, here and there.
-ALONE = 0.5
-# An event moves only for as much log-likelihood as makes a candidate certain.
-GAIN = 6.0
-# So many other places are weighed for each event.
-PLACES = 4
-# Rounds of moves; in each, the event with the greatest gain of its surroundings moves.
-REFINING_ROUNDS = 40
-# So many explained events within a template length on either side are a crowd: templates that explain each other, not
-# events. Sixty ringing events that each begin in the ring of nine others come to 10.
-CROWD = 16
-# Numbers in the largest array of a profile (16 MB): events are weighed in portions of as many as that allows.
-PORTION = 1 << 21
-
-
-def n_near(time, other, reach):
-    """(N,) how many of the sorted times ``other`` lie at most ``reach`` away from each time."""
-    return np.searchsorted(other, time + reach, side="right") - np.searchsorted(other, time - reach)
+# --- Better times for explained events, once their neighbours are known
 
 
 def refine_times(bank, whitened, score, time, type, peak):
@@ -321,84 +301,81 @@ def refine_times(bank, whitened, score, time, type, peak):
     time, type, peak = time[order], type[order], peak[order]
     height = bank.amplitude(peak, type) * bank.norm[type]
     fixed = n_near(time, time, bank.length) >= CROWD
-    weigh = ~fixed  # events to be weighed in this round
-    left = None  # of the signal without the events; not known before the first move
+    open_ = ~fixed  # events that may move in this round
+    left = None  # the signal without the events; computed before the first move
     for _ in range(REFINING_ROUNDS):
-        rows = np.flatnonzero(weigh)
-        gain, place, best, adapt = _proposals(bank, score, time, type, height, rows)
+        rows = np.flatnonzero(open_)
+        gain, place, best, (owner, neighbour, change) = _best_moves(bank, score, time, type, height, rows)
         hopeful = np.flatnonzero(gain > GAIN)
         # Of events whose neighbours overlap, one moves at a time.
-        rival, valid = _within(time[rows], time[rows[hopeful]], 4 * bank.length)
+        rival, valid = rows_within(time[rows], time[rows[hopeful]], 4 * bank.length)
         movers = hopeful[gain[hopeful] >= np.where(valid, gain[rival], 0).max(axis=1, initial=0)]
         if len(movers) == 0:
             break
         if left is None:
             left = whitened - bank.render(len(whitened), time, type, height / bank.norm[type])
-        row, owner, change = (np.concatenate(values) for values in zip(*(adapt(k) for k in movers), strict=True))
+        own, moving = rows[movers], np.isin(owner, movers)
         new_time, new_height = time.copy(), height.copy()
-        new_time[rows[movers]], new_height[rows[movers]] = place[movers], best[movers]
-        np.add.at(new_height, row, change)
-        owner = np.r_[rows[movers], rows[owner]]
-        changed = np.r_[rows[movers], row]
-        after = _without(bank, left, time, type, height, new_time, new_height, np.unique(changed))
-        # What the table of overlaps promised is not always so: then the event stays where it is, for good.
-        worse = _is_worse(bank, left, after, time, type, height, new_height, rows[movers], changed, owner)
-        if worse.any():
-            fixed[rows[movers[worse]]] = True
-            undo = changed[np.isin(owner, rows[movers[worse]])]
+        new_time[own], new_height[own] = place[movers], best[movers]
+        np.add.at(new_height, neighbour[moving], change[moving])
+        changed, owner = np.r_[own, neighbour[moving]], np.r_[own, rows[owner[moving]]]
+        after = _move(bank, left, time, type, height, new_time, new_height, changed)
+        # The table of overlaps is not exact: an event that made the signal less likely goes back, and stays for good.
+        worse = own[_is_worse(bank, left, after, time, type, height, new_height, own, changed, owner)]
+        if len(worse):
+            fixed[worse] = True
+            back = np.isin(owner, worse)
+            undo = changed[back]
             new_time[undo], new_height[undo] = time[undo], height[undo]
             changed = np.setdiff1d(changed, undo)
-            after = _without(bank, left, time, type, height, new_time, new_height, changed)
-        touched = np.unique(changed)
-        near = np.sort(np.r_[time[touched], new_time[touched]])
+            after = _move(bank, left, time, type, height, new_time, new_height, changed)
+        changed = np.unique(changed)
+        near = np.sort(np.r_[time[changed], new_time[changed]])
         time, height, left = new_time, new_height, after
-        if len(touched):
+        if len(changed):
             score = bank.scores(left)
-            peak[touched] = _own_score(bank, score, time[touched], type[touched], height[touched], reach=0)[0][:, 0]
-        # Others have the places, the neighbours and the scores that they had.
-        weigh = n_near(time, near, 3 * bank.length + bank.reach) > 0
-        weigh[rows[hopeful]] = True
-        weigh &= ~fixed
+            peak[changed] = _own_score(bank, score, time[changed], type[changed], height[changed], reach=0)[0][:, 0]
+        # All other events have the places, the neighbours and the scores that they had.
+        open_ = n_near(time, near, 3 * bank.length + bank.reach) > 0
+        open_[rows[hopeful]] = True
+        open_ &= ~fixed
         order = np.lexsort((type, time))
-        time, type, peak, height, weigh, fixed = (values[order] for values in (time, type, peak, height, weigh, fixed))
+        time, type, peak, height, open_, fixed = (v[order] for v in (time, type, peak, height, open_, fixed))
     if left is not None:
         score = bank.scores(whitened - bank.render(len(whitened), time, type, bank.amplitude(peak, type)))
     return time, type, peak, score
 
 
-def _proposals(bank, score, time, type, height, rows):
-    """Where each of some events (R,) would go: its gain, its place and its height there, (R,) each.
+def _best_moves(bank, score, time, type, height, rows):
+    """The best place of each of the events ``rows`` (R,): its gain, the place and the height there, (R,) each.
 
-    And a function that gives of row k the neighbours, k itself and the change of their heights, (K,) each.
+    And how heights around it change: number of the event among ``rows``, row of its neighbour, change, (M,) each.
     """
-    gain, place, best, portions = np.zeros(len(rows)), np.zeros(len(rows)), np.zeros(len(rows)), []
+    gain, place, best = np.zeros((3, len(rows)))
+    changes = [(np.zeros(0, int), np.zeros(0, int), np.zeros(0))]
     widest = int(n_near(time[rows], time, 2 * bank.length).max(initial=1))
-    step = max(1, PORTION // widest**2)
-    for start in range(0, len(rows), step):
-        part = rows[start : start + step]
-        places, own = _places(bank, score, time[part], type[part], height[part])
-        evidence, heights, neighbour, change = _profile(bank, score, time, type, height, places, own, part)
-        choice, here = evidence.argmax(axis=1), np.arange(len(part))
-        gain[start : start + step] = evidence[here, choice] - evidence[:, 0]
-        place[start : start + step], best[start : start + step] = places[here, choice], heights[here, choice]
-        portions.append((neighbour, change[here, :, choice]))
-
-    def adapt(k):
-        neighbour, change = (values[k % step] for values in portions[k // step])
-        some = change != 0
-        return neighbour[some], np.full(some.sum(), k), change[some]
-
-    return gain, place, best, adapt
+    for some in portions(len(rows), widest**2):
+        places, own = _places(bank, score, *(v[rows[some]] for v in (time, type, height)))
+        evidence, heights, neighbour, change = _profile(bank, score, time, type, height, places, own, rows[some])
+        choice, here = evidence.argmax(axis=1), np.arange(len(evidence))
+        gain[some] = evidence[here, choice] - evidence[:, 0]
+        place[some], best[some] = places[here, choice], heights[here, choice]
+        change = change[here, :, choice]
+        number, column = np.nonzero(change)
+        changes.append((some.start + number, neighbour[number, column], change[number, column]))
+    return gain, place, best, [np.concatenate(column) for column in zip(*changes, strict=True)]
 
 
-def _without(bank, left, time, type, height, new_time, new_height, changed):
-    """What is left of the signal once the ``changed`` events have their new times and heights, (n, C)."""
-    both = np.r_[time[changed], new_time[changed]], np.r_[type[changed], type[changed]]
-    return left + bank.render(len(left), *both, np.r_[height[changed], -new_height[changed]] / bank.norm[both[1]])
+def _move(bank, left, time, type, height, new_time, new_height, changed):
+    """The signal without events, once the ``changed`` ones have their new times and heights, (n, C)."""
+    changed = np.unique(changed)
+    times, types = np.r_[time[changed], new_time[changed]], np.r_[type[changed], type[changed]]
+    heights = np.r_[height[changed], -new_height[changed]]
+    return left + bank.render(len(left), times, types, heights / bank.norm[types])
 
 
 def _is_worse(bank, before, after, time, type, height, new_height, movers, changed, owner):
-    """Which movers make their surroundings less likely: energy that is left, and improbable heights."""
+    """Which movers make their surroundings less likely: by the energy that is left, and by improbable heights."""
     difference = np.square(after, dtype=np.float64).sum(1) - np.square(before, dtype=np.float64).sum(1)
     total = np.r_[0.0, np.cumsum(difference)]
     reach = 3 * bank.length + bank.reach
@@ -410,7 +387,7 @@ def _is_worse(bank, before, after, time, type, height, new_height, movers, chang
 
 
 def _precision(bank, type):
-    """Of the normal distribution of heights about their mean, the norm of the type."""
+    """Inverse variance of the normal distribution of heights about their mean, the norm of the type."""
     return 1 / np.maximum(bank.amplitude_spread * bank.norm[type], 1) ** 2
 
 
@@ -425,7 +402,7 @@ def _own_score(bank, score, time, type, height, reach):
 
 def _places(bank, score, time, type, height):
     """Where each event is and the greatest other peaks of its own score nearby: times and scores, (N, 1 + PLACES)."""
-    reach = bank.reach
+    reach, rows = bank.reach, np.arange(len(time))[:, None]
     own, sample = _own_score(bank, score, time, type, height, reach)
     place = sample[:, None] + np.arange(-reach, reach + 1)
     peak = np.pad((own[:, 1:-1] > own[:, :-2]) & (own[:, 1:-1] >= own[:, 2:]), ((0, 0), (1, 1)))
@@ -433,22 +410,20 @@ def _places(bank, score, time, type, height):
     peak[:, reach - 1 : reach + 2] = False
     lag = np.argsort(np.where(peak, -own, np.inf), axis=1)[:, :PLACES].clip(1, 2 * reach - 1)
     lag = np.concatenate([np.full((len(time), 1), reach), lag], axis=1)
-    offset, value = refine_peak(*(np.take_along_axis(own, lag + k, axis=1) for k in (-1, 0, 1)))
-    at = np.take_along_axis(place, lag, axis=1) + offset
+    offset, value = refine_peak(own.T, lag, rows)
+    at = place[rows, lag] + offset
     at[:, 0] = time
-    value[:, 1:][~np.take_along_axis(peak, lag[:, 1:], axis=1)] = 0
+    value[:, 1:][~peak[rows, lag[:, 1:]]] = 0
     return at, value
 
 
-def _profile(bank, score, time, type, height, places, own, rows=None):
-    """Log-likelihood of each event at its places, (N, P), its height there, its neighbours (N, K) and the change of
-    theirs.
+def _profile(bank, score, time, type, height, places, own, rows):
+    """Log-likelihood of each of the events ``rows`` at its places, (N, P), and its height there, (N, P).
 
-    The change is (N, K, P): what the neighbours' heights gain when the event is at a place. ``rows``: of these events
-    only, by default of all.
+    Heights are the most probable ones, of the event and of its neighbours together. Also returns the neighbours, (N, K),
+    and by how much their heights change when the event is at a place, (N, K, P).
     """
-    rows = np.arange(len(time)) if rows is None else rows
-    neighbour, valid = _within(time, time[rows], 2 * bank.length)
+    neighbour, valid = rows_within(time, time[rows], 2 * bank.length)
     valid &= neighbour != rows[:, None]
     near_time, near_type = time[neighbour], type[neighbour]
     overlap = _overlap(bank, places[:, None], type[rows, None, None], near_time[:, :, None], near_type[:, :, None])
@@ -466,14 +441,10 @@ def _profile(bank, score, time, type, height, places, own, rows=None):
     precision = precision[rows]
     numerator = own + (RIDGE * height[rows] + precision * bank.norm[type[rows]])[:, None] - (overlap * alone).sum(1)
     denominator = 1 + RIDGE + precision[:, None] - (overlap * shared).sum(1)
-    free = (denominator > ALONE) & (denominator[:, :1] > ALONE)
+    free = (denominator > OWN_SHARE) & (denominator[:, :1] > OWN_SHARE)
     best = numerator / np.where(free, denominator, 1)
-    return (
-        np.where(free, 0.5 * np.maximum(numerator, 0) * best, 0),
-        best,
-        neighbour,
-        (alone - shared * best[:, None]) * valid[:, :, None],
-    )
+    evidence = np.where(free, 0.5 * np.maximum(numerator, 0) * best, 0)
+    return evidence, best, neighbour, (alone - shared * best[:, None]) * valid[:, :, None]
 
 
 def _gram(bank, time, type, neighbour, valid):
@@ -481,19 +452,11 @@ def _gram(bank, time, type, neighbour, valid):
     low, high = int(neighbour.min(initial=len(time))), int(neighbour.max(initial=-1)) + 1
     time, type, neighbour = time[low:high], type[low:high], neighbour - low
     # Each pair is looked up once, in a table of the events that overlap with each, though many share it.
-    other, _ = _within(time, time, bank.length)
+    other, _ = rows_within(time, time, bank.length)
     pairs = _overlap(bank, time[:, None], type[:, None], time[other], type[other])
     column = neighbour[:, None] - other[:, 0][neighbour][:, :, None]
     inside = (column >= 0) & (column < pairs.shape[1]) & valid[:, :, None] & valid[:, None]
     return np.where(inside, pairs[neighbour[:, :, None], np.where(inside, column, 0)], 0)
-
-
-def _within(time, middle, reach):
-    """Which of the sorted times are at most ``reach`` away from each of (N,), as rows (N, K), and which of them are
-    meant."""
-    first, last = np.searchsorted(time, middle - reach), np.searchsorted(time, middle + reach, side="right")
-    index = first[:, None] + np.arange((last - first).max(initial=0))
-    return np.minimum(index, max(len(time) - 1, 0)), index < last[:, None]
 
 
 def _overlap(bank, time, type, other_time, other_type):

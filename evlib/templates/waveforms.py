@@ -1,4 +1,7 @@
-"""Single events, cut out of a recording and laid over each other: what a template is the mean of."""
+"""Waveforms of single events: cut out of a recording and laid over each other, types that look alike, relative timing.
+
+The timing is that between the channels that one type of event reaches, and between the events themselves.
+"""
 
 from dataclasses import dataclass
 
@@ -7,13 +10,27 @@ import scipy.fft
 from scipy.special import ndtr
 
 from ..signals.errors import DataError, OptionError, ShapeError, require_int, require_rate
-from .bank import cut_snippets, refine_peak
+from ..signals.events import Events
+from ..signals.recording import Recording
+from .bank import TemplateBank, correlate_snippets, cut_snippets, refine_peak
+from .whiten import Whitener
 
-# Events closer than this are read together, which is faster; but no more than so much signal at a time.
+# Events with shorter gaps than this are read together, which is faster, but at most this much signal, both in seconds.
 TOGETHER_S, LONGEST_S = 2.0, 60.0
+# Extra samples read on either side: moving an event by a fraction of a sample then sees the same neighbours, whatever is
+# read together.
+MARGIN = 16
+# Envelopes are evaluated this many times in a sample, and interpolated between.
+STEPS = 8
+# An onset is where the envelope first reaches this share of its maximum.
+RISE = 0.5
+# Quantiles of the bootstrap: intervals of 95 %.
+INTERVAL = (0.025, 0.975)
+# Least signal-to-noise ratio of an event in a channel that dates it.
+AUDIBLE = 3.0
 
 
-def read_snippets(whitener, recording, time_samples, before, length):
+def read_snippets(whitener: Whitener, recording: Recording, time_samples, before: int, length: int) -> np.ndarray:
     """Pieces of whitened signal around events, the onset of each moved onto a whole sample.
 
     Parameters
@@ -29,35 +46,26 @@ def read_snippets(whitener, recording, time_samples, before, length):
     """
     time = np.asarray(time_samples, dtype=np.float64)
     rate, n = recording.sampling_rate_hz, recording.n_samples
-    groups = [[]]
-    for row, at in enumerate(time):
-        group = groups[-1]
-        if group and (at - time[group[-1]] > TOGETHER_S * rate or at - time[group[0]] > LONGEST_S * rate):
-            groups.append([])
-        groups[-1].append(row)
+    apart = (np.diff(time) > TOGETHER_S * rate) | (np.diff(time // (LONGEST_S * rate)) > 0)
     out = np.zeros((len(time), length, recording.n_channels), np.float32)
-    for group in groups if len(time) else []:
-        # A margin, so that moving by a fraction of a sample sees the same neighbours whatever is read together.
-        first = max(int(time[group[0]]) - before - 16, 0)
-        stop = min(int(time[group[-1]]) + length - before + 16, n)
+    for rows in np.split(np.arange(len(time)), np.flatnonzero(apart) + 1) if len(time) else []:
+        first = max(int(time[rows[0]]) - before - MARGIN, 0)
+        stop = min(int(time[rows[-1]]) + length - before + MARGIN, n)
         if stop > first:
-            out[group] = cut_snippets(whitener(recording, first, stop), time[group] - first, before, length)
+            out[rows] = cut_snippets(whitener(recording, first, stop), time[rows] - first, before, length)
     return out
 
 
-def subtract_template(snippets, template):
+def subtract_template(snippets: np.ndarray, template: np.ndarray) -> np.ndarray:
     """What is left of snippets (N, L, C) without the template (L, C), each with the amplitude that fits it best."""
     amplitude = np.einsum("nlc,lc->n", snippets, template) / max(float((template**2).sum()), 1e-12)
     return snippets - amplitude[:, None, None] * template
 
 
-# --- Which kinds of events look alike: pairs of templates that noise can mistake for each other.
-
-
 @dataclass(frozen=True)
 class LookAlike:
-    """Two kinds: their similarity (1: the same), and the chance that noise makes one of the first look like the
-    second."""
+    """Two types that look alike: ``similarity`` (1: the same), and the ``chance`` that noise makes one of type ``name``
+    look like the ``other``."""
 
     name: str
     other: str
@@ -69,21 +77,21 @@ class LookAlike:
         return f"{self.name} looks like {self.other}: similarity {self.similarity:.2f}, noise alone mistakes {share} of them"
 
 
-def similar_templates(bank, least_chance=0.01):
-    """Pairs of kinds that are mistaken for each other, the worst first.
+def similar_templates(bank: TemplateBank, least_chance: float = 0.01) -> list[LookAlike]:
+    """Pairs of types that are mistaken for each other, the worst first.
 
-    Both kinds are put where they are most alike, and an event of mean size is judged as the bank judges it, size
+    Both types are put where they are most alike, and an event of mean size is judged as the bank judges it, size
     included: the difference in evidence is on average D and scatters, through noise alone, with a standard deviation S;
     the event is mistaken with a chance of Phi(-D / S).
 
     Parameters
     ----------
     bank : TemplateBank
-    least_chance : 0 < p < 0.5; pairs below are left out
+    least_chance : 0 < p < 0.5; pairs with a lower chance are left out
 
-    Returns
-    -------
-    list of LookAlike
+    Raises
+    ------
+    OptionError : a chance outside of this range
 
     Examples
     --------
@@ -96,42 +104,26 @@ def similar_templates(bank, least_chance=0.01):
     """
     if not (isinstance(least_chance, (int, float)) and 0 < least_chance < 0.5):
         raise OptionError(f"least_chance must be a probability between 0 and 0.5, got {least_chance!r} (percent?)")
-    similarity = np.clip(bank.similarity(), -1, 1).astype(np.float64)
-    norm = bank.norm
-    score = similarity * norm[:, None]  # of kind b (columns) in an event of kind a (rows)
+    similarity, norm = np.clip(bank.similarity(), -1, 1).astype(np.float64), bank.norm
+    score = similarity * norm[:, None]  # of type b (columns) in an event of type a (rows)
     own = bank.log_likelihood_ratio(norm.astype(np.float32))
     lead = own[:, None] - bank.log_likelihood_ratio(score.astype(np.float32))
-    # How evidence answers to a small change of the score, for kind b and for a itself.
+    # Derivative of the evidence by the score, for type b and for a itself.
     slope = score - (score - norm) / (1 + (bank.amplitude_spread * norm) ** 2)
     scatter = np.sqrt(np.maximum(slope**2 + norm[:, None] ** 2 - 2 * similarity * slope * norm[:, None], 1e-12))
     chance = ndtr(-lead / scatter)
     np.fill_diagonal(chance, 0)
-    first, second = np.nonzero(chance >= least_chance)
-    order = np.argsort(-chance[first, second], kind="stable")
-    names = bank.names
-    return [
-        LookAlike(names[a], names[b], float(similarity[a, b]), float(chance[a, b]))
-        for a, b in zip(first[order], second[order], strict=True)
-    ]
-
-
-# --- Relative timing: between the channels that one kind of event reaches, and between the events themselves.
-
-
-# Envelopes and correlations are looked at in steps of this part of a sample, and interpolated between.
-STEPS = 8
-RISE = 0.5
-INTERVAL = (0.025, 0.975)
-# A channel in which an event has less than this signal-to-noise ratio cannot date it.
-AUDIBLE = 3.0
+    pairs = np.argwhere(chance >= least_chance)
+    worst_first = pairs[np.argsort(-chance[tuple(pairs.T)], kind="stable")]
+    return [LookAlike(bank.names[a], bank.names[b], similarity[a, b], chance[a, b]) for a, b in worst_first]
 
 
 @dataclass(frozen=True)
 class ChannelDelays:
     """Delays of the channels (C,), seconds, with 95 % intervals; a channel without signal is NaN.
 
-    ``common_s``: the common onset, seconds after the first sample of the snippets (with a reference: later than it).
-    ``weight`` (C,): share of each channel in the energy, and so in the common onset.
+    ``weight`` (C,): share of each channel in the energy. ``common_s``: the common onset, the mean of the channels with
+    these weights, in seconds after the first sample of the snippets.
     """
 
     delay_s: np.ndarray
@@ -142,20 +134,21 @@ class ChannelDelays:
     n_events: int
 
 
-def channel_delays(snippets, sampling_rate_hz, reference=None, n_bootstrap=200, seed=0) -> ChannelDelays:
-    """When each channel gets an event of one kind, relative to the common onset.
+def channel_delays(snippets, sampling_rate_hz: float, n_bootstrap: int = 200, seed: int = 0) -> ChannelDelays:
+    """When each channel receives an event of one type, relative to the common onset.
+
+    The onset in a channel is where the envelope of the mean snippet first reaches half of its maximum.
 
     Parameters
     ----------
-    snippets : (N, L, C) pieces of signal, aligned events of one kind
+    snippets : (N, L, C) pieces of signal, aligned events of one type
     sampling_rate_hz : their rate
-    reference : (L, C) or None; see the head of this file
     n_bootstrap : means of N events drawn with replacement, from which the intervals come; one event has none (NaN)
     seed : of these draws
 
     Raises
     ------
-    ShapeError, OptionError, DataError : arrays that do not fit, numbers that cannot be, no event or no signal at all
+    ShapeError, OptionError, DataError : arrays that do not fit, numbers out of range, no event or no signal at all
 
     Examples
     --------
@@ -178,34 +171,20 @@ def channel_delays(snippets, sampling_rate_hz, reference=None, n_bootstrap=200, 
     energy = (mean**2).sum(axis=0)
     if not energy.any():
         raise DataError("there is no signal in the snippets: their mean is 0 in every channel")
-    if reference is None:
-        find = _rises
-    else:
-        reference = np.asarray(reference, dtype=np.float64)
-        if reference.shape != mean.shape:
-            raise ShapeError(f"reference must have the shape of one snippet, {mean.shape}, got {reference.shape}")
-
-        def find(waves):
-            return _lags(waves, reference)
-
     weight = energy / energy.sum()
-    time = find(mean[None])[0]
-    known = np.isfinite(time)
-    weight = np.where(known, weight, 0) / weight[known].sum()
-    common = weight[known] @ time[known]
+    time = _rises(mean[None])[0]
+    common = np.nansum(weight * time)
     low = high = np.full(len(time), np.nan)
-    if len(snippets) > 1:
-        rng = np.random.default_rng(seed)
-        share = rng.multinomial(len(snippets), np.full(len(snippets), 1 / len(snippets)), n_bootstrap) / len(snippets)
-        drawn = find((share @ snippets.reshape(len(snippets), -1)).reshape(n_bootstrap, *mean.shape))
-        drawn = drawn - (drawn[:, known] @ weight[known])[:, None]
+    if (n := len(snippets)) > 1:
+        share = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), n_bootstrap) / n
+        drawn = _rises((share @ snippets.reshape(n, -1)).reshape(n_bootstrap, *mean.shape))
+        drawn = drawn - np.nansum(weight * drawn, axis=1, keepdims=True)
         low, high = np.quantile(drawn, INTERVAL, axis=0) / rate
-    delay = (time - common) / rate
-    return ChannelDelays(delay, low, high, weight, float(common / rate), len(snippets))
+    return ChannelDelays((time - common) / rate, low, high, weight, float(common / rate), n)
 
 
 def _rises(waves):
-    """(B, C) times in samples at which the envelopes of waves (B, L, C) first reach half of their greatest value."""
+    """(B, C) times in samples at which the envelopes of waves (B, L, C) first reach half of their maximum."""
     length = waves.shape[1]
     n = scipy.fft.next_fast_len(length + 32, real=True)
     spectrum = scipy.fft.rfft(waves, n, axis=1)
@@ -220,24 +199,8 @@ def _rises(waves):
     return np.where(level > 0, (before + np.where(at > 0, step, 0)) / STEPS, np.nan)
 
 
-def _lags(waves, reference):
-    """(B, C) lags in samples, within half a snippet, at which waves (B, L, C) correlate best with the reference (L,
-    C)."""
-    length = waves.shape[1]
-    n = scipy.fft.next_fast_len(2 * length, real=True)
-    product = scipy.fft.rfft(waves, n, axis=1) * np.conj(scipy.fft.rfft(reference, n, axis=0))
-    correlation = scipy.fft.irfft(product, n * STEPS, axis=1)
-    reach = length // 2 * STEPS
-    correlation = np.concatenate([correlation[:, -reach:], correlation[:, : reach + 1]], axis=1)
-    best = np.clip(correlation.argmax(axis=1), 1, 2 * reach - 1)
-    around = (np.take_along_axis(correlation, (best + k)[:, None], axis=1)[:, 0] for k in (-1, 0, 1))
-    offset, _ = refine_peak(*around)
-    lag = (best + np.clip(offset, -0.5, 0.5) - reach) / STEPS
-    return np.where(np.abs(correlation).max(axis=1) > 0, lag, np.nan)
-
-
-def channel_times(bank, pieces, type):
-    """When each channel alone says that an event happened, relative to the time found by all of them.
+def channel_times(bank: TemplateBank, pieces: np.ndarray, type) -> np.ndarray:
+    """When an event happened by each channel alone, relative to the time found by all of them.
 
     Parameters
     ----------
@@ -248,33 +211,37 @@ def channel_times(bank, pieces, type):
 
     Returns
     -------
-    (N, C) samples, later is positive; NaN where the channel has too little of this kind, or nothing within reach
+    (N, C) samples, later is positive; NaN where the channel has too little of this type, or nothing within reach
+
+    Raises
+    ------
+    ShapeError : pieces no longer than the templates
     """
-    reach = (np.shape(pieces)[1] - bank.length) // 2
+    pieces, type = np.asarray(pieces), np.asarray(type)
+    reach = (pieces.shape[1] - bank.length) // 2
     if reach < 1:
-        raise ShapeError(f"pieces must be longer than the templates, {bank.length} samples, got {np.shape(pieces)}")
-    out = np.full((len(pieces), pieces.shape[2]), np.nan)
+        raise ShapeError(f"pieces must be longer than the templates, {bank.length} samples, got {pieces.shape}")
+    out, rows = np.full((len(pieces), pieces.shape[2]), np.nan), np.arange(len(pieces))
     audible = np.sqrt((bank.templates.astype(np.float64) ** 2).sum(axis=1)) >= AUDIBLE  # (E, C)
-    for e in np.unique(type):
-        rows = np.flatnonzero(np.asarray(type) == e)
-        windows = np.lib.stride_tricks.sliding_window_view(pieces[rows], bank.length, axis=1)  # (N, lags, C, L)
-        score = np.einsum("ntcl,lc->ntc", windows, bank.templates[e], optimize=True)
+    for c in range(out.shape[1]):
+        score = np.empty((len(pieces), 2 * reach + 1))
+        for some, part in correlate_snippets(pieces[:, :, [c]], bank.templates[:, :, [c]], type):
+            score[some] = part
         best = score.argmax(axis=1)
         inside = np.clip(best, 1, 2 * reach - 1)
-        around = (np.take_along_axis(score, (inside + k)[:, None], axis=1)[:, 0] for k in (-1, 0, 1))
-        offset, peak = refine_peak(*around)
-        found = (best == inside) & (peak > 0) & audible[e]
-        out[rows] = np.where(found, inside + offset - reach, np.nan)
+        offset, peak = refine_peak(score.T, inside, rows)
+        found = (best == inside) & (peak > 0) & audible[type, c]
+        out[found, c] = (inside + offset - reach)[found]
     return out
 
 
-def inter_event_intervals(events):
-    """From each event to the next one of another kind.
+def inter_event_intervals(events: Events) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """From each event to the next one of another type.
 
     Returns
     -------
     before, after : (n,) types
-    interval_s : (n,) seconds; events after which no other kind comes are left out
+    interval_s : (n,) seconds; events after which no other type comes are left out
 
     Examples
     --------
@@ -283,9 +250,7 @@ def inter_event_intervals(events):
     >>> inter_event_intervals(events)
     (array([0, 0]), array([1, 1]), array([1.25, 0.75]))
     """
-    n = len(events)
     changes = np.flatnonzero(np.diff(events.type)) + 1
-    following = np.searchsorted(changes, np.arange(n), side="right")
-    rows = np.flatnonzero(following < len(changes))
-    after = changes[following[rows]]
+    rows = np.arange(changes.max(initial=0))
+    after = changes[np.searchsorted(changes, rows, side="right")]
     return events.type[rows], events.type[after], events.onset_s[after] - events.onset_s[rows]

@@ -86,7 +86,7 @@ def test_answers_that_are_not_worth_a_look_are_left_out():
 
 def test_log_odds_are_those_of_the_model():
     found = search(markers(200, [(0, 50), (1, 120)], value=2.5))
-    assert found.llr.tolist() == found.alone.tolist() == [2.5, 2.5]
+    assert found.llr.tolist() == found.llr_isolated.tolist() == [2.5, 2.5]
     assert found.amplitude.tolist() == [1.0, 1.0]
 
 

@@ -87,7 +87,7 @@ def test_of_several_candidates_in_reach_the_clearest_is_taken(weak):
         if len(near) < 2:
             continue
         crowded += 1
-        best = near[candidates.alone[near].argmax()]
+        best = near[candidates.llr_isolated[near].argmax()]
         found = snap(detector, simulation.recording, time_s, reach_s=0.2)
         assert found[:2] == (
             pytest.approx(candidates.time[best] / rate, abs=1e-6),

@@ -10,7 +10,7 @@ from evlib.templates.bank import TemplateBank, refine_peak
 from evlib.templates.pursue import CERTAIN, Candidates, explain, find_candidates
 
 TEMPLATES = make_templates(seed=1)
-FIELDS = ("time", "llr", "alone", "margin", "amplitude", "misfit")
+FIELDS = ("time", "llr", "llr_isolated", "margin", "amplitude", "misfit")
 
 
 def search(bank, signal, **options):
@@ -95,10 +95,10 @@ def test_look_alikes_do_not_double_events(bank, rng):
     errors, missing, extra = compare(sure(every), time, type, 2.0)
     assert missing <= 2 and extra <= 2
     # The other type stands by as an alternative, behind the one that explains more.
-    alternatives = every[(every.margin < 0) & (every.alone > CERTAIN)]
+    alternatives = every[(every.margin < 0) & (every.llr_isolated > CERTAIN)]
     nearest = np.abs(alternatives.time[:, None] - time).argmin(1)
     assert len(alternatives) > 100 and np.mean(alternatives.type == 1 - type[nearest]) > 0.95
-    assert (alternatives.llr < alternatives.alone).all()
+    assert (alternatives.llr < alternatives.llr_isolated).all()
 
 
 def test_what_is_explained_is_gone(bank, mixture):
@@ -149,7 +149,7 @@ def test_noise_alone_gives_few_candidates(bank):
     found = search(bank, signal)
     certain = (found.llr > CERTAIN).sum()
     assert certain <= 16 * 120 / 20  # once in 20 s and type
-    assert (found.llr[found.alone == found.llr] > 0).all()
+    assert (found.llr[found.llr_isolated == found.llr] > 0).all()
 
 
 def test_nothing_gives_nothing(bank):
@@ -187,16 +187,15 @@ def test_alternatives_lie_inside_of_the_recording(bank):
 
 @given(st.floats(-0.5, 0.5), st.floats(0.1, 100), st.floats(-1e3, 1e3))
 def test_a_parabola_is_refined_exactly(vertex, curvature, height):
-    values = (height - curvature * (np.array([-1.0, 0.0, 1.0]) - vertex) ** 2)[:, None]
-    offset, peak = refine_peak(*values)
-    assert offset[0] == pytest.approx(vertex, abs=1e-8) and peak[0] == pytest.approx(height, abs=1e-8)
+    values = height - curvature * (np.array([-1.0, 0.0, 1.0]) - vertex) ** 2
+    offset, peak = refine_peak(values, 1)
+    assert offset == pytest.approx(vertex, abs=1e-8) and peak == pytest.approx(height, abs=1e-8)
 
 
 def test_what_is_no_peak_is_not_refined():
-    before, peak, after = np.array([[1.0, 0.0, 2.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
-    offset, height = refine_peak(before, peak, after)
+    offset, height = refine_peak(np.array([[1.0, 0.0, 2.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]]), 1, np.arange(3))
     assert (np.abs(offset) <= 0.5).all() and np.isfinite(height).all()
-    flat, level = refine_peak(np.ones(2), np.ones(2), np.array([1.0, 3.0]))
+    flat, level = refine_peak(np.array([[1.0, 1.0], [1.0, 1.0], [1.0, 3.0]]), 1, np.arange(2))
     assert flat.tolist() == [0, 0] and level.tolist() == [1, 1]
 
 

@@ -55,13 +55,13 @@ def test_no_more_than_a_crowd_is_explained_in_a_template_length(bank, kind, monk
 @pytest.mark.parametrize("kind", KINDS)
 def test_work_grows_with_the_recording_alone(bank, kind, monkeypatch):
     """Counted in events explained and in events weighed, not in seconds."""
-    weighed, proposals = [], repicking._proposals
+    weighed, proposals = [], repicking._best_moves
 
     def watched(bank, score, time, type, height, rows):
         weighed.append(len(rows))
         return proposals(bank, score, time, type, height, rows)
 
-    monkeypatch.setattr(repicking, "_proposals", watched)
+    monkeypatch.setattr(repicking, "_best_moves", watched)
     work = []
     for n in (50 * LENGTH, 200 * LENGTH):
         weighed.clear()
@@ -129,10 +129,9 @@ def test_fit_says_where_templates_do_not_fit(caplog):
 
 def test_covered_against_brute_force(rng):
     for _ in range(50):
-        start = rng.integers(-5, 30, 4)
-        stop = start + rng.integers(0, 9, 4)
-        expected = [any(a <= k < b for a, b in zip(start, stop, strict=True)) for k in range(25)]
-        assert candidates._covered(start, stop, 25).tolist() == expected
+        sample, reach = rng.integers(-5, 30, 4), rng.integers(0, 5)
+        expected = (np.abs(np.arange(25)[:, None] - sample) <= reach).any(1)
+        assert candidates._covered(sample, reach, 25).tolist() == expected.tolist()
 
 
 def test_neighbours_are_counted_at_both_ends(rng):

@@ -63,13 +63,13 @@ def test_exact_labels_give_the_templates(labelled, truth):
 
 def test_evidence_is_trusted_where_only_noise_tells_events_apart(labelled):
     signal, exact, _ = labelled
-    assert learn_templates([signal], [exact], BEFORE, LENGTH, RATE)[0].trust > 0.9
+    assert learn_templates([signal], [exact], BEFORE, LENGTH, RATE)[0].evidence_scale > 0.9
 
 
 def test_labels_by_hand_are_aligned(labelled, truth):
     signal, exact, blurred = labelled
     aligned, jitter, times = learn_templates([signal], [blurred], BEFORE, LENGTH, RATE)
-    plain, _, kept = learn_templates([signal], [blurred], BEFORE, LENGTH, RATE, align=False)
+    plain, _, kept = learn_templates([signal], [blurred], BEFORE, LENGTH, RATE, rounds=1)
     assert np.array_equal(kept[0], blurred.time_samples)
     assert jitter == pytest.approx(4.0, rel=0.35)
     assert (aligned.norm > plain.norm).all()
@@ -117,8 +117,8 @@ def test_several_recordings_are_one_set_of_labels(labelled):
     signal, exact, _ = labelled
     cut = int(exact.sample[90]) - 150
     parts = [exact.within(0, cut), exact.within(cut, len(signal)).shift(-cut)]
-    whole = learn_templates([signal], [exact], BEFORE, LENGTH, RATE, align=False)[0]
-    pieces = learn_templates([signal[:cut], signal[cut:]], parts, BEFORE, LENGTH, RATE, align=False)[0]
+    whole = learn_templates([signal], [exact], BEFORE, LENGTH, RATE, rounds=1)[0]
+    pieces = learn_templates([signal[:cut], signal[cut:]], parts, BEFORE, LENGTH, RATE, rounds=1)[0]
     assert np.allclose(whole.templates, pieces.templates, atol=0.05)
 
 

@@ -126,7 +126,7 @@ def test_templates_learned_in_rounds_are_those_of_single_events():
     bank, _, times = learn_templates([signal], [labels], BEFORE, LENGTH, RATE)
     assert (bank.shapes * TRUTH.shapes).sum((1, 2)).min() > 0.98
     assert np.abs(times[0] - time - np.median(times[0] - time)).max() < 1.0
-    assert bank.trust > 0.9 and bank.amplitude_spread < 0.3
+    assert bank.evidence_scale > 0.9 and bank.amplitude_spread < 0.3
 
 
 def test_only_overlaps_with_enough_signal_are_separated():

@@ -8,14 +8,14 @@ from planted import RATE, make_bank, make_templates, plant, schedule, table
 
 from evlib.templates.bank import TemplateBank
 from evlib.templates.hybrid import (
-    ALONE_S,
+    ISOLATED_S,
     MATCH_S,
     RHYTHMS,
     HybridRecordings,
     _surrogate,
     label_examples,
+    new_rhythm,
     one_at_a_time,
-    strange_rhythm,
 )
 from evlib.templates.learn import PRIOR_LOGIT
 from evlib.templates.pursue import Candidates, find_candidates
@@ -224,11 +224,11 @@ def test_examples_of_nothing(bank):
 
 
 @pytest.mark.parametrize("rhythm", RHYTHMS)
-def test_strange_rhythms_are_what_they_are_called(rhythm):
+def test_new_rhythms_are_what_they_are_called(rhythm):
     rng, rate, n, apart = np.random.default_rng(0), 1000.0, 120_000, np.array([2000.0, 500.0, 2000.0])
     time = np.arange(500.0, n, 700.0)
     type = np.resize([0, 2], len(time))  # kind 1 was never found
-    strange, kinds = strange_rhythm(rhythm, time, type, n, rate, apart, rng)
+    strange, kinds = new_rhythm(rhythm, time, type, n, rate, apart, rng)
     assert len(strange) == len(kinds) and set(kinds) <= {0, 2}
     assert (np.diff(strange) >= 0).all() and (strange >= 0).all() and (strange < n).all()
     for kind in set(kinds):
@@ -252,7 +252,7 @@ def test_events_one_at_a_time_are_the_recorded_ones_without_their_neighbours():
     out, alone = one_at_a_time(known, signal, events[:40], events[40:], rng)
     assert (alone.type == type[:40]).all() and (alone.labelled_spans == [[0, len(out)]]).all()
     gaps = np.diff(alone.time_samples) - known.length
-    assert gaps.min() >= ALONE_S[0] * RATE - 1 and gaps.max() <= ALONE_S[1] * RATE + 1
+    assert gaps.min() >= ISOLATED_S[0] * RATE - 1 and gaps.max() <= ISOLATED_S[1] * RATE + 1
     left = out - known.render(len(out), alone.time_samples, alone.type, np.ones(40))
     assert out.std() > left.std() and left.std() == pytest.approx(1.0, abs=0.02)
     found = find_candidates(known, lambda a, b: out[a:b], len(out))

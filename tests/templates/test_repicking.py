@@ -56,7 +56,7 @@ def test_events_in_each_others_ring_come_to_their_places(ringing, monkeypatch):
     """The pursuit alone puts some a period away; afterwards most of these are where they were."""
     touches = [ring(ringing, np.random.default_rng(seed)) for seed in range(12)]
     after = [errors(explain(ringing, signal)[0], time, type) for time, type, signal in touches]
-    monkeypatch.setattr(repicking, "ROUNDS", 0)
+    monkeypatch.setattr(repicking, "REFINING_ROUNDS", 0)
     before = [errors(explain(ringing, signal)[0], time, type) for time, type, signal in touches]
     assert sum(before) >= 30 and sum(after) <= sum(before) // 3
 
@@ -75,7 +75,9 @@ def test_gain_is_the_gain_of_the_posterior(ringing, seed, monkeypatch):
     height *= 1 + 0.1 * rng.standard_normal(5)  # nor need the amplitudes be at their best
     score = ringing.scores(signal - ringing.render(len(signal), wrong, type, height / ringing.norm[type]))
     places, own = repicking._places(ringing, score, wrong, type, height)
-    evidence, best, neighbour, change = repicking._profile(ringing, score, wrong, type, height, places, own)
+    evidence, best, neighbour, change = repicking._profile(
+        ringing, score, wrong, type, height, places, own, np.arange(5)
+    )
     for place in range(1, places.shape[1]):
         moved = wrong.copy()
         moved[1] = places[1, place]
