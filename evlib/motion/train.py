@@ -109,9 +109,7 @@ class MotionModel:
 
     def save(self, path):
         """Write model, patches and metadata; `load_motion_model` reads them."""
-        save_checkpoint(
-            path, self.model, None, epoch=len(self.history), global_step=0, patch_s=self.patch_s, metadata=self.metadata
-        )
+        save_checkpoint(path, self.model, self.metadata, patch_s=self.patch_s)
 
 
 def load_motion_model(path, text=None):

@@ -241,7 +241,7 @@ class ClipClassifier:
             raise OptionError(f"{', '.join(sorted(taken))} is what the classifier itself writes; choose another name")
         metadata = {"classes": list(self.classes), "mean": self.mean.tolist(), "scale": self.scale.tolist()}
         content = json.dumps(metadata | {"features": self.features} | more, indent=1)
-        save_checkpoint(Path(folder) / "best_model.pth", self.model, None, epoch=0, global_step=0)
+        save_checkpoint(Path(folder) / "best_model.pth", self.model)
         with replace_file(Path(folder) / "metadata.json") as path:
             path.write_text(content)
 

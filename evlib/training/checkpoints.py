@@ -1,10 +1,10 @@
-"""Checkpoints that rebuild their model alone, and encoders on their own.
+"""Models on disk: training checkpoints, encoders, models of motion, detectors.
 
-A checkpoint is a dictionary of plain types and tensors, read with ``weights_only=True``: ``epoch`` (epochs completed),
-``model_state_dict``, ``optimizer_state_dict``, ``global_step``, ``val_loss`` (None without validation), then
-``format``, ``model_class``, ``config`` (the model's arguments), ``monitor``, ``scheduler``, ``loss_state_dict``,
-``early_stopping``, ``rng``, ``history``. An encoder's file holds ``format``, ``encoder_class``, ``config``,
-``encoder_state_dict`` and ``metadata``.
+All are written by `save` and read by `load`. A file is a dictionary of plain values and tensors, read with
+``weights_only=True``: ``format``, ``model_class`` (what it holds), ``config`` (the arguments that build it),
+``model_state_dict``, ``metadata``, and what else belongs to it. A training checkpoint also holds ``epoch`` (epochs
+completed), ``optimizer_state_dict``, ``global_step``, ``val_loss`` (None without validation), ``monitor``,
+``scheduler``, ``loss_state_dict``, ``rng`` and ``history``.
 """
 
 import importlib
@@ -12,26 +12,33 @@ import json
 import pickle
 import re
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from ..networks.encoders import LSTMEncoder, encoder_of
-from ..networks.frames import FrameEncoder
-from ..networks.transformer import DualBranchEncoder, PatchFrameEncoder
+from ..networks.encoders import encoder_of
 from ..signals.errors import DataError, OptionError
 from ..signals.files import replace_file
 from ..templates.whiten import Whitener
 
-CHECKPOINT_FORMAT = 1
-CHECKPOINT_KEYS = ("epoch", "model_state_dict", "optimizer_state_dict", "global_step")
+FORMAT = 3
 CHECKPOINT_NAME = re.compile(r"checkpoint_epoch_(\d+)\.pth")
-# The file of every model that a checkpoint may name; it is imported when it is asked for.
-MODELS = {
+ENCODERS = {
+    "LSTMEncoder": "networks.encoders",
+    "FrameEncoder": "networks.frames",
+    "PatchFrameEncoder": "networks.transformer",
+    "DualBranchEncoder": "networks.transformer",
+}
+# The file of evlib in which each class is defined that `load_checkpoint` rebuilds; it is imported when it is needed.
+MODELS = ENCODERS | {
     "LSTMEventClassifier": "networks.classifier",
     "EventSpecificClassifier": "networks.event_specific",
     "FrameNetwork": "networks.frames",
+    "ContextLSTM": "networks.context",
     "LSTMAutoencoder": "networks.pretext",
     "VariationalLSTMAutoencoder": "networks.pretext",
     "ContrastiveLSTM": "networks.pretext",
@@ -41,21 +48,30 @@ MODELS = {
     "LSTMClassifier": "studies.sequences",
     "TimeLSTM": "studies.sequences",
 }
-ENCODERS = {kind.__name__: kind for kind in (FrameEncoder, LSTMEncoder, PatchFrameEncoder, DualBranchEncoder)}
-ENCODER_KEYS = ("encoder_class", "config", "encoder_state_dict", "metadata")
 
 
-def read_checkpoint(path):
-    """Read a checkpoint without running any code that it might hold.
+def save(path: str | Path, kind: str, config: dict | None, state: dict, metadata: dict | None = None, **more: Any):
+    """Write what `load` reads; a crash while writing leaves the old file as it was.
+
+    Parameters
+    ----------
+    kind : class name of what is saved
+    config : its arguments
+    state : tensors by name
+    metadata, more : plain values and tensors that belong to it
+    """
+    content = {"format": FORMAT, "model_class": kind, "config": config, "model_state_dict": state, "metadata": metadata}
+    with replace_file(path) as temporary:
+        torch.save(plain(more | content), temporary)
+
+
+def load(path: str | Path, what: str = "checkpoint") -> dict:
+    """Read a file of `save` without running any code that it might hold; ``what`` names it in messages.
 
     Raises
     ------
-    DataError : no file, not a checkpoint, truncated, or a pickle that would run code
+    DataError : no file, another kind of file, damaged or truncated, a pickle that would run code
     """
-    return _read(path, CHECKPOINT_KEYS, "training checkpoint")
-
-
-def _read(path, keys, what):
     try:
         # torch does not compare the checksums that it writes: a flipped bit would be a weight like any other.
         if zipfile.is_zipfile(path):
@@ -63,63 +79,72 @@ def _read(path, keys, what):
                 if damaged := archive.testzip():
                     raise DataError(f"{path} is damaged: {damaged} is not what was written")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+    except FileNotFoundError as error:
+        raise DataError(f"no {what} at {path}") from error
+    except (PermissionError, IsADirectoryError) as error:
         raise DataError(f"cannot read the {what} {path}: {error}") from error
     except pickle.UnpicklingError as error:
-        raise DataError(f"{path} is no {what} of plain values; it was not loaded, as it might run code") from error
+        raise DataError(
+            f"{path} is not a {what} that can be read safely: it holds more than plain values, and might run code"
+        ) from error
     except zipfile.BadZipFile as error:
         raise DataError(f"{path} is damaged: {error}") from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        raise DataError(f"{path} is no {what}, or a truncated one: {error}") from error
-    if not isinstance(content, dict) or not set(keys) <= content.keys():
-        raise DataError(f"{path} is no {what}: it must hold {', '.join(keys)}")
-    if content.get("format", CHECKPOINT_FORMAT) != CHECKPOINT_FORMAT:
-        raise DataError(f"{path} has {what} format {content['format']}, this evlib reads {CHECKPOINT_FORMAT}")
+        raise DataError(f"{path} is not a {what}, or a truncated one: {error}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is not a {what}: it must hold a dictionary, got a {type(content).__name__}")
+    if content.get("format", FORMAT) != FORMAT:
+        raise DataError(f"{path} has format {content['format']!r}; this version of evlib reads format {FORMAT}")
+    if "model_state_dict" not in content:
+        raise DataError(f"{path} is not a {what}: it must hold model_state_dict")
     return content
 
 
-def load_checkpoint(path, model=None):
-    """Rebuild a model from its checkpoint, or load the weights into the one given.
-
-    Returns
-    -------
-    model, checkpoint : on the CPU if rebuilt, in evaluation mode if rebuilt
+def rebuild(path: str | Path, kind: str, config: dict | None, state: dict, kinds: Iterable[str] = MODELS) -> nn.Module:
+    """A model in evaluation mode, on the CPU, from its class name, arguments and weights.
 
     Raises
     ------
-    DataError : see `read_checkpoint`; a model that evlib does not have; weights that do not fit
+    DataError : a class that is none of ``kinds``, weights that do not fit
     """
-    checkpoint = read_checkpoint(path)
+    if kind not in kinds or config is None:
+        raise DataError(f"{path} holds a {kind}, which evlib cannot rebuild; it rebuilds {', '.join(kinds)}")
     try:
-        if model is None:
-            name = checkpoint.get("model_class")
-            if name not in MODELS or checkpoint.get("config") is None:
-                raise DataError(
-                    f"{path} holds a {name!r}, which evlib cannot rebuild: give a model to load the weights into"
-                )
-            model = getattr(importlib.import_module(f"evlib.{MODELS[name]}"), name)(**checkpoint["config"]).eval()
-        model.load_state_dict(checkpoint["model_state_dict"])
+        model = getattr(importlib.import_module(f"evlib.{MODELS[kind]}"), kind)(**config)
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
+        raise DataError(f"the weights in {path} do not fit the {kind}: {error}") from error
+    return model.eval()
+
+
+def save_checkpoint(path: str | Path, model: nn.Module, metadata: dict | None = None, **more: Any):
+    """Write a model with its arguments (its ``config``), so that `load_checkpoint` rebuilds it alone."""
+    save(path, type(model).__name__, getattr(model, "config", None), model.state_dict(), metadata, **more)
+
+
+def load_checkpoint(path: str | Path, model: nn.Module | None = None, kinds: Iterable[str] = MODELS, what="checkpoint"):
+    """Rebuild a model from its file, or load the weights into the one given.
+
+    Returns
+    -------
+    model, content : on the CPU and in evaluation mode if rebuilt; all that the file holds
+
+    Raises
+    ------
+    DataError : as `load` and `rebuild`
+    """
+    content = load(path, what)
+    if model is None:
+        stored = (content.get(name) for name in ("model_class", "config", "model_state_dict"))
+        return rebuild(path, *stored, kinds), content
+    try:
+        model.load_state_dict(content["model_state_dict"])
     except (RuntimeError, TypeError, AttributeError) as error:
         raise DataError(f"the weights in {path} do not fit the model: {error}") from error
-    return model, checkpoint
+    return model, content
 
 
-def save_checkpoint(path, model, optimizer, **state):
-    """Write a checkpoint; a crash while writing leaves the old file as it was. Without an optimizer it cannot be
-    resumed from."""
-    checkpoint = {
-        **state,
-        "format": CHECKPOINT_FORMAT,
-        "model_class": type(model).__name__,
-        "config": getattr(model, "config", None),
-        "model_state_dict": model.state_dict(),
-        "optimizer_state_dict": {} if optimizer is None else optimizer.state_dict(),
-    }
-    with replace_file(path) as temporary:
-        torch.save(plain(checkpoint), temporary)
-
-
-def latest_checkpoint(folder):
+def latest_checkpoint(folder: str | Path) -> Path | None:
     """The ``checkpoint_epoch_N.pth`` of the largest N in a folder, None when there is none: ``resume_from`` takes both.
 
     >>> latest_checkpoint("no/such/folder") is None
@@ -132,7 +157,7 @@ def latest_checkpoint(folder):
 
 
 def remember_run(folder, settings, resume):
-    """Write what a run was asked for beside its checkpoints; a run that goes on must be asked for the same.
+    """Write the settings of a run beside its checkpoints; a run that is resumed must have the same.
 
     Raises
     ------
@@ -140,7 +165,6 @@ def remember_run(folder, settings, resume):
     """
     file, now, latest = folder / "run.json", json.loads(json.dumps(plain(settings))), latest_checkpoint(folder)
     if latest is None:
-        folder.mkdir(parents=True, exist_ok=True)
         with replace_file(file) as temporary:
             temporary.write_text(json.dumps(now, indent=1))
         return
@@ -151,50 +175,39 @@ def remember_run(folder, settings, resume):
     before = json.loads(file.read_text()) if file.is_file() else {}
     if changed := [name for name in now if before.get(name) != now[name]]:
         was = "; ".join(f"{name} {now[name]!r}, was {before.get(name)!r}" for name in changed)
-        raise OptionError(f"the run in {folder} was asked for something else: {was}")
+        raise OptionError(f"the run in {folder} had other settings: {was}")
 
 
-def save_encoder(path, encoder, metadata, whitener=None):
-    """Write an encoder with its metadata; a crash while writing leaves the old file as it was.
+def save_encoder(path: str | Path, encoder: nn.Module, metadata: dict, whitener: Whitener | None = None):
+    """Write an encoder with its metadata.
 
     Parameters
     ----------
-    path : where to
     encoder : a `FrameEncoder`, `LSTMEncoder`, `PatchFrameEncoder` or `DualBranchEncoder`, or a model that holds one as
         ``encoder``
     metadata : dict of plain values that says what the weights are for and where they come from: ``sampling_rate_hz``,
         ``channels``, ``units``, ``pretext``, ``seed``, ``data_hash``
-    whitener : the Whitener that the encoder has heard through; its taps and centre are kept beside the weights
+    whitener : the Whitener of the signals that the encoder was trained on; its taps and centre are kept too
 
     Raises
     ------
     OptionError : no encoder, a metadata that is not made of plain values
     """
-    encoder, metadata = encoder_of(encoder), plain(metadata)
+    encoder = encoder_of(encoder)
     if type(encoder).__name__ not in ENCODERS:
         raise OptionError(f"only one of {', '.join(ENCODERS)} can be saved alone, got a {type(encoder).__name__}")
     try:
-        metadata = json.loads(json.dumps(dict(metadata)))
+        metadata = json.loads(json.dumps(plain(dict(metadata))))
     except (TypeError, ValueError) as error:
         raise OptionError(f"the metadata must be a dict of names, numbers, lists and None: {error}") from error
-    content = {
-        "format": CHECKPOINT_FORMAT,
-        "encoder_class": type(encoder).__name__,
-        "config": encoder.config,
-        "encoder_state_dict": encoder.state_dict(),
-        "metadata": metadata,
-    }
+    kept = None
     if whitener is not None:
-        content["whitener"] = {
-            "taps": torch.from_numpy(whitener.taps),
-            "center": torch.from_numpy(whitener.center),
-            "sampling_rate_hz": float(whitener.sampling_rate_hz),
-        }
-    with replace_file(path) as temporary:
-        torch.save(plain(content), temporary)
+        kept = {name: torch.from_numpy(getattr(whitener, name)) for name in ("taps", "center")}
+        kept["sampling_rate_hz"] = float(whitener.sampling_rate_hz)
+    save_checkpoint(path, encoder, metadata, whitener=kept)
 
 
-def load_encoder(path):
+def load_encoder(path: str | Path) -> tuple[nn.Module, dict]:
     """Read what `save_encoder` has written.
 
     Returns
@@ -208,57 +221,40 @@ def load_encoder(path):
     Examples
     --------
     >>> import tempfile
+    >>> from evlib.networks.encoders import LSTMEncoder
     >>> path = Path(tempfile.mkdtemp()) / "encoder.pth"
     >>> save_encoder(path, LSTMEncoder(6, 8), {"pretext": "autoencoder", "sampling_rate_hz": 2000.0})
     >>> encoder, metadata = load_encoder(path)
     >>> encoder.config["hidden_size"], metadata["pretext"]
     (8, 'autoencoder')
     """
-    content = _read(path, ENCODER_KEYS, "encoder file")
-    return _encoder_in(content, path), content["metadata"]
+    return load_pretrained(path)[:2]
 
 
-def load_pretrained(path):
+def load_pretrained(path: str | Path) -> tuple[nn.Module, dict, Whitener | None]:
     """Encoder, metadata and Whitener (None where none was kept) in a file of `save_encoder`.
 
     Raises
     ------
     DataError : as in `load_encoder`; a whitener that is none
     """
-    content = _read(path, ENCODER_KEYS, "encoder file")
-    return _encoder_in(content, path), content["metadata"], _whitener_in(content, path)
-
-
-def _encoder_in(content, path):
-    if content["encoder_class"] not in ENCODERS:
-        raise DataError(f"{path} holds a {content['encoder_class']!r}, which evlib cannot rebuild")
-    try:
-        encoder = ENCODERS[content["encoder_class"]](**content["config"])
-        encoder.load_state_dict(content["encoder_state_dict"])
-    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
-        raise DataError(f"the weights in {path} do not fit their encoder: {error}") from error
-    return encoder.eval()
-
-
-def _whitener_in(content, path):
+    encoder, content = load_checkpoint(path, kinds=ENCODERS, what="encoder file")
+    if not isinstance(content.get("metadata"), dict):
+        raise DataError(f"{path} is not an encoder file: it must hold metadata")
     kept = content.get("whitener")
     if kept is None:
-        return None
+        return encoder, content["metadata"], None
     try:
         taps, center, rate = kept["taps"].numpy(), kept["center"].numpy(), float(kept["sampling_rate_hz"])
-        if (
-            taps.ndim != 2
-            or center.shape != taps.shape[:1]
-            or not (np.isfinite(taps).all() and np.isfinite(center).all())
-        ):
+        if taps.ndim != 2 or center.shape != taps.shape[:1] or not np.isfinite([*taps.T, center]).all():
             raise ValueError(f"taps {taps.shape}, centre {center.shape}, or values that are not finite")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"the whitener in {path} is damaged: {error}") from error
-    return Whitener(taps, center, rate)
+    return encoder, content["metadata"], Whitener(taps, center, rate)
 
 
 def plain(value):
-    """Tensors on the CPU, NumPy scalars as Python's: a checkpoint of a GPU run opens anywhere."""
+    """Tensors on the CPU, NumPy's numbers as Python's: a checkpoint of a GPU run opens anywhere."""
     if torch.is_tensor(value):
         return value.detach().cpu()
     if isinstance(value, dict):
@@ -269,12 +265,12 @@ def plain(value):
 
 
 def _generator(loader):
-    """What a loader shuffles with, if it has something of its own."""
+    """The generator that a loader shuffles with, if it has one of its own."""
     return getattr(loader, "generator", None) or getattr(getattr(loader, "batch_sampler", None), "generator", None)
 
 
 def rng_state(loader):
-    """What shuffling and dropout draw from."""
+    """The states of all generators that shuffling and dropout draw from."""
     generator = _generator(loader)
     return {
         "torch": torch.get_rng_state(),
@@ -284,6 +280,7 @@ def rng_state(loader):
 
 
 def restore_rng(state, loader):
+    """Put all generators into the states of `rng_state`."""
     torch.set_rng_state(state["torch"])
     # A run may go on with another number of devices than it began with.
     for device, device_state in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):

@@ -19,7 +19,7 @@ from torch import nn
 from ..networks.losses import nt_xent
 from ..networks.threads import few_threads
 from ..signals.errors import DataError, OptionError, require_int
-from .checkpoints import load_checkpoint, read_checkpoint, restore_rng, rng_state, save_checkpoint
+from .checkpoints import load, load_checkpoint, restore_rng, rng_state, save_checkpoint
 
 # Steps from one logged loss of a single batch to the next.
 LOG_EVERY_STEPS = 10
@@ -157,7 +157,7 @@ def train(
                 save_checkpoint(
                     folder / name,
                     model,
-                    optimizer,
+                    optimizer_state_dict=optimizer.state_dict(),
                     epoch=epoch,
                     global_step=step,
                     val_loss=None if val_loader is None else history[-1][monitor],
@@ -292,7 +292,7 @@ def _earlier_best(folder, resume_from, history, monitor):
     least = min(row[monitor] for row in history)
     for path in (path / "best_model.pth" for path in folders):
         if path.is_file():
-            checkpoint = read_checkpoint(path)
+            checkpoint = load(path)
             if checkpoint["history"][-1].get(monitor) == least:
                 return checkpoint["model_state_dict"]
     raise DataError(f"no best_model.pth of this run in {', '.join(map(str, folders))}: its best epoch is lost")

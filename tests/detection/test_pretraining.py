@@ -110,7 +110,7 @@ def tampered(kind, path, folder):
     elif kind == "hostile":
         torch.save(content | {"metadata": Hostile(folder / "ran")}, path)
     elif kind == "a weight is missing":
-        content["encoder_state_dict"].popitem()
+        content["model_state_dict"].popitem()
         torch.save(content, path)
     elif kind == "another size":
         torch.save(content | {"config": content["config"] | {"hidden_size": 16}}, path)
@@ -118,7 +118,7 @@ def tampered(kind, path, folder):
         del content["metadata"]
         torch.save(content, path)
     elif kind == "another class":
-        torch.save(content | {"encoder_class": "os.system"}, path)
+        torch.save(content | {"model_class": "os.system"}, path)
     elif kind == "later format":
         torch.save(content | {"format": 99}, path)
 

@@ -314,7 +314,7 @@ def test_files_that_hold_no_model_of_motion_are_refused(first, tmp_path):
         load_motion_model(tmp_path / "nothing.pth")
     from evlib.training.checkpoints import save_checkpoint
 
-    save_checkpoint(tmp_path / "other.pth", first.model, None, epoch=1, global_step=0)
+    save_checkpoint(tmp_path / "other.pth", first.model)
     with pytest.raises(DataError, match="holds no model of motion"):
         load_motion_model(tmp_path / "other.pth")
     first.save(tmp_path / "first.pth")
