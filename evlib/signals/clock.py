@@ -19,7 +19,7 @@ SLACK_SAMPLES = 1e-6
 CLOCK_TOLERANCE_SAMPLES = 0.25
 
 
-def split_time(time_samples):
+def split_time(time_samples) -> tuple:
     """Split times in samples into (integer sample, fraction in [-0.5, 0.5)).
 
     >>> split_time([10.25, 10.5])
@@ -32,9 +32,8 @@ def split_time(time_samples):
     return sample.astype(np.int64), time_samples - sample
 
 
-def distance_to_nearest(time, others):
-    """(n,) how far each time is from the nearest of the ``others`` (m,), which are sorted; infinite where there is
-    none.
+def distance_to_nearest(time, others) -> np.ndarray:
+    """(n,) distance of each time from the nearest of the ``others`` (m,), which are sorted; infinite without one.
 
     >>> distance_to_nearest(np.array([1.0, 9.0]), np.array([2.0, 5.0]))
     array([1., 4.])
@@ -42,8 +41,8 @@ def distance_to_nearest(time, others):
     return np.abs(time - nearest(time, others))
 
 
-def distance_to_own(time, type, others, their_type):
-    """(n,) how far each time is from the nearest of the ``others`` (m,), in any order, of its own type; infinite
+def distance_to_own(time, type, others, their_type) -> np.ndarray:
+    """(n,) distance of each time from the nearest of the ``others`` (m,) of its own type, in any order; infinite
     without one.
 
     >>> distance_to_own(np.array([1.0, 9.0, 4.0]), np.array([0, 0, 1]), np.array([5.0, 2.0]), np.array([0, 0]))
@@ -56,9 +55,8 @@ def distance_to_own(time, type, others, their_type):
     return distance
 
 
-def nearest(time, others):
-    """(n,) the one of the ``others`` (m,), which are sorted, that is nearest to each time; infinity where there is
-    none.
+def nearest(time, others) -> np.ndarray:
+    """(n,) the nearest of the ``others`` (m,), which are sorted, to each time; infinity where there is none.
 
     >>> nearest(np.array([1.0, 9.0]), np.array([2.0, 5.0]))
     array([2., 5.])
@@ -70,7 +68,7 @@ def nearest(time, others):
     return np.where(np.abs(time - before) < np.abs(time - after), before, after)
 
 
-def rows_within(times, middle, reach):
+def rows_within(times, middle, reach) -> tuple[np.ndarray, np.ndarray]:
     """Which of the sorted ``times`` (n,) lie at most ``reach`` from each ``middle`` (N,).
 
     Returns
@@ -88,12 +86,12 @@ def rows_within(times, middle, reach):
     return np.minimum(rows, max(len(times) - 1, 0)), rows < last[:, None]
 
 
-def seconds_to_samples(time_s, sampling_rate_hz):
+def seconds_to_samples(time_s, sampling_rate_hz: float) -> tuple:
     """Split times in seconds into (integer sample, fraction) at a rate."""
     return split_time(np.asarray(time_s, dtype=np.float64) * sampling_rate_hz)
 
 
-def rate_ratio(old_hz, new_hz):
+def rate_ratio(old_hz: float, new_hz: float) -> tuple | None:
     """``new_hz / old_hz`` as a fraction (numerator, denominator) of integers, or None where there is no short one.
 
     >>> rate_ratio(2000, 204.8)
@@ -104,7 +102,7 @@ def rate_ratio(old_hz, new_hz):
     return (ratio.numerator, ratio.denominator) if exact else None
 
 
-def change_clock(sample, fraction, old_hz, new_hz):
+def change_clock(sample, fraction, old_hz: float, new_hz: float) -> tuple:
     """The same times on another clock, as (integer sample, fraction).
 
     The integer part is scaled in integers where the ratio of the rates is a fraction, so that a time loses nothing
@@ -123,7 +121,7 @@ def change_clock(sample, fraction, old_hz, new_hz):
     return whole + carry, fraction
 
 
-def uniform_rate(time_s, given=None):
+def uniform_rate(time_s, given: float | None = None) -> float:
     """The rate in Hz of uniform time stamps (n,) in seconds; a clock with gaps or a drift is refused.
 
     >>> uniform_rate([0.0, 0.0028, 0.0056, 0.0083, 0.0111])
@@ -132,11 +130,10 @@ def uniform_rate(time_s, given=None):
     time_s = np.asarray(time_s, dtype=np.float64)
     if len(time_s) < 2 or not np.isfinite(time_s).all():
         raise DataError("the time column must hold two or more finite times in seconds")
-    step_s = np.diff(time_s)
+    n, step_s = len(time_s) - 1, np.diff(time_s)
     if step_s.min() <= 0:
         k = int(np.argmin(step_s))
         raise DataError(f"the time column must rise; after {time_s[k]:g} s (row {k + 1}) comes {time_s[k + 1]:g} s")
-    n = len(step_s)
     rate = float(n / (time_s[-1] - time_s[0]))
 
     def deviation_samples(rate):
@@ -145,16 +142,14 @@ def uniform_rate(time_s, given=None):
     noise = deviation_samples(rate)
     if noise > CLOCK_TOLERANCE_SAMPLES:
         k = int(np.argmax(step_s))
-        raise DataError(
-            f"the time column is not uniform: stamps lie up to {noise:.3g} samples from a clock of {rate:.6g} "
-            "Hz; the largest "
-            f"gap is {step_s[k]:.6g} s after {time_s[k]:g} s (row {k + 1}), the usual step {np.median(step_s):.6g} s"
-        )
+        away = f"stamps lie up to {noise:.3g} samples from a clock of {rate:.6g} Hz"
+        gap = f"the largest gap is {step_s[k]:.6g} s after {time_s[k]:g} s (row {k + 1})"
+        usual = f"the usual step {np.median(step_s):.6g} s"
+        raise DataError(f"the time column is not uniform: {away}; {gap}, {usual}")
     if given is not None:
         if deviation_samples(given) > CLOCK_TOLERANCE_SAMPLES:
-            raise UnitError(
-                f"the time column says {rate:.6g} Hz, but sampling_rate_hz={given:g} was passed (times in seconds?)"
-            )
+            passed = f"sampling_rate_hz={given:g} was passed (times in seconds?)"
+            raise UnitError(f"the time column says {rate:.6g} Hz, but {passed}")
         return given
     # Stamps with few decimals blur the rate: take the roundest one that they cannot tell apart.
     for decimals in range(7):
@@ -164,7 +159,7 @@ def uniform_rate(time_s, given=None):
     return rate
 
 
-def tolerance_to_samples(tolerance_s, sampling_rate_hz):
+def tolerance_to_samples(tolerance_s: float, sampling_rate_hz: float) -> int:
     """The largest whole number of samples that is not longer than ``tolerance_s`` (inclusive rule).
 
     >>> tolerance_to_samples(0.005, 2000)
@@ -173,7 +168,7 @@ def tolerance_to_samples(tolerance_s, sampling_rate_hz):
     return int(np.floor(tolerance_s * sampling_rate_hz + SLACK_SAMPLES))
 
 
-def duration_to_samples(duration_s, sampling_rate_hz):
+def duration_to_samples(duration_s: float, sampling_rate_hz: float) -> int:
     """The least whole number of samples that lasts at least ``duration_s``.
 
     >>> duration_to_samples(2.0, 2000)
@@ -182,19 +177,10 @@ def duration_to_samples(duration_s, sampling_rate_hz):
     return int(np.ceil(duration_s * sampling_rate_hz - SLACK_SAMPLES))
 
 
-def n_frames(n_samples, resolution):
-    """How many frames of ``resolution`` samples cover ``n_samples`` (the last may be partly empty).
+def n_frames(n_samples: int, resolution: int) -> int:
+    """Number of frames of ``resolution`` samples that cover ``n_samples`` (the last may be partly empty).
 
     >>> n_frames(2001, 10)
     201
     """
     return -(-int(n_samples) // int(resolution))
-
-
-def window_starts(n_samples, window, hop):
-    """First samples of windows that cover [0, n_samples): every ``hop``, the last one cut off by the end.
-
-    >>> window_starts(25, 10, 5)
-    array([ 0,  5, 10, 15])
-    """
-    return np.arange(0, max(n_samples - window + hop, 1), hop)

@@ -16,13 +16,18 @@ from pathlib import Path
 import numpy as np
 
 from .clock import MICROSECOND_CLOCK_HZ, SLACK_SAMPLES, change_clock, seconds_to_samples, split_time
-from .errors import DataError, EvlibError, OptionError, ShapeError, UnitError, require_rate
+from .errors import DataError, EvlibError, OptionError, ShapeError, UnitError, require_known, require_list, require_rate
 from .files import replace_file
 
+# The trial_type of a row that is no event but a span that was labelled completely.
 SPAN_TYPE = "labelled_span"
 # What stands for "no value" in a trial_type.
 MISSING = {"", "n/a"}
 COLUMNS = ["onset", "duration", "trial_type", "sample", "sampling_rate_hz", "score", "sigma_s"]
+# Arrays of a table, with the type of their numbers.
+ARRAYS = {"sample": np.int64, "fraction": np.float64, "type": np.int64, "score": np.float64, "sigma_s": np.float64}
+# Fractions smaller than this many samples are rounding left over from a file's six decimals.
+SNAP_SAMPLES = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,56 +63,39 @@ class Events:
     type: np.ndarray
     names: tuple
     sampling_rate_hz: float
-    score: np.ndarray = None
-    sigma_s: np.ndarray = None
-    labelled_spans: np.ndarray = None
+    score: np.ndarray = None  # type: ignore[assignment]
+    sigma_s: np.ndarray = None  # type: ignore[assignment]
+    labelled_spans: np.ndarray | None = None
 
     def __post_init__(self):
         n = len(np.atleast_1d(self.sample))
-        columns = {
-            "sample": np.int64,
-            "fraction": np.float64,
-            "type": np.int64,
-            "score": np.float64,
-            "sigma_s": np.float64,
-        }
         arrays = {}
-        for name, dtype in columns.items():
+        for name, dtype in ARRAYS.items():
             value = getattr(self, name)
-            if value is None and name in ("score", "sigma_s"):
-                value = np.full(n, np.nan)
-            array = np.atleast_1d(np.asarray(value))
+            array = np.atleast_1d(np.full(n, np.nan) if value is None else np.asarray(value))
             if array.shape != (n,):
-                raise ShapeError(
-                    f"every column of Events must have shape ({n},) like `sample`; {name!r} has {array.shape}"
-                )
-            if dtype is np.int64 and array.size and not np.issubdtype(array.dtype, np.integer):
-                raise UnitError(
-                    f"column {name!r} of Events must hold integers, got {array.dtype} (seconds? use "
-                    "Events.from_seconds)"
-                )
+                raise ShapeError(f"columns of Events must have shape ({n},) like `sample`; {name!r} has {array.shape}")
+            if dtype is np.int64 and array.size and array.dtype.kind not in "iu":
+                hint = "(seconds? use Events.from_seconds)"
+                raise UnitError(f"column {name!r} of Events must hold integers, got {array.dtype} {hint}")
             arrays[name] = array.astype(dtype)
         if not np.isfinite(arrays["fraction"]).all():
             raise DataError("the times of events must be finite; found NaN or infinity")
-        names = _checked_names(self.names)
-        if n and (arrays["type"].min() < 0 or arrays["type"].max() >= len(names)):
-            raise OptionError(
-                f"event types must be 0..{len(names) - 1}, to index {names}; got {np.unique(arrays['type'])}"
-            )
+        names, type = _checked_names(self.names), arrays["type"]
+        if n and (type.min() < 0 or type.max() >= len(names)):
+            raise OptionError(f"event types must be 0..{len(names) - 1}, to index {names}; got {np.unique(type)}")
         # A fraction outside [-0.5, 0.5) moves into the sample, so that equal times have equal rows.
-        carry, fraction = split_time(arrays["fraction"])
-        arrays["sample"], arrays["fraction"] = arrays["sample"] + carry, fraction
-        order = np.lexsort((arrays["type"], arrays["fraction"], arrays["sample"]))
-        for name, array in arrays.items():
-            object.__setattr__(self, name, array[order])
-        object.__setattr__(self, "names", names)
-        object.__setattr__(self, "sampling_rate_hz", require_rate(self.sampling_rate_hz))
+        carry, arrays["fraction"] = split_time(arrays["fraction"])
+        arrays["sample"] += carry
+        order = np.lexsort((type, arrays["fraction"], arrays["sample"]))
+        vars(self).update({name: array[order] for name, array in arrays.items()}, names=names)
+        vars(self).update(sampling_rate_hz=require_rate(self.sampling_rate_hz))
         if self.labelled_spans is not None:
-            object.__setattr__(self, "labelled_spans", _checked_spans(self.labelled_spans))
+            vars(self).update(labelled_spans=_merged_spans(self.labelled_spans))
 
     @classmethod
     def from_seconds(
-        cls, onset_s, type, sampling_rate_hz, names=None, score=None, sigma_s=None, complete_spans_s=None
+        cls, onset_s, type, sampling_rate_hz: float, names=None, score=None, sigma_s=None, complete_spans_s=None
     ) -> "Events":
         """Build from times in seconds; ``type`` holds event names, or indices into ``names``.
 
@@ -117,26 +105,21 @@ class Events:
         onset_s = np.atleast_1d(np.asarray(onset_s, dtype=np.float64))
         if not np.isfinite(onset_s).all():
             raise DataError("onset_s must be finite; found NaN or infinity")
-        if np.abs(onset_s * rate).max(initial=0) > 2**53:
-            raise UnitError(
-                f"onset_s goes up to {np.abs(onset_s).max():g} s, more samples at {rate:g} Hz than can be counted"
-            )
-        sample, fraction = seconds_to_samples(onset_s, rate)
+        latest_s = np.abs(onset_s).max(initial=0)
+        if latest_s * rate > 2**53:
+            raise UnitError(f"onset_s goes up to {latest_s:g} s, more samples at {rate:g} Hz than can be counted")
         type = np.atleast_1d(np.asarray(type))
         if type.size == 0:
-            type = np.zeros(0, dtype=np.int64)
-            names = () if names is None else names
+            type, names = np.zeros(0, dtype=np.int64), () if names is None else names
         elif type.dtype.kind in "OUST":
-            labels = [str(label) for label in type]
-            names = tuple(sorted(set(labels))) if names is None else _checked_names(names)
-            type = _indices(labels, names)
+            type, names = _indices([str(label) for label in type], names)
         elif names is None:
             names = tuple(f"event_{k}" for k in range(int(type.max()) + 1))
         spans = None if complete_spans_s is None else _spans_to_samples(complete_spans_s, rate)
-        return cls(sample, fraction, type, names, rate, score, sigma_s, spans)
+        return cls(*seconds_to_samples(onset_s, rate), type, names, rate, score, sigma_s, spans)
 
     @classmethod
-    def empty(cls, names, sampling_rate_hz) -> "Events":
+    def empty(cls, names, sampling_rate_hz: float) -> "Events":
         """A table without rows."""
         none = np.zeros(0, dtype=np.int64)
         return cls(none, none.astype(float), none, names, sampling_rate_hz)
@@ -147,58 +130,51 @@ class Events:
         tables = list(tables)
         if not tables:
             raise OptionError("there are no tables to join")
-        first = tables[0]
-        for table in tables[1:]:
-            if table.names != first.names or table.sampling_rate_hz != first.sampling_rate_hz:
-                raise OptionError("tables must share their names and sampling rate; call at_rate and with_names first")
-        columns = {
-            name: np.concatenate([getattr(table, name) for table in tables])
-            for name in ("sample", "fraction", "type", "score", "sigma_s")
-        }
+        if len({(table.names, table.sampling_rate_hz) for table in tables}) > 1:
+            raise OptionError("tables must share their names and sampling rate; call at_rate and with_names first")
+        columns = {name: np.concatenate([getattr(table, name) for table in tables]) for name in ARRAYS}
         spans = [table.labelled_spans for table in tables]
-        columns["labelled_spans"] = None if any(span is None for span in spans) else np.concatenate(spans)
-        return replace(first, **columns)
+        whole = any(span is None for span in spans)
+        return replace(tables[0], **columns, labelled_spans=None if whole else np.concatenate(spans))
 
     def __len__(self):
         return len(self.sample)
 
     def __getitem__(self, rows) -> "Events":
         """Select rows by a boolean mask, an index array or a slice."""
-        if np.isscalar(rows):
-            rows = [rows]
-        columns = {name: getattr(self, name)[rows] for name in ("sample", "fraction", "type", "score", "sigma_s")}
-        return replace(self, **columns)
+        rows = [rows] if np.isscalar(rows) else rows
+        return replace(self, **{name: getattr(self, name)[rows] for name in ARRAYS})
 
     def __repr__(self):
         spans = "all labelled" if self.labelled_spans is None else f"{len(self.labelled_spans)} labelled spans"
         return f"Events({len(self)} events, {len(self.names)} types, {self.sampling_rate_hz:g} Hz, {spans})"
 
     @property
-    def time_samples(self):
+    def time_samples(self) -> np.ndarray:
         """(n,) float times in samples of this table's clock."""
         return self.sample + self.fraction
 
     @property
-    def onset_s(self):
+    def onset_s(self) -> np.ndarray:
         """(n,) float times in seconds."""
         return self.time_samples / self.sampling_rate_hz
 
     @property
-    def type_names(self):
+    def type_names(self) -> list:
         """The name of every row's type."""
         return [self.names[k] for k in self.type]
 
     @property
-    def complete_spans_s(self):
+    def complete_spans_s(self) -> np.ndarray | None:
         """(k, 2) labelled spans in seconds, or None for the whole recording."""
         return None if self.labelled_spans is None else self.labelled_spans / self.sampling_rate_hz
 
-    def counts(self):
-        """How many events there are of each type, (len(names),) integers."""
+    def counts(self) -> np.ndarray:
+        """Number of events of each type, (len(names),) integers."""
         return np.bincount(self.type, minlength=len(self.names))
 
-    def at_rate(self, sampling_rate_hz) -> "Events":
-        """The same times on another clock."""
+    def at_rate(self, sampling_rate_hz: float) -> "Events":
+        """The same times on another clock, to a billionth of its samples."""
         rate = require_rate(sampling_rate_hz)
         if rate == self.sampling_rate_hz:
             return self
@@ -206,22 +182,20 @@ class Events:
         # Times that came through six decimals land on whole samples again.
         on_file_clock = self.sampling_rate_hz == MICROSECOND_CLOCK_HZ
         near = np.abs(fraction) < (0.6 * rate / MICROSECOND_CLOCK_HZ if on_file_clock else SNAP_SAMPLES)
+        fraction = np.where(near, 0.0, fraction)
         spans = None if self.labelled_spans is None else _spans_to_samples(self.complete_spans_s, rate)
-        return replace(
-            self, sample=sample, fraction=np.where(near, 0.0, fraction), sampling_rate_hz=rate, labelled_spans=spans
-        )
+        return replace(self, sample=sample, fraction=fraction, sampling_rate_hz=rate, labelled_spans=spans)
 
     def with_names(self, names) -> "Events":
         """The same events indexed into ``names``; refuses when an event's name is not among them."""
         names = _checked_names(names)
         if names == self.names:
             return self
-        present = np.unique(self.type)
-        index = np.zeros(len(self.names), dtype=np.int64)
-        index[present] = _indices([self.names[k] for k in present], names)
+        present, index = np.unique(self.type), np.zeros(len(self.names), dtype=np.int64)
+        index[present], _ = _indices([self.names[k] for k in present], names)
         return replace(self, type=index[self.type], names=names)
 
-    def within(self, start, stop) -> "Events":
+    def within(self, start: int, stop: int) -> "Events":
         """The events with start <= sample < stop (samples), on the same clock; spans are cut to it."""
         events = self[(self.sample >= start) & (self.sample < stop)]
         if self.labelled_spans is None:
@@ -229,18 +203,16 @@ class Events:
         spans = np.clip(self.labelled_spans, start, stop)
         return replace(events, labelled_spans=spans[spans[:, 1] > spans[:, 0]])
 
-    def shift(self, n_samples) -> "Events":
+    def shift(self, n_samples: int) -> "Events":
         """All times and spans moved by a whole number of samples."""
         spans = None if self.labelled_spans is None else self.labelled_spans + int(n_samples)
         return replace(self, sample=self.sample + int(n_samples), labelled_spans=spans)
 
-    def is_labelled(self, sample):
-        """(m,) booleans: does each sample lie in a completely labelled span?"""
+    def is_labelled(self, sample) -> np.ndarray:
+        """(m,) booleans: does each sample (m,) lie in a completely labelled span?"""
         sample = np.asarray(sample)
-        if self.labelled_spans is None:
-            return np.ones(sample.shape, dtype=bool)
-        if len(self.labelled_spans) == 0:
-            return np.zeros(sample.shape, dtype=bool)
+        if self.labelled_spans is None or len(self.labelled_spans) == 0:
+            return np.full(sample.shape, self.labelled_spans is None)
         k = np.searchsorted(self.labelled_spans[:, 0], sample, side="right") - 1
         return (k >= 0) & (sample < self.labelled_spans[np.maximum(k, 0), 1])
 
@@ -248,82 +220,69 @@ class Events:
         """A pandas table with the columns of an events file, plus ``fraction``."""
         import pandas as pd
 
+        columns = {"onset": self.onset_s, "duration": 0.0, "trial_type": self.type_names}
         return pd.DataFrame(
-            {
-                "onset": self.onset_s,
-                "duration": 0.0,
-                "trial_type": self.type_names,
-                "sample": self.sample,
-                "fraction": self.fraction,
-                "score": self.score,
-                "sigma_s": self.sigma_s,
-            }
+            columns | {name: getattr(self, name) for name in ("sample", "fraction", "score", "sigma_s")}
         )
-
-
-# Fractions smaller than this many samples are rounding left over from a file's six decimals.
-SNAP_SAMPLES = 1e-9
 
 
 def _checked_names(names):
     """Event names as a tuple; each may stand in an event file."""
-    if isinstance(names, str):
-        raise OptionError(f"names must be a list of event names, got the string {names!r}")
+    require_list(names=names)
     names = tuple(str(name) for name in names)
     if len(set(names)) != len(names):
         raise OptionError(f"event names must differ from each other, got {names}")
     if SPAN_TYPE in names:
         raise OptionError(f"{SPAN_TYPE!r} marks labelled spans in event files and cannot name an event")
-    if set(names) & MISSING:
-        raise OptionError(
-            f"an event cannot be named {sorted(set(names) & MISSING)[0]!r}: in a file that means a missing value"
-        )
+    for name in MISSING & set(names):
+        raise OptionError(f"an event cannot be named {name!r}: in a file that means a missing value")
     return names
 
 
-def _spans_to_samples(spans_s, sampling_rate_hz):
-    """(k, 2) spans in seconds to whole samples; those too short to hold one sample are left out."""
-    spans_s = np.asarray(spans_s, dtype=np.float64)
-    if spans_s.size == 0:
-        return np.zeros((0, 2), dtype=np.int64)
-    if spans_s.ndim != 2 or spans_s.shape[1] != 2:
-        raise ShapeError(f"labelled spans must have shape (k, 2), [start, stop) in seconds; got {spans_s.shape}")
-    if not np.isfinite(spans_s).all() or (spans_s[:, 1] < spans_s[:, 0]).any():
-        raise DataError("every labelled span must have finite times and end after it starts")
-    spans = np.round(spans_s * sampling_rate_hz).astype(np.int64)
-    return spans[spans[:, 1] > spans[:, 0]]
+def _indices(labels, names):
+    """Indices of ``labels`` in ``names``, and the names: without them those that occur, sorted."""
+    names = tuple(sorted(set(labels))) if names is None else _checked_names(names)
+    require_known(labels, names)
+    lookup = {name: k for k, name in enumerate(names)}
+    return np.array([lookup[label] for label in labels], dtype=np.int64), names
 
 
-def _checked_spans(spans):
-    """Sorted, merged (k, 2) integer spans."""
+def _as_spans(spans):
+    """(k, 2) finite numbers."""
     spans = np.asarray(spans)
     if spans.size == 0:
         return np.zeros((0, 2), dtype=np.int64)
     if spans.ndim != 2 or spans.shape[1] != 2:
-        raise ShapeError(f"labelled_spans must have shape (k, 2), [start, stop) in samples; got {spans.shape}")
+        raise ShapeError(f"labelled spans must have shape (k, 2), [start, stop); got {spans.shape}")
+    if not np.isfinite(spans).all() or (spans[:, 1] < spans[:, 0]).any():
+        raise DataError("every labelled span must have finite times and end after it starts")
+    return spans
+
+
+def _spans_to_samples(spans_s, sampling_rate_hz):
+    """(k, 2) spans in seconds to whole samples; those too short to hold one sample are left out."""
+    spans = np.round(_as_spans(spans_s) * sampling_rate_hz).astype(np.int64)
+    return spans[spans[:, 1] > spans[:, 0]]
+
+
+def _merged_spans(spans):
+    """Sorted, merged (k, 2) integer spans."""
+    spans = _as_spans(spans)
     if not np.issubdtype(spans.dtype, np.integer):
         raise UnitError("labelled_spans must hold integer samples (were seconds passed? use Events.from_seconds)")
-    spans = spans[np.argsort(spans[:, 0], kind="stable")].astype(np.int64)
-    if (spans[:, 1] <= spans[:, 0]).any():
+    if (spans[:, 1] == spans[:, 0]).any():
         raise DataError("every labelled span must end after it starts")
+    if not len(spans):
+        return spans
+    spans = spans[np.argsort(spans[:, 0], kind="stable")].astype(np.int64)
     first = np.r_[True, spans[1:, 0] > np.maximum.accumulate(spans[:, 1])[:-1]]
-    stop = np.maximum.reduceat(spans[:, 1], np.flatnonzero(first))
-    return np.column_stack([spans[first, 0], stop])
+    return np.column_stack([spans[first, 0], np.maximum.reduceat(spans[:, 1], np.flatnonzero(first))])
 
 
-def _indices(labels, names):
-    """Indices of ``labels`` in ``names``; an unknown label is an error that lists what is known."""
-    lookup = {name: k for k, name in enumerate(names)}
-    unknown = sorted(set(labels) - set(lookup))
-    if unknown:
-        known = ", ".join(names) if names else "none"
-        raise OptionError(
-            f"unknown event name {', '.join(map(repr, unknown))}; known names: {known} (a spelling slip?)"
-        )
-    return np.array([lookup[label] for label in labels], dtype=np.int64)
+# ---- files ----------------------------------------------------------------------------------------------------------
 
 
-def read_events(path, sampling_rate_hz=None, names=None) -> Events:
+def read_events(path: str | Path, sampling_rate_hz: float | None = None, names=None) -> Events:
     """Read a BIDS-like ``events.tsv`` (or .csv).
 
     Parameters
@@ -339,57 +298,55 @@ def read_events(path, sampling_rate_hz=None, names=None) -> Events:
     DataError : the file is missing, has no such columns, or holds times that are no numbers
     OptionError : a name in the file is not among ``names``
     """
-    import pandas as pd
-
     path = Path(path)
     if not path.is_file():
         raise DataError(f"no event table at {path}")
-    try:
-        table = pd.read_csv(
-            path,
-            sep="," if path.suffix.lower() == ".csv" else "\t",
-            dtype={"trial_type": str},
-            keep_default_na=False,
-            na_values={column: ["n/a", "", "nan", "NaN"] for column in COLUMNS} | {"trial_type": list(MISSING)},
-        )
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not a readable event table: {error}") from error
-    missing = {"onset", "trial_type"} - set(table.columns)
-    if missing:
-        raise DataError(
-            f"{path} lacks the column {' and '.join(sorted(missing))}; it has {list(table.columns)} "
-            "(is it tab-separated, with a header of onset, duration, trial_type?)"
-        )
-    for column in [name for name in COLUMNS if name in table and name != "trial_type"]:
-        numbers = pd.to_numeric(table[column], errors="coerce")
-        bad = np.flatnonzero(numbers.isna() & table[column].notna())
-        if len(bad):
-            raise DataError(f"{path}, line {bad[0] + 2}: {column} is {table[column].iloc[bad[0]]!r}, not a number")
-        table[column] = numbers
-    bad = np.flatnonzero(~np.isfinite(table["onset"].to_numpy(float)) | table["trial_type"].isna())
-    if len(bad):
-        raise DataError(f"{path}, line {bad[0] + 2}: an event needs a finite onset in seconds and a trial_type")
+    table = _read_table(path)
     rates = table["sampling_rate_hz"].dropna().unique() if "sampling_rate_hz" in table else []
     if len(rates) > 1:
         raise DataError(f"{path} names several sampling rates: {sorted(rates)}")
     is_span = (table["trial_type"] == SPAN_TYPE).to_numpy()
     rows, spans = table[~is_span], table[is_span]
     try:
-        own_rate = require_rate(rates[0]) if len(rates) else MICROSECOND_CLOCK_HZ
-        labels = rows["trial_type"].tolist()
-        names = tuple(sorted(set(labels))) if names is None else _checked_names(names)
+        rate = require_rate(rates[0]) if len(rates) else MICROSECOND_CLOCK_HZ
+        kinds, names = _indices(rows["trial_type"].tolist(), names)
         columns = {name: rows[name].to_numpy(float) for name in ("score", "sigma_s") if name in rows}
-        if is_span.any():
-            columns["labelled_spans"] = _file_spans(spans, own_rate)
-        events = Events(*_file_times(rows, own_rate), _indices(labels, names), names, own_rate, **columns)
+        columns["labelled_spans"] = _file_spans(spans, rate) if is_span.any() else None
+        events = Events(*_file_times(rows, rate), kinds, names, rate, **columns)
     except EvlibError as error:
         raise type(error)(f"{path}: {error}") from error
     return events if sampling_rate_hz is None else events.at_rate(sampling_rate_hz)
 
 
+def _read_table(path):
+    """The columns of an event file, numbers as numbers."""
+    import pandas as pd
+
+    missing = {column: ["n/a", "", "nan", "NaN"] for column in COLUMNS} | {"trial_type": list(MISSING)}
+    options = {"dtype": {"trial_type": str}, "keep_default_na": False, "na_values": missing}
+    try:
+        table = pd.read_csv(path, sep="," if path.suffix.lower() == ".csv" else "\t", **options)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not a readable event table: {error}") from error
+    absent = sorted({"onset", "trial_type"} - set(table.columns))
+    if absent:
+        has = f"it has {list(table.columns)} (is it tab-separated, with a header of onset, duration, trial_type?)"
+        raise DataError(f"{path} lacks the column {' and '.join(absent)}; {has}")
+    for column in [name for name in COLUMNS if name in table and name != "trial_type"]:
+        numbers = pd.to_numeric(table[column], errors="coerce")
+        for bad in np.flatnonzero(numbers.isna() & table[column].notna()):
+            raise DataError(f"{path}, line {bad + 2}: {column} is {table[column].iloc[bad]!r}, not a number")
+        table[column] = numbers
+    for bad in np.flatnonzero(~np.isfinite(table["onset"].to_numpy(float)) | table["trial_type"].isna()):
+        raise DataError(f"{path}, line {bad + 2}: an event needs a finite onset in seconds and a trial_type")
+    return table
+
+
 def _file_samples(rows):
-    """(n,) samples as a file states them, NaN where it does not: alone they mean nothing, next to a rate they are
-    exact."""
+    """(n,) samples as a file states them, NaN where it does not.
+
+    Alone they mean nothing, next to a rate they are exact.
+    """
     stated = "sample" in rows and "sampling_rate_hz" in rows
     return rows["sample"].to_numpy(float) if stated else np.full(len(rows), np.nan)
 
@@ -399,14 +356,10 @@ def _file_times(rows, rate):
     onset_s, stated = rows["onset"].to_numpy(float), _file_samples(rows)
     blur = 0.6 * rate / MICROSECOND_CLOCK_HZ + SLACK_SAMPLES
     time = onset_s * rate
-    wrong = np.flatnonzero(np.abs(time - stated) > 1 + blur)
-    if len(wrong):
-        k = wrong[0]
-        raise DataError(
-            f"onset {onset_s[k]:.6f} s at {rate:g} Hz is sample {time[k]:.1f}, but the column sample says "
-            f"{stated[k]:.0f} "
-            "(remove that column if the onsets are right)"
-        )
+    for k in np.flatnonzero(np.abs(time - stated) > 1 + blur):
+        hint = "(remove that column if the onsets are right)"
+        at = f"onset {onset_s[k]:.6f} s at {rate:g} Hz is sample {time[k]:.1f}"
+        raise DataError(f"{at}, but the column sample says {stated[k]:.0f} {hint}")
     sample, fraction = split_time(time)
     if rate == MICROSECOND_CLOCK_HZ:
         return sample, fraction
@@ -425,25 +378,21 @@ def _file_spans(rows, rate):
     return _spans_to_samples(np.column_stack([start, start + rows["duration"].to_numpy(float)]), rate)
 
 
-def write_events(events, path):
+def write_events(events: Events, path: str | Path) -> None:
     """Write a BIDS-like ``events.tsv``; the file is replaced only once it is whole.
 
     Reading it back gives the same samples, names that occur, scores and spans; fractions to a microsecond.
     """
     import pandas as pd
 
-    table = events.to_frame().drop(columns="fraction")
-    table["onset"] = [f"{onset:.6f}" for onset in events.onset_s]
-    table["sampling_rate_hz"] = events.sampling_rate_hz
+    table, rate = events.to_frame(), events.sampling_rate_hz
     if events.labelled_spans is not None:
         # One empty span says that nothing is labelled completely; no span at all would mean that everything is.
         spans = events.labelled_spans if len(events.labelled_spans) else np.zeros((1, 2), dtype=np.int64)
-        rows = pd.DataFrame(
-            {"sample": spans[:, 0], "trial_type": SPAN_TYPE, "sampling_rate_hz": events.sampling_rate_hz}
-        )
-        rows["onset"] = [f"{onset:.6f}" for onset in spans[:, 0] / events.sampling_rate_hz]
-        rows["duration"] = (spans[:, 1] - spans[:, 0]) / events.sampling_rate_hz
+        columns = {"onset": spans[:, 0] / rate, "duration": np.diff(spans)[:, 0] / rate, "sample": spans[:, 0]}
+        rows = pd.DataFrame(columns).assign(trial_type=SPAN_TYPE)
         table = pd.concat([rows, table]) if len(table) else rows
+    table = table.assign(onset=[f"{onset:.6f}" for onset in table["onset"]], sampling_rate_hz=rate)
     table = table.reindex(columns=COLUMNS).astype({"sample": "Int64"})
     with replace_file(path) as temporary:
         table.to_csv(temporary, sep="\t", index=False, na_rep="n/a", lineterminator="\n")

@@ -1,10 +1,20 @@
-"""Writing files so that nothing is ever half written."""
+"""Files: recordings in every format, and writing so that nothing is ever half written.
+
+What a recording's file holds, by its ending (rate, channel names and units may be overridden or added when reading):
+
+* ``.npz``: an array ``signal``, and ``sampling_rate_hz``, ``channels``, ``units``
+* ``.npy``: the signal, memory-mapped; beside it a ``.json`` with the other three
+* ``.csv``, ``.tsv``, ``.parquet``: a column for each channel and, if there is one, a uniform ``time`` in seconds
+* ``.h5``, ``.hdf5``, ``.zarr``: a dataset or array ``signal``; the other three as attributes, or as arrays beside it
+* ``.wav``: signal and rate; integers are scaled to [-1, 1)
+"""
 
 import contextlib
 import json
 import os
 import tempfile
 import warnings
+from collections import ChainMap
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +25,7 @@ from .recording import BLOCK_SAMPLES, Recording, StoredSignal
 
 
 @contextlib.contextmanager
-def replace_file(path):
+def replace_file(path: str | Path):
     """Give the path of a temporary file beside ``path``; when the block ends well, it takes its place.
 
     A crash inside of the block leaves the old file as it was.
@@ -37,10 +47,10 @@ def replace_file(path):
 
 
 @contextlib.contextmanager
-def replace_folder(path):
+def replace_folder(path: str | Path):
     """Give the path of a temporary folder beside ``path``; when the block ends well, it takes its place.
 
-    A folder cannot be swapped in one step: the old one steps aside first, and is removed once the new one stands.
+    A folder cannot be swapped in one step: the old one is moved aside first, and removed once the new one stands.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,14 +68,13 @@ def replace_folder(path):
             raise
 
 
-# --- Recordings in files: what is read, what is written.
-
-
+# Columns of a table that hold the time.
 TIME_COLUMNS = ("time", "time_s", "t")
+ABOUT = ("sampling_rate_hz", "channels", "units")
 
 
-def read_recording(path, sampling_rate_hz=None, channels=None, units=None) -> Recording:
-    """Read a recording from a file; the table at the top of this module says what each kind of file holds.
+def read_recording(path: str | Path, sampling_rate_hz: float | None = None, channels=None, units=None) -> Recording:
+    """Read a recording from a file; the top of `evlib.signals.files` says what each kind of file holds.
 
     Parameters
     ----------
@@ -97,10 +106,11 @@ def read_recording(path, sampling_rate_hz=None, channels=None, units=None) -> Re
         raise DataError(f"no recording at {path}")
     given = None if sampling_rate_hz is None else require_rate(sampling_rate_hz)
     try:
-        signal, known = READERS[kind](path, given)
-        rate = _agreed_rate(given, known.get("sampling_rate_hz"))
-        channels = known.get("channels") if channels is None else channels
-        units = known.get("units", "") if units is None else units
+        signal, *sources = READERS[kind](path, given)
+        about = ChainMap(*sources)  # of several places, the first that names the rate, channels or units
+        rate = _agreed_rate(given, about.get("sampling_rate_hz"))
+        channels = _text(about["channels"]) if channels is None and "channels" in about else channels
+        units = _text(about.get("units", "")) if units is None else units
         recording = Recording(signal, rate, channels, units, name=path.stem)
     except MissingExtraError:
         raise
@@ -120,10 +130,8 @@ def _agreed_rate(given, stored):
         return given
     stored = require_rate(np.asarray(stored).item())
     if given is not None and abs(given / stored - 1) > 1e-6:
-        raise UnitError(
-            f"the file says {stored:g} Hz, but sampling_rate_hz={given:g} was passed; only Recording.resample "
-            "changes a rate"
-        )
+        passed = f"sampling_rate_hz={given:g} was passed; only Recording.resample changes a rate"
+        raise UnitError(f"the file says {stored:g} Hz, but {passed}")
     return stored
 
 
@@ -133,36 +141,27 @@ def _text(values):
     return values[0] if len(values) == 1 else tuple(values)
 
 
-def _known(*sources):
-    """Rate, channel names and units out of the first of some mappings that has them."""
-    known = {}
-    for key in ("sampling_rate_hz", "channels", "units"):
-        source = next((source for source in sources if key in source), None)
-        if source is not None:
-            value = source[key]
-            value = value[()] if hasattr(value, "shape") else value
-            known[key] = value if key == "sampling_rate_hz" else _text(value)
-    return known
-
-
-def _need_signal(source):
+def _signal_of(source):
     """``source["signal"]``, or an error that says what there is instead."""
     if "signal" not in source:
         raise DataError(f"there is no array named 'signal', only {sorted(source)}")
     return source["signal"]
 
 
+# ---- readers: (path, rate that was passed or None) -> signal, and mappings that may hold rate, channels and units ---
+
+
 def _read_npz(path, given):
     with np.load(path, allow_pickle=False) as arrays:
-        return _need_signal(arrays), _known(arrays)
+        return _signal_of(arrays), {key: arrays[key] for key in ABOUT if key in arrays}
 
 
 def _read_npy(path, given):
     sidecar = path.with_suffix(".json")
-    known = json.loads(sidecar.read_text(encoding="utf-8")) if sidecar.exists() else {}
-    if not isinstance(known, dict):
-        raise DataError(f"{sidecar.name} must hold an object with sampling_rate_hz, channels, units")
-    return np.load(path, mmap_mode="r", allow_pickle=False), _known(known)
+    about = json.loads(sidecar.read_text(encoding="utf-8")) if sidecar.exists() else {}
+    if not isinstance(about, dict):
+        raise DataError(f"{sidecar.name} must hold an object with {', '.join(ABOUT)}")
+    return np.load(path, mmap_mode="r", allow_pickle=False), about
 
 
 def _read_csv(path, given):
@@ -172,8 +171,7 @@ def _read_csv(path, given):
         # Longer lines than the header would lose values, or shift them by a column.
         warnings.simplefilter("error", pd.errors.ParserWarning)
         separator = "," if path.suffix.lower() == ".csv" else "\t"
-        table = pd.read_csv(path, sep=separator, index_col=False, skipinitialspace=True)
-    return _from_table(table, given)
+        return _from_table(pd.read_csv(path, sep=separator, index_col=False, skipinitialspace=True), given)
 
 
 def _read_parquet(path, given):
@@ -187,36 +185,36 @@ def _from_table(table, given):
     """Signal and rate of a table with a column for each channel and, if it is there, one for the time in seconds."""
     import pandas as pd
 
-    names = [str(name).strip() for name in table.columns]
-    no_header = pd.to_numeric(pd.Series(names, dtype=object), errors="coerce").notna().any()
-    if no_header or any(name.startswith("Unnamed:") for name in names):
-        raise DataError(
-            f"the first line must name every column, got {names} (no header, an index column, another separator?)"
-        )
-    for name, column in zip(names, table.columns, strict=True):
-        if getattr(table[column].dtype, "kind", "O") not in "iufb":
-            bad = int(np.argmax(pd.to_numeric(table[column], errors="coerce").isna() & table[column].notna()))
-            raise DataError(f"column {name!r}, row {bad + 1}: {table[column].iloc[bad]!r} is not a number")
+    table.columns = names = [str(name).strip() for name in table.columns]
+    numbers = pd.to_numeric(pd.Series(names, dtype=object), errors="coerce")
+    if numbers.notna().any() or any(name.startswith("Unnamed:") for name in names):
+        hint = "(no header, an index column, another separator?)"
+        raise DataError(f"the first line must name every column, got {names} {hint}")
+    for name, column in table.items():
+        if getattr(column.dtype, "kind", "O") not in "iufb":
+            bad = int(np.argmax(pd.to_numeric(column, errors="coerce").isna() & column.notna()))
+            raise DataError(f"column {name!r}, row {bad + 1}: {column.iloc[bad]!r} is not a number")
     is_time = np.array([name.lower() in TIME_COLUMNS for name in names])
     if is_time.sum() > 1:
         raise DataError(f"only one column can be the time, got {names}")
-    known = {"channels": [name for name in names if name.lower() not in TIME_COLUMNS]}
+    about = {"channels": [name for name in names if name.lower() not in TIME_COLUMNS]}
     if is_time.any():
-        known["sampling_rate_hz"] = uniform_rate(table.loc[:, is_time].to_numpy(np.float64)[:, 0], given)
-    return table.loc[:, ~is_time].to_numpy(), known
+        about["sampling_rate_hz"] = uniform_rate(table.loc[:, is_time].to_numpy(np.float64)[:, 0], given)
+    return table.loc[:, ~is_time].to_numpy(), about
 
 
 def _read_hdf5(path, given):
     file = require_extra("h5py", "data").File(path, "r")
-    signal = _need_signal(file)
-    return signal, _known(signal.attrs, file.attrs, file)
+    signal = _signal_of(file)
+    return signal, signal.attrs, file.attrs, file
 
 
 def _read_zarr(path, given):
     node = require_extra("zarr", "scale").open(path, mode="r")
-    is_array = hasattr(node, "shape")
-    signal = node if is_array else _need_signal(node)
-    return signal, _known(signal.attrs, node.attrs, {} if is_array else node)
+    if hasattr(node, "shape"):
+        return node, node.attrs
+    signal = _signal_of(node)
+    return signal, signal.attrs, node.attrs, node
 
 
 def _read_wav(path, given):
@@ -231,12 +229,10 @@ def _read_wav(path, given):
             if "byte container" not in str(error):
                 raise
             rate, signal = wavfile.read(path)  # 24 bits have no memory map
-    if signal.dtype.kind == "f":
-        return signal, {"sampling_rate_hz": rate}
-    half = 2 ** (8 * signal.dtype.itemsize - 1)
-    return StoredSignal(signal, offset=half if signal.dtype.kind == "u" else 0, gain=1 / half), {
-        "sampling_rate_hz": rate
-    }
+    if signal.dtype.kind != "f":
+        half = 2 ** (8 * signal.dtype.itemsize - 1)
+        signal = StoredSignal(signal, offset=half if signal.dtype.kind == "u" else 0, gain=1 / half)
+    return signal, {"sampling_rate_hz": rate}
 
 
 READERS = {
@@ -252,7 +248,10 @@ READERS = {
 }
 
 
-def write_recording(recording, path):
+# ---- writers: (recording, temporary path, its path in the end) ------------------------------------------------------
+
+
+def write_recording(recording: Recording, path: str | Path) -> None:
     """Write a recording as .npz, .npy (with its .json), .h5, .zarr or .wav, in the signal's own number type.
 
     The old file is replaced only once the new one is whole. A .wav holds float32, needs a rate of whole Hz and
@@ -265,45 +264,64 @@ def write_recording(recording, path):
     """
     path = Path(path)
     kind = path.suffix.lower()
-    channels, units = list(recording.channels), list(recording.units)
-    about = {"sampling_rate_hz": recording.sampling_rate_hz, "channels": channels, "units": units}
-    layout = {"shape": recording.shape, "dtype": np.dtype(recording.signal.dtype)}
-    chunks = (min(recording.n_samples, 2**15), recording.n_channels)
-    if kind == ".npz":
-        with replace_file(path) as temporary:
-            np.savez(temporary, signal=np.asarray(recording.signal), **about)
-    elif kind == ".npy":
-        with contextlib.ExitStack() as both:
-            sidecar = both.enter_context(replace_file(path.with_suffix(".json")))
-            temporary = both.enter_context(replace_file(path))
-            sidecar.write_text(json.dumps(about, indent=1), encoding="utf-8")
-            _copy(recording, np.lib.format.open_memmap(temporary, mode="w+", **layout))
-    elif kind in (".h5", ".hdf5"):
-        h5py = require_extra("h5py", "data")
-        with replace_file(path) as temporary, h5py.File(temporary, "w") as file:
-            stored = file.create_dataset("signal", chunks=chunks, **layout)
-            _copy(recording, stored)
-            stored.attrs.update(about)
-    elif kind == ".zarr":
-        zarr = require_extra("zarr", "scale")
-        with replace_folder(path) as temporary:
-            stored = zarr.create_array(temporary, chunks=chunks, **layout)
-            _copy(recording, stored)
-            stored.attrs.update(about)
-    elif kind == ".wav":
-        from scipy.io import wavfile
+    if kind not in WRITERS:
+        raise DataError(f"{path}: a recording cannot be written as {kind!r}; known are {', '.join(WRITERS)}")
+    with replace_folder(path) if kind == ".zarr" else replace_file(path) as temporary:
+        WRITERS[kind](recording, temporary, path)
 
-        if recording.sampling_rate_hz % 1:
-            raise UnitError(
-                f"a .wav file needs a rate of whole Hz, got {recording.sampling_rate_hz}; write .npy or .npz"
-            )
-        with replace_file(path) as temporary:
-            wavfile.write(temporary, int(recording.sampling_rate_hz), recording.read())
-    else:
-        raise DataError(f"{path}: a recording cannot be written as {kind!r}; known are .npz, .npy, .h5, .zarr, .wav")
+
+def _about(recording):
+    values = recording.sampling_rate_hz, list(recording.channels), list(recording.units)
+    return dict(zip(ABOUT, values, strict=True))
+
+
+def _write_npz(recording, temporary, path):
+    np.savez(temporary, signal=np.asarray(recording.signal), **_about(recording))
+
+
+def _write_npy(recording, temporary, path):
+    with replace_file(path.with_suffix(".json")) as sidecar:
+        sidecar.write_text(json.dumps(_about(recording), indent=1), encoding="utf-8")
+        dtype = np.dtype(recording.signal.dtype)
+        _copy(recording, np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=recording.shape))
+
+
+def _write_hdf5(recording, temporary, path):
+    with require_extra("h5py", "data").File(temporary, "w") as file:
+        _copy(recording, file.create_dataset("signal", **_chunked(recording))).attrs.update(_about(recording))
+
+
+def _write_zarr(recording, temporary, path):
+    stored = require_extra("zarr", "scale").create_array(temporary, **_chunked(recording))
+    _copy(recording, stored).attrs.update(_about(recording))
+
+
+def _write_wav(recording, temporary, path):
+    from scipy.io import wavfile
+
+    rate = recording.sampling_rate_hz
+    if rate % 1:
+        raise UnitError(f"a .wav file needs a rate of whole Hz, got {rate}; write .npy or .npz")
+    wavfile.write(temporary, int(rate), recording.read())
+
+
+def _chunked(recording):
+    chunks = (min(recording.n_samples, 2**15), recording.n_channels)
+    return {"shape": recording.shape, "dtype": np.dtype(recording.signal.dtype), "chunks": chunks}
 
 
 def _copy(recording, target):
-    """Copy block by block, so that a signal larger than memory can be written."""
+    """Copy block by block, so that a signal larger than memory can be written; returns the target."""
     for start in range(0, recording.n_samples, BLOCK_SAMPLES):
         target[start : start + BLOCK_SAMPLES] = recording.signal[start : start + BLOCK_SAMPLES]
+    return target
+
+
+WRITERS = {
+    ".npz": _write_npz,
+    ".npy": _write_npy,
+    ".h5": _write_hdf5,
+    ".hdf5": _write_hdf5,
+    ".zarr": _write_zarr,
+    ".wav": _write_wav,
+}

@@ -145,94 +145,70 @@ def _check_format(recording, sampling_rate_hz, n_channels):
         yield "error", "recording", f"{n_channels} channels were expected, {recording.n_channels} came"
 
 
-class _ChannelSums:
-    """Per-channel facts of a signal, gathered block by block; each array is (n_channels,)."""
-
-    def __init__(self, n_channels):
-        self.n_nan, self.n_infinite, self.first_bad = (np.zeros(n_channels, dtype=np.int64) for _ in range(3))
-        self.n, self.total, self.squares, self.centre = (np.zeros(n_channels) for _ in range(4))
-        self.low, self.high = np.full(n_channels, np.inf), np.full(n_channels, -np.inf)
-
-    def add(self, start, block):
-        finite = np.isfinite(block)
-        if not finite.all():
-            fresh = (self.n_nan + self.n_infinite == 0) & ~finite.all(axis=0)
-            self.first_bad[fresh] = start + np.argmin(finite[:, fresh], axis=0)
-            self.n_nan += np.isnan(block).sum(axis=0)
-            self.n_infinite += np.isinf(block).sum(axis=0)
-        self.low = np.minimum(self.low, block.min(axis=0, where=finite, initial=np.inf))
-        self.high = np.maximum(self.high, block.max(axis=0, where=finite, initial=-np.inf))
-        # Sums around a value of the channel itself: a large offset does not swallow the spread.
-        unset = (self.n == 0) & finite.any(axis=0)
-        self.centre[unset] = block[np.argmax(finite, axis=0), np.arange(block.shape[1])][unset]
-        centred = np.where(finite, block - self.centre, 0.0)
-        self.n += finite.sum(axis=0)
-        self.total += centred.sum(axis=0)
-        self.squares += np.einsum("tc,tc->c", centred, centred)
-
-    @property
-    def std(self):
-        n = np.maximum(self.n, 1)
-        return np.sqrt(np.maximum(self.squares / n - (self.total / n) ** 2, 0.0))
-
-
 def _check_signal(recording):
-    sums = _ChannelSums(recording.n_channels)
+    n_nan, n_infinite, first_bad = np.zeros((3, recording.n_channels), dtype=np.int64)
+    n, total, squares = np.zeros((3, recording.n_channels))
+    low = high = centre = np.full(recording.n_channels, np.nan)
     for start, block in recording.blocks():
-        sums.add(start, block)
-    constant = (sums.low == sums.high) & (recording.n_samples > 1)
+        nan, infinite = np.isnan(block), np.isinf(block)
+        bad = nan | infinite
+        fresh = bad.any(axis=0) & (n_nan + n_infinite == 0)
+        first_bad[fresh] = start + np.argmax(bad[:, fresh], axis=0)
+        n_nan, n_infinite = n_nan + nan.sum(axis=0), n_infinite + infinite.sum(axis=0)
+        block[bad] = np.nan
+        low, high = np.fmin(low, np.fmin.reduce(block)), np.fmax(high, np.fmax.reduce(block))
+        # Sums around a value of the channel itself: a large offset does not swallow the spread.
+        centre = np.where(np.isnan(centre), low, centre)
+        centred = np.where(bad, 0.0, block - centre)
+        n, total, squares = n + (~bad).sum(axis=0), total + centred.sum(axis=0), squares + (centred**2).sum(axis=0)
+    std = np.sqrt(np.maximum(squares / np.maximum(n, 1) - (total / np.maximum(n, 1)) ** 2, 0.0))
+    constant = (low == high) & (recording.n_samples > 1)
     for k, channel in enumerate(recording.channels):
-        for count, what in ((sums.n_nan[k], "NaN"), (sums.n_infinite[k], "infinite (for float32)")):
+        for count, what in ((n_nan[k], "NaN"), (n_infinite[k], "infinite (for float32)")):
             if count:
                 values = f"{count} values are {what}" if count > 1 else f"1 value is {what}"
-                first = "the first bad one" if sums.n_nan[k] and sums.n_infinite[k] else "the first"
-                time_s = f"{sums.first_bad[k] / recording.sampling_rate_hz:.6f} s (sample {sums.first_bad[k]})"
+                first = "the first bad one" if n_nan[k] and n_infinite[k] else "the first"
+                time_s = f"{first_bad[k] / recording.sampling_rate_hz:.6f} s (sample {first_bad[k]})"
                 yield "error", f"channel {channel}", f"{values}, {first} at {time_s}"
     for k in np.flatnonzero(constant):
-        message = f"constant: every value is {sums.low[k]:g} (not connected?); leave the channel out"
+        message = f"constant: every value is {low[k]:g} (not connected?); leave the channel out"
         yield "error", f"channel {recording.channels[k]}", message
-    std = np.where(constant | (sums.std == 0), np.nan, sums.std)
+    std = np.where(constant | (std == 0), np.nan, std)
     if np.isfinite(std).sum() > 1 and np.nanmax(std) > SCALE_RATIO * np.nanmin(std):
         most, least = (f"{recording.channels[k]} is {std[k]:.3g}" for k in (np.nanargmax(std), np.nanargmin(std)))
         stds = f"the standard deviation of {most}, that of {least}"
         yield "warning", "recording", f"channels are on very different scales: {stds} (different units?)"
-    yield from _check_clipping(recording, sums, constant)
+    if not constant.all():
+        low, high = np.where(constant, np.nan, (low, high))
+        yield from _check_clipping(recording, {"largest": high, "smallest": low})
 
 
-def _check_clipping(recording, sums, constant):
-    """Second pass: long runs of samples that stay at the largest or the smallest value of their channel."""
-    rails = {"largest": sums.high, "smallest": sums.low}
-    # (rail, channel): length of the run that is open, of the longest run, and of all long runs together
-    still, longest, together = (np.zeros((2, recording.n_channels), dtype=np.int64) for _ in range(3))
+def _check_clipping(recording, rails):
+    """Second pass: long runs of samples that stay at the largest or the smallest value (n_channels,) of their channel."""
+    still, longest, together = np.zeros((3, 2, recording.n_channels), dtype=np.int64)
     for _, block in recording.blocks():
-        for r, value in enumerate(rails.values()):
-            for k in range(recording.n_channels):
-                closed, still[r, k] = _run_lengths(block[:, k] == value[k], still[r, k])
-                longest[r, k] = max(longest[r, k], closed.max(initial=0))
-                together[r, k] += closed[closed >= CLIP_RUN_SAMPLES].sum()
-    longest = np.maximum(longest, still)
-    together += np.where(still >= CLIP_RUN_SAMPLES, still, 0)
-    for r, (rail, value) in enumerate(rails.items()):
-        for k in np.flatnonzero((together[r] >= CLIP_TOTAL_SAMPLES) & ~constant):
-            runs = f"for up to {longest[r, k]} samples in a row, {together[r, k]} samples in all"
-            message = f"looks clipped: it stays at its {rail} value {value[k]:g} {runs}"
-            yield "warning", f"channel {recording.channels[k]}", message
+        at_rail = block.T == np.stack(list(rails.values()))[:, :, None]
+        still[~at_rail.any(axis=2)] = 0
+        for k in zip(*np.nonzero(at_rail.any(axis=2)), strict=True):
+            run = _in_a_row(at_rail[k], still[k])
+            still[k], longest[k] = run[-1], max(longest[k], run.max())
+            # A run of n samples reaches CLIP_RUN_SAMPLES once, and is that long or longer at n + 1 - CLIP_RUN_SAMPLES.
+            together[k] += (run >= CLIP_RUN_SAMPLES).sum() + (CLIP_RUN_SAMPLES - 1) * (run == CLIP_RUN_SAMPLES).sum()
+    for r, k in zip(*np.nonzero(together >= CLIP_TOTAL_SAMPLES), strict=True):
+        rail, value = list(rails.items())[r]
+        runs = f"for up to {longest[r, k]} samples in a row, {together[r, k]} samples in all"
+        message = f"looks clipped: it stays at its {rail} value {value[k]:g} {runs}"
+        yield "warning", f"channel {recording.channels[k]}", message
 
 
-def _run_lengths(flags, still):
-    """Lengths of the runs of True that end within ``flags`` (n,), and of the one that is open at its end.
+def _in_a_row(flags, before=0):
+    """(n,) number of flags (n,) in a row up to each of them; ``before`` is the number right ahead of the first.
 
-    ``still`` is the length of the run that was open before.
+    >>> _in_a_row(np.array([True, False, True, True]), before=4)
+    array([5, 0, 1, 2])
     """
-    if not flags.any():
-        return np.array([still], dtype=np.int64), 0
-    edges = np.flatnonzero(np.diff(flags, prepend=False, append=False))
-    lengths = edges[1::2] - edges[::2]
-    if flags[0]:
-        lengths[0] += still
-    else:
-        lengths = np.r_[still, lengths]
-    return (lengths[:-1], lengths[-1]) if flags[-1] else (lengths, 0)
+    count = before + np.cumsum(flags)
+    return count - np.maximum.accumulate(np.where(flags, 0, count))
 
 
 def _check_names(events, names):

@@ -47,17 +47,6 @@ def test_whole_samples_survive_seconds(rate, n):
     assert clock.duration_to_samples(n / rate, rate) == n
 
 
-@given(st.integers(1, 500), st.integers(1, 100), st.integers(1, 100))
-def test_windows_cover_the_signal(n_samples, window, hop):
-    hop = min(hop, window)
-    starts = clock.window_starts(n_samples, window, hop)
-    covered = np.zeros(n_samples, dtype=bool)
-    for start in starts:
-        covered[start : start + window] = True
-    assert covered.all()
-    assert (starts < n_samples).all()
-
-
 @given(st.sampled_from(RATES), st.integers(3, 5000), st.sampled_from([3, 6, 9, None]), st.floats(0, 100))
 def test_uniform_rate_finds_the_rate_in_rounded_stamps(rate, n, decimals, start_s):
     time_s = start_s + np.arange(n) / rate

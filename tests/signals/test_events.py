@@ -76,11 +76,13 @@ def test_names_in_a_file_are_those_that_occur(events, tmp_path):
 
 @given(tables(), st.sampled_from(RATES))
 def test_another_clock_and_back(events, rate):
-    there = events.at_rate(rate)
-    np.testing.assert_allclose(there.onset_s, events.onset_s, rtol=1e-15, atol=1e-12)
+    """Either way costs at most a billionth of a sample of the clock that is reached."""
+    there, billionth = events.at_rate(rate), 1.1e-9
+    np.testing.assert_allclose(there.onset_s, events.onset_s, rtol=1e-15, atol=billionth / rate)
     back = there.at_rate(events.sampling_rate_hz)
     np.testing.assert_array_equal(np.sort(back.type), np.sort(events.type))
-    np.testing.assert_allclose(back.sample - events.sample + back.fraction, events.fraction, atol=1e-7)
+    lost = billionth * (1 + events.sampling_rate_hz / rate)
+    np.testing.assert_allclose(back.sample - events.sample + back.fraction, events.fraction, atol=lost)
     whole = events.fraction == 0
     np.testing.assert_array_equal(back.fraction[whole], 0)
 
@@ -149,7 +151,7 @@ def test_joining():
         (OptionError, "differ", {"names": ["a", "a"]}),
         (OptionError, "cannot name", {"names": ["a", SPAN_TYPE]}),
         (OptionError, "missing value", {"names": ["a", "n/a"]}),
-        (OptionError, "the string 'ab'", {"names": "ab"}),
+        (OptionError, "the text 'ab'", {"names": "ab"}),
         (OptionError, "to index", {"type": [0, 2]}),
         (UnitError, "positive", {"sampling_rate_hz": 0}),
         (UnitError, "integer samples", {"labelled_spans": [[0.5, 1.5]]}),
@@ -216,7 +218,7 @@ def test_a_missing_file(tmp_path):
 
 def test_a_name_in_a_file_that_is_not_known(tmp_path):
     write_events(Events.from_seconds([1], ["beat"], 360), tmp_path / "events.tsv")
-    with pytest.raises(OptionError, match="unknown event name 'beat'; known names: Beat"):
+    with pytest.raises(OptionError, match="unknown event name 'beat'; known: Beat"):
         read_events(tmp_path / "events.tsv", names=["Beat"])
 
 

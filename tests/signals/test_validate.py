@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from evlib.signals.errors import DataError, OptionError, UnitError
 from evlib.signals.events import Events
 from evlib.signals.recording import Recording
-from evlib.signals.validate import ValidationReport, _run_lengths, validate
+from evlib.signals.validate import ValidationReport, _in_a_row, validate
 
 RATE = 2000
 
@@ -100,16 +100,13 @@ def test_an_unclipped_wave_is_not_called_clipped():
 
 @given(st.lists(st.booleans(), max_size=60), st.integers(1, 20))
 def test_runs_over_blocks_against_brute_force(flags, size):
-    expected, run = [], 0
-    for flag in [*flags, False]:
-        if not flag and run:
-            expected.append(run)
+    expected, found, run = [], [], 0
+    for flag in flags:
         run = run + 1 if flag else 0
-    found, still = [], 0
+        expected.append(run)
     for start in range(0, len(flags), size):
-        closed, still = _run_lengths(np.array(flags[start : start + size]), still)
-        found += closed.tolist()
-    assert [length for length in [*found, still] if length] == expected
+        found += _in_a_row(np.array(flags[start : start + size]), found[-1] if found else 0).tolist()
+    assert found == expected
 
 
 def test_scales():
