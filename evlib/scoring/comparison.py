@@ -18,16 +18,8 @@ from scipy.special import logit
 from ..signals.errors import OptionError, UnitError, require_choice, require_tolerance
 from ..signals.events import Events
 from ..signals.refractory import Refractory, per_type_values
+from . import statistics as stats
 from .matching import match_events, on_one_clock
-from .statistics import (
-    average_precision,
-    coverage,
-    median_per_type,
-    ratio,
-    reliability,
-    threshold_curve,
-    timing_statistics,
-)
 
 # Tolerances of the report, from 1 to 20 ms.
 REPORT_TOLERANCES_S = (0.001, 0.0025, 0.005, 0.01, 0.02)
@@ -38,11 +30,7 @@ KINDS = ("event", "error", "least_certain", "refractory", "disagreement")
 
 
 def compare(
-    reference: Events,
-    estimated: Events,
-    tolerance_s: float = 0.005,
-    refractory_s=None,
-    duration_s: float | None = None,
+    reference: Events, estimated: Events, tolerance_s: float = 0.005, refractory_s=None, duration_s: float | None = None
 ) -> "Comparison":
     """Judge estimated events against reference events.
 
@@ -108,8 +96,8 @@ class Comparison:
     dt_s: np.ndarray
     refractory_s: object
     duration_s: float | None
-    everything: tuple
-    judged: tuple
+    everything: tuple[Events, Events]
+    judged: tuple[np.ndarray, np.ndarray]
 
     # ---- counts -----------------------------------------------------------------------------------------------------
 
@@ -135,16 +123,16 @@ class Comparison:
 
     @property
     def precision(self) -> float:
-        return ratio(self.tp, self.n_estimated)
+        return stats.ratio(self.tp, self.n_estimated)
 
     @property
     def recall(self) -> float:
-        return ratio(self.tp, self.n_reference)
+        return stats.ratio(self.tp, self.n_reference)
 
     @property
     def f1(self) -> float:
         """Over all events together (micro)."""
-        return ratio(2 * self.tp, self.n_reference + self.n_estimated)
+        return stats.ratio(2 * self.tp, self.n_reference + self.n_estimated)
 
     @property
     def macro_f1(self) -> float:
@@ -172,7 +160,7 @@ class Comparison:
 
     @property
     def false_alarms_per_hour(self) -> float:
-        return ratio(self.fp, self.hours)
+        return stats.ratio(self.fp, self.hours)
 
     def _counts(self):
         """Reference events, estimated events and hits of each type, three (E,) arrays."""
@@ -181,7 +169,7 @@ class Comparison:
 
     def _f1_by_type(self):
         n_reference, n_estimated, hits = self._counts()
-        return ratio(2 * hits, n_reference + n_estimated)
+        return stats.ratio(2 * hits, n_reference + n_estimated)
 
     @property
     def _hit_type(self):
@@ -207,8 +195,11 @@ class Comparison:
 
         ``without_type_medians`` holds the same after each type's own median was taken away.
         """
-        shift = median_per_type(self.dt_s, self._hit_type, len(self.reference.names))[self._hit_type]
-        return {**timing_statistics(self.dt_s), "without_type_medians": timing_statistics(self.dt_s - shift)}
+        shift = stats.median_per_type(self.dt_s, self._hit_type, len(self.reference.names))[self._hit_type]
+        return {
+            **stats.timing_statistics(self.dt_s),
+            "without_type_medians": stats.timing_statistics(self.dt_s - shift),
+        }
 
     def without_bias(self, search_s: float = 0.02) -> "Comparison":
         """Compare again after taking from each type its median error, found among matches within ``search_s``.
@@ -217,7 +208,7 @@ class Comparison:
         """
         reference, estimated = self.everything
         wide = self.at(search_s)
-        shift = median_per_type(wide.dt_s, wide._hit_type, len(reference.names)) * estimated.sampling_rate_hz
+        shift = stats.median_per_type(wide.dt_s, wide._hit_type, len(reference.names)) * estimated.sampling_rate_hz
         moved = replace(estimated, fraction=estimated.fraction - shift[estimated.type])
         return compare(reference, moved, self.tolerance_s, self.refractory_s, self.duration_s)
 
@@ -231,8 +222,8 @@ class Comparison:
             standard deviations, NaN where none were stated
         """
         sigma = self.estimated.sigma_s[self.pairs[:, 1]]
-        within = coverage(self.dt_s, sigma) if np.isfinite(sigma).all() else (np.nan, np.nan)
-        result = reliability(self.estimated.score, self.estimated_outcome == "hit", n_bins)
+        within = stats.coverage(self.dt_s, sigma) if np.isfinite(sigma).all() else (np.nan, np.nan)
+        result = stats.reliability(self.estimated.score, self.estimated_outcome == "hit", n_bins)
         return result | dict(zip(("coverage_68", "coverage_95"), within, strict=True))
 
     # ---- other tolerances and thresholds ----------------------------------------------------------------------------
@@ -279,7 +270,7 @@ class Comparison:
 
     def average_precision(self) -> dict:
         """Area under the precision-recall curve of each type, {name: value}; NaN without reference events or scores."""
-        return {name: average_precision(*self._score_curve(k)) for k, name in enumerate(self.reference.names)}
+        return {name: stats.average_precision(*self._score_curve(k)) for k, name in enumerate(self.reference.names)}
 
     def recall_at_false_alarms(self, rates_per_hour=(1, 10)) -> dict:
         """Recall at the lowest common threshold with at most this many false alarms per hour, {rate: recall}.
@@ -290,7 +281,7 @@ class Comparison:
         if not np.isfinite(self.hours) or tp is None:
             return dict.fromkeys(rates_per_hour, np.nan)
         most = {r: tp.max(where=n_estimated - tp <= r * self.hours, initial=0) for r in rates_per_hour}
-        return {rate: ratio(int(hits), n_reference) for rate, hits in most.items()}
+        return {rate: stats.ratio(int(hits), n_reference) for rate, hits in most.items()}
 
     @cached_property
     def _score_hit(self):
@@ -306,7 +297,7 @@ class Comparison:
         """Hits and estimates as the threshold falls over the scores, and reference events, of one type or of all."""
         own = [slice(None) if type is None else events.type == type for events in (self.reference, self.estimated)]
         score, hit = self.estimated.score[own[1]], self._score_hit[own[1]]
-        return *threshold_curve(score, hit), len(self.reference.type[own[0]])
+        return *stats.threshold_curve(score, hit), len(self.reference.type[own[0]])
 
     # ---- reports ----------------------------------------------------------------------------------------------------
 
@@ -315,15 +306,15 @@ class Comparison:
         import pandas as pd
 
         n_reference, n_estimated, hits = self._counts()
-        timing = [timing_statistics(self.dt_s[self._hit_type == k]) for k in range(len(self.reference.names))]
+        timing = [stats.timing_statistics(self.dt_s[self._hit_type == k]) for k in range(len(self.reference.names))]
         columns = {
             "n_reference": n_reference,
             "n_estimated": n_estimated,
             "tp": hits,
             "fp": n_estimated - hits,
             "fn": n_reference - hits,
-            "precision": ratio(hits, n_estimated),
-            "recall": ratio(hits, n_reference),
+            "precision": stats.ratio(hits, n_estimated),
+            "recall": stats.ratio(hits, n_reference),
             "f1": self._f1_by_type(),
             "average_precision": list(self.average_precision().values()),
             **{name: [row[name] for row in timing] for name in ("bias_ms", "mad_ms", "rmse_ms")},
@@ -491,13 +482,13 @@ def event_table(
     OptionError : neither table, no name in common, names that ``refractory_s`` or ``threshold`` lack
     UnitError : a tolerance or a period that is no number of seconds
     """
-    if reference is None and estimated is None:
-        raise OptionError("there are no events: pass reference, estimated, or both")
-    nothing = np.zeros((0, 2), dtype=np.int64)
-    if reference is None:
-        reference = replace(estimated[:0], labelled_spans=nothing)
-    elif estimated is None:
+    nothing = np.zeros((0, 2), dtype=np.int64)  # spans in which labelling is complete
+    if reference is not None and estimated is None:
         reference, estimated = replace(reference, labelled_spans=nothing), reference[:0]
+    elif reference is None and estimated is not None:
+        reference = replace(estimated[:0], labelled_spans=nothing)
+    if reference is None or estimated is None:
+        raise OptionError("there are no events: pass reference, estimated, or both")
     return compare(reference, estimated, tolerance_s, refractory_s).table(threshold)
 
 

@@ -29,8 +29,8 @@ def on_one_clock(reference: Events, estimated: Events) -> tuple:
     OptionError : both name their types, and not one name is shared
     """
     if reference.names and estimated.names and not set(reference.names) & set(estimated.names):
-        names = f"reference names {', '.join(reference.names)}, estimated names {', '.join(estimated.names)}"
-        raise OptionError(f"{names}: no name in common (did you forget names= when reading or building the events?)")
+        both = f"reference names {', '.join(reference.names)}, estimated names {', '.join(estimated.names)}"
+        raise OptionError(f"{both}: no name in common (did you forget names= when reading or building the events?)")
     names = reference.names + tuple(name for name in estimated.names if name not in reference.names)
     return reference.at_rate(estimated.sampling_rate_hz).with_names(names), estimated.with_names(names)
 

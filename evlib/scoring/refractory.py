@@ -261,7 +261,7 @@ class StreamingDecoder:
             final += schedule.settle(up_to_sample - 0.5)  # a fraction may lie half a sample before its sample
         if not final:
             return self._none
-        sample, fraction, type, score, sigma_s = zip(*final, strict=True)
+        sample, fraction, type, score, sigma_s = (np.array(column) for column in zip(*final, strict=True))
         return Events(sample, fraction, type, self.names, self.sampling_rate_hz, score, sigma_s)
 
     def flush(self) -> Events:
@@ -308,7 +308,7 @@ class RefractoryPeriodEnforcer:
 
     def reset(self) -> None:
         """Forget all earlier events."""
-        self._kept = [[] for _ in range(self.num_events)]  # sorted global times of each type
+        self._kept: list = [[] for _ in range(self.num_events)]  # sorted global times of each type
 
     def enforce(self, detected_events, event_timings, probs=None, global_offset=0):
         """Apply the rule to one block.

@@ -62,6 +62,10 @@ def require_int(least: int, **values) -> None:
             raise OptionError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
 
+def _is_number(value):
+    return isinstance(value, numbers.Real) and math.isfinite(value)
+
+
 def require_number(least: float = 0.0, most: float = math.inf, **values) -> None:
     """Refuse anything but finite numbers in [least, most].
 
@@ -72,7 +76,7 @@ def require_number(least: float = 0.0, most: float = math.inf, **values) -> None
     """
     wanted = f"a number of at least {least:g}" if most == math.inf else f"a number between {least:g} and {most:g}"
     for name, value in values.items():
-        if not (isinstance(value, numbers.Real) and math.isfinite(value) and least <= value <= most):
+        if not (_is_number(value) and least <= value <= most):
             raise OptionError(f"{name} must be {wanted}, got {value!r}")
 
 
@@ -85,7 +89,7 @@ def require_positive(**values) -> None:
     evlib.signals.errors.OptionError: duration_s must be a positive number, got 0
     """
     for name, value in values.items():
-        if not (isinstance(value, numbers.Real) and math.isfinite(value) and value > 0):
+        if not (_is_number(value) and value > 0):
             raise OptionError(f"{name} must be a positive number, got {value!r}")
 
 
@@ -98,7 +102,7 @@ def require_seconds(longest_s: float = 1.0, **values_s) -> None:
     evlib.signals.errors.OptionError: event_s must be seconds between 0 and 1, got 40 (did you pass milliseconds?)
     """
     for name, value in values_s.items():
-        if not (isinstance(value, numbers.Real) and 0 < value <= longest_s):
+        if not (_is_number(value) and 0 < value <= longest_s):
             raise OptionError(
                 f"{name} must be seconds between 0 and {longest_s:g}, got {value!r} (did you pass milliseconds?)"
             )
@@ -189,7 +193,7 @@ def log_odds_of(probability: float, name: str) -> float:
     >>> log_odds_of(0.5, "threshold")
     0.0
     """
-    if isinstance(probability, bool) or not isinstance(probability, numbers.Real) or not 0 < probability < 1:
+    if isinstance(probability, bool) or not _is_number(probability) or not 0 < probability < 1:
         raise OptionError(
             f"{name} is a probability strictly between 0 and 1, got {probability!r} (percent, or log odds?)"
         )

@@ -116,7 +116,8 @@ class Events:
         elif names is None:
             names = tuple(f"event_{k}" for k in range(int(type.max()) + 1))
         spans = None if complete_spans_s is None else _spans_to_samples(complete_spans_s, rate)
-        return cls(*seconds_to_samples(onset_s, rate), type, names, rate, score, sigma_s, spans)
+        sample, fraction = seconds_to_samples(onset_s, rate)
+        return cls(sample, fraction, type, names, rate, score, sigma_s, spans)
 
     @classmethod
     def empty(cls, names, sampling_rate_hz: float) -> "Events":
@@ -312,7 +313,8 @@ def read_events(path: str | Path, sampling_rate_hz: float | None = None, names=N
         kinds, names = _indices(rows["trial_type"].tolist(), names)
         columns = {name: rows[name].to_numpy(float) for name in ("score", "sigma_s") if name in rows}
         columns["labelled_spans"] = _file_spans(spans, rate) if is_span.any() else None
-        events = Events(*_file_times(rows, rate), kinds, names, rate, **columns)
+        sample, fraction = _file_times(rows, rate)
+        events = Events(sample, fraction, kinds, names, rate, **columns)
     except EvlibError as error:
         raise type(error)(f"{path}: {error}") from error
     return events if sampling_rate_hz is None else events.at_rate(sampling_rate_hz)

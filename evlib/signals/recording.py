@@ -6,12 +6,14 @@ of a recording never changes on its own: :meth:`Recording.resample` is the only 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from .clock import rate_ratio, seconds_to_samples
-from .errors import DataError, EvlibError, OptionError, ShapeError, UnitError, require_rate
+from .errors import DataError, EvlibError, OptionError, ShapeError, UnitError, require_int, require_rate
 
+# Samples that are read, copied or checked at a time: 6 MB a block for six channels.
 BLOCK_SAMPLES = 2**18
 
 
@@ -46,10 +48,10 @@ class Recording:
     (5, 2)
     """
 
-    signal: object
+    signal: Any
     sampling_rate_hz: float
-    channels: tuple = None
-    units: tuple = ""
+    channels: tuple | None = None
+    units: tuple | str = ""
     name: str = ""
 
     def __post_init__(self):
@@ -59,41 +61,39 @@ class Recording:
         units = (self.units,) * n_channels if isinstance(self.units, str) else _labels(self.units)
         for what, labels in (("channels", channels), ("units", units)):
             if len(labels) != n_channels:
-                raise ShapeError(
-                    f"{what} must name the {n_channels} channels of the signal {signal.shape}, got {labels}"
-                )
+                wanted = f"the {n_channels} channels of the signal {signal.shape}"
+                raise ShapeError(f"{what} must name {wanted}, got {labels}")
         if len(set(channels)) != n_channels:
             raise OptionError(f"channel names must differ from each other, got {channels}")
         rate = require_rate(self.sampling_rate_hz)
         vars(self).update(signal=signal, sampling_rate_hz=rate, channels=channels, units=units)
 
     def __repr__(self):
-        size = (
-            f"{self.n_samples} samples, {self.n_channels} channels, {self.sampling_rate_hz:g} Hz, {self.duration_s:g} s"
-        )
-        return f"Recording({self.name}: {size})" if self.name else f"Recording({size})"
+        name = f"{self.name}: " if self.name else ""
+        size = f"{self.n_samples} samples, {self.n_channels} channels"
+        return f"Recording({name}{size}, {self.sampling_rate_hz:g} Hz, {self.duration_s:g} s)"
 
     @property
-    def shape(self):
+    def shape(self) -> tuple:
         """(n_samples, n_channels)."""
         return tuple(self.signal.shape)
 
     @property
-    def n_samples(self):
-        """How many samples each channel has."""
+    def n_samples(self) -> int:
+        """Number of samples of each channel."""
         return self.shape[0]
 
     @property
-    def n_channels(self):
-        """How many channels there are."""
+    def n_channels(self) -> int:
+        """Number of channels."""
         return self.shape[1]
 
     @property
-    def duration_s(self):
+    def duration_s(self) -> float:
         """The length in seconds."""
         return self.n_samples / self.sampling_rate_hz
 
-    def read(self, start=0, stop=None):
+    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Samples [start, stop) as a new float32 array (stop - start, n_channels); only they are read from disk."""
         stop = self.n_samples if stop is None else stop
         if not (isinstance(start, int | np.integer) and isinstance(stop, int | np.integer)):
@@ -104,7 +104,7 @@ class Recording:
         with np.errstate(over="ignore"):
             return np.array(self.signal[start:stop], dtype=np.float32)
 
-    def between(self, start_s, stop_s=None) -> "Recording":
+    def between(self, start_s: float, stop_s: float | None = None) -> "Recording":
         """The part from ``start_s`` to ``stop_s``, without reading it; times are rounded to the nearest sample.
 
         The first sample of the part is at 0 s again: move events along with
@@ -113,13 +113,12 @@ class Recording:
         stop_s = self.duration_s if stop_s is None else stop_s
         start, stop = seconds_to_samples([start_s, stop_s], self.sampling_rate_hz)[0]
         if not 0 <= start < stop <= self.n_samples:
-            raise UnitError(
-                f"{start_s} s to {stop_s} s is no part of the {self.duration_s:g} s recorded (were samples passed?)"
-            )
+            recorded = f"the {self.duration_s:g} s recorded"
+            raise UnitError(f"{start_s} s to {stop_s} s is no part of {recorded} (were samples passed?)")
         whole = isinstance(self.signal, np.ndarray)
         return self._with(signal=self.signal[start:stop] if whole else StoredSignal(self.signal, int(start), int(stop)))
 
-    def resample(self, sampling_rate_hz) -> "Recording":
+    def resample(self, sampling_rate_hz: float) -> "Recording":
         """The recording at another rate, filtered without delay: sample 0 and every event keep their times.
 
         The polyphase filter works on the whole signal in memory; a NaN spreads over its length.
@@ -134,17 +133,14 @@ class Recording:
             return self
         ratio = rate_ratio(self.sampling_rate_hz, rate)
         if ratio is None or max(ratio) > 100_000:
-            raise UnitError(
-                f"cannot resample {self.sampling_rate_hz} Hz to {rate} Hz: their ratio is not one of small integers"
-            )
+            rates = f"{self.sampling_rate_hz} Hz to {rate} Hz"
+            raise UnitError(f"cannot resample {rates}: their ratio is not one of small integers")
         # Both ends continue as they are: a constant offset makes no edge.
         return self._with(signal=resample_poly(self.read(), *ratio, axis=0, padtype="edge"), sampling_rate_hz=rate)
 
-    def blocks(self, size=BLOCK_SAMPLES):
-        """Yield ``(start, block)`` for consecutive blocks of at most ``size`` samples, each read when its turn
-        comes."""
-        if size < 1:
-            raise OptionError(f"size must be at least 1 sample, got {size}")
+    def blocks(self, size: int = BLOCK_SAMPLES):
+        """Yield ``(start, block)`` for consecutive blocks of at most ``size`` samples, each read only then."""
+        require_int(1, size=size)
         for start in range(0, self.n_samples, int(size)):
             yield start, self.read(start, min(start + int(size), self.n_samples))
 
@@ -189,34 +185,24 @@ def _labels(labels):
 
 def _checked_signal(signal):
     """(n_samples, n_channels) real numbers, or an error; nothing of a stored signal is read."""
-    stored = (
-        isinstance(getattr(signal, "dtype", None), np.dtype)
-        and hasattr(signal, "shape")
-        and not hasattr(signal, "to_numpy")
-    )
     if isinstance(signal, np.ma.MaskedArray):
         signal = signal.astype(np.float64).filled(np.nan)
-    elif not stored:
+    elif not isinstance(getattr(signal, "dtype", None), np.dtype) or hasattr(signal, "to_numpy"):
         try:
             signal = np.asarray(signal)
         except (ValueError, TypeError) as error:
-            raise ShapeError(
-                f"signal must be an array (n_samples, n_channels), got {type(signal).__name__}: {error}"
-            ) from error
+            kind = type(signal).__name__
+            raise ShapeError(f"signal must be an array (n_samples, n_channels), got {kind}: {error}") from error
     shape = tuple(signal.shape)
+    wanted = f"signal must have shape (n_samples, n_channels), got {shape}"
     if signal.dtype.kind not in "iufb":
         raise DataError(f"signal must hold real numbers, got values of type {signal.dtype}")
     if len(shape) not in (1, 2):
-        raise ShapeError(
-            f"signal must have shape (n_samples, n_channels), got {shape} (one recording at a time, no batch)"
-        )
+        raise ShapeError(f"{wanted} (one recording at a time, no batch)")
     if 0 in shape:
         raise DataError(f"signal is empty: it has shape {shape}")
     if len(shape) == 2 and shape[1] > shape[0]:
-        raise ShapeError(
-            f"signal must have shape (n_samples, n_channels), got {shape}: transposed? (more channels than "
-            "samples) pass signal.T"
-        )
+        raise ShapeError(f"{wanted}: transposed? (more channels than samples) pass signal.T")
     if not isinstance(signal, np.ndarray | StoredSignal):
         return StoredSignal(signal)
     return signal[:, None] if len(shape) == 1 else signal
@@ -254,29 +240,26 @@ def add_windows(signal: np.ndarray, starts, windows: np.ndarray):
         np.add.at(signal[:, channel], index, windows[:, :, channel][inside].astype(signal.dtype, copy=False))
 
 
-def as_list(recordings):
+def as_list(recordings) -> list:
     """A list of recordings; a single one makes a list of one."""
     return [recordings] if isinstance(recordings, Recording) else list(recordings)
 
 
-def check_alike(recordings):
+def check_alike(recordings) -> float:
     """Refuse recordings that cannot be learned from together; returns their rate in Hz."""
     if not recordings:
         raise OptionError("at least one recording is needed, got an empty list")
     for recording in recordings:
         if not isinstance(recording, Recording):
             raise OptionError(f"recordings must be a list of Recording, got a {type(recording).__name__} in it")
-    rate, channels = recordings[0].sampling_rate_hz, recordings[0].shape[1]
+    rate, channels = recordings[0].sampling_rate_hz, recordings[0].n_channels
     for recording in recordings:
         if recording.sampling_rate_hz != rate:
-            raise UnitError(
-                f"all recordings must have one rate; got {rate:g} and {recording.sampling_rate_hz:g} Hz "
-                f"(use recording.resample({rate:g}))"
-            )
-        if recording.shape[1] != channels:
-            raise ShapeError(f"all recordings must have the same channels; got {channels} and {recording.shape[1]}")
+            rates = f"{rate:g} and {recording.sampling_rate_hz:g} Hz (use recording.resample({rate:g}))"
+            raise UnitError(f"all recordings must have one rate; got {rates}")
+        if recording.n_channels != channels:
+            raise ShapeError(f"all recordings must have the same channels; got {channels} and {recording.n_channels}")
         if recording.duration_s < 1.0:
-            raise DataError(
-                f"a recording of {recording.duration_s:.3f} s is too short to learn from; at least 1 s is needed"
-            )
+            found = f"a recording of {recording.duration_s:.3f} s"
+            raise DataError(f"{found} is too short to learn from; at least 1 s is needed")
     return rate

@@ -25,14 +25,13 @@ def per_type_values(value, names, argument: str, missing=None) -> np.ndarray:
     given = value
     if isinstance(value, dict):
         require_known(set(value) - {"default"}, names, argument)
-        absent = [name for name in names if name not in value]
+        absent = ", ".join(name for name in names if name not in value)
         if absent and "default" not in value:
-            absent = ", ".join(absent)
             raise OptionError(f"{argument} lacks {absent}; give every type a value, or one under the key 'default'")
         value = [value.get(name, value.get("default")) for name in names]
-    values = [missing if v is None else v for v in (value if np.ndim(value) else [value])]
+    numbers = [missing if v is None else v for v in (value if np.ndim(value) else [value])]
     try:
-        values = np.asarray(values, dtype=np.float64)
+        values = np.asarray(numbers, dtype=np.float64)
     except (TypeError, ValueError):
         wanted = "a number, a dict by event name, or one number per type"
         raise OptionError(f"{argument} must be {wanted}; got {given!r}") from None
