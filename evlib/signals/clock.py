@@ -68,6 +68,24 @@ def nearest(time, others) -> np.ndarray:
     return np.where(np.abs(time - before) < np.abs(time - after), before, after)
 
 
+def rows_within(times, middle, reach) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the sorted ``times`` (n,) lie at most ``reach`` from each ``middle`` (N,).
+
+    Returns
+    -------
+    rows : (N, K) rows of ``times``, K the most that any has
+    valid : (N, K) booleans; where False, the row only fills the table
+
+    >>> rows_within(np.array([1.0, 2.0, 9.0]), np.array([1.5, 8.0]), 1)
+    (array([[0, 1],
+           [2, 2]]), array([[ True,  True],
+           [ True, False]]))
+    """
+    first, last = np.searchsorted(times, middle - reach), np.searchsorted(times, middle + reach, side="right")
+    rows = first[:, None] + np.arange((last - first).max(initial=0))
+    return np.minimum(rows, max(len(times) - 1, 0)), rows < last[:, None]
+
+
 def seconds_to_samples(time_s, sampling_rate_hz: float) -> tuple[np.ndarray, np.ndarray]:
     """Split times in seconds into (integer sample, fraction) at a rate."""
     return split_time(np.asarray(time_s, dtype=np.float64) * sampling_rate_hz)
