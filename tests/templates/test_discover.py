@@ -1,19 +1,16 @@
 """Discovery: the kinds that recur, no others, whatever the recordings; names and times from very few labels."""
 
 import itertools
-import random
-from dataclasses import replace
 
 import numpy as np
 import planted
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import evlib
 from evlib.scoring.refractory import find_violations
-from evlib.signals.errors import DataError, OptionError, ShapeError, UnitError
+from evlib.signals.errors import DataError, OptionError, UnitError
 from evlib.signals.synthetic import add_events, coloured_noise, make_templates
 from evlib.templates import discover as discovery
 from evlib.templates.discover import name_kinds
@@ -45,25 +42,10 @@ def named(found, labels, reach_s=0.02):
     type[kind[kind >= 0]] = np.flatnonzero(kind >= 0)
     out = []
     for events in found.events:
-        kept = events[type[events.type] >= 0]
-        time = kept.time_samples + offset[type[kept.type]]
-        order = np.argsort(time, kind="stable")
-        out.append(table_like(time[order], type[kept.type][order], labels[0]))
+        own, rate = type[events.type], events.sampling_rate_hz
+        time = (events.time_samples + offset[own])[own >= 0]
+        out.append(evlib.Events.from_seconds(time / rate, own[own >= 0], rate, labels[0].names))
     return out
-
-
-def table_like(time, type, like):
-    sample = np.floor(time + 0.5).astype(int)
-    return evlib.Events(sample, time - sample, type, like.names, like.sampling_rate_hz)
-
-
-def same_discovery(first, second):
-    assert first.names == second.names
-    assert np.array_equal(first.bank.templates, second.bank.templates)
-    assert np.array_equal(first.whitener.taps, second.whitener.taps)
-    for one, two in zip(first.events, second.events, strict=True):
-        assert np.array_equal(one.time_samples, two.time_samples) and np.array_equal(one.type, two.type)
-        assert np.array_equal(one.score, two.score)
 
 
 @pytest.fixture(scope="module")
@@ -93,23 +75,7 @@ def test_finds_the_kinds_with_their_events(found, simulation):
     assert (report.per_type()["f1"] >= 0.95).all()
 
 
-def test_the_time_origin_of_a_kind_is_a_constant_away_from_the_truth(found, simulation):
-    """No kind wanders: what is left after one number for each kind is far less than a sample."""
-    table, truth = found.events[0], simulation.events
-    kind, offset = found.name([truth])
-    assert sorted(kind) == [0, 1, 2, 3]
-    for e in range(4):
-        time = table.time_samples[table.type == kind[e]]
-        true = truth.time_samples[truth.type == e]
-        gap = time[:, None] - true
-        nearest = gap[np.arange(len(time)), np.abs(gap).argmin(1)]
-        nearest = nearest[np.abs(nearest) < 100]
-        assert len(nearest) >= 0.95 * len(true)
-        assert np.abs(nearest - np.median(nearest)).max() < 1.0
-        assert offset[e] == pytest.approx(-np.median(nearest), abs=0.2)
-
-
-@pytest.mark.parametrize(("n_types", "seed"), [(3, 2), (4, 1)])
+@pytest.mark.parametrize(("n_types", "seed"), [(1, 4), (3, 2), (4, 1)])
 def test_as_many_kinds_as_there_are(n_types, seed):
     simulation = evlib.make_recording(make_templates(n_types, seed=seed), 30.0, snr=15.0, seed=seed)
     found = found_in(simulation.recording)
@@ -127,13 +93,13 @@ def test_overlapping_events_come_apart():
     assert evlib.compare(events, *named(found, [events])).f1 >= 0.95
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_noise_alone_holds_no_kind(seed):
     with pytest.raises(DataError, match=r"nothing of about 0\.04 s recurs often enough in 20 s"):
         found_in(evlib.Recording(noise(seed).astype(np.float32), RATE))
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [1])
 def test_what_never_recurs_is_no_kind(seed):
     """Forty events as strong as any, each of its own shape."""
     templates = make_templates(40, seed=seed)
@@ -141,21 +107,6 @@ def test_what_never_recurs_is_no_kind(seed):
     recording, _ = with_events(noise(seed, 30.0), templates, time_s, np.arange(40))
     with pytest.raises(DataError, match="recurs"):
         found_in(recording)
-
-
-@pytest.mark.parametrize("seed", [4, 7])
-def test_a_single_kind_is_found(seed):
-    simulation = evlib.make_recording(make_templates(1, seed=seed), 30.0, snr=15.0, seed=seed)
-    found = found_in(simulation.recording)
-    assert len(found.names) == 1
-    assert evlib.compare(simulation.events, *named(found, [simulation.events])).f1 == 1
-
-
-@pytest.mark.parametrize("n_types", [1, 2, 4])
-def test_nothing_else_is_found_where_there_is_nothing_else(n_types):
-    """No bursts between the events: what they leave is noise."""
-    simulation = evlib.make_recording(make_templates(n_types, seed=2), 40.0, snr=15.0, seed=2, transients_per_s=0.0)
-    assert len(found_in(simulation.recording).names) == n_types
 
 
 def test_several_recordings_share_their_kinds():
@@ -172,7 +123,7 @@ def test_several_recordings_share_their_kinds():
     assert evlib.compare(parts[1].events, first_only[1]).f1 >= 0.95
 
 
-@pytest.mark.parametrize(("rate", "event_s"), [(400.0, 0.2), (500.0, 0.16), (1000.0, 0.08)])
+@pytest.mark.parametrize(("rate", "event_s"), [(400.0, 0.2), (1000.0, 0.08)])
 def test_slower_events_at_lower_rates(rate, event_s):
     templates = make_templates(3, sampling_rate_hz=rate, seed=1)
     simulation = evlib.make_recording(templates, 60.0, 15.0, "poisson", 1, rate, mean_interval_s=4.0)
@@ -206,17 +157,12 @@ def test_n_types_keeps_the_most_frequent(uneven):
     assert some.name([events])[0].tolist() == [-1, 0, 1]  # nothing stands for the rarest
 
 
-def test_same_seed_same_kinds_and_no_global_state(simulation, found, monkeypatch):
-    torch.manual_seed(3)
-    random.seed(3)
-    before, python = torch.random.get_rng_state(), random.getstate()
-    same_discovery(found, found_in(simulation.recording))
-    # Fewer moments than there are: now the seed decides which.
+def test_the_seed_decides_which_moments_are_compared(simulation, monkeypatch):
     monkeypatch.setattr(discovery, "MAX_MOMENTS", 60)
     first, second = (found_in(simulation.recording, seed=5) for _ in range(2))
-    same_discovery(first, second)
+    assert np.array_equal(first.bank.templates, second.bank.templates)
+    assert np.array_equal(first.events[0].time_samples, second.events[0].time_samples)
     assert evlib.compare(simulation.events, *named(first, [simulation.events])).f1 >= 0.95
-    assert torch.equal(before, torch.random.get_rng_state()) and python == random.getstate()
 
 
 def test_only_one_event_of_a_kind_in_a_refractory_period():
@@ -225,39 +171,11 @@ def test_only_one_event_of_a_kind_in_a_refractory_period():
     recording, events = with_events(noise(1, 30.0), templates, time_s, np.zeros(28, int))
     for refractory_s in (0.5, 2.0):
         found = found_in(recording, refractory_s=refractory_s, n_types=1)
-        assert found.refractory_s == refractory_s
-        for table in found.events:
-            pairs, _ = find_violations(table, refractory_s)
-            assert len(pairs) == 0
-        assert found.counts()[0] == 28 if refractory_s == 0.5 else found.counts()[0] <= 14
-
-
-def test_no_table_breaks_the_refractory_rule_or_claims_to_be_complete(found):
-    for table in found.events:
-        pairs, _ = find_violations(table, 2.0)
-        assert len(pairs) == 0
-        assert table.labelled_spans.shape == (0, 2)
-        assert (np.diff(table.time_samples) >= 0).all()
+        (table,) = found.events
+        assert found.refractory_s == refractory_s and table.labelled_spans.shape == (0, 2)
+        assert len(find_violations(table, refractory_s)[0]) == 0
+        assert len(table) == 28 if refractory_s == 0.5 else len(table) <= 14
         assert ((table.score > 0.5) & (table.score <= 1)).all()
-
-
-def test_templates_find_the_same_in_new_signal(found):
-    templates = make_templates(4, seed=2)
-    new = evlib.make_recording(templates, 20.0, snr=15.0, seed=30)
-    table = discovery.find_kinds(found.bank, found.whitener(new.recording), RATE, 2.0)
-    other = replace(found, events=[table])
-    assert evlib.compare(new.events, *named(other, [new.events])).f1 >= 0.95
-
-
-def naive_votes(labels, tables, n_types, n_kinds, reach):
-    votes = np.zeros((n_types, n_kinds))
-    for label, found in zip(labels, tables, strict=True):
-        for (e, t), (k, u, score) in itertools.product(
-            zip(label.type, label.time_samples, strict=True),
-            zip(found.type, found.time_samples, found.score, strict=True),
-        ):
-            votes[e, k] += score * (-reach <= u - t < reach)
-    return votes
 
 
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 2**31))
@@ -265,92 +183,64 @@ def test_no_other_naming_gets_more_votes(n_types, n_kinds, seed):
     """Against every one-to-one naming there is."""
     rng = np.random.default_rng(seed)
     time, kind_time = np.sort(rng.uniform(100, 2000, 12)), np.sort(rng.uniform(100, 2000, 25))
-    labels = [planted.table(time, rng.integers(n_types, size=12), tuple(f"e{k}" for k in range(n_types)))]
+    labels = planted.table(time, rng.integers(n_types, size=12), tuple(f"e{k}" for k in range(n_types)))
     names = tuple(f"kind_{k + 1:02d}" for k in range(n_kinds))
-    tables = [planted.table(kind_time, rng.integers(n_kinds, size=25), names, score=rng.uniform(0.1, 1, 25))]
-    kind, offset = name_kinds(labels, tables)
-    votes = naive_votes(labels, tables, n_types, n_kinds, 0.02 * RATE)
-    used = kind[kind >= 0]
-    assert len(set(used.tolist())) == len(used)  # no kind has two names
-    padded = np.zeros((n_types, n_types + n_kinds))
-    padded[:, :n_kinds] = votes
-    best = max(
-        sum(padded[e, k] for e, k in enumerate(order))
-        for order in itertools.permutations(range(n_types + n_kinds), n_types)
-    )
-    assert votes[np.flatnonzero(kind >= 0), used].sum() == pytest.approx(best)
-    assert (votes[np.flatnonzero(kind >= 0), used] > 0).all()
+    found = planted.table(kind_time, rng.integers(n_kinds, size=25), names, score=rng.uniform(0.1, 1, 25))
+    kind, offset = name_kinds([labels], [found])
+    votes = np.zeros((n_types, n_types + n_kinds))
+    near = np.abs(labels.time_samples[:, None] - found.time_samples) <= 0.02 * RATE
+    for label, row in np.argwhere(near):
+        votes[labels.type[label], found.type[row]] += found.score[row]
+    types = np.arange(n_types)
+    best = max(votes[types, list(order)].sum() for order in itertools.permutations(range(n_types + n_kinds), n_types))
+    has_kind = np.flatnonzero(kind >= 0)
+    assert len(set(kind[has_kind])) == len(has_kind)  # no kind has two names
+    assert votes[has_kind, kind[has_kind]].sum() == pytest.approx(best)
+    assert (votes[has_kind, kind[has_kind]] > 0).all()
     assert (np.abs(offset) <= 0.02 * RATE).all() and (offset[kind < 0] == 0).all()
 
 
 def test_offsets_are_samples_from_the_kind_to_the_label():
-    time = 500.0 + 700 * np.arange(9)
-    type = np.arange(9) % 3
-    labels = planted.table(time, type, ("a", "b", "c"))
+    """Their median: one wild label does not move them."""
+    time, type = 500.0 + 700 * np.arange(15), np.arange(15) % 3
+    labels = planted.table(time + np.r_[9.0, np.zeros(14)], type, ("a", "b", "c"))
     shift, kind_of = np.array([-17.25, 0.0, 22.5]), np.array([2, 0, 1])
-    own = time - shift[type]
     rows = type != 1  # nothing was found of "b"
-    found = planted.table(own[rows], kind_of[type][rows], ("kind_01", "kind_02", "kind_03"), score=np.ones(rows.sum()))
+    own, names = (time - shift[type])[rows], ("kind_01", "kind_02", "kind_03")
+    found = planted.table(own, kind_of[type][rows], names, score=np.ones(rows.sum()))
     kind, offset = name_kinds([labels], [found])
-    assert kind.tolist() == [2, -1, 1]
-    np.testing.assert_allclose(offset, [-17.25, 0.0, 22.5])
-
-
-def test_one_wild_label_does_not_move_the_offset():
-    time = 500.0 + 700 * np.arange(9)
-    shifted = time + np.r_[np.full(8, 5.0), 30.0]
-    kind, offset = name_kinds(
-        [planted.table(shifted, np.zeros(9, int), ("a",))],
-        [planted.table(time, np.zeros(9, int), ("kind_01",), score=np.ones(9))],
-    )
-    assert kind.tolist() == [0] and offset.tolist() == [5.0]
-
-
-def spoiled(name, recording):
-    signal = recording.read().copy()
-    if name == "nan":
-        signal[5000, 2] = np.nan
-    elif name == "constant":
-        signal[:, 3] = 0.0
-    elif name == "silent":
-        signal[:] = 0.0
-    elif name == "short":
-        signal = signal[:1000]
-    elif name == "brief":
-        signal = signal[:2400]
-    return evlib.Recording(signal, RATE)
+    assert kind.tolist() == [2, -1, 1] and offset.tolist() == [-17.25, 0.0, 22.5]
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("rows", "columns", "value", "words"),
     [
-        ("nan", "recording 0 holds NaN"),
-        ("constant", "ch4 is constant"),
-        ("silent", "ch1, ch2, ch3, ch4, ch5, ch6 is constant"),
-        ("short", r"0\.500 s is too short"),
-        ("brief", "nothing of about .* recurs"),
+        (5000, 2, np.nan, "recording 0 holds NaN"),
+        (slice(None), 3, 0.0, "channel ch4 is constant"),
+        (slice(None), slice(None), 0.0, "ch1, ch2, ch3, ch4, ch5, ch6 is constant"),
+        (slice(1000), None, None, r"0\.500 s is too short"),
+        (slice(2400), None, None, "nothing of about .* recurs"),
     ],
 )
-def test_recordings_that_cannot_be_searched_are_refused(simulation, name, words):
+def test_recordings_that_cannot_be_searched_are_refused(simulation, rows, columns, value, words):
+    signal = simulation.recording.read()
+    if columns is None:
+        signal = signal[rows]
+    else:
+        signal[rows, columns] = value
     with pytest.raises(DataError, match=words):
-        found_in(spoiled(name, simulation.recording))
+        found_in(evlib.Recording(signal, RATE))
 
 
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
         ({"n_types": 0}, OptionError, "n_types must be a whole number"),
-        ({"n_types": 2.5}, OptionError, "n_types.*2.5"),
-        ({"n_types": True}, OptionError, "n_types.*True"),
         ({"event_s": 40}, OptionError, "did you pass milliseconds"),
-        ({"event_s": 0}, OptionError, "event_s"),
         ({"event_s": float("nan")}, OptionError, "event_s"),
-        ({"n_types": "a"}, OptionError, "n_types.*'a'"),
-        ({"event_s": "a"}, OptionError, "event_s.*'a'"),
         ({"seed": -1}, OptionError, "seed must be a whole number"),
         ({"refractory_s": {"a": 2.0}}, OptionError, "one number for all kinds"),
         ({"refractory_s": -1}, OptionError, "refractory_s must not be negative"),
-        ({"refractory_s": float("nan")}, OptionError, "refractory_s"),
         ({"refractory_s": 4000.0}, UnitError, "seconds.*samples or milliseconds"),
     ],
 )
@@ -363,8 +253,6 @@ def test_recordings_that_differ_are_refused(simulation):
     recording = simulation.recording
     with pytest.raises(UnitError, match="one rate.*2000 and 1000 Hz"):
         found_in(recording, recording.resample(1000.0))
-    with pytest.raises(ShapeError, match="same channels; got 6 and 5"):
-        found_in(recording, evlib.Recording(recording.read()[:, :5], RATE))
     with pytest.raises(OptionError, match="at least one recording"):
         evlib.discover([], progress=False)
 

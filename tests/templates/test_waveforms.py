@@ -1,16 +1,85 @@
-"""Relative timing: planted delays are found, with intervals that hold them."""
+"""Single events, types that look alike, and relative timing."""
 
 import numpy as np
 import pytest
 import scipy.fft
 from hypothesis import given
 from hypothesis import strategies as st
-from planted import RATE, make_bank, make_templates, plant, schedule, table
+from planted import BEFORE, LENGTH, RATE, make_bank, make_templates, plant, schedule, table
 
 from evlib.signals.errors import DataError, OptionError, ShapeError
-from evlib.signals.events import Events
-from evlib.templates.bank import cut_snippets
-from evlib.templates.waveforms import channel_delays, channel_times, inter_event_intervals
+from evlib.signals.recording import Recording
+from evlib.templates.bank import TemplateBank, cut_snippets
+from evlib.templates.waveforms import (
+    channel_delays,
+    channel_times,
+    inter_event_intervals,
+    read_snippets,
+    similar_templates,
+    subtract_template,
+)
+
+
+def identity(recording, start, stop):
+    return recording.read(start, stop)
+
+
+def test_snippets_read_piecewise_equal_those_of_the_whole(rng):
+    signal = rng.standard_normal((200_000, 2)).astype(np.float32)
+    time = np.sort(np.r_[rng.uniform(0, 200_000, 40), 3.2, 199_990.7, rng.uniform(0, 9000, 20)])
+    found = read_snippets(identity, Recording(signal, RATE), time, 20, 90)
+    assert found.shape == (62, 90, 2)
+    assert np.allclose(found, cut_snippets(signal, time, 20, 90), atol=1e-5)
+    assert read_snippets(identity, Recording(signal, RATE), [], 20, 90).shape == (0, 90, 2)
+
+
+def test_little_is_read_for_few_events():
+    read = []
+
+    def whitener(recording, start, stop):
+        read.append(stop - start)
+        return np.zeros((stop - start, 1), np.float32)
+
+    read_snippets(whitener, Recording(np.zeros((2_000_000, 1)), RATE), [1000.0, 900_000.0, 901_000.0], 20, 100)
+    assert len(read) == 2 and sum(read) < 2000
+
+
+def test_an_event_without_its_template_is_noise(rng):
+    templates = make_templates(1, 3, RATE, seed=3)
+    bank = make_bank(templates)
+    signal = plant(templates, [500.0, 1500.0], [0, 0], [15.0, 30.0], 2500)
+    pieces = cut_snippets(signal, np.array([500.0, 1500.0]), BEFORE, LENGTH)
+    assert np.abs(pieces).max() > 1
+    assert np.abs(subtract_template(pieces, bank.templates[0])).max() < 1e-3
+
+
+def test_the_stated_chance_is_what_noise_does(rng):
+    shape = np.r_[np.zeros(4), [3.0, -2.0, 4.0, 1.0], np.zeros(4)]
+    other = shape + np.r_[np.zeros(4), [0.9, 1.1, 0.0, -0.8], np.zeros(4)]
+    bank = TemplateBank(np.stack([shape, other])[:, :, None], 0, ("a", "b"))
+    first = next(pair for pair in similar_templates(bank) if pair.name == "a")
+    noisy = shape + rng.standard_normal((40_000, len(shape)))
+    evidence = bank.log_likelihood_ratio((noisy @ bank.shapes[:, :, 0].T).astype(np.float32))
+    assert 0.1 < first.chance < 0.4
+    assert np.mean(evidence[:, 1] > evidence[:, 0]) == pytest.approx(first.chance, abs=0.02)
+
+
+def test_the_worst_pair_comes_first_and_strangers_are_left_out():
+    shapes = np.zeros((4, 9, 1))
+    shapes[0, [2, 5], 0], shapes[1, [2, 5], 0] = [3, 2], [3, 2.1]
+    shapes[2, [2, 4], 0] = [3, 2]
+    shapes[3, [1, 7, 8], 0] = [40, -40, 40]
+    pairs = similar_templates(TemplateBank(shapes, 0, tuple("abcd")), least_chance=0.02)
+    assert {pairs[0].name, pairs[0].other} == {"a", "b"}
+    assert all("d" not in (pair.name, pair.other) for pair in pairs)
+    assert [pair.chance for pair in pairs] == sorted((pair.chance for pair in pairs), reverse=True)
+    assert all(pair.chance >= 0.02 for pair in pairs)
+
+
+@pytest.mark.parametrize("chance", [0, 5, 0.5, "much"])
+def test_a_chance_that_is_none_is_refused(chance):
+    with pytest.raises(OptionError, match="between 0 and 0.5"):
+        similar_templates(TemplateBank(np.ones((1, 3, 1)), 0, ("a",)), chance)
 
 
 def moved(waves, shift):
@@ -139,7 +208,3 @@ def test_time_to_the_next_kind_agrees_with_looking(types):
     before, after, interval_s = inter_event_intervals(events)
     assert [*zip(before, after, strict=True)] == [row[:2] for row in expected]
     assert np.allclose(interval_s, [row[2] for row in expected])
-
-
-def test_no_events_have_no_intervals():
-    assert [len(part) for part in inter_event_intervals(Events.empty(("a",), RATE))] == [0, 0, 0]
