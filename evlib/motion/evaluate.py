@@ -19,6 +19,7 @@ from torch import nn
 from ..networks.classifier import evaluating
 from ..networks.transformer import join_batches, summarise_tokens
 from ..signals.errors import DataError, OptionError, ShapeError, require_extra, require_int, require_list
+from ..signals.streams import stream
 from ..training import loop
 from .labels import label_group, map_labels
 from .train import OVERLAP, MotionModel
@@ -70,7 +71,7 @@ def draw_labelled(labels, share, seed=0):
         raise DataError("there are no labels to draw from")
     kinds = np.unique(labels)
     each = max(1, int(len(labels) * share) // len(kinds))
-    order = np.random.default_rng([21, seed]).permutation(len(labels))
+    order = stream("labelled windows", seed).permutation(len(labels))
     return np.sort(np.concatenate([order[labels[order] == kind][:each] for kind in kinds]))
 
 

@@ -8,6 +8,7 @@ from scipy.constants import g as GRAVITY  # standard gravity in m/s2
 
 from ..signals.clock import duration_to_samples
 from ..signals.errors import DataError, require_int, require_known, require_positive, require_rate
+from ..signals.streams import stream
 from ..training.windows import MotionWindows
 from .sessions import Session
 
@@ -116,7 +117,7 @@ def make_motion(
     require_int(0, seed=seed)
     require_known(activities, ACTIVITIES, "activity")
     require_known(places, PLACES, "place")
-    rate, rng = require_rate(sampling_rate_hz), np.random.default_rng([20, seed])
+    rate, rng = require_rate(sampling_rate_hz), stream("simulated motion", seed)
     time = np.arange(round(window_s * rate)) / rate
     grid = np.meshgrid(np.arange(n_people), np.arange(len(activities)), indexing="ij")
     person, kind = (values.ravel().repeat(windows_per_activity) for values in grid)

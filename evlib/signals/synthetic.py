@@ -18,6 +18,7 @@ from .clock import duration_to_samples
 from .errors import OptionError, require_int, require_rate
 from .events import Events
 from .recording import Recording, add_windows
+from .streams import stream
 
 MAX_DELAY_S = 0.005
 # An event starts this long after the first sample and before the last, so that all of it is inside.
@@ -103,7 +104,7 @@ def make_templates(n_types=16, n_channels=6, sampling_rate_hz=2000.0, seed=0, n_
     if n_types < 1 or n_channels < 1 or n_modes < 1:
         raise OptionError(f"n_types, n_channels and n_modes must be at least 1, got {n_types}, {n_channels}, {n_modes}")
     require_int(0, seed=seed)
-    rng = np.random.default_rng([0, seed])
+    rng = stream("templates", seed)
     scale = 2000.0 / rate
     shape = (n_types, n_channels, n_modes)
     frequency = np.exp(rng.uniform(np.log(0.03 * rate), np.log(0.25 * rate), (n_types, 1, n_modes)))
@@ -269,7 +270,9 @@ def make_recording(
     if not isinstance(templates, SyntheticTemplates):
         raise OptionError(f"templates come from make_templates, got {templates!r} (for a length write duration_s=...)")
     # One stream per part: changing the noise leaves the schedule as it was.
-    timing, loudness, noise, bursts = (np.random.default_rng([1 + part, seed]) for part in range(4))
+    timing, loudness, noise, bursts = (
+        stream(part, seed) for part in ("event times", "event amplitudes", "noise", "transients")
+    )
     plan = schedule_rounds if schedule == "rounds" else schedule_poisson
     onset_s, type = plan(templates.n_types, duration_s, timing, refractory_s=refractory_s, **schedule_options)
     order = np.lexsort((type, onset_s))
@@ -282,7 +285,7 @@ def make_recording(
     if variation == 0:
         add_events(signal, templates, events.type, events.time_samples, amplitude, rate)
     else:
-        change = np.random.default_rng([5, seed])
+        change = stream("changes of a session", seed)
         shapes = vary(of_session(templates, session, variation, rate), events.type, variation, rate, change)
         hit = np.arange(len(events))
         again = hit[change.random(len(hit)) < BOUNCES * min(variation, 1.0)]
@@ -320,7 +323,7 @@ def vary(templates, type, variation, sampling_rate_hz, rng) -> SyntheticTemplate
 
 def of_session(templates, session, variation, sampling_rate_hz) -> SyntheticTemplates:
     """What the kinds look like in a session: the same for all of its recordings."""
-    rng = np.random.default_rng([6, session, zlib.crc32(np.ascontiguousarray(templates.frequency_hz).tobytes())])
+    rng = stream("templates of a session", session, zlib.crc32(np.ascontiguousarray(templates.frequency_hz).tobytes()))
     kinds, channels, _ = templates.gain.shape
 
     changed = replace(

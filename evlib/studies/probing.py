@@ -11,6 +11,7 @@ import torch
 from ..networks.classifier import evaluating
 from ..networks.encoders import pool_frames
 from ..signals.errors import OptionError, ShapeError
+from ..signals.streams import stream
 from ..templates.bank import TemplateBank, average_snippets, cut_snippets, shrink_templates
 
 BATCH = 512
@@ -77,7 +78,7 @@ def draw_rows(type, labels_per_type, seed=0):
         raise OptionError(
             f"labels_per_type must lie in 1..{rarest}, the events of the rarest kind, got {labels_per_type!r}"
         )
-    rng = np.random.default_rng([15, seed])
+    rng = stream("labels of probes", seed)
     order = rng.permutation(len(type))
     return np.sort(np.concatenate([order[type[order] == kind][:labels_per_type] for kind in kinds]))
 

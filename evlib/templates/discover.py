@@ -24,6 +24,7 @@ from ..signals.errors import DataError, OptionError, require_int, require_second
 from ..signals.events import Events
 from ..signals.recording import Recording, as_list, check_alike, cut
 from ..signals.refractory import Refractory
+from ..signals.streams import stream
 from .bank import TemplateBank
 from .learn import PRIOR_LOGIT, choose_window, learn_templates
 from .pursue import explain, find_candidates
@@ -156,7 +157,7 @@ def discover(
 def discover_in(signals, rate, n_types=None, refractory_s=2.0, event_s=0.04, seed=0, advance=lambda steps: None):
     """Kinds in whitened signals (n, C): the bank, and one table of events for each signal."""
     width = max(4, duration_to_samples(event_s, rate))
-    rng = np.random.default_rng([13, seed])
+    rng = stream("discovery", seed)
     bank, tables = None, [_table(np.zeros(0), np.zeros(0, int), 0, rate) for _ in signals]
     for _ in range(SEARCHES):
         residuals = signals if bank is None else [_unexplained(bank, signal, rate, refractory_s) for signal in signals]

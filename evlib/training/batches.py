@@ -14,6 +14,7 @@ import torch
 
 from ..networks.transformer import MAX_PATCHES, PATCH_SAMPLES, make_batch, mask_tokens, patch_samples
 from ..signals.errors import DataError, OptionError, require_int
+from ..signals.streams import stream
 from .augment import Compose, Gain, MagnitudeWarp, Resample, Rotation, TimeShift, TimeWarp, WhiteNoise
 from .windows import MotionWindows, triads
 
@@ -145,7 +146,7 @@ class MotionBatches(torch.utils.data.Dataset):
         """(set, rows) of each batch of this epoch."""
         epoch = int(self._epoch) if self.train else 0
         if self._planned != epoch:
-            self._plan, self._planned = self._draw(np.random.default_rng([18, self.seed, epoch])), epoch
+            self._plan, self._planned = self._draw(stream("batches of patches", self.seed, epoch)), epoch
         return self._plan
 
     def _draw(self, rng):
@@ -170,7 +171,7 @@ class MotionBatches(torch.utils.data.Dataset):
         k, rows = self._batches()[index]
         epoch = int(self._epoch) if self.train else 0
         generator = torch.Generator().manual_seed(
-            int(np.random.default_rng([19, self.seed, epoch, index]).integers(2**62))
+            int(stream("views of patches", self.seed, epoch, index).integers(2**62))
         )
         one, x = self.sets[k], self.x[k][rows]
         patch_s = self._patch_s(k, generator)

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from ..networks.context import ContextLSTM, context_features, relative_evidence
+from ..signals.streams import stream
 from .loop import train
 
 # Candidates in one training sequence: about ten seconds of a noisy recording, forty of a quiet one.
@@ -29,7 +30,7 @@ class ExampleCrops(torch.utils.data.IterableDataset):
         self.epoch = epoch
 
     def __iter__(self):
-        rng = np.random.default_rng([7, self.seed, self.epoch])
+        rng = stream("context crops", self.seed, self.epoch)
         for _ in range(STEPS_PER_EPOCH):
             chosen = rng.choice(len(self.sequences), BATCH, p=self.shares)
             crops = []

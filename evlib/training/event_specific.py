@@ -6,6 +6,7 @@ import torch
 from ..networks.event_specific import EventSpecificClassifier
 from ..networks.losses import EventSpecificLoss
 from ..signals.recording import cut
+from ..signals.streams import stream
 from .data import EventDataset, collate_fn_supervised
 from .loop import supervised_losses, train
 
@@ -46,8 +47,8 @@ def train_classifier(
     -------
     classifier (in eval mode), history
     """
-    training = windows_of(draw, n_windows or N_WINDOWS, window, np.random.default_rng([15, seed]))
-    development = windows_of(development_draw, N_DEVELOPMENT_WINDOWS, window, np.random.default_rng([16, seed]))
+    training = windows_of(draw, n_windows or N_WINDOWS, window, stream("windows for training", seed))
+    development = windows_of(development_draw, N_DEVELOPMENT_WINDOWS, window, stream("windows for development", seed))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         sizes = {"hidden_size": hidden_size, "timing_resolution_samples": resolution, "dropout": DROPOUT}

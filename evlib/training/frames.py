@@ -18,6 +18,7 @@ from ..networks.classifier import evaluating
 from ..networks.encoders import freeze_encoder, parameter_groups, transfer_encoder, unfreeze_encoder
 from ..networks.frames import FrameNetwork
 from ..signals.clock import nearest
+from ..signals.streams import stream
 from .loop import train
 
 # A crop holds about so many labelled events, but frames within these bounds (2.5 and 10 s at 200 frames a second):
@@ -104,7 +105,7 @@ class FrameCrops(torch.utils.data.IterableDataset):
             self.sigma = self.shrink(epoch, self.sigma)
 
     def __iter__(self):
-        rng = np.random.default_rng([17, self.seed, self.epoch])
+        rng = stream("frame crops", self.seed, self.epoch)
         for _ in range(self.n_batches):
             crops = [self._crop(rng) for _ in range(BATCH)]
             yield {name: torch.from_numpy(np.stack([crop[name] for crop in crops])) for name in crops[0]}
