@@ -1,52 +1,52 @@
-"""The context network: what the events around a candidate say about it.
+"""The context network: how much do the events around a candidate support it?
 
-A template filter looks at 40 ms; a rhythm takes seconds. The network reads the candidates of a recording as a
-sequence of events in continuous time, so that nothing depends on a grid of frames: shift the recording by any part of
-a frame and the same numbers come out. Each candidate brings its own evidence and, on a logarithmic scale of time
-differences, how many likely events of its own type and of other types lie that far ahead of and behind it. A
-bidirectional LSTM carries what the moment is like (pace, order, noise) along the sequence. Weights are shared by all
-types, so that rare types profit from frequent ones.
+A template filter covers 40 ms; a rhythm takes seconds. The network reads the candidates of a recording as a sequence of
+events in continuous time, without a grid of frames: a recording that is shifted by a fraction of a frame gives the same
+numbers. The features of a candidate are its own evidence and, on a logarithmic scale of time differences, how many
+likely events of its own type and of other types lie that far before and after it. A bidirectional LSTM carries the
+state of the recording (pace, order, noise) along the sequence. All types share the weights, so that rare types profit
+from frequent ones.
 
-A skip path adds the log-likelihood ratio of the matched filter: the untrained network *is* the matched filter, and
-training can only move away from it where context pays. What context adds to evidence and what it takes away is bounded,
-so that in another rhythm strong evidence stays an event and weak evidence stays none.
+The log-likelihood ratio of the matched filter is added to the output: the untrained network *is* the matched filter,
+and training moves away from it only where context helps. What context may add to the evidence and what it may subtract
+is bounded, so that in an unknown rhythm strong evidence stays an event and weak evidence stays none.
 """
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..signals.errors import OptionError
-from .encoders import run_recurrent
+from .encoders import keep_arguments, run_recurrent
 from .time_embeddings import make_time_embedding
 
-# Time differences are sorted into bins (with linear weights between neighbours) from 10 ms to 9 s.
-RHYTHM_BINS = 56
-RHYTHM_RANGE_S = (0.010, 9.0)
+# Time differences from 10 ms to 9 s are sorted into bins of equal logarithm, with linear weights between neighbours.
+RHYTHM_BINS, RHYTHM_RANGE_S = 56, (0.010, 9.0)
+# Features of a candidate itself, and of all with the four histograms.
 OWN_FEATURES = 8
+N_FEATURES = OWN_FEATURES + 4 * RHYTHM_BINS
 # Log odds from which evidence counts as certain.
 CERTAIN = 20.0
-N_FEATURES = OWN_FEATURES + 4 * RHYTHM_BINS
-# Log odds that context may take away while it is trained: any. What a detector allows is chosen on development data.
+# Bound of what context may change during training, in log odds: none. A detector chooses it on development data.
 UNLIMITED = 1e6
 
 
-def relative_evidence(llr, prior_logit):
-    """Log-likelihood ratio over the prior, (n,) float32; beyond +-20 it grows by its logarithm only.
+def relative_evidence(llr: np.ndarray, prior_logit: float) -> np.ndarray:
+    """Log-likelihood ratio relative to the prior, (n,) float32; beyond +-20 it grows by its logarithm only.
 
-    Nothing hinges on whether an event is certain or more than certain, but the network would have to outbid it.
+    Otherwise the network would have to compensate for differences between certain events, which decide nothing.
     """
     evidence = np.asarray(llr, dtype=np.float64) - prior_logit
     excess = np.maximum(np.abs(evidence) / CERTAIN, 1.0)
     return (np.clip(evidence, -CERTAIN, CERTAIN) + np.sign(evidence) * CERTAIN * np.log(excess)).astype(np.float32)
 
 
-def context_features(candidates, sampling_rate_hz, prior_logit):
-    """What the network sees of each candidate, (n, N_FEATURES) float32.
+def context_features(candidates, sampling_rate_hz: float, prior_logit: float) -> np.ndarray:
+    """Features of each candidate, (n, N_FEATURES) float32.
 
-    Eight numbers of its own (evidence, probability, evidence alone, margin over other types, misfit, amplitude, log
-    time to its neighbours), then four histograms of time differences, weighted by probability: past and future events
-    of its own type, past and future events of other types.
+    Eight numbers of its own (evidence, probability, evidence without its neighbours, margin over other types, misfit,
+    amplitude, log time to its neighbours), then four histograms of time differences, weighted by probability: past
+    events of its own type and of others, future events of its own type and of others.
     """
     time_s = candidates.time / sampling_rate_hz
     probability = 1 / (1 + np.exp(-np.clip(candidates.llr - prior_logit, -30, 30)))
@@ -71,17 +71,17 @@ def _rhythm(time_s, type, probability):
 
     Loops over the distance in the sequence (all candidates at once), until every difference is out of range.
     """
-    n = len(time_s)
+    n, (shortest, longest) = len(time_s), RHYTHM_RANGE_S
     out = np.zeros((n, 4, RHYTHM_BINS), np.float32)
-    width = np.log(RHYTHM_RANGE_S[1] / RHYTHM_RANGE_S[0]) / (RHYTHM_BINS - 1)
+    width = np.log(longest / shortest) / (RHYTHM_BINS - 1)
     weight = np.where(probability > 1e-3, probability, 0).astype(np.float32)
     for step in range(1, n):
         difference = time_s[step:] - time_s[:-step]
-        near = np.flatnonzero(difference < RHYTHM_RANGE_S[1])
+        near = np.flatnonzero(difference < longest)
         if len(near) == 0:
             break
-        # Shorter than the shortest bin is still close: the first bin holds it.
-        position = np.log(np.maximum(difference[near], RHYTHM_RANGE_S[0]) / RHYTHM_RANGE_S[0]) / width
+        # Differences below the shortest bin count in it.
+        position = np.log(np.maximum(difference[near], shortest) / shortest) / width
         lower = np.floor(position).astype(int)
         other = (type[near + step] != type[near]).astype(int)
         for bin_, share in ((lower, lower + 1 - position), (lower + 1, position - lower)):
@@ -99,18 +99,17 @@ class ContextLSTM(nn.Module):
     ----------
     num_events : E, number of types; types share all weights except for an embedding
     hidden_size : LSTM units per direction
-    embedding_size : what a type may have of its own (0: types differ in nothing but their evidence)
+    embedding_size : numbers that are specific to a type (0: types differ in nothing but their evidence)
     dropout : on the input projection and before the output
-    time_embedding : None lets the network weigh each bin of the histograms freely. A name of
-        `evlib.networks.time_embeddings.TIME_EMBEDDINGS` sums an embedding of the logarithm of each time difference
-        instead, between bins by linear interpolation: the histogram times the embedding of its bins. "none" leaves only
-        how many likely events there are; the times to the nearest candidates of any kind are among the candidate's own
-        features
-    time_size, time_scale : size of the embedding, and what the number of a bin (0 to 55) is multiplied by; slow enough
-        at the default that vectors hardly turn from one bin to the next
+    time_embedding : None gives each bin of the histograms a weight of its own. A name in
+        `evlib.networks.time_embeddings.TIME_EMBEDDINGS` replaces each histogram by the sum of embeddings of its bins
+        instead, which interpolates linearly between bins. "none" leaves only the number of likely events; the times to
+        the nearest candidates of any type are among the candidate's own features
+    time_size, time_scale : size of the embedding, and factor for the number of a bin (0 to 55); at the default
+        neighbouring bins have similar vectors
 
-    Forward: features (B, N, N_FEATURES), llr (B, N) already relative to the prior, type (B, N), lengths (B,) or None ->
-    log odds (B, N). Positions behind a sequence's length change nothing.
+    Forward: features (B, N, N_FEATURES), llr (B, N) relative to the prior, type (B, N), lengths (B,) or None -> log
+    odds (B, N). Positions after the end of a sequence change nothing.
 
     >>> network = ContextLSTM(num_events=3)
     >>> features, llr = torch.randn(1, 5, N_FEATURES), torch.randn(1, 5)
@@ -118,37 +117,25 @@ class ContextLSTM(nn.Module):
     True
     """
 
+    @keep_arguments
     def __init__(
         self,
-        num_events,
-        hidden_size=64,
-        embedding_size=4,
-        dropout=0.2,
-        time_embedding=None,
-        time_size=16,
-        time_scale=0.2,
+        num_events: int,
+        hidden_size: int = 64,
+        embedding_size: int = 4,
+        dropout: float = 0.2,
+        time_embedding: str | None = None,
+        time_size: int = 16,
+        time_scale: float = 0.2,
     ):
         super().__init__()
-        self.config = {
-            "num_events": num_events,
-            "hidden_size": hidden_size,
-            "embedding_size": embedding_size,
-            "dropout": dropout,
-        }
         n_features, self.time = N_FEATURES, None
         if time_embedding is not None:
-            self.config |= {
-                "time_embedding": time_embedding,
-                "time_size": int(time_size),
-                "time_scale": float(time_scale),
-            }
-            self.time = _embedding_of_bins(time_embedding, time_size, time_scale)
-            n_features = OWN_FEATURES + 4 * time_size
+            n_features, self.time = OWN_FEATURES + 4 * time_size, _bin_embedding(time_embedding, time_size, time_scale)
         self.embedding = nn.Embedding(num_events, embedding_size)
         nn.init.normal_(self.embedding.weight, std=0.1)
-        self.project = nn.Sequential(
-            nn.Linear(n_features + embedding_size, hidden_size), nn.ReLU(), nn.Dropout(dropout)
-        )
+        first = nn.Linear(n_features + embedding_size, hidden_size)
+        self.project = nn.Sequential(first, nn.ReLU(), nn.Dropout(dropout))
         self.lstm = nn.LSTM(hidden_size, hidden_size, bidirectional=True, batch_first=True)
         self.head = nn.Sequential(
             nn.Dropout(dropout), nn.Linear(3 * hidden_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, 1)
@@ -159,12 +146,12 @@ class ContextLSTM(nn.Module):
         self.register_buffer("veto", torch.tensor(UNLIMITED))
         self.register_buffer("boost", torch.tensor(UNLIMITED))
 
-    def limit(self, veto, boost):
-        """From now on context takes at most ``veto`` from log odds and adds at most ``boost``."""
+    def limit(self, veto: float, boost: float) -> None:
+        """Let context subtract at most ``veto`` from the log odds and add at most ``boost``."""
         self.veto.fill_(veto)
         self.boost.fill_(boost)
 
-    def forward(self, features, llr, type, lengths=None):
+    def forward(self, features: Tensor, llr: Tensor, type: Tensor, lengths: Tensor | None = None) -> Tensor:
         if self.time is not None:
             bins = torch.arange(RHYTHM_BINS, dtype=features.dtype, device=features.device)
             histograms = features[..., OWN_FEATURES:].unflatten(-1, (4, RHYTHM_BINS))
@@ -176,9 +163,8 @@ class ContextLSTM(nn.Module):
         return llr + limited(context, self.veto, self.boost)
 
 
-def limited(context, veto, boost):
-    """What context takes away stays below ``veto``, what it adds below ``boost``: nearly as it is while small, then
-    level.
+def limited(context: Tensor, veto: Tensor, boost: Tensor) -> Tensor:
+    """Context bounded to (-veto, boost): almost unchanged where it is small, then saturating.
 
     >>> limited(torch.tensor([100.0, 0.1, 0.0, -0.1, -100.0]), torch.tensor(2.0), torch.tensor(3.0))
     tensor([ 3.0000,  0.1000,  0.0000, -0.0999, -2.0000])
@@ -187,8 +173,8 @@ def limited(context, veto, boost):
     return bound * torch.tanh(context / bound.clamp(min=1e-6))
 
 
-def _embedding_of_bins(name, size, time_scale):
+def _bin_embedding(name, size, time_scale):
     if name == "kan_mammote":
-        raise OptionError("kan_mammote reads a sequence of events, it is no embedding of one time: take another")
+        raise OptionError("kan_mammote reads a sequence of events, it cannot embed a single time: choose another")
     options = {"table": {"n_times": RHYTHM_BINS}, "none": {}, "intensity": {}}.get(name, {"time_scale": time_scale})
     return make_time_embedding(name, size=size, **options)

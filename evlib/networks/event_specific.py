@@ -2,30 +2,32 @@
 
 After the event-specific part of https://github.com/gfr10598/lstm (its branch of the same name). Differences: templates
 are correlated with the signal, not convolved, and the score of an event peaks at its onset; onset delays are fractions
-of a sample and learn; scores are normalised to [-1, 1]; the paths of the types are one grouped computation, and each
-feeds its own type's timing; attention is over frames; padding changes nothing.
+of a sample and are learned; scores are normalised to [-1, 1]; the paths of the types are one grouped computation, and
+each feeds the timing of its own type; attention is over frames; padding changes nothing.
 """
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from ..signals.clock import n_frames
-from ..signals.errors import OptionError, ShapeError, require_int
-from .classifier import EventOutput, mlp_head, pick_times, predict_windows
-from .encoders import LSTMEncoder, check_batch, frame_mask, length_mask, pool_frames
+from ..signals.errors import OptionError, require_int
+from ..templates.bank import refine_peak
+from .classifier import EventModel, EventOutput, gather_near, mlp_head
+from .encoders import LSTMEncoder, check_batch, frame_mask, keep_arguments, length_mask, pool_frames, require_shape
 
-# 5 ms at 2000 Hz: sound in a frame does not need longer from sensor to sensor.
+# 5 ms at 2000 Hz: longer than sound in a frame takes from one sensor to another.
 MAX_DELAY_SAMPLES = 10
-# Room around a template in which moving it by a fraction of a sample wraps nothing in.
+# Zeros around a template, so that shifting it by a fraction of a sample does not wrap around.
 MARGIN = 8
-# Taps of the three layers of a type's path at 2000 Hz: 5 ms for the onset, 10 ms for the shape, 20 ms for all of it.
+# Taps of the three layers of a type's path at 2000 Hz: 5 ms for the onset, 10 ms for the shape, 20 ms for the pattern.
 KERNELS = (11, 21, 41)
+# Features of each type's path and of the shared path in the classifier.
 EVENT_CHANNELS, SHARED_CHANNELS = 8, 32
+# Timing logit of a type that is known to be absent, as in the original.
 ABSENT = -1e9
-# Steps in a sample in which delays are looked for.
+# Steps in a sample of the search for delays.
 DELAY_STEPS = 8
-# Filter outputs from here on count by their order of magnitude.
+# Filter outputs, in standard deviations of the noise, grow by their logarithm from here on.
 FILTER_SCALE = 4.0
 
 
@@ -39,7 +41,7 @@ class EventTemplateBank(nn.Module):
     ----------
     num_events, num_features : types of events and channels
     template_length : samples
-    max_delay_samples : delays are kept within this
+    max_delay_samples : largest delay of a channel, in either direction
     before : samples of the template ahead of the onset
 
     Attributes
@@ -62,37 +64,29 @@ class EventTemplateBank(nn.Module):
         super().__init__()
         require_int(1, num_events=num_events, num_features=num_features, template_length=template_length)
         require_int(0, max_delay_samples=max_delay_samples, before=before)
-        self.num_events, self.num_features, self.template_length = (
-            int(num_events),
-            int(num_features),
-            int(template_length),
-        )
-        self.max_delay_samples, self.before = int(max_delay_samples), int(before)
-        self.templates = nn.Parameter(0.1 * torch.randn(self.num_events, self.num_features, self.template_length))
-        self.onset_delays = nn.Parameter(torch.zeros(self.num_events, self.num_features))
+        self.num_events, self.num_features, self.template_length = num_events, num_features, template_length
+        self.max_delay_samples, self.before = max_delay_samples, before
+        self.templates = nn.Parameter(0.1 * torch.randn(num_events, num_features, template_length))
+        self.onset_delays = nn.Parameter(torch.zeros(num_events, num_features))
 
-    def load_templates(self, templates):
+    @torch.no_grad()
+    def load_templates(self, templates) -> None:
         """Start from templates (events, length, features), such as those of a `evlib.templates.bank.TemplateBank` with
         the same ``before``.
 
-        Longer ones are cut, shorter ones filled up with zeros; delays become 0.
+        Longer ones are cut, shorter ones are padded with zeros; delays become 0.
         """
         templates = torch.as_tensor(templates, dtype=self.templates.dtype)
-        wanted = (self.num_events, self.num_features)
-        if templates.ndim != 3 or (templates.shape[0], templates.shape[2]) != wanted:
-            raise ShapeError(
-                f"templates must be ({wanted[0]} events, length, {wanted[1]} features), got {tuple(templates.shape)}"
-            )
-        length = min(templates.shape[1], self.template_length)
-        with torch.no_grad():
-            self.templates.zero_()
-            self.templates[:, :, :length] = templates[:, :length].transpose(1, 2)
-            self.onset_delays.zero_()
+        require_shape((self.num_events, "length", self.num_features), templates=templates)
+        self.templates.zero_()
+        self.templates[:, :, : templates.shape[1]] = templates[:, : self.template_length].transpose(1, 2)
+        self.onset_delays.zero_()
 
-    def find_delays(self, snippets):
-        """Start each delay where its channel correlates best with the template; from there training finds the rest.
+    @torch.no_grad()
+    def find_delays(self, snippets) -> None:
+        """Set each delay to the lag at which its channel correlates best with the template.
 
-        Training alone would stop at the nearest oscillation.
+        Training refines delays from there; from zero it would stop at the nearest oscillation.
 
         Parameters
         ----------
@@ -100,61 +94,41 @@ class EventTemplateBank(nn.Module):
             sample ``max_delay_samples + before``
         """
         reach = self.max_delay_samples
-        wanted = (self.num_events, self.template_length + 2 * reach, self.num_features)
         snippets = torch.as_tensor(snippets, dtype=self.templates.dtype)
-        if snippets.shape != wanted:
-            raise ShapeError(
-                f"snippets must be (events, length + 2 * max_delay_samples, features) = {wanted}, got "
-                f"{tuple(snippets.shape)}"
-            )
+        require_shape((self.num_events, self.template_length + 2 * reach, self.num_features), snippets=snippets)
         n = 2 * snippets.shape[1]
-        with torch.no_grad():
-            templates = torch.fft.rfft(F.pad(self.templates, (reach, reach)), n)
-            product = torch.fft.rfft(snippets.transpose(1, 2), n) * templates.conj()
-            # Zeros beyond the highest frequency interpolate between samples.
-            correlation = torch.fft.irfft(product, n * DELAY_STEPS)
-            lags = torch.arange(-reach * DELAY_STEPS, reach * DELAY_STEPS + 1)
-            best = correlation[:, :, lags % (n * DELAY_STEPS)].argmax(2)
-            self.onset_delays.copy_(lags[best] / DELAY_STEPS)
+        templates = torch.fft.rfft(F.pad(self.templates, (reach, reach)), n)
+        product = torch.fft.rfft(snippets.transpose(1, 2), n) * templates.conj()
+        # Zeros beyond the highest frequency interpolate between samples.
+        correlation = torch.fft.irfft(product, n * DELAY_STEPS)
+        lags = torch.arange(-reach * DELAY_STEPS, reach * DELAY_STEPS + 1)
+        self.onset_delays.copy_(lags[correlation[:, :, lags].argmax(2)] / DELAY_STEPS)
 
-    def apply_delays(self):
+    def apply_delays(self) -> Tensor:
         """Templates with their delays, (events, features, length + 2 * max_delay_samples).
 
         The onset is at sample ``max_delay_samples + before``.
         """
         reach = self.max_delay_samples
         padded = F.pad(self.templates, (reach + MARGIN, reach + MARGIN))
-        delays = self.onset_delays.clamp(-reach, reach)
         frequency = torch.fft.rfftfreq(padded.shape[2], device=padded.device)
-        turn = torch.exp(-2j * torch.pi * frequency * delays[..., None])
-        moved = torch.fft.irfft(torch.fft.rfft(padded) * turn, padded.shape[2])
-        return moved[:, :, MARGIN:-MARGIN]
+        turn = torch.exp(-2j * torch.pi * frequency * self.onset_delays.clamp(-reach, reach)[..., None])
+        return torch.fft.irfft(torch.fft.rfft(padded) * turn, padded.shape[2])[:, :, MARGIN:-MARGIN]
 
-    def forward(self, x, lengths=None):
+    def forward(self, x: Tensor, lengths=None) -> Tensor:
         """Scores (batch, time, events) in [-1, 1] of signals (batch, time, features); 0 at padding."""
         return self.match(x, lengths)[0]
 
-    def match(self, x, lengths=None):
+    def match(self, x: Tensor, lengths=None) -> tuple[Tensor, Tensor]:
         """Scores as :meth:`forward` gives, and the matched-filter output, both (batch, time, events).
 
         The output is the correlation divided by the norm of the template alone: in white noise of standard deviation 1
         it is normally distributed with standard deviation 1, however loud its surroundings are.
         """
-        lengths = check_batch(x, self.num_features, lengths)
-        return self._match(x, lengths, self.apply_delays())
-
-    def match_score(self, x, event_idx, lengths=None):
-        """Scores (batch, time) of one type."""
-        if not 0 <= event_idx < self.num_events:
-            raise OptionError(f"event_idx must lie in 0..{self.num_events - 1}, got {event_idx!r}")
-        lengths = check_batch(x, self.num_features, lengths)
-        return self._match(x, lengths, self.apply_delays()[event_idx : event_idx + 1])[0][..., 0]
-
-    def _match(self, x, lengths, kernels):
+        lengths, kernels = check_batch(x, self.num_features, lengths), self.apply_delays()
         mask = length_mask(lengths, x.shape[1])[:, None]
-        signal = x.transpose(1, 2).masked_fill(~mask, 0)
         ahead = self.max_delay_samples + self.before
-        signal = F.pad(signal, (ahead, kernels.shape[2] - ahead - 1))
+        signal = F.pad(x.transpose(1, 2).masked_fill(~mask, 0), (ahead, kernels.shape[2] - ahead - 1))
         energy = F.conv1d(signal.square().sum(1, keepdim=True), signal.new_ones(1, 1, kernels.shape[2]))
         norm = kernels.square().sum((1, 2)).clamp(min=1e-12).sqrt()[:, None]
         output = (F.conv1d(signal, kernels) / norm).masked_fill(~mask, 0)
@@ -168,10 +142,10 @@ class EventSpecificCNN(nn.Module):
     Parameters
     ----------
     num_events, input_channels : types of events and channels of the signal
-    output_channels : of each type's path, and of the shared one
+    output_channels : features of each type's path
     use_shared : False leaves the shared path out
-    stride : samples between two outputs of the paths of the types; the time that their layers see stays the same
-    shared_channels : of the shared path, when it is to have others
+    stride : samples between two outputs of the paths of the types; the time that their layers cover stays the same
+    shared_channels : features of the shared path; default: ``output_channels``
 
     Examples
     --------
@@ -184,20 +158,18 @@ class EventSpecificCNN(nn.Module):
         self, num_events=16, input_channels=6, output_channels=32, use_shared=True, stride=1, shared_channels=None
     ):
         super().__init__()
-        require_int(
-            1, num_events=num_events, input_channels=input_channels, output_channels=output_channels, stride=stride
-        )
-        self.num_events, self.input_channels, self.stride = int(num_events), int(input_channels), int(stride)
-        width = num_events * output_channels
-        first, *rest = KERNELS
+        require_int(1, num_events=num_events, input_channels=input_channels)
+        require_int(1, output_channels=output_channels, stride=stride)
+        self.num_events, self.input_channels, self.stride = num_events, input_channels, stride
+        width, (first, *rest) = num_events * output_channels, KERNELS
         self.onset = nn.Conv1d(input_channels, width, max(first, stride), stride)
-        # Odd, so that a frame stays in its place.
+        # An odd number of taps keeps a frame in its place.
         taps = [max(3, round(kernel / stride) | 1) for kernel in rest]
         self.shape, self.pattern = (nn.Conv1d(width, width, k, padding=k // 2, groups=num_events) for k in taps)
         shared = shared_channels or output_channels
         self.shared = nn.Conv1d(input_channels, shared, first, padding=first // 2) if use_shared else None
 
-    def forward(self, x, lengths=None):
+    def forward(self, x: Tensor, lengths=None) -> tuple[Tensor, Tensor | None]:
         """Features of signals (batch, time, channels).
 
         Returns
@@ -243,22 +215,15 @@ class EventSpecificTimingHeads(nn.Module):
         super().__init__()
         if hidden_size < num_heads or hidden_size % num_heads:
             raise OptionError(f"hidden_size must be a multiple of {num_heads} attention heads, got {hidden_size!r}")
-        self.num_events, self.hidden_size, self.num_heads = int(num_events), int(hidden_size), int(num_heads)
-        self.dropout = float(dropout)
-        half = max(1, hidden_size // 2)
-        shapes = {
-            "qkv": (hidden_size, 3 * hidden_size),
-            "out": (hidden_size, hidden_size),
-            "first": (hidden_size, half),
-            "last": (half, 1),
-        }
-        for name, (fan_in, fan_out) in shapes.items():
-            bound = fan_in**-0.5
-            weight = torch.empty(num_events, fan_in, fan_out).uniform_(-bound, bound)
-            setattr(self, f"{name}_weight", nn.Parameter(weight))
-            setattr(self, f"{name}_bias", nn.Parameter(torch.zeros(num_events, 1, fan_out)))
+        self.num_events, self.hidden_size, self.num_heads = num_events, hidden_size, num_heads
+        self.dropout, half = dropout, max(1, hidden_size // 2)
+        shapes = {"qkv": (hidden_size, 3 * hidden_size), "out": (hidden_size, hidden_size)}
+        for name, (fan_in, fan_out) in (shapes | {"first": (hidden_size, half), "last": (half, 1)}).items():
+            weight = torch.empty(num_events, fan_in, fan_out).uniform_(-(fan_in**-0.5), fan_in**-0.5)
+            self.register_parameter(f"{name}_weight", nn.Parameter(weight))
+            self.register_parameter(f"{name}_bias", nn.Parameter(torch.zeros(num_events, 1, fan_out)))
 
-    def forward(self, features, event_mask=None, mask=None):
+    def forward(self, features: Tensor, event_mask: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Timing logits (batch, frames, events).
 
         Parameters
@@ -267,39 +232,31 @@ class EventSpecificTimingHeads(nn.Module):
         event_mask : (batch, events), False for types that are known not to occur; their logits become -1e9
         mask : (batch, frames) bool, True at frames that are not padding
         """
-        if features.ndim != 3 or features.shape[2] != self.hidden_size:
-            raise ShapeError(f"features must be (batch, frames, {self.hidden_size}), got {tuple(features.shape)}")
+        require_shape(("batch", "frames", self.hidden_size), features=features)
         qkv = self._each(features[:, None], "qkv").unflatten(-1, (3, self.num_heads, -1))
         query, key, value = qkv.permute(3, 0, 1, 4, 2, 5)  # (batch, events, heads, frames, features of a head)
-        attended = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=None if mask is None else mask[:, None, None, None, :],
-            dropout_p=self.dropout if self.training else 0.0,
-        )
+        keys = None if mask is None else mask[:, None, None, None, :]
+        dropout = self.dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=keys, dropout_p=dropout)
         states = self._each(attended.transpose(2, 3).flatten(3), "out")
         hidden = F.dropout(F.relu(self._each(states, "first")), self.dropout, self.training)
         logits = self._each(hidden, "last")[..., 0].transpose(1, 2)
-        if event_mask is not None:
-            if event_mask.shape != (len(features), self.num_events):
-                raise ShapeError(
-                    f"event_mask must be ({len(features)}, {self.num_events}), got {tuple(event_mask.shape)}"
-                )
-            logits = logits.masked_fill(~event_mask.bool()[:, None], ABSENT)
-        return logits
+        if event_mask is None:
+            return logits
+        require_shape((len(features), self.num_events), event_mask=event_mask)
+        return logits.masked_fill(~event_mask.bool()[:, None], ABSENT)
 
     def _each(self, x, name):
         """A linear map for each type: (batch, events or 1, frames, in) -> (batch, events, frames, out)."""
         return x @ getattr(self, f"{name}_weight") + getattr(self, f"{name}_bias")
 
 
-class EventSpecificClassifier(nn.Module):
+class EventSpecificClassifier(EventModel):
     """Templates, per-type convolutions and an LSTM over frames; per-type heads for time.
 
-    Signal, template scores and shared features, sample by sample, are the LSTM's input. A type is present as far as the
-    mean state, its own features and the best score of its template say so; its time is where its own attention, its own
-    features and its template score agree, and is then re-picked on the template score, finer than a sample.
+    Signal, template scores and shared features, sample by sample, are the LSTM's input. The presence of a type is
+    predicted from the mean state, its own features and the best score of its template; its time from its own attention,
+    its own features and its template score, refined on the template score to a fraction of a sample.
 
     Parameters
     ----------
@@ -307,7 +264,7 @@ class EventSpecificClassifier(nn.Module):
     refractory_period_samples : as in `evlib.LSTMEventClassifier`
     template_length : samples (80 are 40 ms at 2000 Hz)
     max_delay_samples, before : as in `EventTemplateBank`
-    event_channels, shared_channels : of the paths of the types and of the shared path
+    event_channels, shared_channels : features of the paths of the types and of the shared path
 
     Examples
     --------
@@ -317,72 +274,48 @@ class EventSpecificClassifier(nn.Module):
     (torch.Size([2, 3]), torch.Size([2, 20, 3]), torch.Size([2, 200, 3]))
     """
 
+    backbone = ("encoder", "cnn")
+
+    @keep_arguments
     def __init__(
         self,
-        input_size=6,
-        hidden_size=128,
-        num_layers=2,
-        num_events=16,
-        dropout=0.3,
-        template_length=80,
-        bidirectional=True,
-        timing_resolution_samples=10,
-        refractory_period_samples=4000,
-        max_delay_samples=MAX_DELAY_SAMPLES,
-        before=0,
-        event_channels=EVENT_CHANNELS,
-        shared_channels=SHARED_CHANNELS,
+        input_size: int = 6,
+        hidden_size: int = 128,
+        num_layers: int = 2,
+        num_events: int = 16,
+        dropout: float = 0.3,
+        template_length: int = 80,
+        bidirectional: bool = True,
+        timing_resolution_samples: int = 10,
+        refractory_period_samples: int = 4000,
+        max_delay_samples: int = MAX_DELAY_SAMPLES,
+        before: int = 0,
+        event_channels: int = EVENT_CHANNELS,
+        shared_channels: int = SHARED_CHANNELS,
     ):
-        super().__init__()
+        resolution = timing_resolution_samples
+        super().__init__(input_size, num_events, resolution, refractory_period_samples)
         self.template_bank = EventTemplateBank(num_events, input_size, template_length, max_delay_samples, before)
-        self.cnn = EventSpecificCNN(
-            num_events, input_size, event_channels, stride=timing_resolution_samples, shared_channels=shared_channels
-        )
-        self.encoder = LSTMEncoder(
-            input_size + num_events + shared_channels,
-            hidden_size,
-            num_layers,
-            dropout,
-            bidirectional,
-            timing_resolution_samples,
-        )
+        self.cnn = EventSpecificCNN(num_events, input_size, event_channels, True, resolution, shared_channels)
+        read = input_size + num_events + shared_channels
+        self.encoder = LSTMEncoder(read, hidden_size, num_layers, dropout, bidirectional, resolution)
         features = self.encoder.output_size
         self.event_head = mlp_head(features + 2 * num_events, hidden_size, num_events, dropout)
         self.timing_heads = EventSpecificTimingHeads(num_events, features, dropout)
-        # What a type's own features and its template say, of its presence and of its time.
+        # How much a type's own features and its template count for its presence and for its time.
         self.presence_weight = nn.Parameter(0.1 * torch.randn(num_events, event_channels))
         self.place_weight = nn.Parameter(0.1 * torch.randn(num_events, event_channels))
         self.presence_gain = nn.Parameter(torch.full((num_events, 2), 3.0))
         self.place_gain = nn.Parameter(torch.full((num_events, 2), 5.0))
-        self.config = {
-            "input_size": int(input_size),
-            "hidden_size": int(hidden_size),
-            "num_layers": int(num_layers),
-            "num_events": int(num_events),
-            "dropout": float(dropout),
-            "template_length": int(template_length),
-            "bidirectional": bool(bidirectional),
-            "timing_resolution_samples": int(timing_resolution_samples),
-            "refractory_period_samples": int(refractory_period_samples),
-            "max_delay_samples": int(max_delay_samples),
-            "before": int(before),
-            "event_channels": int(event_channels),
-            "shared_channels": int(shared_channels),
-        }
-        self.input_size, self.num_events = int(input_size), int(num_events)
-        self.timing_resolution_samples = int(timing_resolution_samples)
-        self.refractory_period_samples = int(refractory_period_samples)
 
-    def forward(self, x, lengths=None):
-        """Run the model on a batch (batch, time, channels); see `evlib.LSTMEventClassifier.forward`. Returns an
-        EventOutput."""
+    def forward(self, x: Tensor, lengths=None) -> EventOutput:
+        """Run the model on a batch (batch, time, channels); see `evlib.LSTMEventClassifier.forward`."""
         lengths = check_batch(x, self.input_size, lengths)
-        resolution = self.timing_resolution_samples
-        mask = frame_mask(lengths, x.shape[1], resolution)
+        mask = frame_mask(lengths, x.shape[1], self.timing_resolution_samples)
         scores, filtered = self.template_bank.match(x, lengths)
         filtered = torch.arcsinh(filtered / FILTER_SCALE)
         event_features, shared = self.cnn(x, lengths)
-        states = self.encoder(torch.cat([x, scores, shared], -1), lengths)
+        states = self.encoder.states(torch.cat([x, scores, shared], -1), lengths)
         best, strongest = (self._frame_maximum(values, lengths) for values in (scores, filtered))
         evidence = torch.cat([pool_frames(states, mask), best.amax(1), strongest.amax(1)], 1)
         both = torch.stack([best, strongest], -1)
@@ -393,54 +326,29 @@ class EventSpecificClassifier(nn.Module):
         timing_logits = timing_logits.masked_fill(~mask[..., None], -torch.inf)
         return EventOutput(event_logits, timing_logits, scores, states)
 
-    def predict_events(self, x, threshold=0.5, apply_refractory=True, lengths=None):
-        """As `evlib.LSTMEventClassifier.predict_events`."""
-        return predict_windows(self, x, threshold, lengths)
-
-    def get_embeddings(self, x, lengths=None):
-        """(batch, features): the mean state of each sequence, in the model's present mode."""
-        lengths = check_batch(x, self.input_size, lengths)
-        return pool_frames(
-            self(x, lengths).hidden_states, frame_mask(lengths, x.shape[1], self.timing_resolution_samples)
-        )
-
-    def freeze_backbone(self):
-        """Train heads, gains and templates only."""
-        self.encoder.requires_grad_(False)
-        self.cnn.requires_grad_(False)
-
-    def unfreeze_backbone(self):
-        """Train everything again."""
-        self.requires_grad_(True)
-
     def _frame_maximum(self, scores, lengths):
         """The best score of each frame, (batch, frames, events), minus infinity at padding."""
         resolution = self.timing_resolution_samples
         scores = scores.masked_fill(~length_mask(lengths, scores.shape[1])[..., None], -torch.inf)
-        missing = n_frames(scores.shape[1], resolution) * resolution - scores.shape[1]
-        return F.pad(scores, (0, 0, 0, missing), value=-torch.inf).unflatten(1, (-1, resolution)).amax(2)
+        padded = F.pad(scores, (0, 0, 0, -scores.shape[1] % resolution), value=-torch.inf)
+        return padded.unflatten(1, (-1, resolution)).amax(2)
 
-    def times(self, output):
-        """Times (batch, events) in samples: from the frames, re-picked on the template score within two frames."""
-        resolution = self.timing_resolution_samples
-        return refine_times(output.template_scores, pick_times(output.timing_logits, resolution), 2 * resolution)
+    def times(self, output: EventOutput) -> Tensor:
+        """Times (batch, events) in samples: from the frames, refined on the template score within two frames."""
+        return refine_times(output.template_scores, super().times(output), 2 * self.timing_resolution_samples)
 
 
-def refine_times(scores, times, reach):
-    """Move times (batch, events) to the nearest best score (batch, time, events) within ``reach`` samples, between
-    samples.
-
-    The peak is that of the parabola through the best sample and its neighbours.
+def refine_times(scores: Tensor, times: Tensor, reach: int) -> Tensor:
+    """Move times (batch, events) to the best of the scores (batch, time, events) within ``reach`` samples, and from
+    there to the peak of the parabola through its neighbours.
 
     >>> t = torch.arange(50.0)
     >>> refine_times(torch.cos((t - 20.3) / 10)[None, :, None], torch.tensor([[18.0]]), 5).round(decimals=2)
     tensor([[20.3000]])
     """
-    n = scores.shape[1]
-    around = times.round().long()[:, None] + torch.arange(-reach, reach + 1, device=times.device)[:, None]
-    values = scores.gather(1, around.clamp(0, n - 1)).masked_fill((around < 0) | (around >= n), -torch.inf)
-    peak = around.gather(1, values.argmax(1, keepdim=True))[:, 0]
-    left, middle, right = (scores.gather(1, (peak + side).clamp(0, n - 1)[:, None])[:, 0] for side in (-1, 0, 1))
-    bend = left - 2 * middle + right
-    inside = (peak > 0) & (peak < n - 1) & (bend < 0)
-    return peak + torch.where(inside, 0.5 * (left - right) / torch.where(inside, bend, -1), 0).clamp(-0.5, 0.5)
+    near, values = gather_near(scores, times.round().long(), reach)
+    peak = near.gather(1, values.argmax(1, keepdim=True))[:, 0]
+    _, around = gather_near(scores.detach(), peak, 1)
+    inside = around.isfinite().all(1)
+    offset, _ = refine_peak(*around.masked_fill(~inside[:, None], 0).cpu().numpy().swapaxes(0, 1))
+    return peak + torch.from_numpy(offset).to(scores)

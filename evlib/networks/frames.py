@@ -1,41 +1,44 @@
-"""The encoder of the frame network: what each frame of a continuous signal sounds like, near and far.
+"""The frame network: in which frame of a continuous signal does an event begin, and of which type is it?
 
-(batch, time, channels) in, (batch, frames, features) out. A frame is ``resolution`` samples. The front end hears each
-channel twice: strided filters keep the wave itself, which tells times, and band filters of two lengths keep the
-logarithm of its energy, which tells kinds whatever their phase. Both are taken relative to the level of the signal in
-the seconds around, so that gain and colour of another sensor cancel. Residual convolutions look at the frames nearby,
-an LSTM on stretches of frames looks over seconds. The filters of the wave are learned; those of the bands are windowed
-sines and stay so, because learning them takes nearly half of the time, in which more steps can be made.
+`FrameEncoder` turns (batch, time, channels) into features (batch, frames, features); a frame is ``resolution`` samples.
+Its front end filters each channel in two ways: learned strided filters of the waveform, which carry the time of an
+event, and band-pass filters of two lengths, of whose output only the logarithm of the energy is kept, which carries the
+type whatever the phase. Both are relative to the mean level of some seconds around, so that the gain and the spectrum
+of another sensor cancel. Residual convolutions then cover neighbouring frames, and an LSTM on stretches of frames
+covers seconds. The band-pass filters are not learned: that would take nearly half of the training time.
 
-Source: learned filters with log energies are those of audio front ends (Zeghidour et al., LEAF, 2021), the mean of the
-logarithm is taken off as in cepstral mean normalisation; near and far sight on two grids as in seismic pickers (Zhu and
-Beroza, PhaseNet, 2019; Mousavi et al., EQTransformer, 2020).
+Sources: learned filters with log energies as in audio front ends (Zeghidour et al., LEAF, 2021), subtraction of the
+mean logarithm as in cepstral mean normalisation, a fine and a coarse grid as in seismic phase pickers (Zhu and Beroza,
+PhaseNet, 2019; Mousavi et al., EQTransformer, 2020).
 """
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ..signals.errors import OptionError, require_int
-from .encoders import LSTMEncoder, check_batch, frame_mask, pool_frames
+from ..signals.errors import require_int, require_number
+from .encoders import MAX_DROPOUT, Encoder, LSTMEncoder, frame_mask, keep_arguments, length_mask
 
-# Band filters of each length, spaced evenly in log frequency from two periods in their window to nearly half the rate.
+# Band-pass filters of each length, spaced evenly in log frequency from two periods in their window up to HIGHEST, in
+# cycles per sample: just below half the sampling rate.
 BANDS, HIGHEST = 12, 0.45
-# Samples in the short and the long window, at least; where a frame is long, so many frames.
+# The short window has at least 16 samples and at least 4 frames; the long window is 4 times as long.
 SHORTEST_WINDOW, WINDOW_HOPS, LONGER = 16, 4, 4
-# The level of a signal is the mean of its log energy over so many frames to either side: seconds, longer than an event.
+# The level of a signal is its mean log energy over this many frames to either side: seconds, longer than an event.
 LEVEL_FRAMES = 512
 # Frames in one step of the LSTM; dilations of the residual convolutions, of five frames each.
 STRETCH = 8
 DILATIONS = (1, 2, 4, 8)
-# Waves this many times their level are bent: what is louder still says little more.
+# The waveform is compressed where it is this many times larger than its level.
 LOUD = 8.0
-# Energy below this, where noise has about 1, is digital silence and no part of any level.
+# Energies below this are digital silence and are left out of the level; noise has about 1.
 SILENCE = 1e-12
+# Log odds of a type in a frame before training: events are rare.
+RARE = -4.0
 
 
 class FrameFrontEnd(nn.Module):
-    """(B, T, C) -> (B, hidden_size, F): wave and band energies of each frame, relative to the level around.
+    """(B, T, C) -> (B, hidden_size, F): waveform and band energies of each frame, relative to the level around.
 
     Parameters
     ----------
@@ -55,7 +58,7 @@ class FrameFrontEnd(nn.Module):
         self.norm = nn.BatchNorm1d(hidden_size)
 
     def forward(self, x, mask):
-        """``mask`` (B, F): frames that hold signal; ``x`` is zero behind the end of a sequence."""
+        """``mask`` (B, F): frames that hold signal; ``x`` is zero after the end of a sequence."""
         frames = mask.shape[1]
         x = nn.functional.pad(x.transpose(1, 2), (0, frames * self.hop - x.shape[1]))
         energy, level = self.relative_energy(x, mask)
@@ -66,26 +69,25 @@ class FrameFrontEnd(nn.Module):
         return nn.functional.gelu(self.norm(out)) * mask[:, None]
 
     def relative_energy(self, x, mask):
-        """(B, C, T) -> log energy over its level, and the level: two (B, C, 2 * BANDS, F), 0 where nothing is heard."""
-        energy = torch.cat(
-            [self._energy(x, weight, mask.shape[1]) for weight in (self.short_bands, self.long_bands)], 2
-        )
+        """(B, C, T) -> log energy relative to its level, and the level: two (B, C, 2 * BANDS, F); 0 at padding and in
+        silence."""
+        bands = (self.short_bands, self.long_bands)
+        energy = torch.cat([self._energy(x, filters, mask.shape[1]) for filters in bands], 2)
         valid = mask[:, None, None] & (energy > SILENCE)
         energy = energy.clamp(min=SILENCE).log().masked_fill(~valid, 0)
         level = local_mean(energy, valid)
         return (energy - level).masked_fill(~valid, 0), level
 
-    def _energy(self, x, weight, frames):
+    def _energy(self, x, filters, frames):
         """(B, C, T) -> (B, C, BANDS, F): energy of each band in a window around the middle of each frame."""
         batch, channels, _ = x.shape
-        length = weight.shape[-1]
-        left = length // 2 - self.hop // 2
-        padded = nn.functional.pad(x.reshape(batch * channels, 1, -1), (left, length))
-        pairs = nn.functional.conv1d(padded, weight, stride=self.hop)[..., :frames]
+        length = filters.shape[-1]
+        padded = nn.functional.pad(x.reshape(batch * channels, 1, -1), (length // 2 - self.hop // 2, length))
+        pairs = nn.functional.conv1d(padded, filters, stride=self.hop)[..., :frames]
         return pairs.view(batch, channels, BANDS, 2, frames).square().sum(3)
 
 
-def band_filters(length):
+def band_filters(length: int) -> Tensor:
     """(2 * BANDS, 1, length) windowed cosines and sines of unit energy, from two periods to nearly half the rate."""
     frequency = np.geomspace(2 / length, HIGHEST, BANDS)
     phase = 2 * np.pi * frequency[:, None] * (np.arange(length) - (length - 1) / 2)
@@ -94,11 +96,11 @@ def band_filters(length):
     return torch.tensor(waves.reshape(2 * BANDS, 1, length), dtype=torch.float32)
 
 
-def local_mean(values, valid):
-    """Mean over the valid frames within about ``LEVEL_FRAMES`` of each, along the last axis; ``values`` are 0
-    elsewhere.
+def local_mean(values: Tensor, valid: Tensor) -> Tensor:
+    """Mean over the valid frames within about ``LEVEL_FRAMES`` of each, along the last axis; ``values`` are 0 where
+    they are not valid.
 
-    Taken over stretches of frames, within which it hardly changes.
+    It is computed once for each stretch of frames, within which it hardly changes.
     """
     n, reach = values.shape[-1], LEVEL_FRAMES // STRETCH
     sums = []
@@ -112,7 +114,7 @@ def local_mean(values, valid):
 
 
 class ResidualConvolution(nn.Module):
-    """(B, size, F) -> (B, size, F): what five frames, ``dilation`` apart, add to the one in the middle."""
+    """(B, size, F) -> (B, size, F): each frame plus a convolution over five frames that lie ``dilation`` apart."""
 
     def __init__(self, size, dilation):
         super().__init__()
@@ -122,8 +124,8 @@ class ResidualConvolution(nn.Module):
         return x + self.body(x)
 
 
-class FrameEncoder(nn.Module):
-    """(batch, time, channels) -> (batch, frames, 2 * hidden_size): near sight and far sight of each frame.
+class FrameEncoder(Encoder):
+    """(batch, time, channels) -> (batch, frames, 2 * hidden_size): each frame seen nearby and over seconds.
 
     Parameters
     ----------
@@ -138,51 +140,28 @@ class FrameEncoder(nn.Module):
     torch.Size([2, 21, 16])
     """
 
-    def __init__(self, input_size, hidden_size=48, resolution=10):
+    @keep_arguments
+    def __init__(self, input_size: int, hidden_size: int = 48, resolution: int = 10):
         super().__init__()
         require_int(1, input_size=input_size, hidden_size=hidden_size, resolution=resolution)
-        self.config = {"input_size": int(input_size), "hidden_size": int(hidden_size), "resolution": int(resolution)}
-        self.input_size, self.resolution, self.output_size = int(input_size), int(resolution), 2 * int(hidden_size)
-        self.front = FrameFrontEnd(self.input_size, hidden_size, self.resolution)
+        self.input_size, self.resolution, self.output_size = input_size, resolution, 2 * hidden_size
+        self.front = FrameFrontEnd(input_size, hidden_size, resolution)
         self.near = nn.ModuleList(ResidualConvolution(hidden_size, dilation) for dilation in DILATIONS)
         self.far = LSTMEncoder(hidden_size, hidden_size, num_layers=1, dropout=0.0, resolution=STRETCH)
         self.of_far = nn.Linear(2 * hidden_size, hidden_size)
 
-    def layers(self):
-        """The parameters from output to input: far sight, the convolutions from the last to the first, the front
-        end."""
-        far = [*self.far.parameters(), *self.of_far.parameters()]
-        return [far, *(list(block.parameters()) for block in reversed(self.near)), list(self.front.parameters())]
-
     def train(self, mode=True):
-        """As ever, but a frozen encoder stays in evaluation: its normalisation is part of what is kept."""
+        """As in PyTorch, but a frozen encoder stays in evaluation mode: its batch normalisation is frozen too."""
         return super().train(mode and any(parameter.requires_grad for parameter in self.parameters()))
 
-    def pooled(self, x, lengths=None):
-        """(batch, time, channels) -> (batch, output_size): the mean over the frames of each sequence, padding left
-        out."""
-        lengths = check_batch(x, self.input_size, lengths)
-        return pool_frames(self(x, lengths), frame_mask(lengths, x.shape[1], self.resolution))
-
-    def forward(self, x, lengths=None):
-        """(batch, time, channels) -> (batch, ceil(time / resolution), output_size); zero behind the end of a
-        sequence."""
-        lengths = check_batch(x, self.input_size, lengths)
+    def states(self, x, lengths):
         mask = frame_mask(lengths, x.shape[1], self.resolution)
-        x = x.masked_fill(torch.arange(x.shape[1], device=x.device)[None, :, None] >= lengths[:, None, None], 0)
-        near = self.front(x, mask)
+        near = self.front(x.masked_fill(~length_mask(lengths, x.shape[1])[..., None], 0), mask)
         for block in self.near:
             near = block(near) * mask[:, None]
         near = near.transpose(1, 2)
-        far = self.of_far(self.far(near, mask.sum(1))).repeat_interleave(STRETCH, 1)[:, : near.shape[1]]
+        far = self.of_far(self.far.states(near, mask.sum(1))).repeat_interleave(STRETCH, 1)[:, : near.shape[1]]
         return torch.cat([near, far], -1) * mask[..., None]
-
-
-# --- The frame network: which event begins in which frame of a continuous signal, learned from the signal itself.
-
-
-# A type is rare in a frame: log odds that the untrained network begins with.
-RARE = -4.0
 
 
 class FrameNetwork(nn.Module):
@@ -199,7 +178,7 @@ class FrameNetwork(nn.Module):
 
     Raises
     ------
-    OptionError : sizes below 1, a dropout outside of [0, 1)
+    OptionError : sizes below 1, a dropout outside of [0, 0.99]
 
     Examples
     --------
@@ -208,22 +187,22 @@ class FrameNetwork(nn.Module):
     [(2, 21, 16), (2, 21, 16)]
     """
 
-    def __init__(self, input_size, num_events, hidden_size=48, resolution=10, dropout=0.1):
+    @keep_arguments
+    def __init__(
+        self, input_size: int, num_events: int, hidden_size: int = 48, resolution: int = 10, dropout: float = 0.1
+    ):
         super().__init__()
         require_int(1, num_events=num_events)
-        if not 0 <= dropout < 1:
-            raise OptionError(f"dropout must lie in [0, 1), got {dropout!r}")
+        require_number(0, MAX_DROPOUT, dropout=dropout)
         self.encoder = FrameEncoder(input_size, hidden_size, resolution)
-        self.config = self.encoder.config | {"num_events": int(num_events), "dropout": float(dropout)}
-        self.num_events, self.resolution = int(num_events), int(resolution)
-        self.body = nn.Sequential(
-            nn.Conv1d(self.encoder.output_size, hidden_size, 3, padding=1), nn.GELU(), nn.Dropout(dropout)
-        )
+        self.num_events, self.resolution = num_events, resolution
+        near = nn.Conv1d(self.encoder.output_size, hidden_size, 3, padding=1)
+        self.body = nn.Sequential(near, nn.GELU(), nn.Dropout(dropout))
         self.head = nn.Conv1d(hidden_size, 2 * num_events, 1)
         with torch.no_grad():
             self.head.bias[:num_events] = RARE
             self.head.bias[num_events:] = 0.0
 
-    def forward(self, x, lengths=None):
+    def forward(self, x: Tensor, lengths=None) -> tuple[Tensor, Tensor]:
         out = self.head(self.body(self.encoder(x, lengths).transpose(1, 2))).transpose(1, 2)
         return out[..., : self.num_events], out[..., self.num_events :]

@@ -1,18 +1,18 @@
-"""Losses. What is padded, unlabelled or unknown takes no part; where nothing takes part a loss is a finite 0."""
+"""Losses. Padding and unknown labels are masked; where everything is masked a loss is 0, and finite in its gradient."""
 
 import math
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ..scoring.refractory import refractory_penalty
-from ..signals.errors import DataError, OptionError, ShapeError, require_int
-from .encoders import length_mask
+from ..signals.errors import DataError, ShapeError, require_int, require_number, require_positive
+from .encoders import length_mask, require_shape
 
 
-def masked_mean(values, mask):
-    """The mean of ``values`` where ``mask`` is True, 0 where it nowhere is; what is masked out may even be NaN.
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """The mean of ``values`` where ``mask`` is True, 0 if it is nowhere; masked values may be NaN.
 
     >>> masked_mean(torch.tensor([1.0, 3.0, torch.nan]), torch.tensor([True, True, False]))
     tensor(2.)
@@ -21,7 +21,7 @@ def masked_mean(values, mask):
     return values.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)
 
 
-def masked_mse(predicted, target, mask):
+def masked_mse(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """The mean squared difference where ``mask`` is True.
 
     >>> masked_mse(torch.tensor([1.0, 5.0]), torch.tensor([3.0, torch.nan]), torch.tensor([True, False]))
@@ -39,7 +39,7 @@ class MaskedMSELoss(nn.Module):
     tensor(4.)
     """
 
-    def forward(self, pred, target, mask):
+    def forward(self, pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         return masked_mse(pred, target, mask.bool())
 
 
@@ -48,8 +48,8 @@ class EventTimingLoss(nn.Module):
 
     * ``event_loss``: binary cross-entropy of presence, mean over the known labels.
     * ``timing_loss``: divergence of the softmax over frames from a Gaussian around the true time, mean over the
-      events whose time is known. The Gaussian is laid at the time itself, not at its frame: 0 is reached only by
-      logits that know the time within the frame.
+      events whose time is known. The Gaussian is centred on the time itself, not on its frame: the loss is 0 only for
+      logits that give the time within the frame.
     * ``refractory_loss``: the rate of a type in a frame is presence x softmax; the penalty sums the products of the
       rates of all pairs of frames that are closer than the refractory period, but further apart than one event is
       wide. One sharp peak costs nothing, two peaks do, labelled or not.
@@ -79,38 +79,41 @@ class EventTimingLoss(nn.Module):
 
     def __init__(
         self,
-        event_weight=1.0,
-        timing_weight=1.0,
-        refractory_weight=0.1,
-        refractory_period_samples=4000,
-        timing_resolution_samples=10,
-        sigma_samples=5.0,
+        event_weight: float = 1.0,
+        timing_weight: float = 1.0,
+        refractory_weight: float = 0.1,
+        refractory_period_samples: int = 4000,
+        timing_resolution_samples: int = 10,
+        sigma_samples: float = 5.0,
     ):
         super().__init__()
-        least = {"event_weight": event_weight, "timing_weight": timing_weight, "refractory_weight": refractory_weight}
-        least["refractory_period_samples"] = refractory_period_samples
-        for name, value in least.items():
-            if not value >= 0:
-                raise OptionError(f"{name} must not be negative, got {value!r}")
+        require_number(event_weight=event_weight, timing_weight=timing_weight, refractory_weight=refractory_weight)
+        require_number(refractory_period_samples=refractory_period_samples)
         require_int(1, timing_resolution_samples=timing_resolution_samples)
-        if not sigma_samples > 0:
-            raise OptionError(f"sigma_samples must be positive, got {sigma_samples!r}")
+        require_positive(sigma_samples=sigma_samples)
         self.event_weight, self.timing_weight, self.refractory_weight = event_weight, timing_weight, refractory_weight
         self.refractory_period_samples = refractory_period_samples
-        self.timing_resolution_samples = int(timing_resolution_samples)
-        self.sigma_samples = float(sigma_samples)
+        self.timing_resolution_samples, self.sigma_samples = timing_resolution_samples, sigma_samples
 
-    def forward(self, event_logits, timing_logits, event_labels, event_timings, apply_refractory=True, mask=None):
+    def forward(
+        self,
+        event_logits: Tensor,
+        timing_logits: Tensor,
+        event_labels: Tensor,
+        event_timings: Tensor,
+        apply_refractory: bool = True,
+        mask: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Compute the losses of a batch.
 
         Parameters
         ----------
         event_logits : (batch, events)
         timing_logits : (batch, frames, events), minus infinity at padding
-        event_labels : (batch, events) of 0 and 1, NaN where nobody looked
+        event_labels : (batch, events) of 0 and 1, NaN where unknown
         event_timings : (batch, events) in samples; read only where the label is 1, NaN where the time is unknown
         apply_refractory : add the refractory term
-        mask : (batch, frames) bool, True at frames that are not padding; None when the logits say so
+        mask : (batch, frames) bool, True at frames that are not padding; None takes frames of finite logits
 
         Returns
         -------
@@ -123,22 +126,14 @@ class EventTimingLoss(nn.Module):
         """
         mask = self._check(event_logits, timing_logits, event_labels, event_timings, mask)
         timing_logits = timing_logits.masked_fill(~mask, -torch.inf)
-        known = event_labels.isfinite()
-        labels = event_labels.nan_to_num().to(event_logits.dtype)
-        event_loss = masked_mean(F.binary_cross_entropy_with_logits(event_logits, labels, reduction="none"), known)
-        timing_loss = self._timing_loss(timing_logits, mask, event_timings, (labels > 0.5) & known)
-        refractory_loss = event_logits.new_zeros(())
+        known, labels = event_labels.isfinite(), event_labels.nan_to_num().to(event_logits.dtype)
+        event = masked_mean(F.binary_cross_entropy_with_logits(event_logits, labels, reduction="none"), known)
+        timing = self._timing_loss(timing_logits, mask, event_timings, (labels > 0.5) & known)
+        refractory = event_logits.new_zeros(())
         if apply_refractory:
-            refractory_loss = self._refractory_loss(event_logits, timing_logits, mask)
-        total = (
-            self.event_weight * event_loss + self.timing_weight * timing_loss + self.refractory_weight * refractory_loss
-        )
-        return {
-            "total_loss": total,
-            "event_loss": event_loss,
-            "timing_loss": timing_loss,
-            "refractory_loss": refractory_loss,
-        }
+            refractory = self._refractory_loss(event_logits, timing_logits, mask)
+        total = self.event_weight * event + self.timing_weight * timing + self.refractory_weight * refractory
+        return {"total_loss": total, "event_loss": event, "timing_loss": timing, "refractory_loss": refractory}
 
     def _timing_loss(self, timing_logits, mask, timings, present):
         counted = present & timings.isfinite()
@@ -162,22 +157,12 @@ class EventTimingLoss(nn.Module):
 
     def _check(self, event_logits, timing_logits, event_labels, event_timings, mask):
         """Return the mask (batch, frames, 1) of frames that are not padding."""
-        if event_logits.ndim != 2 or timing_logits.ndim != 3 or timing_logits[:, 0].shape != event_logits.shape:
-            raise ShapeError(
-                "event_logits must have shape (batch, events) and timing_logits (batch, frames, events), "
-                f"got {tuple(event_logits.shape)} and {tuple(timing_logits.shape)}"
-            )
-        for name, value in {"event_labels": event_labels, "event_timings": event_timings}.items():
-            if value.shape != event_logits.shape:
-                raise ShapeError(
-                    f"{name} must have the shape of event_logits, {tuple(event_logits.shape)}, got {tuple(value.shape)}"
-                )
-        if mask is None:
-            mask = ~timing_logits.isneginf().all(-1)
-        if mask.shape != timing_logits.shape[:2]:
-            raise ShapeError(
-                f"mask must have shape (batch, frames) {tuple(timing_logits.shape[:2])}, got {tuple(mask.shape)}"
-            )
+        require_shape(("batch", "events"), event_logits=event_logits)
+        size, n = event_logits.shape
+        require_shape((size, "frames", n), timing_logits=timing_logits)
+        require_shape((size, n), event_labels=event_labels, event_timings=event_timings)
+        mask = ~timing_logits.isneginf().all(-1) if mask is None else mask
+        require_shape((size, timing_logits.shape[1]), mask=mask)
         if (timing_logits.isnan() & mask[..., None]).any():
             raise DataError("timing_logits hold NaN: the training has diverged (try a lower learning rate)")
         if not mask.any(1).all():
@@ -213,37 +198,26 @@ class EventSpecificLoss(EventTimingLoss):
 
     def __init__(
         self,
-        event_weight=1.0,
-        timing_weight=1.0,
-        template_weight=0.5,
-        refractory_weight=0.1,
-        temperature=0.2,
-        refractory_period_samples=4000,
-        timing_resolution_samples=10,
-        sigma_samples=5.0,
+        event_weight: float = 1.0,
+        timing_weight: float = 1.0,
+        template_weight: float = 0.5,
+        refractory_weight: float = 0.1,
+        temperature: float = 0.2,
+        refractory_period_samples: int = 4000,
+        timing_resolution_samples: int = 10,
+        sigma_samples: float = 5.0,
     ):
-        super().__init__(
-            event_weight,
-            timing_weight,
-            refractory_weight,
-            refractory_period_samples,
-            timing_resolution_samples,
-            sigma_samples,
-        )
-        if not template_weight >= 0:
-            raise OptionError(f"template_weight must not be negative, got {template_weight!r}")
-        if not temperature > 0:
-            raise OptionError(f"temperature must be positive, got {temperature!r}")
+        samples = (refractory_period_samples, timing_resolution_samples, sigma_samples)
+        super().__init__(event_weight, timing_weight, refractory_weight, *samples)
+        require_number(template_weight=template_weight)
+        require_positive(temperature=temperature)
         self.template_weight, self.temperature = template_weight, temperature
 
     def forward(self, event_logits, timing_logits, template_scores, event_labels, event_timings):
         """Losses of a batch; ``template_scores`` (batch, time, events), the rest as in `EventTimingLoss.forward`."""
-        if template_scores is None or template_scores.ndim != 3 or template_scores[:, 0].shape != event_logits.shape:
-            got = None if template_scores is None else tuple(template_scores.shape)
-            raise ShapeError(
-                f"template_scores must be (batch, time, events) for {tuple(event_logits.shape)} logits, got {got} "
-                "(a model without templates? use EventTimingLoss)"
-            )
+        if template_scores is None:
+            raise ShapeError("template_scores are None: a model without templates needs EventTimingLoss")
+        require_shape((event_logits.shape[0], "time", event_logits.shape[1]), template_scores=template_scores)
         losses = super().forward(event_logits, timing_logits, event_labels, event_timings)
         last = template_scores.shape[1] - 1
         counted = (event_labels > 0.5) & (event_timings >= 0) & (event_timings <= last)
@@ -327,10 +301,7 @@ class VariationalAutoencoderLoss(nn.Module):
 
     def __init__(self, recon_weight=1.0, kl_weight=0.1, warmup_steps=1000):
         super().__init__()
-        options = {"recon_weight": recon_weight, "kl_weight": kl_weight, "warmup_steps": warmup_steps}
-        for name, value in options.items():
-            if not value >= 0:
-                raise OptionError(f"{name} must not be negative, got {value!r}")
+        require_number(recon_weight=recon_weight, kl_weight=kl_weight, warmup_steps=warmup_steps)
         self.recon_weight, self.kl_weight, self.warmup_steps = recon_weight, kl_weight, warmup_steps
         # Saved with a training, so that a resumed one goes on where it was.
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
@@ -372,17 +343,13 @@ class VariationalAutoencoderLoss(nn.Module):
 
 def _sample_mask(output, x, lengths):
     """(batch, time, 1) bool, True in front of the end of each sequence."""
-    if output["reconstruction"].shape != x.shape or x.ndim != 3:
-        raise ShapeError(
-            "the reconstruction and x must both have shape (batch, time, channels), "
-            f"got {tuple(output['reconstruction'].shape)} and {tuple(x.shape)}"
-        )
-    if lengths is None:
-        return torch.ones(*x.shape[:2], 1, dtype=torch.bool, device=x.device)
-    return length_mask(torch.as_tensor(lengths, device=x.device), x.shape[1])[..., None]
+    require_shape(("batch", "time", "channels"), x=x)
+    require_shape(tuple(x.shape), reconstruction=output["reconstruction"])
+    lengths = torch.full((len(x),), x.shape[1]) if lengths is None else torch.as_tensor(lengths)
+    return length_mask(lengths.to(x.device), x.shape[1])[..., None]
 
 
-def nt_xent(z1, z2, temperature=0.07, source=None):
+def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.07, source: Tensor | None = None) -> Tensor:
     """Normalised temperature-scaled cross-entropy (SimCLR, https://arxiv.org/abs/2002.05709).
 
     Each of the 2N embeddings must find its partner among the 2N - 1 others, by cosine similarity / temperature.
@@ -390,9 +357,9 @@ def nt_xent(z1, z2, temperature=0.07, source=None):
     Parameters
     ----------
     z1, z2 : (N, features) embeddings of the two views, row i of both from the same item; N of at least 2
-    temperature : small values look at the hardest others only
-    source : (N,) what each item was cut from: items of one source are not told apart (neighbouring patches of one walk
-        are alike, and should be). None: all are
+    temperature : the smaller, the more the most similar others count
+    source : (N,) what each item was cut from; items of one source are not contrasted with each other (neighbouring
+        patches of one walk are alike, and should be). None contrasts all
 
     Returns
     -------
@@ -400,7 +367,7 @@ def nt_xent(z1, z2, temperature=0.07, source=None):
 
     Raises
     ------
-    ShapeError : shapes that differ, or a single pair, which has nothing to be told apart from
+    ShapeError : shapes that differ, or a single pair, which has nothing to be contrasted with
     OptionError : a temperature that is not positive
     DataError : embeddings that are not finite
 
@@ -410,16 +377,13 @@ def nt_xent(z1, z2, temperature=0.07, source=None):
     >>> round(nt_xent(z, z, temperature=0.05).item(), 6)
     0.0
     """
-    if z1.shape != z2.shape or z1.ndim != 2:
-        raise ShapeError(
-            f"z1 and z2 must both have shape (items, features), got {tuple(z1.shape)} and {tuple(z2.shape)}"
-        )
+    require_shape(("items", "features"), z1=z1)
+    require_shape(tuple(z1.shape), z2=z2)
     if len(z1) < 2:
         raise ShapeError(
-            f"at least 2 items are needed to tell them apart, got {len(z1)} (DataLoader(..., drop_last=True)?)"
+            f"at least 2 items are needed for a contrast, got {len(z1)} (DataLoader(..., drop_last=True)?)"
         )
-    if not temperature > 0:
-        raise OptionError(f"temperature must be positive, got {temperature!r}")
+    require_positive(temperature=temperature)
     z = torch.cat([z1, z2])
     if not z.isfinite().all():
         raise DataError("the embeddings hold NaN or infinity: the training has diverged (try a lower learning rate)")

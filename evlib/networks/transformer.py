@@ -1,4 +1,16 @@
-"""Hashed words."""
+"""A transformer over patches of many channels, in which attention over time and over channels alternate.
+
+A *patch* is a short stretch of one channel, resampled to a fixed number of samples; a *token* is its vector. A *batch*
+is a dict of tensors:
+
+- ``input`` (batch, patches, samples, channels), the patches, each usually with mean 0 and deviation 1;
+- ``stats`` (batch, patches, channels, 2), what that normalisation removed, see `normalise_patches`;
+- ``patch_mask`` (batch, patches) and ``channel_mask`` (batch, channels), bool, False at padding;
+- ``channel_text`` (batch, channels, text_size), a vector that describes each channel.
+
+`make_batch` cuts it from signals, `mask_tokens` draws which tokens a masked model must predict, `DualBranchEncoder`
+encodes it, and `PatchFrameEncoder` takes the place of an LSTM encoder.
+"""
 
 import functools
 import hashlib
@@ -8,16 +20,17 @@ import re
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from ..signals.errors import DataError, OptionError, ShapeError, require_int, require_list, require_rate
-from .encoders import check_batch, frame_mask, pool_frames, to_frames
+from ..signals.errors import DataError, OptionError, ShapeError, require_int, require_list, require_number, require_rate
+from .encoders import MAX_DROPOUT, Encoder, frame_mask, keep_arguments, require_shape, to_frames
 
+# Numbers in the vector of a text: those of the sentence encoders that may take the place of hashed words.
 TEXT_SIZE = 384
 
 
 class HashedWords:
-    """Sums of a pseudo-random vector for each word, with length 1: the same on every machine.
+    """Vectors of texts: the sum of a pseudo-random vector for each word, scaled to length 1; equal on every machine.
 
     >>> left, same, other = HashedWords()(["walking upstairs", "Upstairs, walking!", "sitting"])
     >>> bool((left == same).all()), round(float(left @ other), 1)
@@ -26,15 +39,14 @@ class HashedWords:
 
     name = "hashed words"
 
-    def __call__(self, texts):
-        """Texts -> (n, 384) tensor of unit length."""
-        rows = [
-            sum((_word_vector(word) for word in _words(text)), start=np.zeros(TEXT_SIZE)) for text in check_texts(texts)
-        ]
-        return _unit(np.stack(rows))
+    def __call__(self, texts: list[str]) -> Tensor:
+        """Vectors (n, 384) of n texts."""
+        rows = [sum(map(_word_vector, _words(text))) for text in check_texts(texts)]
+        return F.normalize(torch.tensor(np.stack(rows), dtype=torch.float32))
 
 
-def check_texts(texts):
+def check_texts(texts) -> list[str]:
+    """Return texts as a list; refuse what holds no word of a to z or 0 to 9."""
     require_list(texts=texts)
     texts = list(texts)
     if not texts or not all(isinstance(text, str) and _words(text) for text in texts):
@@ -52,31 +64,29 @@ def _word_vector(word):
     return np.random.default_rng(seed).normal(size=TEXT_SIZE)
 
 
-def _unit(rows):
-    rows = torch.tensor(rows, dtype=torch.float32)
-    return rows / rows.norm(dim=1, keepdim=True)
+# --- Patches: stretches of equal duration, each resampled to the same number of samples and normalised.
 
 
-# --- Patches: a signal cut into pieces of equal seconds, each at the same number of samples, normalised one by one.
-
-
-PATCH_SAMPLES = 64
-MAX_PATCHES = 48
+# Samples of a patch after resampling, and the largest number of patches of one signal in a batch (memory).
+PATCH_SAMPLES, MAX_PATCHES = 64, 48
 # Added to a deviation before its logarithm: the noise of a motion sensor at rest, in m/s2 or rad/s.
 FLOOR = 0.01
+# A deviation below this share of the mean is a rounding error of single precision.
 ROUNDING = 1e-6
 
 
-def patchify(x, sampling_rate_hz, patch_s, stride_s=None, n_samples=PATCH_SAMPLES):
-    """Cut signals into patches of ``patch_s`` and interpolate each linearly to ``n_samples``; an incomplete end is left
-    out.
+def patchify(
+    x: Tensor, sampling_rate_hz: float, patch_s: float, stride_s: float | None = None, n_samples: int = PATCH_SAMPLES
+) -> Tensor:
+    """Cut signals into patches of ``patch_s`` and interpolate each linearly to ``n_samples``; an incomplete patch at
+    the end is left out.
 
     Parameters
     ----------
     x : (batch, time, channels) float tensor
     sampling_rate_hz : samples per second
     patch_s, stride_s : seconds of a patch, and from one to the next (default: ``patch_s``)
-    n_samples : samples of a patch afterwards
+    n_samples : samples of a patch after the interpolation
 
     Returns
     -------
@@ -84,8 +94,8 @@ def patchify(x, sampling_rate_hz, patch_s, stride_s=None, n_samples=PATCH_SAMPLE
 
     Raises
     ------
-    ShapeError, UnitError : wrong axes, a rate that is no positive number
-    OptionError : a patch shorter than two samples or longer than the signals, no stride
+    ShapeError, UnitError : wrong axes, a rate that is not a positive number
+    OptionError : a patch of less than two samples or longer than the signals, a stride of less than one sample
 
     Examples
     --------
@@ -102,14 +112,13 @@ def patchify(x, sampling_rate_hz, patch_s, stride_s=None, n_samples=PATCH_SAMPLE
         )
     pieces = x.unfold(1, length, step)  # (batch, patches, channels, length)
     if length != n_samples:
-        size = pieces.shape
-        pieces = F.interpolate(pieces.reshape(-1, 1, length), n_samples, mode="linear", align_corners=False)
-        pieces = pieces.view(*size[:3], n_samples)
+        rows = F.interpolate(pieces.reshape(-1, 1, length), n_samples, mode="linear", align_corners=False)
+        pieces = rows.view(*pieces.shape[:3], n_samples)
     return pieces.transpose(2, 3)
 
 
-def patch_samples(seconds, rate, least=2):
-    """Whole samples in a patch; a thousandth of a sample that is missing is rounding."""
+def patch_samples(seconds: float, rate: float, least: int = 2) -> int:
+    """Whole samples in a patch or stride of ``seconds``; what is up to 1/1000 sample short of one counts as whole."""
     samples = int(seconds * rate + 1e-3) if seconds > 0 else 0
     if samples < least:
         raise OptionError(
@@ -118,8 +127,8 @@ def patch_samples(seconds, rate, least=2):
     return samples
 
 
-def normalise_patches(patches, eps=1e-8):
-    """Each patch of each channel with mean 0 and deviation 1, and what that took away.
+def normalise_patches(patches: Tensor, eps: float = 1e-8) -> tuple[Tensor, Tensor]:
+    """Each patch of each channel with mean 0 and deviation 1, and the mean and deviation that were removed.
 
     Parameters
     ----------
@@ -127,7 +136,7 @@ def normalise_patches(patches, eps=1e-8):
 
     Returns
     -------
-    input : as ``patches``; zeros for a constant one
+    input : as ``patches``; zeros for a constant patch
     stats : (batch, patches, channels, 2), asinh of the mean and log of the deviation
 
     >>> patches, stats = normalise_patches(torch.tensor([1.0, 3.0]).view(1, 1, 2, 1))
@@ -136,16 +145,22 @@ def normalise_patches(patches, eps=1e-8):
     """
     mean, deviation = patches.mean(2, keepdim=True), patches.std(2, correction=0, keepdim=True)
     stats = torch.stack([mean.asinh(), (deviation + FLOOR).log()], -1)[:, :, 0]
-    # What rounding leaves of a constant is no shape.
-    constant = deviation <= ROUNDING * mean.abs()
-    return ((patches - mean) / (deviation + eps)).masked_fill(constant, 0), stats
+    return ((patches - mean) / (deviation + eps)).masked_fill(deviation <= ROUNDING * mean.abs(), 0), stats
 
 
-def make_batch(x, sampling_rate_hz, patch_s, channel_text, stride_s=None, n_samples=PATCH_SAMPLES, normalise=True):
-    """The batch (see above) of signals (batch, time, channels) of one length; at most `MAX_PATCHES` patches of each.
+def make_batch(
+    x: Tensor,
+    sampling_rate_hz: float,
+    patch_s: float,
+    channel_text: Tensor,
+    stride_s: float | None = None,
+    n_samples: int = PATCH_SAMPLES,
+    normalise: bool = True,
+) -> dict[str, Tensor]:
+    """A batch from signals (batch, time, channels) of one length; at most `MAX_PATCHES` patches of each.
 
-    ``channel_text`` (channels, numbers) : a vector for each channel, see `evlib.motion.words`. ``normalise=False``
-    leaves patches as they are, for whitened signals, which have one scale already.
+    ``channel_text`` (channels, numbers) is a vector for each channel, such as `HashedWords` of its name.
+    ``normalise=False`` leaves patches as they are, for whitened signals, whose scale is the same everywhere.
     """
     if not x.isfinite().all():
         raise DataError(
@@ -155,21 +170,25 @@ def make_batch(x, sampling_rate_hz, patch_s, channel_text, stride_s=None, n_samp
         raise ShapeError(
             f"channel_text must have a row for each of {x.shape[2]} channels, got {tuple(channel_text.shape)}"
         )
-    plain = patchify(x, sampling_rate_hz, patch_s, stride_s, n_samples)[:, :MAX_PATCHES]
-    normalised, stats = normalise_patches(plain)
-    patches = normalised if normalise else plain
-    size, n_patches, _, channels = patches.shape
+    patches = patchify(x, sampling_rate_hz, patch_s, stride_s, n_samples)[:, :MAX_PATCHES]
+    normalised, stats = normalise_patches(patches)
+    mask = torch.ones(patches.shape[:2], dtype=torch.bool)
+    return _as_batch(normalised if normalise else patches, stats, mask, channel_text)
+
+
+def _as_batch(patches, stats, patch_mask, channel_text):
+    size, _, _, channels = patches.shape
     return {
         "input": patches,
         "stats": stats,
-        "patch_mask": torch.ones(size, n_patches, dtype=torch.bool),
-        "channel_mask": torch.ones(size, channels, dtype=torch.bool),
-        "channel_text": channel_text.to(x.dtype).expand(size, -1, -1),
+        "patch_mask": patch_mask,
+        "channel_mask": torch.ones(size, channels, dtype=torch.bool, device=patches.device),
+        "channel_text": channel_text.to(patches.dtype).expand(size, -1, -1),
     }
 
 
-def join_batches(batches):
-    """One batch of several with other numbers of patches or channels, padded with zeros and masked.
+def join_batches(batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """One batch from several that differ in patches or channels, padded with zeros and masked.
 
     >>> text = torch.zeros(9, 4)
     >>> batches = [make_batch(torch.ones(2, 100, c), 50.0, s, text[:c]) for c, s in ((6, 1.0), (9, 0.5))]
@@ -177,61 +196,48 @@ def join_batches(batches):
     >>> joined["input"].shape, joined["channel_mask"].sum(1).tolist()
     (torch.Size([4, 4, 64, 9]), [6, 6, 9, 9])
     """
-    patches = max(batch["input"].shape[1] for batch in batches)
-    channels = max(batch["input"].shape[3] for batch in batches)
-    # The axes of patches and channels in each tensor.
-    axes = {
-        "input": (1, 3),
-        "stats": (1, 2),
-        "patch_mask": (1, None),
-        "channel_mask": (None, 1),
-        "channel_text": (None, 1),
-    }
     joined = {}
-    for name, (patch_axis, channel_axis) in axes.items():
-        parts = []
-        for batch in batches:
-            value = batch[name]
-            wanted = list(value.shape)
-            if patch_axis is not None:
-                wanted[patch_axis] = patches
-            if channel_axis is not None:
-                wanted[channel_axis] = channels
-            padded = value.new_zeros(wanted)
-            padded[tuple(slice(n) for n in value.shape)] = value
-            parts.append(padded)
-        joined[name] = torch.cat(parts)
+    for name in batches[0]:
+        parts = [batch[name] for batch in batches]
+        shape = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+        joined[name] = parts[0].new_zeros(sum(map(len, parts)), *shape)
+        for rows, part in zip(joined[name].split([len(part) for part in parts]), parts, strict=True):
+            rows[tuple(slice(n) for n in part.shape)] = part
     return joined
 
 
-# --- Which tokens of a batch a masked autoencoder does not see: exact counts, drawn from a ``torch.Generator``.
+# --- Which tokens are hidden from a masked model.
 
 
-MASK_KINDS = ("random", "span", "channel")
+# Shares of sequences with a random mask, a span mask and a channel mask.
 SHARES = (0.4, 0.4, 0.2)
+# Least and greatest number of patches in a span.
 SPAN_PATCHES = (2, 4)
+# A channel mask hides this share of the channels, and this share of the patches of the others.
 CHANNEL_DROPOUT, PATCHES_BESIDE = 0.3, 0.15
 
 
-def mask_tokens(patch_mask, channel_mask, generator, ratio=0.5, shares=SHARES):
-    """Draw a kind of mask for each sequence, and the mask.
+def mask_tokens(
+    patch_mask: Tensor, channel_mask: Tensor, generator: torch.Generator, ratio: float = 0.5, shares: tuple = SHARES
+) -> tuple[Tensor, Tensor]:
+    """Draw the kind of each sequence's mask, and the mask.
 
     Parameters
     ----------
     patch_mask : (batch, patches) bool, True where a patch is valid
     channel_mask : (batch, channels) bool
-    generator : torch.Generator
+    generator : source of the random numbers
     ratio : share of the valid patches that a random or a span mask hides
     shares : probabilities of random, span and channel masks
 
     Returns
     -------
-    hidden : (batch, patches, channels) bool, True at valid tokens that are not to be seen
-    dropped : (batch, channels) bool, True at channels of which nothing is seen
+    hidden : (batch, patches, channels) bool, True at valid tokens that are hidden
+    dropped : (batch, channels) bool, True at channels that are hidden completely
 
     Raises
     ------
-    OptionError : a ratio outside of (0, 1), shares that are no three probabilities
+    OptionError : a ratio outside of (0, 1), shares that are not three probabilities
 
     Examples
     --------
@@ -242,69 +248,58 @@ def mask_tokens(patch_mask, channel_mask, generator, ratio=0.5, shares=SHARES):
     """
     if not 0 < ratio < 1:
         raise OptionError(f"ratio must lie strictly between 0 and 1, got {ratio!r}")
-    if len(shares) != len(MASK_KINDS) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-        raise OptionError(f"shares must be {len(MASK_KINDS)} probabilities that add up to 1, got {shares!r}")
-    kind = torch.multinomial(
-        torch.tensor(shares, dtype=torch.float64), len(patch_mask), replacement=True, generator=generator
-    )
+    if len(shares) != len(SHARES) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+        raise OptionError(f"shares must be {len(SHARES)} probabilities that add up to 1, got {shares!r}")
+    chances = torch.tensor(shares, dtype=torch.float64)
+    kind = torch.multinomial(chances, len(patch_mask), replacement=True, generator=generator)
     kind = kind.to(patch_mask.device)[:, None]
     beside = random_patches(patch_mask, PATCHES_BESIDE, generator)
-    patches = torch.where(
-        kind == 0, random_patches(patch_mask, ratio, generator), span_patches(patch_mask, ratio, generator)
-    )
-    patches = torch.where(kind == 2, beside, patches)
-    dropped = random_channels(channel_mask, CHANNEL_DROPOUT, generator) & (kind == 2)
+    random, span = random_patches(patch_mask, ratio, generator), span_patches(patch_mask, ratio, generator)
+    patches = torch.where(kind == 0, random, torch.where(kind == 1, span, beside))
+    # A signal of one channel keeps it.
+    several = channel_mask.sum(1, keepdim=True) > 1
+    dropped = random_patches(channel_mask, CHANNEL_DROPOUT, generator) & several & (kind == 2)
     hidden = (patches[:, :, None] | dropped[:, None]) & patch_mask[:, :, None] & channel_mask[:, None]
     return hidden, dropped
 
 
-def random_patches(patch_mask, ratio, generator):
-    """(batch, patches) bool: ``ratio`` of the valid patches of each sequence, rounded, at least 1, and never all of
-    several."""
-    return _lowest(_uniform(patch_mask, generator), patch_mask, _count(patch_mask, ratio))
+def random_patches(patch_mask: Tensor, ratio: float, generator: torch.Generator) -> Tensor:
+    """(batch, patches) bool: ``ratio`` of the valid patches of each sequence, rounded; at least 1, and where there are
+    several, not all."""
+    return _lowest(_uniform(patch_mask, generator), patch_mask, ratio)
 
 
-def random_channels(channel_mask, ratio, generator):
-    """(batch, channels) bool: ``ratio`` of the valid channels, rounded, at least 1, and never all."""
-    count = _count(channel_mask, ratio).minimum(channel_mask.sum(1) - 1)
-    return _lowest(_uniform(channel_mask, generator), channel_mask, count)
+def span_patches(patch_mask: Tensor, ratio: float, generator: torch.Generator) -> Tensor:
+    """(batch, patches) bool: as many as `random_patches` hides, in spans of `SPAN_PATCHES` neighbours.
 
-
-def span_patches(patch_mask, ratio, generator, span=SPAN_PATCHES):
-    """(batch, patches) bool: as many as `random_patches` hides, in spans of ``span`` neighbours (the last may be cut).
-
-    Spans lie at random places, whole; patches are hidden in the order in which spans reach them, up to the count.
+    Spans begin at random places and are hidden one after the other until the number is reached; the last may be cut.
     """
-    require_int(1, shortest_span=span[0], longest_span=span[1])
     size, n = patch_mask.shape
-    length = torch.randint(span[0], span[1] + 1, (size, n), generator=generator, device=generator.device).to(
-        patch_mask.device
-    )
-    # Patch p belongs to the span from s if s <= p < s + length: it is hidden when the first such span is.
-    step = torch.arange(n, device=patch_mask.device)
+    shortest, longest = SPAN_PATCHES
+    length = torch.randint(shortest, longest + 1, (size, n), generator=generator, device=generator.device)
+    length, step = length.to(patch_mask.device), torch.arange(n, device=patch_mask.device)
+    # The turn of the span that begins at each patch; 2 is later than all, for spans that would leave the signal.
     turn = _uniform(patch_mask, generator).masked_fill(step + length > patch_mask.sum(1, keepdim=True), 2.0)
+    # Patch p belongs to the span from s if s <= p < s + length: it is hidden when the first such span is.
     inside = (step >= step[:, None]) & (step < step[:, None] + length[:, :, None])  # (batch, span, patch)
     reached = torch.where(inside, turn[:, :, None], 2.0).amin(1)
     # Patches of one span have the same turn: in order from its start.
-    return _lowest(reached.double() + 1e-9 * step, patch_mask, _count(patch_mask, ratio))
-
-
-def _count(mask, ratio):
-    valid = mask.sum(1)
-    return (ratio * valid).round().long().clamp(min=1).minimum((valid - 1).clamp(min=1))
+    return _lowest(reached.double() + 1e-9 * step, patch_mask, ratio)
 
 
 def _uniform(mask, generator):
     return torch.rand(mask.shape, generator=generator, device=generator.device).to(mask.device)
 
 
-def _lowest(values, mask, count):
-    """True at the ``count`` (batch,) lowest values of each row among those of the mask."""
+def _lowest(values, mask, ratio):
+    """True at the lowest ``values`` among those of the mask: ``ratio`` of them, as in `random_patches`."""
+    valid = mask.sum(1)
+    count = (ratio * valid).round().long().clamp(min=1).minimum((valid - 1).clamp(min=1))
     rank = values.masked_fill(~mask, torch.inf).argsort(dim=1, stable=True).argsort(dim=1, stable=True)
     return (rank < count[:, None]) & mask
 
 
-# --- A transformer over patches of many channels: attention over time and over channels in turn.
+# --- The transformer.
 
 
 # Width, heads and blocks. "nano" is for a CPU; the others are those of the original.
@@ -316,9 +311,11 @@ SIZES = {
     "medium": {"d_model": 512, "num_heads": 8, "num_layers": 8},
     "large": {"d_model": 512, "num_heads": 8, "num_layers": 12},
 }
+# Attention heads of a `PatchFrameEncoder`.
 FRAME_HEADS = 4
-# Parts of a patch that the convolutions keep apart: one would forget where in the patch something was.
+# Parts of a patch that the convolutions keep apart: an average over the whole patch would lose where an event was.
 TOKEN_PARTS = 4
+# A patch of fewer samples has no room for the convolutions.
 SHORT_PATCH = 32
 # Added to amplitudes before their logarithm, where white noise has 1.
 SPECTRUM_FLOOR = 0.1
@@ -332,57 +329,48 @@ class DualBranchEncoder(nn.Module):
 
     Parameters
     ----------
-    d_model, num_heads, num_layers : width of a token, attention heads, blocks; see ``SIZES`` and `of_size`
+    d_model, num_heads, num_layers : width of a token, attention heads, blocks; `SIZES` lists common ones
     dropout : probability, in the tokens and the blocks
     text_size : numbers in the vector of a description
     patch_samples : samples in a patch
 
     Raises
     ------
-    OptionError : sizes below 1, heads that do not divide the width, a dropout outside of [0, 1), an unknown size
+    OptionError : sizes below 1, heads that do not divide the width, a dropout outside of [0, 0.99]
 
     Examples
     --------
-    >>> from evlib.networks.transformer import make_batch
-    >>> encoder = DualBranchEncoder.of_size("nano", text_size=8)
+    >>> encoder = DualBranchEncoder(**SIZES["nano"], text_size=8)
     >>> encoder(make_batch(torch.zeros(2, 100, 6), 50.0, 0.5, torch.zeros(6, 8))).shape
     torch.Size([2, 4, 6, 64])
     """
 
+    config: dict
+
+    @keep_arguments
     def __init__(
         self, d_model=384, num_heads=8, num_layers=4, dropout=0.1, text_size=TEXT_SIZE, patch_samples=PATCH_SAMPLES
     ):
         super().__init__()
-        sizes = {"d_model": d_model, "num_heads": num_heads, "num_layers": num_layers, "text_size": text_size}
-        sizes["patch_samples"] = patch_samples
-        require_int(1, **sizes)
+        require_int(1, d_model=d_model, num_heads=num_heads, num_layers=num_layers)
+        require_int(1, text_size=text_size, patch_samples=patch_samples)
+        require_number(0, MAX_DROPOUT, dropout=dropout)
         if d_model % num_heads or d_model % 2:
             raise OptionError(f"d_model must be even and a multiple of {num_heads} heads, got {d_model}")
-        if not 0 <= dropout < 1:
-            raise OptionError(f"dropout must lie in [0, 1), got {dropout!r}")
-        # Python's own numbers, so that a checkpoint holds nothing else.
-        self.config = {name: int(size) for name, size in sizes.items()} | {"dropout": float(dropout)}
-        self.output_size, self.patch_samples = int(d_model), int(patch_samples)
+        self.output_size, self.patch_samples, self.text_size = d_model, patch_samples, text_size
         self.tokenizer = PatchTokenizer(d_model, patch_samples, dropout)
         self.mask_token = nn.Parameter(0.02 * torch.randn(d_model))
         self.time_scale = nn.Parameter(torch.tensor(0.1))
         self.channel_code = ChannelCode(text_size, d_model)
         self.blocks = nn.ModuleList(DualBranchBlock(d_model, num_heads, dropout) for _ in range(num_layers))
 
-    @classmethod
-    def of_size(cls, size, **options):
-        """An encoder of one of the ``SIZES``."""
-        if size not in SIZES:
-            raise OptionError(f"size must be one of {', '.join(SIZES)}, got {size!r}")
-        return cls(**SIZES[size] | options)
-
-    def forward(self, batch, hidden=None):
-        """Encode a batch.
+    def forward(self, batch: dict[str, Tensor], hidden: Tensor | None = None) -> Tensor:
+        """Encode a batch (see the top of the file).
 
         Parameters
         ----------
-        batch : see `evlib.networks.transformer`
-        hidden : (batch, patches, channels) bool, True at tokens that are not to be seen
+        batch : dict of tensors
+        hidden : (batch, patches, channels) bool, True at tokens that the encoder must not see
 
         Returns
         -------
@@ -392,74 +380,56 @@ class DualBranchEncoder(nn.Module):
         ------
         ShapeError : tensors that do not fit each other or the encoder
         """
-        patches, stats, valid = self._check(batch)
-        tokens = self.tokenizer(patches.transpose(2, 3), stats)
+        require_shape(("batch", "patches", self.patch_samples, "channels"), input=batch["input"])
+        size, n_patches, _, channels = batch["input"].shape
+        patch_mask, channel_mask, text = batch["patch_mask"], batch["channel_mask"], batch["channel_text"]
+        require_shape((size, n_patches, channels, 2), stats=batch["stats"])
+        require_shape((size, n_patches), patch_mask=patch_mask)
+        require_shape((size, channels), channel_mask=channel_mask)
+        require_shape((size, channels, self.text_size), channel_text=text)
+        if not (patch_mask.any(1) & channel_mask.any(1)).all():
+            raise ShapeError("each sequence of a batch needs a valid patch and a valid channel")
+        padding = ~(patch_mask[:, :, None] & channel_mask[:, None])
+        patches = batch["input"].masked_fill(padding[:, :, None], 0).transpose(2, 3)
+        tokens = self.tokenizer(patches, batch["stats"].masked_fill(padding[..., None], 0))
         if hidden is not None:
             tokens = torch.where(hidden[..., None], self.mask_token.to(tokens.dtype), tokens)
-        places = sinusoids(tokens.shape[1], tokens.shape[3]).to(tokens)
-        channels = self.channel_code(batch["channel_text"].masked_fill(~batch["channel_mask"][..., None], 0))
-        tokens = tokens + self.time_scale * places[:, None] + channels[:, None]
+        places = sinusoids(n_patches, tokens.shape[3]).to(tokens)
+        codes = self.channel_code(text.masked_fill(~channel_mask[..., None], 0))
+        tokens = tokens + self.time_scale * places[:, None] + codes[:, None]
         for block in self.blocks:
-            tokens = block(tokens, batch["patch_mask"], batch["channel_mask"])
-        return tokens.masked_fill(~valid[..., None], 0)
+            tokens = block(tokens, patch_mask, channel_mask)
+        return tokens.masked_fill(padding[..., None], 0)
 
-    def pooled(self, batch):
+    def pooled(self, batch: dict[str, Tensor]) -> Tensor:
         """(batch, d_model): the mean of all valid tokens."""
-        valid = batch["patch_mask"].sum(1) * batch["channel_mask"].sum(1)
-        return self(batch).sum((1, 2)) / valid[:, None]
-
-    def _check(self, batch):
-        """Patches and stats without what stands at padding, and the mask of valid tokens."""
-        patches, stats = batch["input"], batch["stats"]
-        size, n_patches, n_samples, channels = patches.shape
-        wanted = {
-            "stats": (size, n_patches, channels, 2),
-            "patch_mask": (size, n_patches),
-            "channel_mask": (size, channels),
-            "channel_text": (size, channels, self.config["text_size"]),
-        }
-        wrong = [
-            f"{name} {tuple(batch[name].shape)}, not {shape}"
-            for name, shape in wanted.items()
-            if batch[name].shape != shape
-        ]
-        if wrong or n_samples != self.patch_samples:
-            raise ShapeError(
-                f"the encoder reads patches (batch, patches, {self.patch_samples}, channels), got "
-                f"{tuple(patches.shape)}" + "".join(f"; {line}" for line in wrong)
-            )
-        if not (batch["patch_mask"].any(1) & batch["channel_mask"].any(1)).all():
-            raise ShapeError("each sequence of a batch needs a valid patch and a valid channel")
-        valid = batch["patch_mask"][:, :, None] & batch["channel_mask"][:, None]
-        return patches.masked_fill(~valid[:, :, None], 0), stats.masked_fill(~valid[..., None], 0), valid
+        return self(batch).sum((1, 2)) / (batch["patch_mask"].sum(1) * batch["channel_mask"].sum(1))[:, None]
 
 
-def summarise_tokens(tokens):
+def summarise_tokens(tokens: Tensor) -> Tensor:
     """(batch, patches, channels, d_model) -> (batch, channels * 3 * d_model): mean, maximum and deviation over the
     patches.
 
-    Channel by channel, for windows without padding. A mean alone forgets what came once: a step, a turn.
+    Channel by channel, for windows without padding. A mean alone loses what occurs once: a step, a turn.
 
     >>> summarise_tokens(torch.tensor([1.0, 3.0]).view(1, 2, 1, 1)).round(decimals=3)
     tensor([[2., 3., 1.]])
     """
-    # The root of 0 has no slope.
+    # The gradient of a root at 0 is infinite.
     deviation = (tokens.var(1, correction=0) + 1e-6).sqrt()
     return torch.cat([tokens.mean(1), tokens.amax(1), deviation], -1).flatten(1)
 
 
-class PatchFrameEncoder(nn.Module):
-    """A `DualBranchEncoder` in the place of an `LSTMEncoder`: frames of a signal are its patches, channels are
-    averaged.
-
-    The same arguments, so that either can be handed to a classifier; ``hidden_size`` is the width of a token.
+class PatchFrameEncoder(Encoder):
+    """A `DualBranchEncoder` in the place of an `LSTMEncoder`: patches are the frames of a signal, the tokens of its
+    channels are averaged.
 
     Parameters
     ----------
-    input_size : channels; they are told apart by their numbers
+    input_size : channels, described by their numbers
     hidden_size, num_layers : width of a token, blocks
     dropout : probability
-    bidirectional : must be True, attention looks both ways
+    bidirectional : must be True, attention sees past and future
     resolution : samples in a frame
 
     Examples
@@ -469,51 +439,27 @@ class PatchFrameEncoder(nn.Module):
     torch.Size([2, 11, 16])
     """
 
+    @keep_arguments
     def __init__(self, input_size, hidden_size=64, num_layers=2, dropout=0.1, bidirectional=True, resolution=10):
         super().__init__()
-        require_int(1, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
+        require_int(1, input_size=input_size, hidden_size=hidden_size)
         require_int(2, resolution=resolution)
         if not bidirectional:
-            raise OptionError("attention looks both ways: a PatchFrameEncoder needs bidirectional=True")
-        self.config = {"input_size": int(input_size), "hidden_size": int(hidden_size), "num_layers": int(num_layers)}
-        self.config |= {"dropout": float(dropout), "bidirectional": True, "resolution": int(resolution)}
-        self.input_size, self.resolution, self.output_size = int(input_size), int(resolution), int(hidden_size)
+            raise OptionError("attention sees past and future: a PatchFrameEncoder needs bidirectional=True")
+        self.input_size, self.resolution, self.output_size = input_size, resolution, hidden_size
         self.patches = DualBranchEncoder(hidden_size, FRAME_HEADS, num_layers, dropout, TEXT_SIZE, resolution)
         self.register_buffer("channel_text", HashedWords()(frame_channels(input_size)), persistent=False)
 
-    def layers(self):
-        """The parameters from output to input: the top block first, what makes tokens of samples last."""
-        blocks = [list(block.parameters()) for block in reversed(self.patches.blocks)]
-        inside = {id(parameter) for block in blocks for parameter in block}
-        return [*blocks, [parameter for parameter in self.parameters() if id(parameter) not in inside]]
-
-    def pooled(self, x, lengths=None):
-        """(batch, time, channels) -> (batch, output_size): the mean of each sequence, padding left out."""
-        lengths = check_batch(x, self.input_size, lengths)
-        return pool_frames(self(x, lengths), frame_mask(lengths, x.shape[1], self.resolution))
-
-    def forward(self, x, lengths=None):
-        """(batch, time, channels) -> (batch, ceil(time / resolution), output_size); zero behind the end of a
-        sequence."""
-        lengths = check_batch(x, self.input_size, lengths)
-        batch, time, channels = x.shape
-        # Whitened signals have one scale: patches stay as they are.
+    def states(self, x, lengths):
+        # Whitened signals have one scale: patches are not normalised.
         patches = to_frames(x, lengths, self.resolution)
-        stats = normalise_patches(patches)[1]
-        tokens = self.patches(
-            {
-                "input": patches,
-                "stats": stats,
-                "patch_mask": frame_mask(lengths, time, self.resolution),
-                "channel_mask": torch.ones(batch, channels, dtype=torch.bool, device=x.device),
-                "channel_text": self.channel_text.to(x.dtype).expand(batch, -1, -1),
-            }
-        )
-        return tokens.mean(2)
+        mask = frame_mask(lengths, x.shape[1], self.resolution)
+        batch = _as_batch(patches, normalise_patches(patches)[1], mask, self.channel_text)
+        return self.patches(batch).mean(2)
 
 
-def frame_channels(n):
-    """What the channels of a `PatchFrameEncoder` are called: their numbers.
+def frame_channels(n: int) -> tuple[str, ...]:
+    """Descriptions of the channels in a `PatchFrameEncoder`: their numbers.
 
     >>> frame_channels(2)
     ('channel 1', 'channel 2')
@@ -522,55 +468,47 @@ def frame_channels(n):
 
 
 class PatchTokenizer(nn.Module):
-    """(..., patch_samples) and stats (..., 2) -> (..., d_model): the same convolutions for every channel.
+    """(..., patch_samples) and stats (..., 2) -> (..., d_model), by the same convolutions for every channel.
 
-    A patch of less than ``SHORT_PATCH`` samples has no room for convolutions: its samples are taken as they are.
+    The samples of a patch shorter than `SHORT_PATCH` are used without convolutions.
     """
 
     def __init__(self, d_model, patch_samples, dropout):
         super().__init__()
-        convolutions = (
-            nn.Conv1d(1, 32, 5, stride=2, padding=2),
-            nn.GroupNorm(1, 32),
-            nn.GELU(),
-            nn.Conv1d(32, 64, 5, stride=2, padding=2),
-            nn.GroupNorm(1, 64),
-            nn.GELU(),
-            nn.AdaptiveAvgPool1d(TOKEN_PARTS),
-            nn.Flatten(),
-        )
+        convolutions = []
+        for inputs, outputs in ((1, 32), (32, 64)):
+            convolutions += [nn.Conv1d(inputs, outputs, 5, stride=2, padding=2), nn.GroupNorm(1, outputs), nn.GELU()]
         short = patch_samples < SHORT_PATCH
-        self.convolutions = nn.Flatten() if short else nn.Sequential(*convolutions)
+        average = nn.Sequential(*convolutions, nn.AdaptiveAvgPool1d(TOKEN_PARTS), nn.Flatten())
+        self.convolutions = nn.Flatten() if short else average
         features = patch_samples if short else 64 * TOKEN_PARTS
         self.of_shape = small_mlp(features + patch_samples // 2 + 1, d_model, dropout)
-        # By itself, or its two numbers would be lost among the others.
+        # Apart from the shape, or these two numbers would be lost among the others.
         self.of_stats = small_mlp(2, d_model, dropout)
 
     def forward(self, patches, stats):
-        parts = self.convolutions(patches.reshape(-1, 1, patches.shape[-1]))
-        parts = parts.view(*patches.shape[:-1], -1)
-        return self.of_shape(torch.cat([parts, log_spectrum(patches).to(parts.dtype)], -1)) + self.of_stats(
-            stats.to(parts.dtype)
-        )
+        parts = self.convolutions(patches.reshape(-1, 1, patches.shape[-1])).view(*patches.shape[:-1], -1)
+        shape = torch.cat([parts, log_spectrum(patches).to(parts.dtype)], -1)
+        return self.of_shape(shape) + self.of_stats(stats.to(parts.dtype))
 
 
 def small_mlp(inputs, d_model, dropout):
+    """Two layers with a GELU between them."""
     return nn.Sequential(nn.Linear(inputs, d_model), nn.GELU(), nn.Dropout(dropout), nn.Linear(d_model, d_model))
 
 
-def log_spectrum(patches):
-    """(..., samples) -> (..., samples // 2 + 1): log amplitudes of the frequencies in each normalised patch.
+def log_spectrum(patches: Tensor) -> Tensor:
+    """(..., samples) -> (..., samples // 2 + 1): log amplitude at each frequency of a normalised patch.
 
     >>> log_spectrum(torch.zeros(3, 64)).shape
     torch.Size([3, 33])
     """
-    # In full precision: half precision has no transform of every length.
-    amplitude = torch.fft.rfft(patches.float(), norm="ortho").abs()
-    return (amplitude + SPECTRUM_FLOOR).log()
+    # In single precision: half precision has no Fourier transform for every length.
+    return (torch.fft.rfft(patches.float(), norm="ortho").abs() + SPECTRUM_FLOOR).log()
 
 
 class ChannelCode(nn.Module):
-    """The vector of a description -> what is added to the tokens of its channel."""
+    """The vector of a description -> the vector that is added to the tokens of its channel."""
 
     def __init__(self, text_size, d_model):
         super().__init__()
@@ -589,7 +527,7 @@ class DualBranchBlock(nn.Module):
 
     def __init__(self, d_model, num_heads, dropout):
         super().__init__()
-        # Dropout of attention weights would need all of them at once: it is left to what comes after.
+        # Dropout of attention weights would need all of them in memory; the dropout after the attention is enough.
         self.over_time = nn.MultiheadAttention(d_model, num_heads, batch_first=True)
         self.over_channels = nn.MultiheadAttention(d_model, num_heads, batch_first=True)
         self.feed_forward = nn.Sequential(
@@ -601,20 +539,20 @@ class DualBranchBlock(nn.Module):
     def forward(self, x, patch_mask, channel_mask):
         size, patches, channels, width = x.shape
         rows = x.transpose(1, 2).reshape(-1, patches, width)  # (batch * channels, patches, width)
-        rows = self._attend(self.over_time, rows, patch_mask.repeat_interleave(channels, 0), 0)
+        rows = self._attend(self.over_time, rows, patch_mask.repeat_interleave(channels, 0), self.norms[0])
         rows = rows.view(size, channels, patches, width).transpose(1, 2).reshape(-1, channels, width)
-        rows = self._attend(self.over_channels, rows, channel_mask.repeat_interleave(patches, 0), 1)
+        rows = self._attend(self.over_channels, rows, channel_mask.repeat_interleave(patches, 0), self.norms[1])
         x = rows.view(size, patches, channels, width)
         return self.norms[2](x + self.dropout(self.feed_forward(x)))
 
     def _attend(self, attention, rows, mask, norm):
-        # Without padding the attention is faster without a mask.
+        # Attention is faster without a mask where nothing is padded.
         padding = None if mask.all() else ~mask
         attended, _ = attention(rows, rows, rows, key_padding_mask=padding, need_weights=False)
-        return self.norms[norm](rows + self.dropout(attended))
+        return norm(rows + self.dropout(attended))
 
 
-def sinusoids(n, width):
+def sinusoids(n: int, width: int) -> Tensor:
     """(n, width): sines and cosines of the place in a sequence.
 
     >>> sinusoids(2, 4)[0]

@@ -35,7 +35,7 @@ def planted(templates, onset, n=200, noise=0.0, seed=0):
     return x
 
 
-# ---- template bank --------------------------------------------------------------------------------------------------
+# --- template bank
 
 
 @pytest.mark.parametrize("onset", [0, 1, 57, 159])
@@ -58,15 +58,6 @@ def test_the_score_is_a_correlation_by_brute_force():
         piece = padded[t : t + 16].T
         wanted = (kernel * piece).sum((1, 2)) / (kernel.square().sum((1, 2)).sqrt() * piece.square().sum().sqrt())
         assert torch.allclose(bank(x)[0, t], wanted, atol=1e-5)
-
-
-def test_one_type_alone_scores_the_same():
-    bank, x = evlib.EventTemplateBank(4, 2, 20), torch.randn(2, 60, 2)
-    whole = bank(x)
-    for e in range(4):
-        assert torch.allclose(bank.match_score(x, e), whole[..., e], atol=1e-6)
-    with pytest.raises(OptionError, match=r"event_idx must lie in 0\.\.3"):
-        bank.match_score(x, 4)
 
 
 def test_loudness_and_silence():
@@ -115,29 +106,19 @@ def test_delays_of_many_oscillations_are_found_and_then_learned():
     bank.onset_delays.data.zero_()
     bank.find_delays(snippets)
     assert np.abs(bank.onset_delays.detach().numpy() - true).max() < 0.25
-    with pytest.raises(ShapeError, match="snippets must be"):
+    with pytest.raises(ShapeError, match="snippets must have shape"):
         bank.find_delays(snippets[:, 1:])
-
-
-def test_delays_stay_within_their_bound():
-    bank = evlib.EventTemplateBank(1, 1, 20, max_delay_samples=3)
-    with torch.no_grad():
-        bank.onset_delays.fill_(50.0)
-    moved = bank.apply_delays()
-    with torch.no_grad():
-        bank.onset_delays.fill_(3.0)
-    assert torch.equal(moved, bank.apply_delays())
 
 
 def test_templates_of_a_bank_are_taken_over():
     bank = evlib.EventTemplateBank(2, 3, 10)
     bank.load_templates(np.ones((2, 7, 3)))
     assert bank.templates[:, :, :7].eq(1).all() and bank.templates[:, :, 7:].eq(0).all()
-    with pytest.raises(ShapeError, match=r"templates must be \(2 events, length, 3 features\)"):
+    with pytest.raises(ShapeError, match=r"templates must have shape \(2, length, 3\)"):
         bank.load_templates(np.ones((2, 3, 7)))
 
 
-# ---- paths and heads ------------------------------------------------------------------------------------------------
+# --- paths and heads
 
 
 def test_grouped_paths_are_separate_paths():
@@ -181,40 +162,18 @@ def test_absent_types_are_masked():
     assert (heads(x, torch.tensor([[True, False]]))[..., 1] == -1e9).all()
     with pytest.raises(ShapeError, match="event_mask"):
         heads(x, torch.ones(1, 3))
-    with pytest.raises(ShapeError, match="features must be"):
+    with pytest.raises(ShapeError, match="features must have"):
         heads(torch.randn(1, 5, 7))
     with pytest.raises(OptionError, match="multiple of 4"):
         evlib.EventSpecificTimingHeads(2, 10)
 
 
-# ---- the whole model ------------------------------------------------------------------------------------------------
+# --- the whole model
 
 
 @pytest.fixture
 def model():
-    torch.manual_seed(0)
     return evlib.EventSpecificClassifier(hidden_size=8, num_events=3, template_length=20).eval()
-
-
-def test_every_parameter_learns(model):
-    x = torch.randn(4, 120, 6)
-    labels = torch.ones(4, 3)
-    losses = evlib.EventSpecificLoss()(*model.train()(x), labels, torch.full((4, 3), 50.0))
-    losses["total_loss"].backward()
-    dead = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    assert dead == []
-
-
-def test_padding_changes_nothing(model):
-    x = torch.randn(2, 100, 6)
-    lengths = torch.tensor([100, 63])
-    other = x.clone()
-    other[1, 63:] = 1e3
-    longer = torch.cat([x, torch.full((2, 30, 6), -7.0)], 1)
-    for changed in (other, longer):
-        for a, b in zip(model(x, lengths), model(changed, lengths), strict=True):
-            n = min(a.shape[1], b.shape[1])
-            assert torch.allclose(a[:, :n], b[:, :n], atol=1e-5)
 
 
 def test_it_answers_like_every_event_model(model):
@@ -224,8 +183,6 @@ def test_it_answers_like_every_event_model(model):
     assert detections.eq(1).all() and timings.isfinite().all() and probs.shape == (2, 3)
     result = evlib.detect_events_from_sequence(model, np.random.default_rng(0).normal(size=(105, 6)), threshold=0.0)
     assert result["event_timings"].shape == (3,)
-    rebuilt = evlib.EventSpecificClassifier(**model.config)
-    rebuilt.load_state_dict(model.state_dict())
 
 
 def test_freezing_the_backbone_leaves_templates_and_heads(model):
@@ -264,7 +221,6 @@ def test_the_trainer_takes_it_and_it_learns(tmp_path):
     timings = torch.where(labels > 0, onset[:, None].float(), torch.nan)
     data = evlib.EventDataset(x.numpy(), labels.numpy(), timings.numpy())
     loader = torch.utils.data.DataLoader(data, 32, shuffle=True, collate_fn=evlib.collate_fn_supervised)
-    torch.manual_seed(0)
     model = evlib.EventSpecificClassifier(hidden_size=16, num_events=EVENTS, template_length=LENGTH, dropout=0.0)
     trainer = evlib.SupervisedTrainer(
         model, evlib.EventSpecificLoss(), torch.optim.Adam(model.parameters(), 5e-3), "cpu", tmp_path
@@ -274,58 +230,3 @@ def test_the_trainer_takes_it_and_it_learns(tmp_path):
     assert (detected == labels).float().mean() > 0.95
     error = (times - timings)[labels.bool() & detected.bool()]
     assert error.abs().median() < 2.5
-
-
-# ---- loss -----------------------------------------------------------------------------------------------------------
-
-
-def test_template_loss_wants_the_peak_at_the_onset():
-    criterion = evlib.EventSpecificLoss()
-
-    def template_loss(peak, onset):
-        scores = torch.zeros(1, 100, 1)
-        scores[0, peak] = 0.8
-        zeros = torch.zeros(1, 1), torch.zeros(1, 10, 1)
-        return criterion(*zeros, scores, torch.ones(1, 1), torch.tensor([[onset]]))["template_loss"].item()
-
-    assert template_loss(40, 40.0) < template_loss(41, 40.0)
-    assert template_loss(40, 40.0) < template_loss(40, 40.5) < template_loss(40, 41.0)
-
-
-def test_unknown_times_and_absent_types_take_no_part():
-    criterion = evlib.EventSpecificLoss()
-    scores = torch.randn(2, 50, 2, requires_grad=True)
-    labels, timings = torch.tensor([[0.0, 1.0], [torch.nan, 1.0]]), torch.tensor([[10.0, torch.nan], [3.0, 70.0]])
-    losses = criterion(torch.zeros(2, 2), torch.zeros(2, 5, 2), scores, labels, timings)
-    assert losses["template_loss"] == 0
-    losses["total_loss"].backward()
-    assert losses["total_loss"].isfinite() and not scores.grad.any()
-
-
-def test_the_total_is_the_weighted_sum():
-    weights = {"event_weight": 0.3, "timing_weight": 0.7, "template_weight": 2.0, "refractory_weight": 0.0}
-    losses = evlib.EventSpecificLoss(**weights)(
-        torch.randn(3, 2), torch.randn(3, 10, 2), torch.randn(3, 100, 2), torch.ones(3, 2), torch.full((3, 2), 40.0)
-    )
-    parts = sum(
-        weights[f"{name}_weight"] * losses[f"{name}_loss"] for name in ("event", "timing", "template", "refractory")
-    )
-    assert losses["total_loss"] == pytest.approx(parts.item(), rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "words"),
-    [
-        ({"template_weight": -1.0}, OptionError, "template_weight"),
-        ({"temperature": 0.0}, OptionError, "temperature"),
-        ({"event_weight": -1.0}, OptionError, "event_weight"),
-    ],
-)
-def test_loss_refuses_options(change, error, words):
-    with pytest.raises(error, match=words):
-        evlib.EventSpecificLoss(**change)
-
-
-def test_loss_refuses_a_model_without_templates():
-    with pytest.raises(ShapeError, match="a model without templates"):
-        evlib.EventSpecificLoss()(torch.zeros(1, 2), torch.zeros(1, 4, 2), None, torch.ones(1, 2), torch.ones(1, 2))

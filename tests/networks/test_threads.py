@@ -2,12 +2,10 @@
 
 import os
 
-import numpy as np
 import pytest
 import torch
 
 from evlib.networks import threads
-from evlib.networks.classifier import evaluating
 from evlib.networks.threads import few_threads
 
 CORES = 6
@@ -26,42 +24,22 @@ def machine(monkeypatch):
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("own", [CORES, CORES // 2])
-def test_one_thread_where_nobody_chose(machine, own):
-    torch.set_num_threads(own)
-    with few_threads():
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == own
-
-
-@pytest.mark.parametrize("chosen", [1, 2, 4, 5])
-def test_a_number_that_the_caller_set_holds(machine, chosen):
-    torch.set_num_threads(chosen)
-    with few_threads():
-        assert torch.get_num_threads() == chosen
-    assert torch.get_num_threads() == chosen
+@pytest.mark.parametrize(("set_to", "inside"), [(CORES, 1), (CORES // 2, 1), (1, 1), (2, 2), (4, 4), (5, 5)])
+def test_one_thread_unless_the_caller_set_a_number(machine, set_to, inside):
+    torch.set_num_threads(set_to)
+    with pytest.raises(ZeroDivisionError), few_threads():
+        with few_threads():
+            assert torch.get_num_threads() == inside
+        assert torch.get_num_threads() == inside
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == set_to
 
 
 @pytest.mark.parametrize("name", threads.CHOICES)
-def test_the_environment_holds_whatever_it_says(machine, name):
+def test_a_number_in_the_environment_holds(machine, name):
     machine.setenv(name, str(CORES))
     with few_threads():
         assert torch.get_num_threads() == CORES
-    assert torch.get_num_threads() == CORES
-
-
-def test_blocks_inside_of_blocks(machine):
-    with few_threads():
-        with few_threads():
-            assert torch.get_num_threads() == 1
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == CORES
-
-
-def test_an_error_gives_the_threads_back(machine):
-    with pytest.raises(ZeroDivisionError), few_threads():
-        raise ZeroDivisionError
-    assert torch.get_num_threads() == CORES
 
 
 def test_as_a_decorator_each_call_has_its_own_block(machine):
@@ -92,11 +70,4 @@ def test_a_detector_is_trained_and_used_in_one_thread(machine):
     n_training = len(seen)
     evlib.detect(detector, simulation.recording)
     assert len(seen) > n_training > 10 and set(seen) == {1}
-    assert torch.get_num_threads() == CORES
-
-
-def test_a_model_that_is_asked_works_in_one_thread(machine):
-    with evaluating(torch.nn.Linear(1, 1)) as model:
-        model(torch.from_numpy(np.ones((1, 1), np.float32)))
-        assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == CORES
