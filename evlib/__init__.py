@@ -49,7 +49,7 @@ _MOVED = {
     "templates.bank": "TemplateBank",
     "templates.discover": "Discovery",
     "templates.waveforms": "similar_templates channel_delays ChannelDelays inter_event_intervals",
-    "networks.encoders": "LSTMEncoder freeze_encoder unfreeze_encoder parameter_groups",
+    "networks.encoders": "LSTMEncoder parameter_groups",
     "networks.transformer": "DualBranchEncoder PatchFrameEncoder",
     "networks.frames": "FrameEncoder FrameNetwork",
     "networks.pretext": "MaskedPatchModel",

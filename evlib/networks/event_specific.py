@@ -349,6 +349,6 @@ def refine_times(scores: Tensor, times: Tensor, reach: int) -> Tensor:
     near, values = gather_near(scores, times.round().long(), reach)
     peak = near.gather(1, values.argmax(1, keepdim=True))[:, 0]
     _, around = gather_near(scores.detach(), peak, 1)
-    inside = around.isfinite().all(1)
-    offset, _ = refine_peak(*around.masked_fill(~inside[:, None], 0).cpu().numpy().swapaxes(0, 1))
+    inside = around.isfinite().all(1, keepdim=True)
+    offset, _ = refine_peak(around.where(inside, 0).transpose(0, 1).cpu().numpy(), 1)
     return peak + torch.from_numpy(offset).to(scores)

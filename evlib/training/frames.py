@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from ..networks.classifier import evaluating
-from ..networks.encoders import freeze_encoder, parameter_groups, transfer_encoder, unfreeze_encoder
+from ..networks.encoders import parameter_groups, transfer_encoder
 from ..networks.frames import FrameNetwork
 from ..signals.clock import nearest
 from ..signals.streams import stream
@@ -295,7 +295,7 @@ def train_frames(
         held_out = list(FrameCrops(development, resolution, sigma, seed, augment=False, n_batches=4))
         development_loader = torch.utils.data.DataLoader(held_out, batch_size=None)
     if encoder is not None and freeze:
-        freeze_encoder(network)
+        network.encoder.requires_grad_(False)
     loss = FrameLoss()
     history = train(
         network,
@@ -309,5 +309,5 @@ def train_frames(
         progress=progress,
         seed=seed,
     )
-    unfreeze_encoder(network)
+    network.encoder.requires_grad_(True)
     return network.eval(), history, crops.sigma
