@@ -59,7 +59,7 @@ _MOVED = {
     "Crop TimeWarp DataDrivenAugmentation",
     "training.windows": "MotionWindows",
     "detection.detector": "batch_inference",
-    "detection.pretrain_windows": "Pretrained",
+    "detection.pretrain": "Pretrained",
     "detection.oracle": "oracle_detector",
     "inspection.annotations": "AnnotationLog",
     "inspection.annotate": "propose snap changes Changes AnnotationSession",

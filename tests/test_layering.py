@@ -121,3 +121,14 @@ def test_the_reader_of_imports_sees_every_form(tmp_path):
     assert list(heavy_imports(file)) == []
     file.write_text("class A:\n    import pandas\nif True:\n    from matplotlib.figure import Figure\n")
     assert {name for _, name in heavy_imports(file)} == {"pandas", "matplotlib.figure"}
+
+
+def test_fit_reaches_nothing_of_motion_studies_and_inspection():
+    """`import evlib.detection` itself brings nothing at all: its file holds a docstring only."""
+    graph = {label(path): {m.replace(".", "/") + ".py" for _, m in imports(path)} for path in FILES}
+    reached, pending = set(), ["detection/fit.py"]
+    while pending:
+        reached.add(file := pending.pop())
+        pending += graph.get(file, set()) - reached
+    assert {"detection/detector.py", "training/loop.py"} <= reached
+    assert not {file.split("/")[0] for file in reached} & {"motion", "studies", "inspection"}

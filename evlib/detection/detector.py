@@ -1,12 +1,12 @@
-"""Continuous detection with a window classifier: windows that overlap by half, each answering for its middle.
+"""Detection: a recording in, events out. One type of detector for all methods, one file on disk.
 
-Presence x softmax-over-time is exact where a type occurs at most once, so a window is short. An event whose onset lies
-in the middle half of a window is that window's to report; the halves tile the recording, and what two neighbours
-report twice is left to the refractory rule. Windows start at whole multiples of the hop from the start of the
-recording.
+`detect` finds candidates (`evlib.detection.candidates`, `evlib.templates.pursue`), gives each its log odds, and keeps
+those over their threshold as the refractory rule allows. `detect_events_from_sequence` and `batch_inference` find the
+events in single windows with a model alone, as the original classifier does.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,196 +14,66 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from ..networks.classifier import evaluating
-from ..networks.frames import LEVEL_FRAMES
+from ..networks.context import RHYTHM_RANGE_S, ContextLSTM, context_features, relative_evidence
+from ..networks.event_specific import EventSpecificClassifier
+from ..networks.frames import FrameNetwork
 from ..networks.threads import few_threads
 from ..scoring.refractory import decode_refractory
 from ..signals.clock import split_time
 from ..signals.errors import DataError, OptionError, ShapeError, UnitError, log_odds_of, require_int
 from ..signals.events import Events
-from ..signals.files import replace_file
-from ..signals.recording import cut
+from ..signals.recording import Recording
 from ..signals.refractory import Refractory
 from ..templates.bank import TemplateBank
 from ..templates.pursue import Candidates, find_candidates
 from ..templates.whiten import Whitener
-from .fusion import CERTAIN, weigh
+from ..training.checkpoints import load, rebuild, save
+from .candidates import CERTAIN, TILE_FRAMES, frame_candidates, join, weigh, window_candidates
 
-BATCH = 256
-# Probability below which a window's answer is not worth a look.
-LEAST_PROBABILITY = 0.001
-
-
-def window_candidates(model, read, n_samples, window, block=1 << 17, advance=None) -> Candidates:
-    """The most likely occurrence of each type in each window, as candidates with log odds.
-
-    Parameters
-    ----------
-    model : an event model on whitened signal
-    read : (start, stop) -> whitened signal (stop - start, C)
-    n_samples : of the recording
-    window : samples in a window, a multiple of 4
-    block : samples in memory at a time; changes nothing in the result
-    advance : called with the number of samples that are done
-    """
-    hop = window // 2
-    # The first window begins before the recording, so that its middle covers the first samples.
-    starts = np.arange(-window // 4, n_samples - window // 4, hop)
-    per_block = max(1, block // hop)
-    parts = []
-    for first in range(0, len(starts), per_block):
-        mine = starts[first : first + per_block]
-        low, high = int(mine[0]), int(mine[-1]) + window
-        signal = read(max(low, 0), min(high, n_samples))
-        for k in range(0, len(mine), BATCH):
-            some = mine[k : k + BATCH]
-            parts.append(_answers(model, cut(signal, some - max(low, 0), window), some, window))
-        if advance is not None:
-            advance(min(int(mine[-1]) + window // 4 + hop, n_samples) - (int(mine[0]) + window // 4))
-    found = Candidates.concatenate(parts)
-    return found[(found.time >= 0) & (found.time <= n_samples - 1)]
-
-
-def _answers(model, windows, starts, window):
-    """Candidates of some windows (N, window, C) that begin at ``starts``: onsets in the middle half only."""
-    with evaluating(model):
-        output = model(torch.from_numpy(windows))
-        time = model.times(output).numpy().astype(np.float64)
-    logit = output.event_logits.numpy().astype(np.float64)
-    keep = (time >= window / 4) & (time < 3 * window / 4) & (logit > np.log(LEAST_PROBABILITY))
-    row, type = np.nonzero(keep)
-    value = logit[row, type]
-    zeros = np.zeros(len(row))
-    return Candidates(time[row, type] + starts[row], type, value, value, value, zeros + 1.0, zeros)
-
-
-# --- Continuous detection with a frame network: its peaks, and what it says of given times.
-
-
-# Frames of a tile that it answers for, and on either side beyond them: as far as the level of the signal is taken from.
-TILE_FRAMES, HALO_FRAMES = 3072, LEVEL_FRAMES
-# A peak with less than this log odds is not worth a look: one in four hundred.
-LEAST_LOGIT = -6.0
-# A peak is the greatest of its type within this many frames to either side; its time is a mean over as many.
-PEAK_FRAMES = 2
-
-
-def read_frames(network, read, n_samples, advance=None):
-    """Go through a recording: yields (first frame, logits (F, E), times (F, E)) of one tile after the other.
-
-    Parameters
-    ----------
-    network : FrameNetwork
-    read : (start, stop) -> whitened signal (stop - start, C)
-    n_samples : of the recording
-    advance : called with the number of samples that are done
-
-    ``times`` are samples from the start of the recording at which an event that belongs to the frame begins.
-    """
-    hop = network.resolution
-    n_frames = -(-n_samples // hop)
-    for first in range(0, n_frames, TILE_FRAMES):
-        last = min(first + TILE_FRAMES, n_frames)
-        low, high = max(first - HALO_FRAMES, 0), min(last + HALO_FRAMES, n_frames)
-        signal = np.ascontiguousarray(read(low * hop, min(high * hop, n_samples)), dtype=np.float32)
-        with evaluating(network):
-            logits, offsets = (
-                part[0].numpy()[first - low : last - low] for part in network(torch.from_numpy(signal)[None])
-            )
-        middle = (np.arange(first, last) * hop + (hop - 1) / 2)[:, None]
-        yield first, logits.astype(np.float64), middle + offsets.astype(np.float64) * hop
-        if advance is not None:
-            advance(min(last * hop, n_samples) - first * hop)
-
-
-def frame_candidates(network, read, n_samples, beside=None, advance=None):
-    """Peaks of a frame network as candidates, and what it says of those of templates.
-
-    Parameters
-    ----------
-    network, read, n_samples, advance : as in `read_frames`
-    beside : Candidates of templates that are to be judged too, or None
-
-    Returns
-    -------
-    Candidates : of the network alone, with its logit as ``llr``, ``alone``, ``margin`` and ``frame``
-    frame_logit : (len(beside),) the logit of its type in the frame of each of ``beside``, None without
-    """
-    parts, edge = [], None
-    at = None if beside is None else np.full(len(beside), LEAST_LOGIT)
-    hop, width = network.resolution, PEAK_FRAMES
-    for first, logits, times in read_frames(network, read, n_samples, advance=advance):
-        # The last frames of the tile before decide whether the first ones here are peaks.
-        if edge is not None:
-            logits, times, first = (
-                np.concatenate([edge[0], logits]),
-                np.concatenate([edge[1], times]),
-                first - len(edge[0]),
-            )
-        whole = (first + len(logits)) * hop >= n_samples
-        parts.append(_peaks(logits, times, first, edge is None, whole))
-        if at is not None:
-            low = 0 if edge is None else (first + width) * hop
-            high = n_samples if whole else (first + len(logits) - width) * hop
-            rows = slice(
-                *np.searchsorted(beside.time, [low if edge is not None else -np.inf, np.inf if whole else high])
-            )
-            frame = np.clip((beside.time[rows] // hop).astype(int) - first, 0, len(logits) - 1)
-            at[rows] = np.maximum(logits[frame, beside.type[rows]], LEAST_LOGIT)
-        edge = logits[-2 * width :], times[-2 * width :]
-    return Candidates.concatenate(parts), at
-
-
-def _peaks(logits, times, first, is_start, is_end):
-    """Local maxima of a tile; those in its first and last frames are the neighbours' to report."""
-    n, width = len(logits), PEAK_FRAMES
-    low, high = 0 if is_start else width, n if is_end else n - width
-    frame, type = np.nonzero(logits[low:high] > LEAST_LOGIT)
-    frame += low
-    near = frame[:, None] + np.arange(-width, width + 1)
-    inside = (near >= 0) & (near < n)
-    near = np.clip(near, 0, n - 1)
-    around = np.where(inside, logits[near, type[:, None]], -np.inf)
-    # Of equal neighbours the first is the peak.
-    top = (around[:, width] >= around.max(1, initial=-np.inf)) & (
-        around[:, width] > around[:, :width].max(1, initial=-np.inf)
-    )
-    frame, type, near, around = frame[top], type[top], near[top], around[top]
-    share = np.where(np.isfinite(around), 1 / (1 + np.exp(-around)), 0)
-    time = (times[near, type[:, None]] * share).sum(1) / np.maximum(share.sum(1), 1e-12)
-    value, zeros = logits[frame, type], np.zeros(len(frame))
-    found = Candidates(time, type, value, value, value, zeros + 1.0, zeros, value)
-    return found[np.lexsort((type, time))]
-
-
-# --- Detection: a recording in, events out. One detector type for all methods, one file on disk.
-
-
-# Files of format 1 hold no frame network.
-FORMAT, READABLE = 2, (1, 2)
-# An amplitude below this says nothing about its event's time.
+# What a file holds of a detector beside its arrays: networks, by the class that each is, and plain values.
+NETWORKS = {"network": "ContextLSTM", "classifier": "EventSpecificClassifier", "frames": "FrameNetwork"}
+VALUES = (
+    "refractory_s prior_logit channels units metadata timing_error_s timing_scale classifier_window calibration "
+    "weights same_event_s exact_s most_doubted"
+).split()
+BANK_VALUES = ("before", "names", "amplitude_spread", "evidence_scale")
+# An amplitude below this is taken for this much in the bound of an event's time: what is so weak has no time.
 LEAST_AMPLITUDE = 0.05
-# The network reads this many candidates at a time, which bounds memory, and this many more on either side: by then its
-# LSTM has forgotten where it began, and windows change nothing.
-WINDOW_CANDIDATES, HALO_CANDIDATES = 8192, 512
-# Evidence from these log odds on is clear; context doubts it where it takes away at least so much. So many clear
-# candidates tell whether a rhythm is strange.
-CLEAR, DOUBTED, TELLING = 3.0, 0.4, 25
+# Candidates that the context network reads at a time, which bounds memory, and more of them on either side: by then its
+# LSTM has forgotten where it began, and the result does not depend on the parts.
+PART_CANDIDATES, HALO_CANDIDATES = 8192, 512
+# Evidence with these log odds is clear; context doubts it where it takes away at least this many. Fewer clear
+# candidates than these do not say whether a rhythm is strange.
+CLEAR, DOUBTED, FEWEST_CLEAR = 3.0, 0.4, 25
+# Signal on either side of a part of a recording, in template lengths, that decides its candidates.
+HALO_LENGTHS = 16
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Detector:
     """Everything that turns a recording into events; made by :func:`evlib.fit`, kept by :meth:`save`.
 
-    ``thresholds`` (E,) are log odds; a candidate is kept at or over the one of its type. ``refractory_s`` is a dict
-    name -> seconds. The stated ``sigma_s`` of a time is the Cramer-Rao bound times ``timing_scale``, and
-    ``timing_error_s`` of the labels' own scatter. ``calibration``, slope and offset, turns the log odds of an
-    event-specific model into such as held on development data. ``frames`` is a FrameNetwork; ``weights``
-    (`evlib.detection.fusion`) say what templates and frames are worth, ``same_event_s`` how far apart what they find of
-    one event may be, ``exact_s`` how near a network's peak must lie for the template's time to be taken.
-    ``most_doubted``: where context doubts a greater share of clear candidates, the rhythm is one that training did not
-    hold, and evidence alone decides. ``metadata`` says where the detector comes from (method, options, seed, data hash,
-    development F1).
+    It does not change: `dataclasses.replace` makes another one, say with other thresholds.
+
+    Parameters
+    ----------
+    whitener, bank : preprocessing, and templates of all types
+    thresholds : (E,) log odds; a candidate is kept at or over the one of its type
+    refractory_s : dict name -> seconds
+    prior_logit : log odds that are taken from the templates' log-likelihood ratios
+    timing_error_s, timing_scale : ``sigma_s`` of an event is the Cramer-Rao bound times the scale, and the error that
+        labels show beyond that
+    network : a ContextLSTM, or None
+    channels, units : of the recordings that it was trained on
+    metadata : where it comes from: method, options, seed, data hash, development F1
+    classifier, classifier_window : an EventSpecificClassifier, and samples in the windows that it reads
+    calibration : slope and offset that make log odds of the classifier true
+    frames : a FrameNetwork, or None
+    weights : of templates and of frames in the log odds, and an offset (`evlib.detection.candidates.weigh`)
+    same_event_s : what templates and frames find within this time is one event
+    exact_s : a template's time is taken where the network's peak is this near
+    most_doubted : where context doubts a greater share of clear candidates, the rhythm is not one of the training
+        recordings, and evidence alone decides
     """
 
     whitener: Whitener
@@ -212,42 +82,42 @@ class Detector:
     refractory_s: dict
     prior_logit: float
     timing_error_s: float = 0.0
-    network: object = None
+    network: ContextLSTM | None = None
     channels: tuple = ()
     units: tuple = ()
     metadata: dict = field(default_factory=dict)
-    classifier: object = None
+    classifier: EventSpecificClassifier | None = None
     classifier_window: int = 0
     timing_scale: float = 1.0
     calibration: tuple = (1.0, 0.0)
-    frames: object = None
+    frames: FrameNetwork | None = None
     weights: tuple = (1.0, 0.0, 0.0)
     same_event_s: float = 0.005
     exact_s: float = 0.0
     most_doubted: float = 1.0
 
     @property
-    def names(self):
+    def names(self) -> tuple:
         """Event names."""
         return self.bank.names
 
     @property
-    def sampling_rate_hz(self):
+    def sampling_rate_hz(self) -> float:
         """The rate of the recordings that the detector was made for."""
         return self.whitener.sampling_rate_hz
 
     @property
-    def method(self):
+    def method(self) -> str:
         """ "lstm", "matched_filter", "frames", "fusion" or "event_specific"."""
         if self.classifier is not None:
             return "event_specific"
         if self.frames is not None:
-            return "fusion" if self.hears_templates else "frames"
+            return "fusion" if self.uses_templates else "frames"
         return "matched_filter" if self.network is None else "lstm"
 
     @property
-    def hears_templates(self):
-        """Whether anything hinges on the templates."""
+    def uses_templates(self) -> bool:
+        """Whether log odds depend on the templates."""
         return self.weights[0] > 0
 
     def __repr__(self):
@@ -261,27 +131,59 @@ class Detector:
         )
         return f"Detector({self.method}, {kinds}), chosen on development data from{rows}"
 
-    def check(self, recording):
-        """Refuse a recording that this detector cannot read, in words."""
+    def check(self, recording: Recording) -> None:
+        """Refuse a recording that this detector cannot read.
+
+        Raises
+        ------
+        UnitError, ShapeError : another rate, another number of channels
+        """
         if recording.sampling_rate_hz != self.sampling_rate_hz:
             raise UnitError(
                 f"the recording has {recording.sampling_rate_hz:g} Hz, the detector was trained at "
-                f"{self.sampling_rate_hz:g} Hz; "
-                f"if resampling is wanted, say so: recording.resample({self.sampling_rate_hz:g})"
+                f"{self.sampling_rate_hz:g} Hz; if resampling is wanted, say so: "
+                f"recording.resample({self.sampling_rate_hz:g})"
             )
         if recording.shape[1] != len(self.whitener.taps):
             raise ShapeError(
                 f"the recording has {recording.shape[1]} channels, the detector was trained on "
-                f"{len(self.whitener.taps)}: "
-                f"{', '.join(self.channels)}"
+                f"{len(self.whitener.taps)}: {', '.join(self.channels)}"
             )
 
-    def candidates(self, recording, block=None, advance=None) -> Candidates:
-        """Everything that may be an event, before any threshold."""
-        self.check(recording)
-        return self.find(lambda start, stop: self.whitener(recording, start, stop), recording.n_samples, block, advance)
+    def candidates(
+        self,
+        recording: Recording,
+        start: int = 0,
+        stop: int | None = None,
+        block: int | None = None,
+        advance: Callable = lambda n: None,
+    ) -> Candidates:
+        """Everything in samples [start, stop) that may be an event, before any threshold.
 
-    def find(self, read, n_samples, block=None, advance=None) -> Candidates:
+        A part has the candidates of a search through the whole recording if it starts at a multiple of
+        ``grid_samples``.
+
+        Parameters
+        ----------
+        recording : Recording
+        start, stop : samples; default: the whole recording
+        block : samples in memory at a time; changes nothing in the result
+        advance : called with the number of samples that are done
+        """
+        self.check(recording)
+        n, grid = recording.n_samples, self.grid_samples
+        stop = n if stop is None else stop
+        halo = -(-HALO_LENGTHS * self.bank.length // grid) * grid
+        low, high = max(start - halo, 0), min(stop + halo, n)
+        found = self._find(lambda a, b: self.whitener(recording, low + a, low + b), high - low, block, advance)
+        after, before = (found.time + low >= start - 0.5) | (start == 0), (found.time + low < stop - 0.5) | (stop == n)
+        return found[after & before].shift(low)
+
+    def candidates_in(self, whitened: np.ndarray) -> Candidates:
+        """Candidates of whitened signal (n, C) in memory."""
+        return self._find(lambda start, stop: whitened[start:stop], len(whitened))
+
+    def _find(self, read, n_samples, block=None, advance=lambda n: None):
         """Candidates of whitened signal, of which ``read(start, stop)`` gives (stop - start, C)."""
         options = {} if block is None else {"block": block}
         if self.classifier is not None:
@@ -290,108 +192,80 @@ class Detector:
             )
         if self.frames is None:
             return find_candidates(self.bank, read, n_samples, advance=advance, **options)
-        from .fusion import join
-
-        templates = find_candidates(self.bank, read, n_samples, **options) if self.hears_templates else None
+        templates = find_candidates(self.bank, read, n_samples, **options) if self.uses_templates else None
         peaks, logit = frame_candidates(self.frames, read, n_samples, templates, advance)
         if templates is None:
             return peaks
-        reach = self.same_event_s * self.sampling_rate_hz
-        exact = self.exact_s * self.sampling_rate_hz
-        return join(templates, peaks, logit, self.names, self.sampling_rate_hz, reach, exact)
-
-    def find_in(self, whitened):
-        """Candidates of whitened signal (n, C) in memory."""
-        return self.find(lambda start, stop: whitened[start:stop], len(whitened))
+        rate = self.sampling_rate_hz
+        return join(templates, peaks, logit, self.names, rate, self.same_event_s * rate, self.exact_s * rate)
 
     @property
-    def frame_samples(self):
-        """Samples that the time of a candidate is good to: a frame of the network that reads the signal, else 1."""
+    def frame_samples(self) -> int:
+        """Samples in a frame of the network that gives the times of candidates, 1 for templates."""
         if self.frames is not None:
             return self.frames.resolution
         return 1 if self.classifier is None else self.classifier.timing_resolution_samples
 
     @property
-    def grid_samples(self):
+    def grid_samples(self) -> int:
         """Samples at whose multiples the network that reads the signal begins anew; 1 without one."""
-
         return max(self.classifier_window, 1) if self.frames is None else TILE_FRAMES * self.frames.resolution
 
-    def log_odds(self, candidates, say=False):
-        """(n,) log odds that each candidate is an event; ``say`` in the log where the rhythm is strange."""
-        if self.frames is None:
-            return self.template_odds(candidates, say)
-        if not self.hears_templates:
-            return weigh(self.weights, np.zeros(len(candidates)), candidates.frame)
-        return weigh(self.weights, self.template_odds(candidates, say), candidates.frame)
+    def log_odds(self, candidates: Candidates) -> np.ndarray:
+        """(n,) log odds that each candidate is an event."""
+        return self._log_odds(candidates)[0]
 
-    def template_odds(self, candidates, say=False):
-        """(n,) log odds by templates and their context; minus infinity where only the frame network has a candidate."""
-        seen = candidates.llr > -np.inf
-        odds = np.full(len(candidates), -np.inf)
-        odds[seen] = self._template_odds(candidates[seen], say)
-        return odds
+    def _log_odds(self, candidates):
+        """Log odds (n,), and of the parts of the candidates with a strange rhythm: their number, and the share of their
+        clear ones that context doubts."""
+        odds, strange = np.full(len(candidates), -np.inf), []
+        if self.uses_templates:
+            # What only the frame network finds has no evidence of templates.
+            seen = candidates.llr > -np.inf
+            odds[seen], strange = self._template_odds(candidates[seen])
+        return (odds if self.frames is None else weigh(self.weights, odds, candidates.frame)), strange
 
-    def _template_odds(self, candidates, say):
+    def _template_odds(self, candidates):
+        """As `_log_odds`, by templates and context."""
         slope, offset = self.calibration
-        out = slope * (candidates.llr - self.prior_logit) + offset
-        if self.network is None:
-            return out
-        strange, worst = 0, 0.0
-        for start in range(0, len(candidates), WINDOW_CANDIDATES):
-            stop = min(start + WINDOW_CANDIDATES, len(candidates))
-            low, high = max(start - HALO_CANDIDATES, 0), min(stop + HALO_CANDIDATES, len(candidates))
-            odds = self._window_log_odds(candidates, low, high)[start - low : stop - low]
+        out, strange = slope * (candidates.llr - self.prior_logit) + offset, []
+        n = 0 if self.network is None else len(candidates)
+        for start in range(0, n, PART_CANDIDATES):
+            stop = min(start + PART_CANDIDATES, n)
+            low = max(start - HALO_CANDIDATES, 0)
+            odds = self._context_odds(candidates, low, min(stop + HALO_CANDIDATES, n))[start - low : stop - low]
             doubted = doubted_share(out[start:stop], odds)
             if doubted > self.most_doubted:
-                strange, worst = strange + stop - start, max(worst, doubted)
+                strange.append((stop - start, doubted))
             else:
                 out[start:stop] = odds
-        if say and strange:
-            logging.getLogger(__name__).warning(
-                "a rhythm that training did not hold: context doubts up to %.0f %% of the clear events; in %.0f "
-                "%% of the "
-                "recording the evidence of each event decides alone",
-                100 * worst,
-                100 * strange / len(candidates),
-            )
-        return out
+        return out, strange
 
-    def _window_log_odds(self, candidates, low, high):
-        """Network output for candidates [low, high), whose features see as far beyond as rhythm reaches."""
-        import torch
-
-        from ..networks.context import RHYTHM_RANGE_S, context_features, relative_evidence
-        from ..networks.threads import few_threads
-
+    def _context_odds(self, candidates, low, high):
+        """Output of the context network for candidates [low, high), whose features see as far as rhythm reaches."""
         reach = (RHYTHM_RANGE_S[1] + 1) * self.sampling_rate_hz
         first, last = np.searchsorted(candidates.time, candidates.time[[low, high - 1]] + [-reach, reach])
         first, last = min(first, max(low - 1, 0)), max(last, min(high + 1, len(candidates)))
-        features = context_features(candidates[first:last], self.sampling_rate_hz, self.prior_logit)[
-            low - first : high - first
-        ]
+        features = context_features(candidates[first:last], self.sampling_rate_hz, self.prior_logit)
+        llr = relative_evidence(candidates.llr[low:high], self.prior_logit)
+        inputs = (features[low - first : high - first], llr, candidates.type[low:high])
         with few_threads(), torch.inference_mode():
-            llr = relative_evidence(candidates.llr[low:high], self.prior_logit)
-            inputs = (features, llr, candidates.type[low:high])
-            return (
-                self.network.eval()(*(torch.from_numpy(value)[None] for value in inputs))[0].numpy().astype(np.float64)
-            )
+            out = self.network.eval()(*(torch.from_numpy(value)[None] for value in inputs))
+        return out[0].numpy().astype(np.float64)
 
-    def timing_bound(self, candidates):
+    def timing_bound(self, candidates: Candidates) -> np.ndarray:
         """(n,) Cramer-Rao bound of the time of each candidate, in samples."""
         information = self.bank.timing_information[candidates.type]
         return 1 / (np.maximum(candidates.amplitude, LEAST_AMPLITUDE) * np.sqrt(information))
 
-    def keep(self, candidates, log_odds, thresholds=None):
-        """Which candidates are over their threshold, in the best choice that the refractory rule allows."""
-        thresholds = (
-            self.thresholds if thresholds is None else np.broadcast_to(np.asarray(thresholds, float), len(self.names))
-        )
-        rise = log_odds - thresholds[candidates.type]
+    def keep(self, candidates: Candidates, log_odds: np.ndarray, thresholds=None) -> np.ndarray:
+        """Which candidates are events: of those over their threshold the best choice that keeps the refractory rule."""
+        thresholds = self.thresholds if thresholds is None else thresholds
+        rise = log_odds - np.broadcast_to(np.asarray(thresholds, float), len(self.names))[candidates.type]
         period = Refractory(self.refractory_s, self.names).samples(self.sampling_rate_hz)
         return decode_refractory(candidates.time, candidates.type, rise + 1e-9 * (rise >= 0), period)[0]
 
-    def decode(self, candidates, log_odds=None, thresholds=None) -> Events:
+    def decode(self, candidates: Candidates, log_odds: np.ndarray | None = None, thresholds=None) -> Events:
         """The events among candidates, see `keep`."""
         log_odds = self.log_odds(candidates) if log_odds is None else log_odds
         keep = self.keep(candidates, log_odds, thresholds)
@@ -406,144 +280,71 @@ class Detector:
             sigma_s=np.hypot(bound_s, self.timing_error_s),
         )
 
-    def save(self, path):
-        """Write a checkpoint that rebuilds the detector alone; nothing in it is ever executed when it is read."""
-        import torch
-
-        tensors = {
+    def save(self, path: str | Path) -> None:
+        """Write a file that rebuilds the detector alone; reading it runs no code."""
+        arrays = {
             "templates": self.bank.templates,
+            "log_rate": self.bank.log_rate,
             "taps": self.whitener.taps,
             "center": self.whitener.center,
             "thresholds": self.thresholds,
         }
-        content = {
-            "format": FORMAT,
-            "kind": "evlib detector",
-            "tensors": {name: torch.from_numpy(np.array(value)) for name, value in tensors.items()},
-            "before": int(self.bank.before),
-            "names": list(self.names),
-            "amplitude_spread": float(self.bank.amplitude_spread),
-            "log_rate": self.bank.log_rate.tolist(),
-            "trust": float(self.bank.evidence_scale),
-            "sampling_rate_hz": float(self.sampling_rate_hz),
-            "refractory_s": {str(name): float(value) for name, value in self.refractory_s.items()},
-            "prior_logit": float(self.prior_logit),
-            "timing_error_s": float(self.timing_error_s),
-            "timing_scale": float(self.timing_scale),
-            "calibration": [float(value) for value in self.calibration],
-            "channels": list(self.channels),
-            "units": list(self.units),
-            "metadata": self.metadata,
-            "network": _plain(self.network),
-            "classifier": _plain(self.classifier),
-            "classifier_window": int(self.classifier_window),
-            "frames": _plain(self.frames),
-            "weights": [float(value) for value in self.weights],
-            "same_event_s": float(self.same_event_s),
-            "exact_s": float(self.exact_s),
-            "most_doubted": float(self.most_doubted),
-        }
-        with replace_file(path) as temporary:
-            torch.save(content, temporary)
+        models = {name: model for name in NETWORKS if (model := getattr(self, name)) is not None}
+        save(
+            path,
+            "Detector",
+            {name: getattr(self.bank, name) for name in BANK_VALUES} | {"sampling_rate_hz": self.sampling_rate_hz},
+            {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()},
+            **{name: getattr(self, name) for name in VALUES},
+            **{name: {"config": model.config, "state": model.state_dict()} for name, model in models.items()},
+        )
 
 
-def doubted_share(evidence, odds):
-    """Share of the clear candidates from which context takes something; 0 where few are clear.
+def doubted_share(evidence: np.ndarray, odds: np.ndarray) -> float:
+    """Share of the clear candidates from which context takes something away; 0 where few are clear.
 
     >>> doubted_share(np.full(60, 5.0), np.repeat([4.0, 7.0], 30))
     0.5
     """
     clear = (evidence > CLEAR) & (evidence < CERTAIN)
-    return float((odds[clear] < evidence[clear] - DOUBTED).mean()) if clear.sum() >= TELLING else 0.0
+    return float((odds[clear] < evidence[clear] - DOUBTED).mean()) if clear.sum() >= FEWEST_CLEAR else 0.0
 
 
-def _plain(model):
-    return (
-        None if model is None else {"class": type(model).__name__, "config": model.config, "state": model.state_dict()}
-    )
-
-
-def _rebuilt(kinds, stored):
-    """A model in evaluation mode from its arguments and weights; it must be of one of the ``kinds``."""
-    if stored is None:
-        return None
-    model = {kind.__name__: kind for kind in kinds}[stored["class"]](**stored["config"])
-    model.load_state_dict(stored["state"])
-    return model.eval()
-
-
-def load_detector(path) -> Detector:
+def load_detector(path: str | Path) -> Detector:
     """Read a detector written by :meth:`Detector.save`.
 
-    Only numbers and names are read (``weights_only=True``): a file that would run code is refused.
+    Raises
+    ------
+    DataError : no file, a damaged or incomplete one, one that would run code (it is not run), one of another format
     """
-    import torch
-
-    from ..networks.context import UNLIMITED, ContextLSTM
-    from ..networks.event_specific import EventSpecificClassifier
-    from ..networks.frames import FrameNetwork
-
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"no detector at {path}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for damaged and for hostile files
+    content = load(path, "detector")
+    if content.get("model_class") != "Detector":
         raise DataError(
-            f"{path} is not a detector that can be read safely: damaged, no checkpoint, or it holds code "
-            f"({type(error).__name__})"
-        ) from error
-    if not isinstance(content, dict) or content.get("kind") != "evlib detector":
-        raise DataError(
-            f"{path} is a checkpoint, but not of an evlib detector (evlib.training.checkpoints.load_checkpoint "
-            "reads those of single models)"
+            f"{path} is a checkpoint, but not of a detector (evlib.training.checkpoints.load_checkpoint reads those of "
+            "single models)"
         )
-    if content.get("format") not in READABLE:
-        raise DataError(f"{path} has format {content.get('format')!r}; this version of evlib reads formats {READABLE}")
-    if (content.get("classifier") or {}).get("class") == "LSTMEventClassifier":
-        raise DataError(
-            f"{path} is a detector of method 'classifier', which evlib no longer has; fit it anew with "
-            "method='frames', a "
-            "network that reads the signal and learns from labelled events as recorded"
-        )
-    if content["format"] == 1 and content.get("network"):
-        for bound in ("veto", "boost"):
-            content["network"]["state"].setdefault(bound, torch.tensor(UNLIMITED))
     try:
-        tensors = {name: value.numpy() for name, value in content["tensors"].items()}
+        arrays = {name: value.numpy() for name, value in content["model_state_dict"].items()}
+        before, names, *of_bank = (content["config"][name] for name in BANK_VALUES)
+        values = {name: tuple(v) if isinstance(v := content[name], list) else v for name in VALUES}
         return Detector(
-            Whitener(tensors["taps"], tensors["center"], content["sampling_rate_hz"]),
-            TemplateBank(
-                tensors["templates"],
-                content["before"],
-                tuple(content["names"]),
-                content["amplitude_spread"],
-                content["log_rate"],
-                content["trust"],
-            ),
-            tensors["thresholds"],
-            content["refractory_s"],
-            content["prior_logit"],
-            content["timing_error_s"],
-            _rebuilt([ContextLSTM], content["network"]),
-            tuple(content["channels"]),
-            tuple(content["units"]),
-            content["metadata"],
-            _rebuilt([EventSpecificClassifier], content["classifier"]),
-            content["classifier_window"],
-            content["timing_scale"],
-            tuple(content["calibration"]),
-            _rebuilt([FrameNetwork], content.get("frames")),
-            tuple(content.get("weights", (1.0, 0.0, 0.0))),
-            content.get("same_event_s", 0.005),
-            content.get("exact_s", 0.0),
-            content.get("most_doubted", 1.0),
+            Whitener(arrays["taps"], arrays["center"], content["config"]["sampling_rate_hz"]),
+            TemplateBank(arrays["templates"], before, tuple(names), of_bank[0], arrays["log_rate"], of_bank[1]),
+            arrays["thresholds"],
+            **{name: rebuild(path, kind, **content[name]) for name, kind in NETWORKS.items() if name in content},
+            **values,
         )
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise DataError(f"{path} is an incomplete detector: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is an incomplete detector: {error!r}") from error
 
 
-def detect(detector, recording, threshold=None, block_s=60.0, progress=False) -> Events:
+def detect(
+    detector: Detector,
+    recording: Recording,
+    threshold: float | dict | None = None,
+    block_s: float = 60.0,
+    progress: bool = False,
+) -> Events:
     """Find events in a recording of any length, in bounded memory.
 
     Parameters
@@ -557,6 +358,20 @@ def detect(detector, recording, threshold=None, block_s=60.0, progress=False) ->
     Returns
     -------
     Events with ``score`` (probability) and ``sigma_s`` (expected standard deviation of the time)
+
+    Raises
+    ------
+    UnitError, ShapeError, DataError : a recording that does not fit, or that holds NaN
+    OptionError : a threshold that is no probability or names an unknown type, a block that is not positive
+
+    Examples
+    --------
+    >>> import evlib
+    >>> recording, reference = evlib.make_recording(duration_s=20.0, seed=1)
+    >>> detector = evlib.fit([(recording, reference)], method="matched_filter", progress=False)
+    >>> events = evlib.detect(detector, recording, threshold=0.9)
+    >>> bool((events.score >= 0.9 - 1e-9).all())
+    True
     """
     from tqdm.auto import tqdm
 
@@ -565,8 +380,17 @@ def detect(detector, recording, threshold=None, block_s=60.0, progress=False) ->
         raise OptionError(f"block_s must be a positive number of seconds, got {block_s!r}")
     block = max(int(block_s * detector.sampling_rate_hz), 4 * detector.bank.length)
     with tqdm(total=recording.n_samples, unit="sample", unit_scale=True, desc="detect", disable=not progress) as bar:
-        found = detector.candidates(recording, block, advance=bar.update)
-    return detector.decode(found, detector.log_odds(found, say=True), thresholds)
+        found = detector.candidates(recording, block=block, advance=bar.update)
+    log_odds, strange = detector._log_odds(found)
+    if strange:
+        number, doubted = zip(*strange, strict=True)
+        logging.getLogger(__name__).warning(
+            "the rhythm is not one of the training recordings: context doubts up to %.0f %% of the clear events; in "
+            "%.0f %% of the recording the evidence of each event decides alone",
+            100 * max(doubted),
+            100 * sum(number) / len(found),
+        )
+    return detector.decode(found, log_odds, thresholds)
 
 
 def _log_odds_thresholds(threshold, detector):
@@ -574,16 +398,12 @@ def _log_odds_thresholds(threshold, detector):
     if threshold is None:
         return None
     values = threshold if isinstance(threshold, dict) else dict.fromkeys(detector.names, threshold)
-    unknown = sorted(set(values) - set(detector.names))
-    if unknown:
+    if unknown := sorted(set(values) - set(detector.names)):
         raise OptionError(f"threshold names unknown event types {unknown}; the detector knows {list(detector.names)}")
     out = detector.thresholds.copy()
     for name, value in values.items():
         out[detector.names.index(name)] = log_odds_of(value, "threshold")
     return out
-
-
-# --- Events in single windows, the original's way. For continuous recordings use ``evlib.detect``.
 
 
 def detect_events_from_sequence(model, sequence, threshold=0.5, apply_refractory=True, device=None):

@@ -1,286 +1,330 @@
-"""One function for each method of `evlib.detection.fit`: a groundwork in, a finished detector out.
+"""The methods of :func:`evlib.fit`: each is a function of learned templates and options that returns a `Detector`.
 
-Each trains what is its own and hands the detector to `finished`, where development data have their say.
+Each trains its own network, and `calibrated` sets thresholds, timing errors and metadata from development data.
 """
 
 import itertools
-import logging
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from ..networks.context import UNLIMITED
-from ..signals.clock import distance_to_own, split_time
-from ..signals.events import Events
+from ..signals.clock import distance_to_own
 from ..templates.learn import PRIOR_LOGIT
 from ..training.context import train_context
 from ..training.event_specific import train_classifier
 from ..training.frames import EPOCHS, LOOKED_THROUGH, NARROWEST_FRAMES, FrameLabels, train_frames
-from . import development
+from . import calibrate
+from .candidates import join
 from .detector import Detector, doubted_share
-from .fusion import WORTH, join, learn_scale
-from .prepare import FEW_LABELS
-from .pretrain import encoder_for, network_resolution
-from .pretrain_windows import frame_samples
+from .prepare import FEW_LABELS, add_events
+from .pretrain import encoder_for, frame_samples, network_resolution
+from .templates import LearnedTemplates
 
-# Units of the network: of the LSTM in each direction; of each half of a frame; the heads of the event-specific model
-# grow with the square, for each type.
+# Hidden units: of the LSTM in each direction; of each half of the frame network's encoder; of the event-specific model,
+# whose heads grow with the square, for each type.
 HIDDEN_SIZE = {"event_specific": 32, "frames": 48, "lstm": 64}
-N_REMIXES = 12
-# Log odds that context may take away and add where it is bounded. Where kinds look alike it has to tell them apart,
-# however strong the evidence for either.
+# Epochs of the context network and of the event-specific model.
+MAX_EPOCHS = 12
+# Hybrid recordings of full length that the context network learns from, of each kind of rhythm.
+N_HYBRIDS = 12
+# Log odds that context may take away and add where it is bounded. Where types look alike only context can tell them
+# apart, however strong the evidence for either, and it is not bounded.
 VETO, BOOST = 2.0, 4.0
-# A rhythm is strange where context doubts more than so many times the clear candidates that it doubts in the rhythm
-# that was found, and at least such a share.
+# A rhythm is strange where context doubts this many times the share of clear candidates that it doubts in the rhythm of
+# the training recordings, and at least this share.
 STRANGE_TIMES, STRANGE_SHARE = 2.0, 0.1
-# The event-specific model reads windows of so many template lengths, at least so many seconds, at most the refractory
-# period.
+# The event-specific model reads windows of this many template lengths and at least this many seconds, but no more than
+# the refractory period.
 WINDOW_TEMPLATES, SHORTEST_WINDOW_S = 4, 0.1
-# Where templates do not fit so large a share of the recordings, the fit says so: less may be a few strange noises.
-MUCH_CROWDED = 0.01
-# Where so many kinds of ten have enough labels to be learned from the signal itself, auto tries it.
-SHARE_OF_KINDS = 0.5
-# What templates and frames find within so many frames is one event.
+# Method "auto" trains a network that reads the signal where this share of the types has enough labels for it.
+SHARE_OF_TYPES = 0.5
+# Log odds of templates and of frames are multiplied by these before they are added: of five pairs the best on a
+# simulated frame with fixed and with varying shapes. The most that templates can say balances a network that finds
+# nothing.
+WEIGHTS = (0.3, 1.0)
+# What templates and frames find within this many frames is one event.
 SAME_FRAMES = 2.5
-# Between a template's time and the network's, so many median errors of the network are nothing strange.
+# A template's time is taken where the network's is within this many median errors of the network.
 EXACT_SCATTERS = 5.0
-# Frames around a single held-out label that are not learned from, and around an event, in which a second candidate is
-# its echo.
+# Frames around a held-out label that are not learned from, and around an event, in which another candidate of its type
+# is its echo.
 LABEL_FRAMES = 10
-# From these log odds on a teacher is sure; it may teach, and context be learned, where its F1 on development data is at
-# least so.
+# A teacher's candidates with these log odds count as labels. It must have this F1 on development data to teach, and for
+# a context network to be worth training.
 SURE_LOG_ODDS, GOOD_TEACHER = 2.5, 0.5
-# Who is ahead by less than so many standard errors of the F1 is not clearly better, and the simpler one is kept.
+# A method is better than a simpler one if its F1 is higher by this many standard errors.
 CLEARLY = 1.0
-# Who lies no more than so many standard errors below 1 leaves nothing to win that could be seen: a network that reads
-# the signal is not trained then, which takes longer than all else.
-NOTHING_TO_WIN = 1.5
+# Method "auto" trains no network that reads the signal, which takes longer than all else, where the F1 is within this
+# many standard errors of 1: nothing could be gained that development data would show.
+NOTHING_TO_GAIN = 1.5
 
 
-def warn_of_crowds(ground):
-    """Say in the log where templates do not fit."""
-    crowded = ground.remixer.crowded_share
-    if crowded > MUCH_CROWDED:
-        logging.getLogger(__name__).warning(
-            "templates do not fit: in %.1f %% of the recordings events vary too much or last too long, and many "
-            "templates "
-            'would explain one event (method="frames" reads the signal itself)',
-            100 * crowded,
-        )
+@dataclass(frozen=True)
+class Options:
+    """How a method trains.
+
+    Parameters
+    ----------
+    pretrain, freeze_encoder, seed, tolerance_s, hidden_size, max_epochs, progress, log_dir : as in :func:`evlib.fit`;
+        ``pretrain`` is of an encoder
+    n_windows : windows in an epoch of the event-specific model; default: those of `train_classifier`
+    keep_templates : False lets the templates of the event-specific model start from noise, to see what they are worth
+    time_embedding : how the context network represents the times between events, see `ContextLSTM`
+    advance : called with the name of each stage
+    """
+
+    pretrain: object = None
+    freeze_encoder: bool = False
+    seed: int = 0
+    tolerance_s: float | None = None
+    hidden_size: int | None = None
+    max_epochs: int | None = None
+    n_windows: int | None = None
+    keep_templates: bool = True
+    time_embedding: str | None = None
+    progress: bool = True
+    log_dir: str | Path | None = None
+    advance: Callable = lambda stage: None
+
+    def tolerant(self, tolerance_s: float) -> "Options":
+        """With this tolerance if none was asked for."""
+        return replace(self, tolerance_s=tolerance_s) if self.tolerance_s is None else self
+
+    def training(self, method: str, max_epochs: int) -> dict:
+        """Arguments that the training functions share, with the method's defaults."""
+        return {
+            "hidden_size": self.hidden_size or HIDDEN_SIZE[method],
+            "max_epochs": self.max_epochs or max_epochs,
+            "seed": self.seed,
+            "progress": self.progress,
+        }
 
 
-def matched_filter(ground):
-    """The matched filter of the groundwork, its thresholds still open."""
-    data = ground.data
-    channels, units = tuple(data.recordings[0].channels), tuple(data.recordings[0].units)
-    thresholds = np.zeros(len(data.names))
-    return Detector(
-        ground.whitener, ground.bank, thresholds, data.refractory, PRIOR_LOGIT, channels=channels, units=units
-    )
+def template_detector(learned: LearnedTemplates, **options) -> Detector:
+    """A matched filter with the learned templates, not calibrated; ``options`` are further fields of the detector."""
+    data = learned.data
+    first = data.recordings[0]
+    options = {"prior_logit": PRIOR_LOGIT, "channels": tuple(first.channels), "units": tuple(first.units)} | options
+    return Detector(learned.whitener, learned.bank, np.zeros(len(data.names)), data.refractory, **options)
 
 
-def finished(
-    ground, detector, method, tolerance_s, seed, advance=lambda stage: None, judged=None, thresholds=None, **metadata
-):
-    """The detector with what development data say of it, its thresholds too if they are not given."""
-    advance("thresholds")
-    data = ground.data
-    if tolerance_s is None:
-        tolerance_s = max(development.TOLERANCE_S, development.TOLERATED_SIGMAS * ground.jitter / data.rate)
-    judged = development.look(detector, ground, seed, tolerance_s) if judged is None else judged
+def calibrated(
+    learned: LearnedTemplates, detector: Detector, options: Options, held_out=None, thresholds=None, **metadata
+) -> Detector:
+    """The detector with what development data say: thresholds, unless they are given, timing errors and F1.
+
+    ``held_out`` : its candidates in development data, where they are known already
+    """
+    options.advance("calibrate")
+    data = learned.data
+    tolerance_s = max(calibrate.TOLERANCE_S, calibrate.TOLERATED_SIGMAS * learned.jitter / data.rate)
+    tolerance_s = options.tolerant(tolerance_s).tolerance_s
+    if held_out is None:
+        held_out = calibrate.find_held_out(detector, learned, options.seed, tolerance_s)
     if thresholds is None:
-        thresholds, _ = development.fit_thresholds(detector, judged)
+        thresholds = calibrate.best_thresholds(detector, held_out)
     detector = replace(detector, thresholds=thresholds)
-    f1 = development.f1_by_type(detector, judged)
-    detector = replace(detector, timing_scale=development.timing_scale(detector, judged))
-    detector.timing_error_s = development.timing_error(detector, judged.found, data.train, ground.jitter)
-    detector.metadata = ground.metadata | {
-        "method": method,
-        "seed": int(seed),
-        "crowded_share": ground.remixer.crowded_share,
+    detector = replace(detector, timing_scale=calibrate.timing_scale(detector, held_out))
+    f1 = calibrate.f1_scores(detector, held_out)[1]
+    metadata = learned.metadata | {
+        "method": detector.method,
+        "seed": int(options.seed),
+        "crowded_share": learned.hybrids.crowded_share,
         "pretrain": None,
         "freeze_encoder": False,
         "pretext": None,
         "tolerance_s": float(tolerance_s),
         "development_f1": {name: float(value) for name, value in zip(data.names, f1, strict=True)},
-        "development_events": judged.n_real,
+        "development_events": held_out.n_real,
         "history": [],
         **metadata,
     }
-    return detector
+    error_s = calibrate.timing_error_s(detector, held_out.found, data.train, learned.jitter)
+    return replace(detector, timing_error_s=error_s, metadata=metadata)
 
 
-def with_context(ground, tolerance_s, *, hidden_size=None, max_epochs=None, seed, progress, advance, **options):
+def matched_filter(learned: LearnedTemplates, options: Options) -> Detector:
+    """Templates alone."""
+    return calibrated(learned, template_detector(learned), options)
+
+
+def lstm(learned: LearnedTemplates, options: Options) -> Detector:
     """Templates and a context network."""
-    data, remixer, detector = ground.data, ground.remixer, matched_filter(ground)
-    advance("re-mix")
-    tolerance_s = development.TOLERANCE_S if tolerance_s is None else tolerance_s
-    judged = development.look(detector, ground, seed, tolerance_s)
-    draws = [(k, strange) for k in range(remixer.enough(N_REMIXES)) for strange in remixer.rhythms]
-    train = [remixer.draw(np.random.default_rng([12, seed, k, strange]), strange=strange) for k, strange in draws]
-    known = [
-        examples
-        for examples in development.real_examples(judged.found, data.train, tolerance_s, None)
-        if _is_complete(examples)
+    data, hybrids, filter_alone = learned.data, learned.hybrids, template_detector(learned)
+    options.advance("make hybrid recordings")
+    options, seed = options.tolerant(calibrate.TOLERANCE_S), options.seed
+    held_out = calibrate.find_held_out(filter_alone, learned, seed, options.tolerance_s)
+    train = [
+        hybrids.draw(np.random.default_rng([12, seed, k, strange]), strange=strange)
+        for k in range(hybrids.enough(N_HYBRIDS))
+        for strange in hybrids.rhythms
     ]
-    advance("train network")
-    detector.network, history = train_context(
-        train + known,
-        judged.remixed + [examples for examples in judged.real if examples.weight.sum() > 0],
+    labelled = [e for e in calibrate.label_all(held_out.found, data.train, options.tolerance_s) if e.complete]
+    options.advance("train context network")
+    network, history = train_context(
+        train + labelled,
+        held_out.hybrid + [examples for examples in held_out.real if examples.weight.sum() > 0],
         len(data.names),
         data.rate,
         PRIOR_LOGIT,
-        # Labelled signal is worth as much as all re-mixes together: it alone knows how events really vary.
-        shares=np.r_[np.full(len(train), 1.0 / len(train)), np.full(len(known), 1.0 / max(len(known), 1))],
-        hidden_size=hidden_size or HIDDEN_SIZE["lstm"],
-        max_epochs=max_epochs or 12,
-        seed=seed,
-        progress=progress,
-        **options,
+        # Labelled signal counts as much as all hybrid recordings together: it alone shows how events really vary.
+        shares=np.r_[np.full(len(train), 1.0 / len(train)), np.full(len(labelled), 1.0 / max(len(labelled), 1))],
+        log_dir=options.log_dir,
+        time_embedding=options.time_embedding,
+        **options.training("lstm", MAX_EPOCHS),
     )
-    limits, thresholds = (UNLIMITED, UNLIMITED), None
-    if True in remixer.rhythms:
-        # In a rhythm that was never seen context has nothing to say: what holds then is what holds for the filter
-        # alone.
-        limits, evidence = (VETO, BOOST), matched_filter(ground)
-        thresholds, _ = development.fit_thresholds(evidence, judged)
-        detector.network.limit(*limits)
-        home = [examples.candidates for examples in judged.remixed[:: len(remixer.rhythms)]]
-        doubted = np.mean([doubted_share(evidence.log_odds(c), detector.log_odds(c)) for c in home])
-        detector.most_doubted = max(STRANGE_TIMES * doubted, STRANGE_SHARE)
-    _limit_context(detector, judged, limits, thresholds)
-    bounds = {"veto": float(detector.network.veto), "boost": float(detector.network.boost), "history": history}
-    return finished(ground, detector, "lstm", tolerance_s, seed, advance, judged, thresholds, **bounds)
-
-
-def _limit_context(detector, judged, limits, thresholds):
-    """Let context say so much, or nothing, which leaves the filter as it is, if it brings nothing on development
-    data."""
+    detector, limits, thresholds = replace(filter_alone, network=network), (UNLIMITED, UNLIMITED), None
+    if True in hybrids.rhythms:
+        # In a rhythm that was never seen context has nothing to say: thresholds are those of the filter alone.
+        limits, thresholds = (VETO, BOOST), calibrate.best_thresholds(filter_alone, held_out)
+        network.limit(*limits)
+        home = [examples.candidates for examples in held_out.hybrid[:: len(hybrids.rhythms)]]
+        doubted = np.mean([doubted_share(filter_alone.log_odds(c), detector.log_odds(c)) for c in home])
+        detector = replace(detector, most_doubted=max(STRANGE_TIMES * doubted, STRANGE_SHARE))
+    # Context has its limits, or no effect at all if it brings nothing on development data.
     f1 = {}
     for each in ((0.0, 0.0), limits):
-        detector.network.limit(*each)
-        chosen = development.fit_thresholds(detector, judged)[0] if thresholds is None else thresholds
-        f1[each] = development.development_f1(replace(detector, thresholds=chosen), judged)
-    detector.network.limit(*max(f1, key=f1.get))
+        network.limit(*each)
+        chosen = calibrate.best_thresholds(detector, held_out) if thresholds is None else thresholds
+        f1[each] = calibrate.f1_scores(replace(detector, thresholds=chosen), held_out)[0]
+    network.limit(*max(f1, key=f1.get))
+    metadata = {"veto": float(network.veto), "boost": float(network.boost), "history": history}
+    return calibrated(learned, detector, options, held_out, thresholds, **metadata)
 
 
-def with_frames(
-    ground, tolerance_s, *, teacher=None, pretrain, freeze, hidden_size=None, max_epochs=None, seed, progress, advance
-):
-    """A network that reads the signal itself."""
-    data, pretext = ground.data, None
-    hop = network_resolution(data.rate)
-    hidden_size = hidden_size or HIDDEN_SIZE["frames"]
-    if pretrain is not None:
-        advance("pretrain encoder")
-        pretrain, pretext = encoder_for(pretrain, ground.signals, data.recordings, seed, hidden_size, progress)
-    advance("train frame network")
-    options = {"hidden_size": hidden_size, "max_epochs": max_epochs or EPOCHS, "seed": seed, "progress": progress}
-    labels = frame_labels(ground, teacher)
-    network, history, sigma = train_frames(
-        *labels, hop, data.rate, ground.jitter, encoder=pretrain, freeze=freeze, **options
+def frames(learned: LearnedTemplates, options: Options) -> Detector:
+    """A network that reads the signal itself, taught by the matched filter where that is good enough."""
+    teacher = None
+    if learned.metadata["self_train"]:
+        teacher = matched_filter(learned, options)
+        if _compared({"teacher": teacher}, learned, options.seed)["teacher"][0] < GOOD_TEACHER:
+            teacher = None
+    return taught_frames(learned, options, teacher)
+
+
+def taught_frames(learned: LearnedTemplates, options: Options, teacher: Detector | None) -> Detector:
+    """A network that reads the signal itself.
+
+    ``teacher`` : with self-training, what it finds for sure counts as labelled where recordings are labelled in part
+    """
+    data, pretext, encoder = learned.data, None, None
+    training = options.training("frames", EPOCHS)
+    if options.pretrain is not None:
+        options.advance("pretrain encoder")
+        sizes = {name: training[name] for name in ("seed", "hidden_size", "progress")}
+        pretrained = encoder_for(options.pretrain, learned.signals, data.recordings, **sizes)
+        encoder, pretext = pretrained.encoder, pretrained.metadata
+    options.advance("train frame network")
+    hop, labels = (
+        network_resolution(data.rate),
+        frame_labels(learned, teacher if learned.metadata["self_train"] else None),
     )
-    # The network alone is heard; its thresholds are still open.
-    detector = replace(matched_filter(ground), frames=network, weights=(0.0, 1.0, 0.0), prior_logit=0.0)
-    if tolerance_s is None:
-        tolerance_s = _tolerance(sigma, hop, data.rate)
-    judged = development.look(detector, ground, seed, tolerance_s)
-    detector.weights = _frame_weights(detector, judged)
-    metadata = {"pretrain": pretext and str(pretext.get("pretext")), "pretext": pretext, "freeze_encoder": bool(freeze)}
-    return finished(ground, detector, "frames", tolerance_s, seed, advance, judged, history=history, **metadata)
+    network, history, sigma = train_frames(
+        *labels, hop, data.rate, learned.jitter, encoder=encoder, freeze=options.freeze_encoder, **training
+    )
+    detector = template_detector(learned, frames=network, weights=(0.0, 1.0, 0.0), prior_logit=0.0)
+    options = options.tolerant(_tolerance_s(sigma, hop, data.rate))
+    held_out = calibrate.find_held_out(detector, learned, options.seed, options.tolerance_s)
+    reach = LABEL_FRAMES * hop
+    scale = calibrate.logistic_scale(
+        held_out.of_all(lambda e: e.candidates.frame),
+        held_out.of_all(lambda e: e.target),
+        held_out.of_all(lambda e: np.where(_is_echo(e, reach), 0, e.weight)),
+    )
+    metadata = {"pretrain": pretext and str(pretext.get("pretext")), "pretext": pretext, "history": history}
+    metadata["freeze_encoder"] = bool(options.freeze_encoder)
+    return calibrated(learned, replace(detector, weights=(0.0, *scale)), options, held_out, **metadata)
 
 
-def teacher_of(ground, tolerance_s, seed):
-    """The matched filter, if it is good enough to teach what it finds where nothing is labelled; else None."""
-    if not ground.metadata["self_train"]:
-        return None
-    detector = finished(ground, matched_filter(ground), "matched_filter", tolerance_s, seed)
-    return detector if _scores({"teacher": detector}, ground, seed)["teacher"][0] >= GOOD_TEACHER else None
-
-
-def frame_labels(ground, teacher=None):
+def frame_labels(learned: LearnedTemplates, teacher: Detector | None = None) -> tuple[list, list]:
     """What is known of each recording for training, and for development: two lists of FrameLabels.
 
-    Where labels leave a recording open, what the ``teacher`` (a Detector) is sure of counts as labelled, and what it
-    doubts is not learned from.
+    Where labels leave a recording open, what the ``teacher`` is sure of counts as labelled, and what it doubts is not
+    learned from.
     """
-    data, train, held = ground.data, [], []
-    moment = LABEL_FRAMES * network_resolution(data.rate)
-    for signal, known, unseen in zip(ground.signals, data.signal_train, data.development, strict=True):
-        if len(unseen.labelled_spans):
-            held.append(_frame_labels(data, signal, unseen, unseen.labelled_spans))
-            if not len(known.labelled_spans) + len(known):
-                continue  # held out as a whole
-        alone = unseen.time_samples[~unseen.is_labelled(unseen.sample)]
-        if len(alone):  # single labels: their surroundings tell how far peaks lie from them
-            held.append(_frame_labels(data, signal, unseen, unseen.labelled_spans))
-        hidden = [unseen.labelled_spans, alone[:, None] + [-moment, moment]]
-        options = {}
-        if teacher is not None and (known.labelled_spans[:, 1] - known.labelled_spans[:, 0]).sum() < len(signal):
+    data, train, held_out = learned.data, [], []
+    reach = LABEL_FRAMES * network_resolution(data.rate)
+    for signal, known, held in zip(learned.signals, data.signal_train, data.development, strict=True):
+        single = held.time_samples[~held.is_labelled(held.sample)]
+        if len(held.labelled_spans) + len(single):
+            held_out.append(_frame_labels(data, signal, held))
+        if len(held.labelled_spans) and not len(known.labelled_spans) + len(known):
+            continue  # held out as a whole
+        hidden, options = [held.labelled_spans, single[:, None] + [-reach, reach]], {}
+        if teacher is not None and np.diff(known.labelled_spans).sum() < len(signal):
             known, doubtful = _taught(data, teacher, signal, known)
-            hidden.append(doubtful[:, None] + [-moment, moment])
+            hidden.append(doubtful[:, None] + [-reach, reach])
             options = {"elsewhere": LOOKED_THROUGH}
-        train.append(_frame_labels(data, signal, known, known.labelled_spans, np.concatenate(hidden), **options))
-    return train, held
+        train.append(_frame_labels(data, signal, known, np.concatenate(hidden), **options))
+    return train, held_out
 
 
-def _frame_labels(data, signal, table, spans, *hidden, **options):
+def _frame_labels(data, signal, table, *hidden, **options):
     order = np.argsort(table.time_samples, kind="stable")
-    return FrameLabels(
-        signal, table.time_samples[order], table.type[order], spans, data.apart_samples, *hidden, **options
-    )
+    time, type = table.time_samples[order], table.type[order]
+    return FrameLabels(signal, time, type, table.labelled_spans, data.apart_samples, *hidden, **options)
 
 
 def _taught(data, teacher, signal, known):
     """The labels and what the teacher is sure of beside them, and the times (n,) of what it doubts."""
-    found = teacher.find_in(signal)
+    found = teacher.candidates_in(signal)
     odds = teacher.log_odds(found)
-    kept = teacher.keep(found, odds)
     new = ~known.is_labelled(np.floor(found.time + 0.5).astype(int)) & (found.time >= 0) & (found.time < len(signal))
     new &= distance_to_own(found.time, found.type, known.time_samples, known.type) >= data.apart_samples[found.type]
-    sure = new & kept & (odds > SURE_LOG_ODDS)
+    sure = new & teacher.keep(found, odds) & (odds > SURE_LOG_ODDS)
     doubtful = new & ~sure & (odds > -SURE_LOG_ODDS)
-    time, type = np.r_[known.time_samples, found.time[sure]], np.r_[known.type, found.type[sure]]
-    table = Events(*split_time(time), type, known.names, known.sampling_rate_hz, labelled_spans=known.labelled_spans)
-    return table, found.time[doubtful]
+    return add_events(known, found.time[sure], found.type[sure]), found.time[doubtful]
 
 
-def _frame_weights(detector, judged):
-    """The weights of a detector that hears the network alone, by which its log odds are true."""
-    examples, moment = judged.examples, LABEL_FRAMES * detector.frame_samples
-    weight = np.concatenate([np.where(_is_echo(e, moment), 0, e.weight) for e in examples])
-    target, logit = (
-        np.concatenate(values) for values in zip(*((e.target, e.candidates.frame) for e in examples), strict=True)
-    )
-    return (0.0, *learn_scale(logit, target, weight))
-
-
-def _is_echo(examples, moment):
-    """(n,) booleans: false candidates within a moment of a true one of their type; they always give way to it."""
+def _is_echo(examples, reach):
+    """(n,) booleans: false candidates within ``reach`` of a true one of their type, which the refractory rule drops."""
     time, type, true = examples.candidates.time, examples.candidates.type, examples.target > 0
-    return ~true & (distance_to_own(time, type, time[true], type[true]) <= moment)
+    return ~true & (distance_to_own(time, type, time[true], type[true]) <= reach)
 
 
-def fused(ground, base, frames, seed):
-    """Templates (with their context, if ``base`` has one) and frames, their log odds added up."""
-    tolerance_s = frames.metadata["tolerance_s"]
-    same_s = max(tolerance_s, SAME_FRAMES * frames.frames.resolution / ground.data.rate)
-    exact_s = _exact(ground, base, frames, same_s, tolerance_s, seed)
-    detector = replace(base, frames=frames.frames, weights=(*WORTH, 0.0), same_event_s=same_s, exact_s=exact_s)
-    metadata = {name: frames.metadata[name] for name in ("pretrain", "pretext", "freeze_encoder")}
-    metadata |= {"history": frames.metadata["history"], "context_history": base.metadata["history"]}
-    return finished(ground, detector, "fusion", tolerance_s, seed, **metadata)
+def _tolerance_s(sigma, hop, rate):
+    """Seconds within which a candidate stands for a label, from the widths (E,) in frames that training arrived at."""
+    width = float(np.median(sigma))
+    if width <= 1.01 * NARROWEST_FRAMES:
+        return max(calibrate.TOLERANCE_S, 1.0 / rate)
+    tolerance_s = calibrate.TOLERATED_SIGMAS * width * hop / rate
+    return float(np.clip(tolerance_s, calibrate.TOLERANCE_S, calibrate.LONGEST_TOLERANCE_S))
 
 
-def _exact(ground, base, frames, same_s, tolerance_s, seed):
+def fusion(learned: LearnedTemplates, options: Options) -> Detector:
+    """Templates, context and frames."""
+    base = lstm(learned, replace(options, hidden_size=None, max_epochs=None))
+    return fused(learned, base, taught_frames(learned, options, base), options.seed)
+
+
+def fused(learned: LearnedTemplates, base: Detector, frame_detector: Detector, seed: int) -> Detector:
+    """Templates (with their context, if ``base`` has one) and frames: their log odds are added."""
+    tolerance_s = frame_detector.metadata["tolerance_s"]
+    same_s = max(tolerance_s, SAME_FRAMES * frame_detector.frame_samples / learned.data.rate)
+    exact_s = _exact_s(learned, base, frame_detector, same_s, tolerance_s, seed)
+    detector = replace(
+        base, frames=frame_detector.frames, weights=(*WEIGHTS, 0.0), same_event_s=same_s, exact_s=exact_s
+    )
+    metadata = {name: frame_detector.metadata[name] for name in ("pretrain", "pretext", "freeze_encoder", "history")}
+    metadata["context_history"] = base.metadata["history"]
+    return calibrated(learned, detector, Options(seed=seed, tolerance_s=tolerance_s), **metadata)
+
+
+def _exact_s(learned, base, frame_detector, same_s, tolerance_s, seed):
     """How near a peak must lie for its template's time to be taken: always, never, or by the network's own scatter.
 
-    What brings times nearest to labels is taken; an oscillation away, a template is wrong and a peak is not.
+    The choice with the smallest errors from labels is taken: an oscillation away, a template is wrong and a peak is
+    not.
     """
-    data, rate = ground.data, ground.data.rate
+    data, rate = learned.data, learned.data.rate
     reach = 2 * same_s * rate  # times that are moved to another peak are wrong, not lost
-    templates, peaks = (development.look(one, ground, seed, tolerance_s).found for one in (base, frames))
-    own, _ = development.label_errors(peaks, data.train, reach, frames)
+    templates, peaks = (
+        calibrate.find_held_out(one, learned, seed, tolerance_s).found for one in (base, frame_detector)
+    )
+    own, _ = calibrate.label_errors(peaks, data.train, reach, frame_detector)
     choices = {same_s, 0.0} | ({min(EXACT_SCATTERS * np.median(np.abs(own)) / rate, same_s)} if len(own) else set())
     errors = {}
     for exact_s in sorted(choices, reverse=True):
@@ -288,116 +332,106 @@ def _exact(ground, base, frames, same_s, tolerance_s, seed):
             None if t is None else join(t, p, np.zeros(len(t)), data.names, rate, same_s * rate, exact_s * rate)
             for t, p in zip(templates, peaks, strict=True)
         ]
-        found, _ = development.label_errors(joined, data.train, reach, base)
+        found, _ = calibrate.label_errors(joined, data.train, reach, base)
         errors[exact_s] = np.abs(found).mean() if len(found) else np.inf
     return min(errors, key=errors.get)
 
 
-def _tolerance(sigma, hop, rate):
-    """Seconds within which an estimate stands for a label, by the widths (E,) that training has found."""
-    width = float(np.median(sigma))
-    if width <= 1.01 * NARROWEST_FRAMES:
-        return max(development.TOLERANCE_S, 1.0 / rate)
-    return float(
-        np.clip(
-            development.TOLERATED_SIGMAS * width * hop / rate, development.TOLERANCE_S, development.LONGEST_TOLERANCE_S
-        )
-    )
-
-
-def best_of(ground, lstm, frames, tolerance_s, seed):
-    """What the data can carry, compared on development data; the best is kept, and the table of what was compared.
+def auto(learned: LearnedTemplates, options: Options) -> Detector:
+    """The best method on development data, with the table of what was compared in its metadata.
 
     Templates first, then what may be better; of two that are not clearly different the simpler one is kept.
     """
-    counts = sum(table.counts() for table in ground.data.train)
-    learnable = (counts >= FEW_LABELS).mean() >= SHARE_OF_KINDS
-    best = "matched_filter"
-    tried = {best: finished(ground, matched_filter(ground), best, tolerance_s, seed)}
-    f1 = _scores(tried, ground, seed)
-    # Re-mixes are made of templates: where those explain nothing, there is nothing to learn from them.
+    seed, best = options.seed, "matched_filter"
+    counts = sum(table.counts() for table in learned.data.train)
+    tried = {best: matched_filter(learned, options)}
+    f1 = _compared(tried, learned, seed)
+    # Hybrid recordings are made of templates: where those explain nothing, there is nothing to learn from them.
     if f1[best][0] >= GOOD_TEACHER:
-        tried["lstm"] = lstm()
-        best = _ahead(_scores(tried, ground, seed, real_only=False), best, ["lstm"])
-        f1 = _scores(tried, ground, seed)
-    if learnable and f1[best][0] + NOTHING_TO_WIN * f1[best][1] < 1:
-        tried["frames"] = frames(tried[best] if f1[best][0] >= GOOD_TEACHER else None)
-        tried[f"fusion with {best}"] = fused(ground, tried[best], tried["frames"], seed)
-        f1 = _scores(tried, ground, seed, tried["frames"].metadata["tolerance_s"])
-        best = _ahead(f1, best, [f"fusion with {best}", "frames"])
+        tried["lstm"] = lstm(learned, replace(options, hidden_size=None, max_epochs=None))
+        best = _clearly_best(_compared(tried, learned, seed, real_only=False), best, ["lstm"])
+        f1 = _compared(tried, learned, seed)
+    learnable = (counts >= FEW_LABELS).mean() >= SHARE_OF_TYPES
+    if learnable and f1[best][0] + NOTHING_TO_GAIN * f1[best][1] < 1:
+        tried["frames"] = taught_frames(learned, options, tried[best] if f1[best][0] >= GOOD_TEACHER else None)
+        tried[f"fusion with {best}"] = fused(learned, tried[best], tried["frames"], seed)
+        f1 = _compared(tried, learned, seed, tried["frames"].metadata["tolerance_s"])
+        best = _clearly_best(f1, best, [f"fusion with {best}", "frames"])
     order = sorted(tried, key=lambda name: -f1[name][0])
-    tried[best].metadata["compared"] = [{"method": name, "f1": f1[name][0], "kept": name == best} for name in order]
-    return tried[best]
+    compared = [{"method": name, "f1": f1[name][0], "kept": name == best} for name in order]
+    return replace(tried[best], metadata=tried[best].metadata | {"compared": compared})
 
 
-def _ahead(f1, best, others):
+def _clearly_best(f1, best, others):
     """The best of the others, if it is clearly better than ``best``."""
     other = max(others, key=lambda name: f1[name][0])
     return other if f1[other][0] > f1[best][0] + CLEARLY * f1[best][1] else best
 
 
-def _scores(tried, ground, seed, tolerance_s=None, real_only=True):
-    """F1 of each on development data and its standard error; on real data alone where there are enough.
+def _compared(tried, learned, seed, tolerance_s=None, real_only=True):
+    """F1 of each detector on development data and its standard error; on labels alone where there are enough.
 
     Where events overlap this is the mean over the recordings as they are and the same events one at a time.
     """
     within = {name: tolerance_s or detector.metadata["tolerance_s"] for name, detector in tried.items()}
-    judged = {name: development.look(detector, ground, seed, within[name]) for name, detector in tried.items()}
-    # Where few events are labelled, who finds them with the fewest other detections tells how many there are.
-    share = max(development.label_share(detector, judged[name]) for name, detector in tried.items())
+    held_out = {name: calibrate.find_held_out(one, learned, seed, within[name]) for name, one in tried.items()}
+    # Where few events are labelled, the detector that finds them with the fewest others shows how many there are.
+    share = max(calibrate.label_share(detector, held_out[name]) for name, detector in tried.items())
     scores = {}
     for name, detector in tried.items():
-        n_real = judged[name].n_real
-        f1 = development.development_f1(
-            detector, judged[name], real_only and n_real >= development.ENOUGH_EVENTS, share
-        )
-        alone = development.look_alone(detector, ground, within[name])
-        if alone is not None:
-            f1 = (f1 + development.development_f1(detector, alone)) / 2
-        n = n_real + (0 if real_only else development.REMIX_EVENTS * len(detector.names))
+        n_real = held_out[name].n_real
+        labels_alone = real_only and n_real >= calibrate.ENOUGH_EVENTS
+        f1, _ = calibrate.f1_scores(detector, held_out[name], labels_alone, share)
+        isolated = calibrate.find_isolated(detector, learned, within[name])
+        if isolated is not None:
+            f1 = (f1 + calibrate.f1_scores(detector, isolated)[0]) / 2
+        n = n_real + (0 if real_only else calibrate.HYBRID_EVENTS * len(detector.names))
         scores[name] = float(f1), float(np.sqrt(f1 * (1 - f1) / max(n, 1.0)))
     return scores
 
 
-def event_specific(ground, tolerance_s, *, n_windows, keep_templates, hidden_size, max_epochs, seed, progress, advance):
-    """A network of windows that carries the templates inside, trained on re-mixes."""
-    advance("train classifier")
-    detector = matched_filter(ground)
-    detector.classifier_window = _classifier_window(detector)
-    detector.prior_logit = 0.0  # its logits are log odds already
-    detector.classifier, history = train_classifier(
-        *(_mixes(ground.remixer, number, seed) for number in (12, 11)),
-        len(ground.data.names),
-        detector.classifier_window,
-        frame_samples(ground.data.rate),
-        ground.bank,
-        keep_templates=keep_templates,
-        hidden_size=hidden_size or HIDDEN_SIZE["event_specific"],
-        n_windows=n_windows,
-        seed=seed,
-        max_epochs=max_epochs or 12,
-        progress=progress,
+def event_specific(learned: LearnedTemplates, options: Options) -> Detector:
+    """A network of windows that holds the templates, trained on hybrid recordings."""
+    options.advance("train event-specific model")
+    options, rate, bank = options.tolerant(calibrate.TOLERANCE_S), learned.data.rate, learned.bank
+    # Some templates long, and no longer than the shortest refractory period.
+    longest_s = min([period for period in learned.data.refractory.values() if period > 0], default=1.0)
+    window_s = min(max(WINDOW_TEMPLATES * bank.length / rate, SHORTEST_WINDOW_S), longest_s)
+    window = max(4, int(window_s * rate) // 4 * 4)
+    network, history = train_classifier(
+        *(_hybrid_source(learned.hybrids, stream, options.seed) for stream in (12, 11)),
+        len(learned.data.names),
+        window,
+        frame_samples(rate),
+        bank,
+        keep_templates=options.keep_templates,
+        n_windows=options.n_windows,
+        **options.training("event_specific", MAX_EPOCHS),
     )
-    tolerance_s = development.TOLERANCE_S if tolerance_s is None else tolerance_s
-    judged = development.look(detector, ground, seed, tolerance_s)
-    detector.calibration = development.calibration(detector, judged)
-    return finished(ground, detector, "event_specific", tolerance_s, seed, advance, judged, history=history)
-
-
-def _classifier_window(detector):
-    """Samples in a window of the classifier: some templates long, and no longer than the shortest refractory period."""
-    rate = detector.sampling_rate_hz
-    longest = min([period for period in detector.refractory_s.values() if period > 0], default=1.0)
-    return max(
-        4, int(min(max(WINDOW_TEMPLATES * detector.bank.length / rate, SHORTEST_WINDOW_S), longest) * rate) // 4 * 4
+    # Its logits are log odds already: no prior is taken off.
+    detector = template_detector(learned, classifier=network, classifier_window=window, prior_logit=0.0)
+    held_out = calibrate.find_held_out(detector, learned, options.seed, options.tolerance_s)
+    # Windows teach it other odds than those of its candidates: in a window a type is rare, and present only as a whole.
+    scale = calibrate.logistic_scale(
+        held_out.of_all(lambda e: detector.log_odds(e.candidates)),
+        held_out.of_all(lambda e: e.target),
+        held_out.of_all(lambda e: e.weight),
     )
+    return calibrated(learned, replace(detector, calibration=scale), options, held_out, history=history)
 
 
-def _mixes(remixer, number, seed):
-    """A function that gives another re-mix at each call."""
+def _hybrid_source(hybrids, stream, seed):
+    """A function that gives another hybrid recording at each call."""
     count = itertools.count()
-    return lambda: remixer.mix(np.random.default_rng([number, seed, next(count)]))[:2]
+    return lambda: hybrids.mix(np.random.default_rng([stream, seed, next(count)]))[:2]
 
 
-def _is_complete(examples):
-    return bool((examples.weight > examples.target).any())
+# The method of each name, in the order of error messages.
+METHODS = {
+    "auto": auto,
+    "lstm": lstm,
+    "matched_filter": matched_filter,
+    "frames": frames,
+    "fusion": fusion,
+    "event_specific": event_specific,
+}

@@ -9,48 +9,58 @@ import numpy as np
 
 from ..signals.clock import duration_to_samples
 from ..signals.refractory import Refractory
+from ..signals.synthetic import Simulation
 from ..templates.bank import TemplateBank
 from ..templates.learn import PRIOR_LOGIT
 from ..templates.whiten import design_whitener
+from .calibrate import TOLERANCE_S, HeldOut, best_thresholds, label_all
 from .detector import Detector
-from .development import TOLERANCE_S, Judged, fit_thresholds, real_examples
 
-# Room around a template in which the whitening filter rings.
+# Seconds around a template in which the whitening filter rings.
 MARGIN_S = 0.3
 
 
-def oracle_detector(simulation, refractory_s=2.0, before_s=0.01, after_s=0.055, tolerance_s=TOLERANCE_S) -> Detector:
-    """Matched filter with the true templates and the true noise spectrum of a
-    :class:`evlib.signals.synthetic.Simulation`.
+def oracle_detector(
+    simulation: Simulation,
+    refractory_s: float | dict = 2.0,
+    before_s: float = 0.01,
+    after_s: float = 0.055,
+    tolerance_s: float = TOLERANCE_S,
+) -> Detector:
+    """Matched filter with the true templates and the true noise spectrum of a simulation.
 
     Thresholds are fitted on this simulation with all of its labels: pass the one that the detectors under test were
     trained on, and judge on another.
+
+    Parameters
+    ----------
+    simulation : from :func:`evlib.make_recording`
+    refractory_s, tolerance_s : as in :func:`evlib.fit`
+    before_s, after_s : seconds that templates reach around the onset
+
+    Examples
+    --------
+    >>> import evlib
+    >>> oracle_detector(evlib.make_recording(duration_s=10.0))
+    Detector(matched_filter, 16 types, 6 channels, 2000 Hz)
     """
-    rate = simulation.recording.sampling_rate_hz
+    recording, amplitude, names = simulation.recording, simulation.amplitude, simulation.events.names
+    rate = recording.sampling_rate_hz
     spectrum = simulation.noise_psd(np.linspace(0, rate / 2, 8193))
     whitener = design_whitener(np.tile(spectrum, (simulation.templates.n_channels, 1)), rate)
     margin, before = duration_to_samples(MARGIN_S, rate), duration_to_samples(before_s, rate)
-    length = before + duration_to_samples(after_s, rate)
+    first, length = margin - before, before + duration_to_samples(after_s, rate)
     wide = whitener.filter_templates(simulation.templates.sampled(rate, MARGIN_S, MARGIN_S))
-    mean, spread = simulation.amplitude.mean(), simulation.amplitude.std() / simulation.amplitude.mean()
-    names = simulation.events.names
-    bank = TemplateBank(
-        wide[:, margin - before : margin - before + length] * mean, before, names, float(max(spread, 0.05))
-    )
+    spread = float(max(amplitude.std() / amplitude.mean(), 0.05))
     detector = Detector(
         whitener,
-        bank,
+        TemplateBank(wide[:, first : first + length] * amplitude.mean(), before, names, spread),
         np.zeros(len(names)),
         Refractory(refractory_s, names).by_name(rate),
         PRIOR_LOGIT,
-        channels=simulation.recording.channels,
+        channels=recording.channels,
+        metadata={"method": "oracle"},
     )
-    detector.metadata = {"method": "oracle"}
-    examples = real_examples([detector.candidates(simulation.recording)], [_complete(simulation)], tolerance_s)[0]
-    detector.thresholds, _ = fit_thresholds(detector, Judged([], [examples], []))
-    return detector
-
-
-def _complete(simulation):
-    """The true events, all of them."""
-    return replace(simulation.events, labelled_spans=np.array([[0, simulation.recording.n_samples]]))
+    labels = replace(simulation.events, labelled_spans=np.array([[0, recording.n_samples]]))
+    held_out = HeldOut([], label_all([detector.candidates(recording)], [labels], tolerance_s), [])
+    return replace(detector, thresholds=best_thresholds(detector, held_out))

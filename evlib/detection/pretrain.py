@@ -1,69 +1,117 @@
-"""Pretraining: what the encoder of the frame network can learn from recordings without labels.
+"""Pretraining: what encoders can learn from recordings without labels.
 
-Windows of some seconds of whitened signal train a pretext model (`evlib.networks.pretext`): an autoencoder, a
-variational one, a contrastive or a masked model. Its encoder is what remains. One in five recordings is development
-data, of fewer recordings held-out tenths are.
+Windows of whitened signal train a pretext model, and its encoder is what remains. `pretrain` makes the encoder of the
+frame network, from windows of some seconds with `evlib.networks.pretext.PRETEXT_MODELS`. `pretrain_windows` makes those
+of the original window models, from windows that hold single events with ``WINDOW_MODELS``. Most windows lie around a
+peak of energy and the rest anywhere, because little can be learned from noise alone. One in five recordings is
+development data; of fewer recordings, windows in held-out tenths are.
 """
 
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ..networks.frames import FrameEncoder
-from ..networks.pretext import PRETEXT_MODELS
-from ..signals.errors import OptionError, ShapeError, UnitError
-from ..training import loop
-from ..training.checkpoints import latest_checkpoint, load_pretrained
-from .prepare import ONE_IN
-from .pretrain_windows import (
-    LONGEST_WINDOW_S,
-    PATIENCE_EPOCHS,
-    Pretrained,
-    check_resume,
-    frame_samples,
-    windows_to_learn,
+from ..networks.losses import AutoencoderLoss, VariationalAutoencoderLoss, nt_xent
+from ..networks.pretext import (
+    PRETEXT_MODELS,
+    ContrastiveLSTM,
+    LSTMAutoencoder,
+    MaskedPatchModel,
+    VariationalLSTMAutoencoder,
 )
+from ..networks.threads import few_threads
+from ..networks.transformer import HashedWords, PatchFrameEncoder, frame_channels
+from ..signals.clock import duration_to_samples
+from ..signals.errors import DataError, OptionError, ShapeError, UnitError, require_int, require_seconds
+from ..signals.recording import Recording, as_list, check_alike, cut
+from ..templates.discover import energy_peaks
+from ..templates.whiten import Whitener, estimate_whitener
+from ..training.augment import ChannelDropout, Compose, Gain, TimeShift, WhiteNoise
+from ..training.checkpoints import latest_checkpoint, load_pretrained, save_encoder
+from ..training.data import ContrastiveDataset, UnsupervisedDataset, collate_fn_contrastive, collate_fn_unsupervised
+from ..training.loop import contrastive_losses, train, unsupervised_losses
+from ..training.masked import MaskedPretextLoss, fit_patches, masked_losses
+from ..training.windows import MotionWindows
+from .prepare import ONE_IN, held_out_parts
 
 PRETEXTS = tuple(PRETEXT_MODELS)
-LEARNING_RATE, BATCH = 2e-3, 16
-# Frames of a window (4 s at 2000 Hz): what lies around an event is to be learned too. At most these shares of a
-# recording: of few recordings a held-out tenth must have room for some windows, of several the shortest one.
+WINDOW_MODELS = {
+    "autoencoder": LSTMAutoencoder,
+    "variational": VariationalLSTMAutoencoder,
+    "contrastive": ContrastiveLSTM,
+    "masked": MaskedPatchModel,
+}
+PATIENCE_EPOCHS = 5
+# Seconds in a frame of an encoder; times within a frame are read from its states. A frame of the frame network has at
+# least four samples: slowly sampled events are slow, and single samples would see too little of them.
+FRAME_S, LEAST_FRAME_SAMPLES = 0.005, 4
+# Seconds: longer windows hold so many events that their encoding is not of any one of them.
+LONGEST_WINDOW_S = 10.0
+# Of the frame network's encoder: learning rate, windows in a batch.
+FRAME_LEARNING_RATE, FRAME_BATCH = 2e-3, 16
+# Frames of its windows (4 s at 2000 Hz), so that the surroundings of events are learned too; but at most these shares
+# of a recording: of few recordings a held-out tenth must have room for some windows, of several the shortest one.
 WINDOW_FRAMES, SHARE_OF_FEW, SHARE_OF_SEVERAL = 800, 1 / 30, 1 / 2
-# A frame of the frame network is 5 ms, but at least so many samples: who samples slowly looks for slow events, and
-# frames of single samples would see too little of them.
-LEAST_FRAME_SAMPLES = 4
+# Of the encoders of window models: learning rates of LSTMs and of the masked transformer, windows in a batch.
+LEARNING_RATE, MASKED_LEARNING_RATE, BATCH = 5e-3, 6e-3, 64
+# The transformer has one block: attention over all frames and channels is slow on a CPU.
+MASKED_BLOCKS = 1
+# Standard deviations of the noise that is added to masked windows, where that of a recording is 1: clearer windows
+# teach sooner.
+MASKED_NOISE = (0.3, 1.0)
+# Two views of one window: what a sensor may do to an event without making it another.
+VIEWS = Compose([Gain((0.7, 1.4)), TimeShift(4), ChannelDropout(0.1), WhiteNoise(0.5)])
+# Two views of a window share only this many principal components: views that share their noise would be matched by it.
+SHARED_COMPONENTS = 32
+# Share of the windows around a peak of energy, and how far the peak is from their middle at most, in windows.
+SHARE_AT_PEAKS, OFF_CENTRE = 0.8, 0.1
 
 
-def network_resolution(rate):
-    """Samples in a frame of the frame network.
+@dataclass(frozen=True, eq=False)
+class Pretrained:
+    """An encoder that was pretrained, and where it comes from.
 
-    >>> network_resolution(100.0), network_resolution(2000.0)
-    (4, 10)
+    ``encoder`` : a FrameEncoder (of windows an LSTMEncoder, or a PatchFrameEncoder for "masked"); ``model`` : the whole
+    pretext model; ``history`` : the losses of each epoch; ``metadata`` : rate, channels, units, pretext, seed and data
+    hash; ``whitener`` : of the signals that it was trained on, where known. :meth:`save` keeps encoder, metadata and
+    whitener.
     """
-    return max(LEAST_FRAME_SAMPLES, frame_samples(rate))
 
+    encoder: torch.nn.Module
+    model: torch.nn.Module | None
+    history: list
+    metadata: dict
+    whitener: Whitener | None = None
 
-def default_window_s(recordings):
-    """Seconds in a window for recordings of one rate."""
-    rate, durations = recordings[0].sampling_rate_hz, [recording.duration_s for recording in recordings]
-    room = SHARE_OF_FEW * max(durations) if len(recordings) < ONE_IN else SHARE_OF_SEVERAL * min(durations)
-    return min(WINDOW_FRAMES * network_resolution(rate) / rate, room, LONGEST_WINDOW_S)
+    def __repr__(self):
+        kind = f"{self.metadata['pretext']}, hidden size {self.encoder.config['hidden_size']}"
+        return f"Pretrained({kind}, {self.metadata['duration_s']:g} s, {len(self.history)} epochs)"
+
+    def save(self, path: str | Path) -> None:
+        """Write encoder, metadata and whitener; :func:`evlib.load_encoder` reads the first two."""
+        save_encoder(path, self.encoder, self.metadata, self.whitener)
 
 
 def pretrain(
-    recordings,
-    pretext="contrastive",
+    recordings: list[Recording],
+    pretext: str = "contrastive",
     *,
-    whitened=None,
-    seed=0,
-    hidden_size=48,
-    window_s=None,
-    n_windows=2048,
-    max_epochs=20,
-    progress=True,
-    log_dir=None,
-    save_dir=None,
-    resume=False,
+    whitened: list | None = None,
+    seed: int = 0,
+    hidden_size: int = 48,
+    window_s: float | None = None,
+    n_windows: int = 2048,
+    max_epochs: int = 20,
+    progress: bool = True,
+    log_dir: str | Path | None = None,
+    save_dir: str | Path | None = None,
+    resume: bool = False,
 ) -> Pretrained:
     """Pretrain the encoder of a frame network on recordings without labels.
 
@@ -95,55 +143,265 @@ def pretrain(
     >>> pretrain([recording], "masked", **options).metadata["pretext"]
     'masked'
     """
-    check_resume(resume, save_dir)
+    run = {"max_epochs": max_epochs, "progress": progress, "log_dir": log_dir, "save_dir": save_dir, "resume": resume}
+    sizes = {"hidden_size": hidden_size, "n_windows": n_windows}
     window_s = default_window_s if window_s is None else window_s
-    windows = windows_to_learn(
-        recordings, pretext, PRETEXTS, whitened, seed, hidden_size, window_s, n_windows, max_epochs
+    return _pretrain(_train_frames, recordings, pretext, window_s, whitened=whitened, seed=seed, **sizes, **run)
+
+
+def pretrain_windows(
+    recordings: list[Recording],
+    pretext: str = "autoencoder",
+    *,
+    hidden_size: int = 64,
+    window_s: float = 0.06,
+    n_windows: int = 4096,
+    **options,
+) -> Pretrained:
+    """Pretrain the encoder of a window model on recordings without labels.
+
+    Parameters
+    ----------
+    recordings : list of Recording with one rate and the same channels
+    pretext : "autoencoder", "variational", "contrastive" or "masked" (a transformer over frames and channels, whose
+        training is not ended early: for long it learns nothing, and then much)
+    hidden_size : units of the encoder in each direction
+    window_s : length of a window; 0.06 s holds one event and little else
+    n_windows : windows in an epoch, fewer when the recordings are short
+    options : ``whitened``, ``seed``, ``max_epochs``, ``progress``, ``log_dir``, ``save_dir``, ``resume``, as in
+        :func:`pretrain`
+
+    Raises
+    ------
+    OptionError, DataError, UnitError, ShapeError : see the messages
+
+    Examples
+    --------
+    >>> import evlib
+    >>> recording = evlib.make_recording(duration_s=10.0).recording
+    >>> pretrain_windows([recording], n_windows=64, hidden_size=8, max_epochs=1, progress=False).metadata["pretext"]
+    'autoencoder'
+    """
+    train_encoder = _train_masked if pretext == "masked" else _train_windows
+    return _pretrain(
+        train_encoder, recordings, pretext, window_s, hidden_size=hidden_size, n_windows=n_windows, **options
     )
-    train, development = windows.train, windows.development
+
+
+def _pretrain(
+    train_encoder: Callable,
+    recordings,
+    pretext,
+    window_s,
+    *,
+    hidden_size,
+    n_windows,
+    whitened=None,
+    seed=0,
+    max_epochs=20,
+    progress=True,
+    log_dir=None,
+    save_dir=None,
+    resume=False,
+):
+    """Check what every pretraining is asked for, whiten, cut windows, and train.
+
+    ``window_s`` may be a function of the checked recordings that gives it.
+    """
+    if resume and save_dir is None:
+        raise OptionError("resume=True needs save_dir, the folder with the checkpoints of the run that was cut off")
+    recordings = as_list(recordings)
+    rate = check_alike(recordings)
+    if pretext not in PRETEXTS:
+        raise OptionError(f"pretext must be one of {', '.join(PRETEXTS)}, got {pretext!r}")
+    require_int(0, seed=seed)
+    require_int(1, hidden_size=hidden_size, max_epochs=max_epochs)
+    require_int(8, n_windows=n_windows)
+    window_s = window_s(recordings) if callable(window_s) else window_s
+    require_seconds(LONGEST_WINDOW_S, window_s=window_s)
+    signals, whitener = whitened, None
+    if whitened is None:
+        whitener = estimate_whitener(recordings)
+        signals = [whitener(recording) for recording in recordings]
+    window, shortest = max(8, duration_to_samples(window_s, rate)), min(map(len, signals))
+    if shortest <= window:
+        raise DataError(f"a recording of {shortest / rate:g} s is shorter than a window of {window_s:g} s")
+    windows, held_out = cut_windows(signals, window, n_windows, seed)
+    if 0 in (len(windows), len(held_out)):
+        raise DataError(
+            f"{sum(map(len, signals)) / rate:g} s of recordings give {len(windows)} windows of {window_s:g} s to train "
+            f"on and {len(held_out)} held-out ones; both are needed (more signal, more windows or shorter ones?)"
+        )
+    with few_threads():
+        run = {"max_epochs": max_epochs, "seed": seed, "save_dir": save_dir, "log_dir": log_dir, "resume": resume}
+        encoder, model, history = train_encoder(pretext, windows, held_out, rate, hidden_size, progress=progress, **run)
+    metadata = {
+        "pretext": pretext,
+        "sampling_rate_hz": rate,
+        "channels": list(recordings[0].channels),
+        "units": list(recordings[0].units),
+        "window_s": float(window_s),
+        "seed": int(seed),
+        "duration_s": float(sum(recording.duration_s for recording in recordings)),
+        "data_hash": hashlib.sha256(windows.tobytes()).hexdigest()[:16],
+        "epochs": len(history),
+    }
+    return Pretrained(encoder, model, history, metadata, whitener)
+
+
+def _train_frames(pretext, windows, held_out, rate, hidden_size, *, seed, **run):
+    """Encoder, pretext model and history of a frame network's encoder."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = PRETEXT_MODELS[pretext](train.shape[2], hidden_size, network_resolution(windows.rate))
-    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE)
-    batch = min(BATCH, len(train))
+        model = PRETEXT_MODELS[pretext](windows.shape[2], hidden_size, network_resolution(rate))
+    optimizer = torch.optim.AdamW(model.parameters(), FRAME_LEARNING_RATE)
     loaders = [
-        torch.utils.data.DataLoader(torch.from_numpy(windows), batch, shuffle=shuffle, drop_last=shuffle)
-        for windows, shuffle in ((train, True), (development, False))
+        torch.utils.data.DataLoader(
+            torch.from_numpy(part), min(FRAME_BATCH, len(windows)), shuffle=shuffle, drop_last=shuffle
+        )
+        for part, shuffle in ((windows, True), (held_out, False))
     ]
-    history = loop.train(
-        model,
-        lambda model, batch: model.losses(batch),
-        *loaders,
-        optimizer,
-        num_epochs=max_epochs,
-        patience=PATIENCE_EPOCHS,
-        save_dir=save_dir,
-        save_freq=1,
-        resume_from=latest_checkpoint(save_dir) if resume else None,
-        log_dir=log_dir,
-        progress=progress,
-        seed=seed,
+    history = _fit(model, lambda model, batch: model.losses(batch), loaders, optimizer, seed=seed, **run)
+    return model.encoder, model, history
+
+
+def _train_windows(pretext, windows, held_out, rate, hidden_size, *, seed, max_epochs, **run):
+    """Encoder, pretext model and history of an LSTM that reads windows."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        # No dropout: noise is new in every window, and nothing can be learned by heart.
+        model = WINDOW_MODELS[pretext](
+            windows.shape[2], hidden_size, dropout=0.0, timing_resolution_samples=frame_samples(rate)
+        )
+    optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
+    if pretext == "contrastive":
+        losses, loss = contrastive_losses, partial(nt_xent, temperature=model.temperature)
+        shared, collate = shared_part(windows, held_out), collate_fn_contrastive
+        sets = [ContrastiveDataset(w, VIEWS, seed=seed, train=t) for w, t in zip(shared, (True, False), strict=True)]
+    else:
+        warmup_steps = max_epochs * len(windows) // BATCH // 4
+        loss = AutoencoderLoss() if pretext == "autoencoder" else VariationalAutoencoderLoss(warmup_steps=warmup_steps)
+        losses = unsupervised_losses
+        sets, collate = [UnsupervisedDataset(windows), UnsupervisedDataset(held_out)], collate_fn_unsupervised
+    loaders = [
+        torch.utils.data.DataLoader(part, BATCH, shuffle=shuffle, collate_fn=collate, drop_last=len(part) > BATCH)
+        for part, shuffle in zip(sets, (True, False), strict=True)
+    ]
+    run |= {"seed": seed, "max_epochs": max_epochs, "loss_fn": loss}
+    history = _fit(model, lambda model, batch: losses(model, loss, batch), loaders, optimizer, **run)
+    return model.encoder, model, history
+
+
+def _fit(model, losses, loaders, optimizer, *, max_epochs, save_dir, resume, **options):
+    """The history of a training that keeps the best epoch."""
+    options |= {"save_dir": save_dir, "save_freq": 1, "resume_from": latest_checkpoint(save_dir) if resume else None}
+    return train(model, losses, *loaders, optimizer, num_epochs=max_epochs, patience=PATIENCE_EPOCHS, **options)
+
+
+def _train_masked(pretext, windows, held_out, rate, hidden_size, **run):
+    """Encoder, pretext model and history of a transformer over frames and channels."""
+    n_channels, frame = windows.shape[2], max(2, frame_samples(rate))
+    with torch.random.fork_rng():  # its weights are replaced by those of the trained model
+        encoder = PatchFrameEncoder(n_channels, hidden_size, MASKED_BLOCKS, dropout=0.0, resolution=frame)
+    # What recurs is shown under fresh noise, and only what recurs is to be rebuilt: noise cannot be predicted.
+    channels = frame_channels(n_channels)
+    sets = [[MotionWindows("recordings", part, rate, channels)] for part in shared_part(windows, held_out)]
+    batches = {
+        "mask_ratio": 0.5,
+        "strength": "none",
+        "patch_samples": frame,
+        "normalise": False,
+        "noise": MASKED_NOISE,
+        "view": False,
+    }
+    model, history, _ = fit_patches(
+        masked_losses,
+        lambda: MaskedPatchModel(**encoder.patches.config),
+        MaskedPretextLoss(contrastive_weight=0.0, parts={"shape": 1.0}),
+        *sets,
+        frame / rate,
+        HashedWords(),
+        batches,
+        {},
+        lr=MASKED_LEARNING_RATE,
+        batch_size=BATCH,
+        **run,
     )
-    return Pretrained(model.encoder, model, history, windows.metadata(pretext, seed, history), windows.whitener)
+    encoder.patches = model.encoder
+    return encoder.eval(), model, history
 
 
-def check_encoder(pretrain, recordings):
+def frame_samples(rate: float) -> int:
+    """Samples in a frame of a window model's encoder: 5 ms."""
+    return max(1, round(FRAME_S * rate))
+
+
+def network_resolution(rate: float) -> int:
+    """Samples in a frame of the frame network.
+
+    >>> network_resolution(100.0), network_resolution(2000.0)
+    (4, 10)
+    """
+    return max(LEAST_FRAME_SAMPLES, frame_samples(rate))
+
+
+def default_window_s(recordings) -> float:
+    """Seconds in a window of the frame network's encoder, for recordings of one rate."""
+    rate, durations = recordings[0].sampling_rate_hz, [recording.duration_s for recording in recordings]
+    room = SHARE_OF_FEW * max(durations) if len(recordings) < ONE_IN else SHARE_OF_SEVERAL * min(durations)
+    return min(WINDOW_FRAMES * network_resolution(rate) / rate, room, LONGEST_WINDOW_S)
+
+
+def cut_windows(signals, window: int, n_windows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Windows (N, window, C) of whitened signals to train on, and held-out ones; those that lie in both are left out.
+
+    ``signals`` : list of (n, C); ``window`` : samples; ``n_windows`` : in all, fewer where signals are short
+    """
+    rng, lengths = np.random.default_rng([14, seed]), list(map(len, signals))
+    parts = []
+    for signal, spans in zip(signals, held_out_parts(lengths, seed), strict=True):
+        n = min(n_windows * len(signal) // sum(lengths), max(8, 4 * len(signal) // window))
+        peaks, n_near, reach = (
+            energy_peaks(signal, 2 * window // 3),
+            round(SHARE_AT_PEAKS * n),
+            round(OFF_CENTRE * window),
+        )
+        middle = rng.choice(peaks, n_near) + rng.integers(-reach, reach + 1, n_near) if len(peaks) else peaks
+        anywhere = rng.integers(0, len(signal) - window, n - len(middle))
+        start = np.clip(np.r_[middle - window // 2, anywhere], 0, len(signal) - window)[:, None]
+        inside = ((start >= spans[:, 0]) & (start + window <= spans[:, 1])).any(1)
+        touching = ((start < spans[:, 1]) & (start + window > spans[:, 0])).any(1)
+        parts.append([cut(signal, start[rows, 0], window) for rows in (~touching, inside)])
+    train, development = zip(*parts, strict=True)
+    return np.concatenate(train), np.concatenate(development)
+
+
+def shared_part(train: np.ndarray, development: np.ndarray) -> list:
+    """Windows (N, time, C) rebuilt from the first principal components of those to train on: what recurs, and little of
+    the noise."""
+    from sklearn.decomposition import PCA
+
+    flat = train.reshape(len(train), -1)
+    pca = PCA(min(SHARED_COMPONENTS, *flat.shape), random_state=0).fit(flat)
+    return [pca.inverse_transform(pca.transform(w.reshape(len(w), -1))).reshape(w.shape) for w in (train, development)]
+
+
+def check_encoder(pretrain, recordings) -> "str | Pretrained":
     """What ``fit(pretrain=...)`` names: a pretext, or an encoder as Pretrained, checked against the recordings."""
     if isinstance(pretrain, str) and pretrain in PRETEXTS:
         return pretrain
     if isinstance(pretrain, str | Path):
         encoder, metadata, whitener = load_pretrained(pretrain)
         pretrain = Pretrained(encoder, None, [], metadata, whitener)
-    if isinstance(pretrain, Pretrained) and not isinstance(pretrain.encoder, FrameEncoder):
-        raise OptionError(
-            "fit needs the encoder of a frame network, as evlib.pretrain makes it; got a "
-            f"{type(pretrain.encoder).__name__}"
-        )
     if not isinstance(pretrain, Pretrained):
         raise OptionError(
             f"pretrain must be one of {', '.join(PRETEXTS)}, discovery, a path, or what evlib.pretrain or "
-            "evlib.discover "
-            f"returns; got a {type(pretrain).__name__}"
+            f"evlib.discover returns; got a {type(pretrain).__name__}"
+        )
+    if not isinstance(pretrain.encoder, FrameEncoder):
+        raise OptionError(
+            "fit needs the encoder of a frame network, as evlib.pretrain makes it; got a "
+            f"{type(pretrain.encoder).__name__}"
         )
     rate, here = pretrain.metadata.get("sampling_rate_hz"), recordings[0].sampling_rate_hz
     if rate != here:
@@ -157,10 +415,8 @@ def check_encoder(pretrain, recordings):
     return pretrain
 
 
-def encoder_for(wanted, signals, recordings, seed, hidden_size, progress):
-    """The encoder that ``fit(pretrain=...)`` names, and its metadata: trained now, or checked against the
-    recordings."""
+def encoder_for(wanted, signals, recordings, **options) -> Pretrained:
+    """The encoder that ``fit(pretrain=...)`` names: checked against the recordings, or trained on their whitened
+    ``signals`` with ``options``."""
     found = check_encoder(wanted, recordings)
-    if isinstance(found, str):
-        found = pretrain(recordings, found, whitened=signals, seed=seed, hidden_size=hidden_size, progress=progress)
-    return found.encoder, found.metadata
+    return found if isinstance(found, Pretrained) else pretrain(recordings, found, whitened=signals, **options)

@@ -110,7 +110,7 @@ def snap(detector, recording, time_s, type=None, reach_s=REACH_S):
     start, stop = max(int(time_s * rate) - halo, 0), min(int(time_s * rate) + halo, recording.n_samples)
     whitened = detector.whitener(recording, start, stop)
     wanted = np.arange(len(bank.names)) if type is None else [bank.names.index(type)]
-    found = detector.find_in(whitened)
+    found = detector.candidates_in(whitened)
     near = (np.abs(found.time + start - time_s * rate) <= reach) & np.isin(found.type, wanted)
     if near.any():
         best = np.flatnonzero(near)[found.llr_isolated[near].argmax()]

@@ -22,8 +22,6 @@ from .widget import StaticTwin
 
 TILE_S = 10.0
 MAX_TILES = 64
-# Signal on either side of a tile, in template lengths, as in find_candidates.
-HALO_LENGTHS = 16
 # Seconds of candidates on either side that a context network reads: as far as rhythm reaches.
 CONTEXT_S = 10.0
 
@@ -43,8 +41,8 @@ class CandidateTrace:
         detector.check(recording)
         self.detector, self.recording = detector, recording
         # Tiles begin where a network that reads the signal would begin anew.
-        self._unit = detector.grid_samples
-        self._samples = -(-int(TILE_S * recording.sampling_rate_hz) // self._unit) * self._unit
+        unit = detector.grid_samples
+        self._samples = -(-int(TILE_S * recording.sampling_rate_hz) // unit) * unit
         self._tiles, self._last = {}, (None, None, None)
 
     def between(self, start_s, stop_s):
@@ -67,17 +65,9 @@ class CandidateTrace:
         if k not in self._tiles:
             while len(self._tiles) >= MAX_TILES:
                 self._tiles.pop(next(iter(self._tiles)))
-            self._tiles[k] = self._search(k * self._samples, min((k + 1) * self._samples, self.recording.n_samples))
+            stop = min((k + 1) * self._samples, self.recording.n_samples)
+            self._tiles[k] = self.detector.candidates(self.recording, k * self._samples, stop)
         return self._tiles[k]
-
-    def _search(self, start, stop):
-        """Candidates of samples [start, stop)."""
-        detector, n = self.detector, self.recording.n_samples
-        halo = -(-HALO_LENGTHS * detector.bank.length // self._unit) * self._unit
-        low, high = max(start - halo, 0), min(stop + halo, n)
-        found = detector.find(lambda a, b: detector.whitener(self.recording, low + a, low + b), high - low)
-        found = found.shift(low)
-        return found[(found.time >= start - 0.5) & ((found.time < stop - 0.5) | (stop == n))]
 
 
 # --- Browse a recording: the signal, what was labelled, what was detected, and a way from each doubtful event to th

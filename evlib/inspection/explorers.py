@@ -1,5 +1,7 @@
 """Choose thresholds and refractory periods by what they do on development data."""
 
+from dataclasses import replace
+
 import ipywidgets as w
 import numpy as np
 
@@ -43,8 +45,8 @@ WIDE = w.Layout(width="360px")
 class ThresholdExplorer(OneType):
     """Thresholds and refractory periods per type, with precision, recall, F1 and false alarms per hour, live.
 
-    The detector is not touched until :meth:`apply` (or its button) writes the choice into it; :meth:`reset` goes back
-    to what the detector had when the widget was made.
+    A detector does not change: :meth:`apply` (or its button) makes a copy with the choice, which is ``detector`` from
+    then on; :meth:`reset` goes back to the one that the widget was made with.
 
     Parameters
     ----------
@@ -64,7 +66,7 @@ class ThresholdExplorer(OneType):
     >>> explorer = ThresholdExplorer(detector, recording, reference)
     >>> explorer.set(threshold=0.999).comparison.recall <= 1
     True
-    >>> explorer.apply() is detector
+    >>> explorer.apply() is explorer.detector
     True
     """
 
@@ -75,7 +77,7 @@ class ThresholdExplorer(OneType):
             )
         self.detector, self.tolerance_s = detector, require_tolerance(tolerance_s)
         self.tuning = ThresholdSweep(detector, recording, reference)
-        self._fitted = detector.thresholds.copy(), dict(detector.refractory_s)
+        self._fitted = detector
         self._moving = False
         longest = max([*detector.refractory_s.values(), 0.05])
         self.types = Stepper(detector.names, "type")
@@ -146,21 +148,22 @@ class ThresholdExplorer(OneType):
         return self._update()
 
     def reset(self):
-        """Back to what the detector had when the widget was made; the detector too, if it was changed."""
-        self.thresholds, self.refractory_s = self._fitted[0].copy(), dict(self._fitted[1])
-        self.detector.thresholds, self.detector.refractory_s = self._fitted[0].copy(), dict(self._fitted[1])
-        self.detector.metadata.pop("chosen_by_hand", None)
+        """Back to the detector that the widget was made with."""
+        self.detector = self._fitted
+        self.thresholds, self.refractory_s = self.detector.thresholds.copy(), dict(self.detector.refractory_s)
         return self._update()
 
     def apply(self):
-        """Write thresholds and refractory periods into the detector, in place, and say so in its metadata; returns
-        it."""
-        self.detector.thresholds, self.detector.refractory_s = self.thresholds.copy(), dict(self.refractory_s)
+        """A copy of the detector with these thresholds and refractory periods, ``detector`` from now on; its metadata
+        says that they were chosen by hand."""
         report = self.comparison
-        self.detector.metadata["chosen_by_hand"] = {
-            "development_f1": float(report.f1),
-            "tolerance_s": float(self.tolerance_s),
-        }
+        chosen = {"development_f1": float(report.f1), "tolerance_s": float(self.tolerance_s)}
+        self.detector = replace(
+            self._fitted,
+            thresholds=self.thresholds.copy(),
+            refractory_s=dict(self.refractory_s),
+            metadata=self._fitted.metadata | {"chosen_by_hand": chosen},
+        )
         self.say(
             f"The detector now has these thresholds and refractory periods: F1 {report.f1:.3f} on the development data."
         )

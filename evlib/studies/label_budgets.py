@@ -16,10 +16,10 @@ import numpy as np
 
 from ..detection.detector import detect
 from ..detection.fit import fit_from
-from ..detection.learned import lay_groundwork
 from ..detection.oracle import oracle_detector
 from ..detection.prepare import prepare
 from ..detection.pretrain import PRETEXTS, pretrain
+from ..detection.templates import whiten_and_learn
 from ..scoring.comparison import compare
 from ..scoring.statistics import bootstrap_interval, timing_statistics
 from ..signals.errors import OptionError
@@ -200,7 +200,7 @@ def _fresh_rows(split, seed, missing, size):
             name, options = _recipe(method, size, encoders)
             ground = _GROUND.get(method, "labelled")
             if ground not in grounds:
-                grounds[ground] = lay_groundwork(
+                grounds[ground] = whiten_and_learn(
                     data,
                     discovery=found if ground == "discovered" else None,
                     self_training=ground in ("self-trained", "discovered"),

@@ -11,7 +11,6 @@ import evlib
 from evlib.signals.errors import OptionError, ShapeError, UnitError
 from evlib.signals.synthetic import make_templates
 from evlib.training import frames as frame_training
-from evlib.training.event_specific import windows_of
 
 RATE = 2000.0
 # An encoder, and a frame network around it, as small as they can be.
@@ -61,41 +60,17 @@ def same_weights(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_an_encoder_brings_what_it_has_heard_through(short, pretrained, tmp_path):
-    pretrained.save(tmp_path / "encoder.pth")
-    for encoder in (pretrained, tmp_path / "encoder.pth"):
-        detector = evlib.fit([tuple(short[1])], "frames", pretrain=encoder, **TINY | {"max_epochs": 1})
-        assert np.array_equal(detector.whitener.taps, pretrained.whitener.taps)
-
-
-def test_same_seed_same_network_and_no_global_state(short, pretrained):
-    torch.manual_seed(5)
-    before = torch.random.get_rng_state()
-    options = {"method": "frames", "pretrain": pretrained, "seed": 1, **TINY}
-    first, second = (evlib.fit([tuple(short[0])], **options) for _ in range(2))
-    assert torch.equal(before, torch.random.get_rng_state())
-    assert same_weights(first.frames, second.frames)
-    assert np.array_equal(first.thresholds, second.thresholds) and first.timing_error_s == second.timing_error_s
-
-
 def test_discovery_needs_one_label_for_each_kind(quiet):
     """The label names the kind; its other events, which nobody labelled, make the template."""
-    plain, discovered = (
+    plain, discovered, found_before = (
         evlib.fit([tuple(quiet[0])], "matched_filter", labels_per_type=1, pretrain=pretrain, progress=False)
-        for pretrain in (None, "discovery")
+        for pretrain in (None, "discovery", evlib.discover([quiet[0].recording], progress=False))
     )
     assert set(discovered.metadata["n_labelled"].values()) == {1}
-    assert discovered.metadata["pretrain"] == "discovery" and plain.metadata["pretrain"] is None
-    assert discovered.names == quiet[0].events.names
-    assert f1(discovered, quiet[1]) > 0.9
+    assert discovered.metadata["pretrain"] == found_before.metadata["pretrain"] == "discovery"
+    assert plain.metadata["pretrain"] is None and discovered.names == quiet[0].events.names
+    assert f1(discovered, quiet[1]) > 0.9 and f1(found_before, quiet[1]) > 0.9
     assert f1(discovered, quiet[1]) >= f1(plain, quiet[1])
-
-
-def test_what_discover_found_before_names_the_same(quiet):
-    found = evlib.discover([quiet[0].recording], progress=False)
-    detector = evlib.fit([tuple(quiet[0])], "matched_filter", labels_per_type=1, pretrain=found, progress=False)
-    assert detector.metadata["pretrain"] == "discovery"
-    assert f1(detector, quiet[1]) > 0.9
 
 
 def test_discovery_does_no_harm_where_all_is_labelled(short):
@@ -106,7 +81,7 @@ def test_discovery_does_no_harm_where_all_is_labelled(short):
     assert f1(discovered, short[1]) >= f1(plain, short[1]) - 0.02
 
 
-def test_a_pretrained_encoder_starts_the_frame_network(short, pretrained, tmp_path):
+def test_a_pretrained_encoder_starts_the_frame_network_with_its_whitener(short, pretrained, tmp_path):
     """The object and its file are the same start, whatever hidden_size says; fit leaves the object as it was."""
     before = weights(pretrained.encoder)
     pretrained.save(tmp_path / "a.enc")
@@ -119,6 +94,8 @@ def test_a_pretrained_encoder_starts_the_frame_network(short, pretrained, tmp_pa
         assert detector.metadata["pretrain"] == "masked" and detector.metadata["pretext"] == pretrained.metadata
         assert not detector.metadata["freeze_encoder"]
         assert same_weights(detector.frames, made[0].frames)
+        assert np.array_equal(detector.thresholds, made[0].thresholds)
+        assert np.array_equal(detector.whitener.taps, pretrained.whitener.taps)
     assert same_weights(pretrained.encoder, before)
     assert not same_weights(made[0].frames.encoder, before)
 
@@ -134,14 +111,14 @@ def test_a_frozen_encoder_stays_as_it_is(short, pretrained):
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize("pretext", ["autoencoder", "variational", "contrastive", "masked"])
-def test_pretraining_inside_of_fit(short, pretext, monkeypatch):
+def test_pretraining_inside_of_fit(short, monkeypatch):
     from evlib.detection import pretrain as pretraining
 
     def few(*arguments, **options):
         return pretrain(*arguments, **options | {"n_windows": 64, "window_s": 0.25, "max_epochs": 1})
 
     pretrain = pretraining.pretrain
+    pretext = "contrastive"
     monkeypatch.setattr(pretraining, "pretrain", few)
     detector = evlib.fit(
         [tuple(short[0])], "frames", pretrain=pretext, labels_per_type=3, unlabelled=[short[1].recording], **TINY
@@ -161,17 +138,15 @@ def test_pretraining_inside_of_fit(short, pretext, monkeypatch):
         ({"pretrain": "discovery", "freeze_encoder": True}, "freeze_encoder=True needs"),
         ({"pretrain": "nosuch.enc"}, "pretrain must be one of autoencoder, .*got 'nosuch.enc'"),
         ({"pretrain": "Autoencoder"}, "pretrain must be one of"),
+        ({"method": "event_specific", "pretrain": "autoencoder"}, 'use method="frames"'),
+        ({"pretrain": Path("nosuch.enc")}, "pretrain must be one of autoencoder, .*got 'nosuch.enc'"),
         ({"pretrain": 3}, "pretrain must be one of .*got a int"),
     ],
 )
-def test_contradictions_are_refused(short, options, words):
+def test_contradictions_are_refused_before_any_work(short, monkeypatch, options, words):
+    monkeypatch.setattr("evlib.detection.templates.estimate_whitener", None)
     with pytest.raises(OptionError, match=words):
         evlib.fit([tuple(short[0])], **TINY | options)
-
-
-def test_an_encoder_and_a_method_without_one_are_refused(short, pretrained):
-    with pytest.raises(OptionError, match="has no encoder of the signal"):
-        evlib.fit([tuple(short[0])], method="lstm", pretrain=pretrained, **TINY)
 
 
 def test_an_encoder_of_other_recordings_is_refused(short, pretrained):
@@ -185,47 +160,11 @@ def test_an_encoder_of_other_recordings_is_refused(short, pretrained):
 @pytest.mark.parametrize("rate, channels, error", [(1000.0, 6, UnitError), (RATE, 5, ShapeError)])
 def test_kinds_of_other_recordings_are_refused_before_any_work(short, monkeypatch, rate, channels, error):
     found = evlib.discover(short[0].recording, progress=False)
-    monkeypatch.setattr("evlib.detection.learned.estimate_whitener", None)
+    monkeypatch.setattr("evlib.detection.templates.estimate_whitener", None)
     recording = evlib.Recording(np.random.default_rng(0).standard_normal((8000, channels)), rate)
     events = evlib.Events.from_seconds([0.5, 3.0], ["a", "a"], rate)
     with pytest.raises(error, match="kinds were discovered .* the recordings have .*discover in these"):
         evlib.fit([(recording, events)], pretrain=found, progress=False)
-
-
-@pytest.mark.parametrize("wrong", [3, "no_such_file.pth", Path("no_such_file.pth")])
-def test_what_is_no_encoder_is_refused_before_any_work(short, monkeypatch, wrong):
-    monkeypatch.setattr("evlib.detection.learned.estimate_whitener", None)
-    with pytest.raises(OptionError, match="pretrain must be one of"):
-        evlib.fit([tuple(short[0])], pretrain=wrong, progress=False)
-
-
-def test_windows_carry_the_events_in_them():
-    """Against a loop over all events: presence, and time from the start of the window."""
-    rng = np.random.default_rng(3)
-    n, window = 6000, 200
-    signal = np.arange(n, dtype=np.float32)[:, None]
-    time = np.sort(rng.uniform(0, n - 1, 60))
-    sample = np.floor(time + 0.5).astype(int)
-    events = evlib.Events(sample, time - sample, rng.integers(3, size=60), ("a", "b", "c"), RATE)
-    made = windows_of(lambda: (signal, events), 250, window, rng)
-    assert len(made) == 250
-    seen = 0
-    for k in range(250):
-        start = int(made.data[k][0, 0])
-        assert np.array_equal(made.data[k], signal[start : start + window])
-        for e in range(3):
-            inside = [
-                t - start
-                for t, type in zip(time, events.type, strict=True)
-                if type == e and start <= t < start + window - 1
-            ]
-            assert made.event_labels[k, e] == bool(inside)
-            if inside:
-                seen += 1
-                assert np.abs(np.array(inside) - made.event_timings[k, e]).min() < 1e-3
-            else:
-                assert np.isnan(made.event_timings[k, e])
-    assert seen > 100
 
 
 def test_a_detector_teaches_the_kinds_that_have_no_label(short):

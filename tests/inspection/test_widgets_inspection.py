@@ -127,19 +127,20 @@ def test_what_is_set_exactly_stays_exact_though_sliders_have_steps(explorer):
     assert explorer.thresholds[explorer.type] == pytest.approx(np.log(0.77 / 0.23), abs=1e-12)
 
 
-def test_apply_writes_into_the_detector_and_reset_takes_it_back(explorer, detector, simulation):
+def test_apply_makes_a_copy_of_the_detector_and_reset_takes_it_back(explorer, detector, simulation):
     thresholds, periods = detector.thresholds.copy(), dict(detector.refractory_s)
     explorer.set(threshold=0.999, refractory_s=1.0)
     assert np.array_equal(detector.thresholds, thresholds) and detector.refractory_s == periods
     assert not explorer.is_applied and "does not have this choice yet" in explorer.message.value
-    assert explorer.apply() is detector and explorer.is_applied
-    found = evlib.compare(simulation.events, evlib.detect(detector, simulation.recording), 0.005)
+    chosen = explorer.apply()
+    assert chosen is explorer.detector and explorer.is_applied
+    found = evlib.compare(simulation.events, evlib.detect(chosen, simulation.recording), 0.005)
     assert (found.tp, found.fp) == (explorer.comparison.tp, explorer.comparison.fp)
-    assert detector.metadata["chosen_by_hand"]["development_f1"] == explorer.comparison.f1
+    assert chosen.metadata["chosen_by_hand"]["development_f1"] == explorer.comparison.f1
     assert "now has these thresholds" in explorer.message.value
     explorer.reset()
+    assert explorer.detector is detector and "chosen_by_hand" not in detector.metadata
     assert np.array_equal(detector.thresholds, thresholds) and detector.refractory_s == periods
-    assert "chosen_by_hand" not in detector.metadata
 
 
 def test_an_applied_choice_survives_saving(explorer, detector, tmp_path):

@@ -187,7 +187,7 @@ def test_a_rhythm_in_which_context_doubts_what_is_clear_is_decided_by_evidence_a
     assert clear.sum() > 25
     np.testing.assert_allclose(odds[clear], evidence[clear] + (0 if strange else shift), atol=1e-4)
     found = evlib.detect(heard, made.recording)
-    assert strange == ("a rhythm that training did not hold: context doubts up to 100 %" in caplog.text)
+    assert strange == ("the rhythm is not one of the training recordings: context doubts up to 100 %" in caplog.text)
     if strange:
         assert np.array_equal(found.time_samples, evlib.detect(plain, made.recording).time_samples)
     assert replace(heard, most_doubted=1.0).log_odds(candidates)[clear] == pytest.approx(

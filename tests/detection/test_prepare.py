@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import evlib
-from evlib.detection.prepare import FEW_LABELS, held_out_spans, prepare
+from evlib.detection.prepare import FEW_LABELS, held_out_parts, prepare
 
 RATE, NAMES = 100.0, ("a", "b")
 
@@ -50,7 +50,7 @@ def test_of_few_recordings_blocks_of_time_are_held_out():
     pairs = [(recording(seed=k), labels(spread(40))) for k in range(2)]
     data = split(pairs)
     for train, development in zip(data.train, data.development, strict=True):
-        assert development.labelled_spans.tolist() == held_out_spans(6000).tolist()
+        assert development.labelled_spans.tolist() == held_out_parts([6000], 0)[0].tolist()
         assert len(train) + len(development) == 40 and not train.is_labelled(development.sample).any()
         assert development.is_labelled(development.sample).all() and train.is_labelled(train.sample).all()
 

@@ -1,0 +1,185 @@
+"""Candidates that networks find in a recording: windows of a classifier, and peaks of a frame network, which may be
+joined with candidates of templates.
+
+A window classifier reads windows that overlap by half; an event is reported by the window in whose middle half it
+begins. Presence x softmax-over-time is exact where a type occurs at most once, so windows are short. A frame network
+reads tiles of frames, and its peaks are the candidates. Both start at whole multiples of their hop from the start of
+the recording.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ..networks.classifier import evaluating
+from ..networks.frames import LEVEL_FRAMES
+from ..signals.clock import split_time
+from ..signals.events import Events
+from ..signals.recording import cut
+from ..templates.learn import nearest_label
+from ..templates.pursue import Candidates
+
+# Windows that are computed at once.
+BATCH = 256
+# A type with a lower probability in a window is no candidate.
+LEAST_PROBABILITY = 0.001
+# Frames of a tile, and frames around it that the network sees: as far as the level of the signal is taken from.
+TILE_FRAMES, HALO_FRAMES = 3072, LEVEL_FRAMES
+# A peak with lower log odds is no candidate: a probability of one in four hundred.
+LEAST_LOGIT = -6.0
+# A peak is the greatest of its type within this many frames to either side; its time is a mean over as many.
+PEAK_FRAMES = 2
+# Log odds of templates where they have no candidate: a probability of one in three thousand.
+NO_CANDIDATE = -8.0
+# Log odds are taken up to here: beyond, an event is certain.
+CERTAIN = 20.0
+
+
+def window_candidates(
+    model, read: Callable, n_samples: int, window: int, block: int = 1 << 17, advance: Callable = lambda n: None
+) -> Candidates:
+    """The most likely occurrence of each type in each window, with its log odds.
+
+    Parameters
+    ----------
+    model : an event model on whitened signal
+    read : (start, stop) -> whitened signal (stop - start, C)
+    n_samples : of the recording
+    window : samples in a window, a multiple of 4
+    block : samples in memory at a time; changes nothing in the result
+    advance : called with the number of samples that are done
+    """
+    hop = window // 2
+    # The first window begins before the recording, so that its middle covers the first samples.
+    starts = np.arange(-window // 4, n_samples - window // 4, hop)
+    per_block, parts = max(1, block // hop), []
+    for first in range(0, len(starts), per_block):
+        mine = starts[first : first + per_block]
+        low = max(int(mine[0]), 0)
+        signal = read(low, min(int(mine[-1]) + window, n_samples))
+        for k in range(0, len(mine), BATCH):
+            some = mine[k : k + BATCH]
+            parts.append(_in_windows(model, cut(signal, some - low, window), some, window))
+        advance(min(int(mine[-1]) + window // 4 + hop, n_samples) - (int(mine[0]) + window // 4))
+    found = Candidates.concatenate(parts)
+    return found[(found.time >= 0) & (found.time <= n_samples - 1)]
+
+
+def _in_windows(model, windows, starts, window):
+    """Candidates of some windows (N, window, C) that begin at ``starts``: onsets in the middle half only."""
+    with evaluating(model):
+        output = model(torch.from_numpy(windows))
+        time = model.times(output).numpy().astype(np.float64)
+    logit = output.event_logits.numpy().astype(np.float64)
+    row, type = np.nonzero((time >= window / 4) & (time < 3 * window / 4) & (logit > np.log(LEAST_PROBABILITY)))
+    return Candidates(time[row, type] + starts[row], type, logit[row, type])
+
+
+def read_frames(network, read: Callable, n_samples: int, advance: Callable = lambda n: None):
+    """Run a frame network over a recording: yields (first frame, logits (F, E), times (F, E)) of one tile after the
+    other.
+
+    The arguments are those of `frame_candidates`. ``times`` are samples from the start of the recording at which an
+    event that belongs to the frame begins.
+    """
+    hop = network.resolution
+    n_frames = -(-n_samples // hop)
+    for first in range(0, n_frames, TILE_FRAMES):
+        last = min(first + TILE_FRAMES, n_frames)
+        low, high = max(first - HALO_FRAMES, 0), min(last + HALO_FRAMES, n_frames)
+        signal = np.ascontiguousarray(read(low * hop, min(high * hop, n_samples)), dtype=np.float32)
+        with evaluating(network):
+            output = network(torch.from_numpy(signal)[None])
+        logits, offsets = (part[0, first - low : last - low].numpy().astype(np.float64) for part in output)
+        yield first, logits, (np.arange(first, last) * hop + (hop - 1) / 2)[:, None] + offsets * hop
+        advance(min(last * hop, n_samples) - first * hop)
+
+
+def frame_candidates(
+    network, read: Callable, n_samples: int, beside: Candidates | None = None, advance: Callable = lambda n: None
+):
+    """Peaks of a frame network as candidates, and its logits at the candidates of templates.
+
+    Parameters
+    ----------
+    network : FrameNetwork
+    read : (start, stop) -> whitened signal (stop - start, C)
+    n_samples : of the recording
+    beside : Candidates of templates, sorted by time
+    advance : called with the number of samples that are done
+
+    Returns
+    -------
+    Candidates : of the network alone, with its logit in every column of evidence
+    frame_logit : (len(beside),) the logit of its type in the frame of each of ``beside``, None without
+    """
+    hop, width, parts = network.resolution, PEAK_FRAMES, []
+    at = None if beside is None else np.full(len(beside), LEAST_LOGIT)
+    edge_logits = edge_times = None
+    for first, logits, times in read_frames(network, read, n_samples, advance):
+        # The last frames of the tile before decide whether the first ones here are peaks.
+        is_start, is_end = first == 0, (first + len(logits)) * hop >= n_samples
+        if not is_start:
+            first -= len(edge_logits)
+            logits, times = np.concatenate([edge_logits, logits]), np.concatenate([edge_times, times])
+        low, high = 0 if is_start else width, len(logits) - (0 if is_end else width)
+        parts.append(_peaks(logits, times, low, high))
+        if beside is not None:
+            inner = -np.inf if is_start else (first + low) * hop, np.inf if is_end else (first + high) * hop
+            rows = slice(*np.searchsorted(beside.time, inner))
+            frame = np.clip((beside.time[rows] // hop).astype(int) - first, 0, len(logits) - 1)
+            at[rows] = np.maximum(logits[frame, beside.type[rows]], LEAST_LOGIT)
+        edge_logits, edge_times = logits[-2 * width :], times[-2 * width :]
+    return Candidates.concatenate(parts), at
+
+
+def _peaks(logits, times, low, high):
+    """Local maxima in the frames [low, high) of a tile."""
+    n, width = len(logits), PEAK_FRAMES
+    frame, type = np.nonzero(logits[low:high] > LEAST_LOGIT)
+    near = frame[:, None] + low + np.arange(-width, width + 1)
+    inside, near = (near >= 0) & (near < n), np.clip(near, 0, n - 1)
+    around = np.where(inside, logits[near, type[:, None]], -np.inf)
+    # Of equal neighbours the first is the peak.
+    before, here, after = around[:, :width], around[:, width], around[:, width + 1 :]
+    top = (here > before.max(1, initial=-np.inf)) & (here >= after.max(1, initial=-np.inf))
+    type, near, around, value = type[top], near[top], around[top], here[top]
+    share = 1 / (1 + np.exp(-around))
+    time = (times[near, type[:, None]] * share).sum(1) / np.maximum(share.sum(1), 1e-12)
+    return Candidates(time, type, value, frame=value)[np.lexsort((type, time))]
+
+
+def join(templates: Candidates, peaks: Candidates, frame_logit, names, rate: float, reach: float, exact: float):
+    """Candidates of templates and of a frame network as one list: pairs of one type within ``reach`` samples are one.
+
+    Parameters
+    ----------
+    templates, peaks : Candidates of templates and of the frame network
+    frame_logit : (len(templates),) the network's logits at the templates' candidates
+    names, rate : of the types, Hz
+    reach : samples
+    exact : samples; a pair has the time of its template if the network's peak is that near, else that of the peak
+
+    Returns
+    -------
+    Candidates : a peak without a template has the ``llr`` minus infinity
+    """
+    own = replace(templates, frame=frame_logit)
+    rows, owner, _ = nearest_label(own, Events(*split_time(peaks.time), peaks.type, names, rate), reach)
+    time, frame = own.time.copy(), own.frame.copy()
+    frame[rows] = peaks.frame[owner]
+    time[rows] = np.where(np.abs(peaks.time[owner] - own.time[rows]) <= exact, own.time[rows], peaks.time[owner])
+    alone = peaks[np.delete(np.arange(len(peaks)), owner)]
+    return Candidates.concatenate(
+        [replace(own, time=time, frame=frame), replace(alone, llr=np.full(len(alone), -np.inf))]
+    )
+
+
+def weigh(weights, template_odds, frame_logit) -> np.ndarray:
+    """Log odds of candidates (n,): the weighted sum of those of templates (minus infinity where they have no candidate)
+    and of a frame network. ``weights`` : of templates, of frames, and an offset."""
+    of_templates, of_frames, offset = weights
+    odds = np.where(np.isneginf(template_odds), NO_CANDIDATE, np.clip(template_odds, -CERTAIN, CERTAIN))
+    return of_templates * odds + of_frames * np.clip(frame_logit, -CERTAIN, CERTAIN) + offset
