@@ -15,21 +15,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .clock import duration_to_samples
-from .errors import OptionError, require_int, require_rate
+from .errors import OptionError, require_choice, require_int, require_number, require_positive, require_rate
 from .events import Events
 from .recording import Recording, add_windows
 from .streams import stream
 
+# Channels hear an event up to this much before or after its onset, at 2000 Hz.
 MAX_DELAY_S = 0.005
 # An event starts this long after the first sample and before the last, so that all of it is inside.
 MARGIN_S = 0.06
-# Spreads at variation 1, from event to event: of the logarithm of all frequencies together, of decay times, of channel
-# gains and of lengths; of channel delays in seconds. Chosen so that true mean templates lose some 30 points of F1 at a
-# ratio of 12.
-FREQUENCY_SPREAD, DECAY_SPREAD, GAIN_SPREAD, LENGTH_SPREAD, DELAY_SPREAD_S = 0.14, 0.5, 0.6, 0.3, 0.0007
+# Standard deviations at variation 1, from event to event: of the logarithm of all frequencies together, of decay times,
+# of channel gains and of lengths; of channel delays in seconds. Chosen so that true mean templates lose some 30 points
+# of F1 at a signal-to-noise ratio of 12.
+EVENT_SPREADS = {"frequency": 0.14, "decay": 0.5, "gain": 0.6, "length": 0.3, "delay_s": 0.0007}
 # The same from session to session, for all events of a kind.
-SESSION_FREQUENCY, SESSION_DECAY, SESSION_GAIN = 0.06, 0.2, 0.3
-# Share of hits that bounce, when and how strongly they hit again.
+SESSION_SPREADS = {"frequency": 0.06, "decay": 0.2, "gain": 0.3}
+# Share of hits that bounce; the time until they hit again and its strength are drawn from these ranges.
 BOUNCES, BOUNCE_AFTER_S, BOUNCE_GAIN = 0.3, (0.003, 0.012), (0.3, 0.7)
 SCHEDULES = ("rounds", "poisson")
 
@@ -52,17 +53,17 @@ class SyntheticTemplates:
     rise_s: float = 0.001
 
     @property
-    def n_types(self):
-        """E, how many kinds of events."""
+    def n_types(self) -> int:
+        """E, the number of kinds of events."""
         return self.delay_s.shape[0]
 
     @property
-    def n_channels(self):
-        """C, how many channels."""
+    def n_channels(self) -> int:
+        """C, the number of channels."""
         return self.delay_s.shape[1]
 
     @property
-    def names(self):
+    def names(self) -> tuple:
         """Event names, ``event_00`` and on."""
         return tuple(f"event_{k:02d}" for k in range(self.n_types))
 
@@ -101,8 +102,7 @@ def make_templates(n_types=16, n_channels=6, sampling_rate_hz=2000.0, seed=0, n_
     True
     """
     rate = require_rate(sampling_rate_hz)
-    if n_types < 1 or n_channels < 1 or n_modes < 1:
-        raise OptionError(f"n_types, n_channels and n_modes must be at least 1, got {n_types}, {n_channels}, {n_modes}")
+    require_int(1, n_types=n_types, n_channels=n_channels, n_modes=n_modes)
     require_int(0, seed=seed)
     rng = stream("templates", seed)
     scale = 2000.0 / rate
@@ -120,12 +120,6 @@ def make_templates(n_types=16, n_channels=6, sampling_rate_hz=2000.0, seed=0, n_
     energy = (templates.sampled(rate, 0.01 * scale, 0.06 * scale) ** 2).sum((1, 2))
     object.__setattr__(templates, "gain", templates.gain / np.sqrt(energy)[:, None, None])
     return templates
-
-
-def _check_numbers(wanted, least, **values):
-    for name, value in values.items():
-        if not (isinstance(value, (int, float, np.number)) and np.isfinite(value) and value >= least):
-            raise OptionError(f"{name} must be {wanted}, got {value!r}")
 
 
 def noise_spectrum(frequency_hz, sampling_rate_hz, noise_std=1.0, pink_share=0.3, sway_ratio=10.0, sway_hz=0.8):
@@ -148,8 +142,7 @@ def schedule_rounds(n_types, duration_s, rng, refractory_s=2.0, missed=0.05, swa
     A round holds every kind once; from round to round neighbours change places with probability ``swaps``, the pace
     drifts, and an event is missing with probability ``missed``. Each kind returns after more than ``refractory_s``.
     """
-    if not (0 <= missed <= 1 and 0 <= swaps <= 1):
-        raise OptionError(f"missed and swaps are probabilities between 0 and 1, got {missed} and {swaps}")
+    require_number(0, 1, missed=missed, swaps=swaps)
     order = rng.permutation(n_types)
     pace, clock = rng.uniform(0.155, 0.175), MARGIN_S + rng.uniform(0, 0.2)
     # Few kinds would return too soon: the round then ends with a rest.
@@ -202,7 +195,7 @@ class Simulation:
     amplitude: np.ndarray
     templates: SyntheticTemplates
     noise: dict
-    shapes: SyntheticTemplates = None
+    shapes: SyntheticTemplates | None = None
 
     def __iter__(self):
         return iter((self.recording, self.events))
@@ -213,20 +206,20 @@ class Simulation:
 
 
 def make_recording(
-    templates=None,
-    duration_s=60.0,
-    snr=12.0,
-    schedule="rounds",
-    seed=0,
-    sampling_rate_hz=2000.0,
-    refractory_s=2.0,
-    amplitude_spread=0.25,
-    noise_std=1.0,
-    pink_share=0.3,
-    sway_ratio=10.0,
-    transients_per_s=0.2,
-    variation=0.0,
-    session=0,
+    templates: SyntheticTemplates | None = None,
+    duration_s: float = 60.0,
+    snr: float = 12.0,
+    schedule: str = "rounds",
+    seed: int = 0,
+    sampling_rate_hz: float = 2000.0,
+    refractory_s: float = 2.0,
+    amplitude_spread: float = 0.25,
+    noise_std: float = 1.0,
+    pink_share: float = 0.3,
+    sway_ratio: float = 10.0,
+    transients_per_s: float = 0.2,
+    variation: float = 0.0,
+    session: int = 0,
     **schedule_options,
 ) -> Simulation:
     """Simulate a recording; ``recording, events = make_recording(...)`` or keep the whole :class:`Simulation`.
@@ -249,23 +242,14 @@ def make_recording(
     ((20000, 6), 16)
     """
     rate = require_rate(sampling_rate_hz)
-    if schedule not in SCHEDULES:
-        raise OptionError(f"schedule must be one of {SCHEDULES}, got {schedule!r}")
-    _check_numbers("a positive number", np.nextafter(0, 1), duration_s=duration_s, snr=snr, noise_std=noise_std)
-    _check_numbers(
-        "a number of at least 0",
-        0,
-        refractory_s=refractory_s,
-        amplitude_spread=amplitude_spread,
-        sway_ratio=sway_ratio,
-        transients_per_s=transients_per_s,
-        variation=variation,
-    )
+    require_choice(SCHEDULES, schedule=schedule)
+    require_positive(duration_s=duration_s, snr=snr, noise_std=noise_std)
+    require_number(refractory_s=refractory_s, amplitude_spread=amplitude_spread, sway_ratio=sway_ratio)
+    require_number(transients_per_s=transients_per_s, variation=variation)
+    require_number(0, 1, pink_share=pink_share)
     require_int(0, seed=seed, session=session)
     if duration_s <= 4 * MARGIN_S:
         raise OptionError(f"duration_s must be longer than {4 * MARGIN_S} s, got {duration_s}")
-    if not 0 <= pink_share <= 1:
-        raise OptionError(f"pink_share must be a share between 0 and 1, got {pink_share}")
     templates = make_templates(sampling_rate_hz=rate) if templates is None else templates
     if not isinstance(templates, SyntheticTemplates):
         raise OptionError(f"templates come from make_templates, got {templates!r} (for a length write duration_s=...)")
@@ -286,7 +270,8 @@ def make_recording(
         add_events(signal, templates, events.type, events.time_samples, amplitude, rate)
     else:
         change = stream("changes of a session", seed)
-        shapes = vary(of_session(templates, session, variation, rate), events.type, variation, rate, change)
+        kinds = of_session(templates, session, variation, rate)
+        shapes = _varied(kinds, events.type, variation, EVENT_SPREADS, rate, change)
         hit = np.arange(len(events))
         again = hit[change.random(len(hit)) < BOUNCES * min(variation, 1.0)]
         after_s, gain = change.uniform(*BOUNCE_AFTER_S, len(again)), change.uniform(*BOUNCE_GAIN, len(again))
@@ -297,66 +282,42 @@ def make_recording(
     return Simulation(recording, events, amplitude, templates, noise_options, shapes)
 
 
-def vary(templates, type, variation, sampling_rate_hz, rng) -> SyntheticTemplates:
-    """Shapes of single events, one row for each of ``type`` (N,), with the energy of their kind."""
-    n, channels = len(type), templates.n_channels
-
-    scale = np.mean(templates.duration_s) / 0.04
-    shapes = replace(
-        templates,
-        frequency_hz=np.minimum(
-            templates.frequency_hz[type] * _factor(rng, variation * FREQUENCY_SPREAD, n, 1, 1), 0.45 * sampling_rate_hz
-        ),
-        decay_s=templates.decay_s[type] * _factor(rng, variation * DECAY_SPREAD, n, 1, 1),
-        gain=templates.gain[type] * _factor(rng, variation * GAIN_SPREAD, n, channels, 1),
-        phase=templates.phase[type],
-        delay_s=templates.delay_s[type] + variation * scale * DELAY_SPREAD_S * rng.standard_normal((n, channels)),
-        # Longer than three times its length no event rings.
-        duration_s=np.minimum(
-            np.broadcast_to(templates.duration_s, len(templates.gain))[type]
-            * _factor(rng, variation * LENGTH_SPREAD, n),
-            0.12 * scale,
-        ),
-    )
-    return _with_energy_of(shapes, templates, type, sampling_rate_hz)
-
-
 def of_session(templates, session, variation, sampling_rate_hz) -> SyntheticTemplates:
     """What the kinds look like in a session: the same for all of its recordings."""
     rng = stream("templates of a session", session, zlib.crc32(np.ascontiguousarray(templates.frequency_hz).tobytes()))
-    kinds, channels, _ = templates.gain.shape
-
-    changed = replace(
-        templates,
-        frequency_hz=np.minimum(
-            templates.frequency_hz * _factor(rng, variation * SESSION_FREQUENCY, kinds, 1, 1), 0.45 * sampling_rate_hz
-        ),
-        decay_s=templates.decay_s * _factor(rng, variation * SESSION_DECAY, kinds, 1, 1),
-        gain=templates.gain * _factor(rng, variation * SESSION_GAIN, kinds, channels, 1),
-    )
-    return _with_energy_of(changed, templates, np.arange(kinds), sampling_rate_hz)
+    return _varied(templates, np.arange(templates.n_types), variation, SESSION_SPREADS, sampling_rate_hz, rng)
 
 
-def _factor(rng, spread, *shape):
-    """Factors about 1, whose logarithm has the standard deviation ``spread``."""
-    return np.exp(spread * rng.standard_normal(shape))
+def _varied(templates, type, variation, spreads, rate, rng):
+    """Shapes of single events, one row for each of ``type`` (N,), that differ by ``spreads`` and keep their energy."""
+    n, channels = len(type), templates.n_channels
+    scale = np.mean(templates.duration_s) / 0.04
 
+    def factor(name, *shape):
+        return np.exp(variation * spreads[name] * rng.standard_normal(shape))
 
-def _with_energy_of(shapes, templates, type, rate):
-    """Shapes (N rows) scaled to the energy of their kinds' templates."""
+    changes = {
+        "frequency_hz": np.minimum(templates.frequency_hz[type] * factor("frequency", n, 1, 1), 0.45 * rate),
+        "decay_s": templates.decay_s[type] * factor("decay", n, 1, 1),
+        "gain": templates.gain[type] * factor("gain", n, channels, 1),
+        "phase": templates.phase[type],
+        "delay_s": templates.delay_s[type],
+    }
+    if "delay_s" in spreads:
+        changes["delay_s"] += variation * scale * spreads["delay_s"] * rng.standard_normal((n, channels))
+        length_s = np.broadcast_to(templates.duration_s, templates.n_types)[type] * factor("length", n)
+        changes["duration_s"] = np.minimum(length_s, 0.12 * scale)  # at most three times the length of a template
+    shapes = replace(templates, **changes)
     longest_s = np.max(shapes.duration_s)
+    first, stop = (duration_to_samples(reach * longest_s, rate) for reach in (0.25, 1.25))
+    time_s = np.arange(-first, stop) / rate
 
     def energy(waves, rows):
-        time_s = (
-            np.arange(-duration_to_samples(0.25 * longest_s, rate), duration_to_samples(1.25 * longest_s, rate)) / rate
-        )
         parts = np.array_split(rows, max(1, len(rows) // 1024))  # bounded memory
-        return np.concatenate(
-            [(waves(part, np.broadcast_to(time_s, (len(part), len(time_s)))) ** 2).sum((1, 2)) for part in parts]
-        )
+        return np.concatenate([(waves(part, np.tile(time_s, (len(part), 1))) ** 2).sum((1, 2)) for part in parts])
 
     wanted = energy(templates, np.arange(templates.n_types))[type]
-    ratio = wanted / np.maximum(energy(shapes, np.arange(len(type))), 1e-12)
+    ratio = wanted / np.maximum(energy(shapes, np.arange(n)), 1e-12)
     return replace(shapes, gain=shapes.gain * np.sqrt(ratio)[:, None, None])
 
 
@@ -382,10 +343,8 @@ def add_events(signal, templates, type, time_samples, amplitude, sampling_rate_h
         rows = slice(start, start + 4096)
         sample = np.floor(time_samples[rows]).astype(int)
         index = sample[:, None] + np.arange(-before, after)
-        wave = (
-            templates(type[rows], (index - time_samples[rows, None]) / sampling_rate_hz) * amplitude[rows, None, None]
-        )
-        add_windows(signal, sample - before, wave)
+        wave = templates(type[rows], (index - time_samples[rows, None]) / sampling_rate_hz)
+        add_windows(signal, sample - before, wave * amplitude[rows, None, None])
 
 
 def _add_transients(signal, rate, rng, per_second, size):
@@ -394,12 +353,11 @@ def _add_transients(signal, rate, rng, per_second, size):
     for _ in range(rng.poisson(per_second * n_samples / rate)):
         length = int(rng.uniform(0.005, 0.06) * 2000 / rate * rate)
         start = int(rng.integers(0, max(1, n_samples - length)))
+        walk = rng.random() < 0.3
+        burst = rng.standard_normal((length, n_channels))
         burst = (
-            np.cumsum(rng.standard_normal((length, n_channels)), axis=0)
-            if rng.random() < 0.3
-            else rng.standard_normal((length, n_channels))
+            (np.cumsum(burst, axis=0) if walk else burst) * np.hanning(length)[:, None] * (rng.random(n_channels) < 0.6)
         )
-        burst = burst * np.hanning(length)[:, None] * (rng.random(n_channels) < 0.6)
         norm = np.sqrt((burst**2).sum())
         if norm > 0:
             signal[start : start + length] += (burst * (size * rng.uniform(0.5, 2.0) / norm))[: n_samples - start]

@@ -247,7 +247,7 @@ def test_recordings_at_other_rates(plan, rate):
         ({"transients_per_s": np.nan}, OptionError, "transients_per_s"),
         ({"amplitude_spread": np.nan}, OptionError, "amplitude_spread"),
         ({"refractory_s": np.nan}, OptionError, "refractory_s"),
-        ({"missed": 5}, OptionError, "missed and swaps are probabilities"),
+        ({"missed": 5}, OptionError, "missed must be a number between 0 and 1"),
         ({"schedule": "poisson", "refractory_s": 3.0}, OptionError, "mean_interval_s must be longer"),
         ({"schedule": "poisson", "mean_interval_s": np.nan}, OptionError, "mean_interval_s must be longer"),
         ({"seed": -1}, OptionError, "seed must be a whole number"),
