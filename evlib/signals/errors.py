@@ -49,6 +49,18 @@ def require_extra(module: str, extra: str):
         ) from error
 
 
+def require(condition, error: type[EvlibError], message: str) -> None:
+    """Raise an error with a message unless a condition holds.
+
+    >>> require(2 > 3, ShapeError, "too small")
+    Traceback (most recent call last):
+    ...
+    evlib.signals.errors.ShapeError: too small
+    """
+    if not condition:
+        raise error(message)
+
+
 def require_int(least: int, **values) -> None:
     """Refuse anything but whole numbers of at least ``least``.
 

@@ -1,4 +1,4 @@
-"""Windows for training, with labels or without, and splits that keep what belongs together on one side.
+"""Windows for training, with labels or without.
 
 A labelled window holds at most one event of each type: ``event_labels`` (events,) of 0 and 1, NaN where nobody looked,
 and ``event_timings`` (events,) in samples from the start of the window, NaN where an event has no known time.
@@ -12,13 +12,12 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from ..signals.errors import DataError, OptionError, ShapeError
+from ..signals.errors import DataError, OptionError, ShapeError, require
 from .augment import TemporalAugmentation
 
-SHAPE_SAMPLES = 50
-SHAPE_AMPLITUDE = 0.5
-SYNTHETIC_MARGIN_SAMPLES = 100
-# Two equal views in so many draws are no chance.
+# Of the original's synthetic events: length in samples, amplitude, and least distance from both ends of a window.
+SHAPE_SAMPLES, SHAPE_AMPLITUDE, SYNTHETIC_MARGIN_SAMPLES = 50, 0.5, 100
+# Number of draws of a second view: if all of them equal the first, the augmentation draws nothing.
 VIEW_DRAWS = 16
 
 
@@ -36,32 +35,23 @@ def as_windows(data, lengths=None):
     DataError : values that are not finite
     """
     windows = [np.asarray(window, dtype=np.float32) for window in data]
-    if not windows:
-        raise ShapeError("data is empty: at least one window of shape (time, channels) is needed")
+    require(windows, ShapeError, "data is empty: at least one window of shape (time, channels) is needed")
     if lengths is not None:
-        windows = _cut(windows, np.asarray(lengths))
+        n, lengths, whole = len(windows), np.asarray(lengths), np.array(list(map(len, windows)))
+        whole_numbers = lengths.shape == (n,) and np.issubdtype(lengths.dtype, np.integer)
+        got = f"got {lengths.dtype} {lengths.shape}"
+        require(whole_numbers, ShapeError, f"lengths must be {n} integers, one for each window, {got}")
+        message = f"lengths must lie between 1 and the window's own length, got {lengths.min()}..{lengths.max()}"
+        require(((lengths >= 1) & (lengths <= whole)).all(), ShapeError, message)
+        windows = [window[:length] for window, length in zip(windows, lengths, strict=True)]
     channels = windows[0].shape[-1] if windows[0].ndim else 0
     for i, window in enumerate(windows):
-        if window.ndim != 2 or 0 in window.shape or window.shape[1] != channels:
-            raise ShapeError(
-                f"each window must have shape (time, {channels}) like the first, window {i} has {window.shape}"
-            )
-        if not np.isfinite(window).all():
-            raise DataError(f"window {i} of data holds NaN or infinity: fill or leave out such samples first")
+        alike = window.ndim == 2 and 0 not in window.shape and window.shape[1] == channels
+        message = f"each window must have shape (time, {channels}) like the first, window {i} has {window.shape}"
+        require(alike, ShapeError, message)
+        message = f"window {i} of data holds NaN or infinity: fill or leave out such samples first"
+        require(np.isfinite(window).all(), DataError, message)
     return windows
-
-
-def _cut(windows, lengths):
-    whole = [len(window) for window in windows]
-    if lengths.shape != (len(whole),) or not np.issubdtype(lengths.dtype, np.integer):
-        raise ShapeError(
-            f"lengths must be {len(whole)} integers, one for each window, got {lengths.dtype} {lengths.shape}"
-        )
-    if (lengths < 1).any() or (lengths > whole).any():
-        raise ShapeError(
-            f"lengths must lie between 1 and the window's own length, got {lengths.min()}..{lengths.max()}"
-        )
-    return [window[:length] for window, length in zip(windows, lengths, strict=True)]
 
 
 class EventDataset(Dataset):
@@ -90,34 +80,23 @@ class EventDataset(Dataset):
     def __init__(self, data, event_labels, event_timings, lengths=None):
         self.data = as_windows(data, lengths)
         self.lengths = np.array([len(window) for window in self.data])
-        self.event_labels = self._table(event_labels, "event_labels")
-        self.event_timings = self._table(event_timings, "event_timings")
-        self._check()
-
-    def _table(self, values, name):
-        table = np.asarray(values, dtype=np.float32)
-        if table.ndim != 2 or len(table) != len(self.data):
-            raise ShapeError(
-                f"{name} must have shape (windows, events) with {len(self.data)} windows, got {table.shape}"
-            )
-        return table
-
-    def _check(self):
-        if self.event_timings.shape != self.event_labels.shape:
-            raise ShapeError(
-                f"event_timings {self.event_timings.shape} and event_labels {self.event_labels.shape} must be alike"
-            )
-        if not (np.isin(self.event_labels, (0, 1)) | np.isnan(self.event_labels)).all():
-            raise DataError("event_labels must be 0, 1, or NaN for unknown (are these type numbers or timings?)")
-        timed = (self.event_labels == 1) & ~np.isnan(self.event_timings)
-        outside = timed & ~((self.event_timings >= 0) & (self.event_timings < self.lengths[:, None]))
+        self.event_labels, self.event_timings = (np.asarray(t, dtype=np.float32) for t in (event_labels, event_timings))
+        n, labels, timings = len(self.data), self.event_labels, self.event_timings
+        for name, table in (("event_labels", labels), ("event_timings", timings)):
+            message = f"{name} must have shape (windows, events) with {n} windows, got {table.shape}"
+            require(table.ndim == 2 and len(table) == n, ShapeError, message)
+        message = f"event_timings {timings.shape} and event_labels {labels.shape} must be alike"
+        require(timings.shape == labels.shape, ShapeError, message)
+        known = np.isin(labels, (0, 1)) | np.isnan(labels)
+        message = "event_labels must be 0, 1, or NaN for unknown (are these type numbers or timings?)"
+        require(known.all(), DataError, message)
+        outside = (labels == 1) & ((timings < 0) | (timings >= self.lengths[:, None]))
         if outside.any():
             window, event = np.argwhere(outside)[0]
             raise DataError(
-                f"event {event} of window {window} is at {self.event_timings[window, event]:g}, outside of its "
+                f"event {event} of window {window} is at {timings[window, event]:g}, outside of its "
                 f"{self.lengths[window]} samples (times are samples from the start of the window, not of the "
-                "recording, "
-                "and not milliseconds; use NaN for an unknown time)"
+                "recording, and not milliseconds; use NaN for an unknown time)"
             )
 
     def __len__(self):
@@ -314,14 +293,10 @@ class SyntheticEventDataset(EventDataset):
         seed=0,
         split="train",
     ):
-        if min(num_samples, num_features, num_events) < 1 or seq_len < SHAPE_SAMPLES:
-            raise OptionError(
-                f"sizes must be at least 1 and seq_len at least {SHAPE_SAMPLES} samples, the length of an event"
-            )
-        if not 0 <= event_probability <= 1 or not noise_std >= 0:
-            raise OptionError(
-                f"want event_probability in [0, 1], noise_std >= 0; got {event_probability!r}, {noise_std!r}"
-            )
+        message = f"sizes must be at least 1 and seq_len at least {SHAPE_SAMPLES} samples, the length of an event"
+        require(min(num_samples, num_features, num_events) >= 1 and seq_len >= SHAPE_SAMPLES, OptionError, message)
+        message = f"want event_probability in [0, 1], noise_std >= 0; got {event_probability!r}, {noise_std!r}"
+        require(0 <= event_probability <= 1 and noise_std >= 0, OptionError, message)
         rng = np.random.default_rng([seed, _stable_hash(split)])
         margin = min(SYNTHETIC_MARGIN_SAMPLES, seq_len // 4)
         labels = rng.random((num_samples, num_events)) < event_probability
@@ -333,47 +308,6 @@ class SyntheticEventDataset(EventDataset):
         np.add.at(data, (windows[:, None], steps), event_shapes(num_events, num_features)[kinds])
         super().__init__(data[:, :seq_len], labels, np.where(labels, timings, np.nan))
         self.sampling_rate_hz = sample_rate
-
-
-def split_by_group(groups, fractions, seed=0):
-    """Split items so that no group (a recording, a person) is on two sides.
-
-    Groups are put into the order of a hash of their names and cut into parts: the same everywhere, in any order of
-    the items, and little changes when a group is added.
-
-    Parameters
-    ----------
-    groups : (n,) the group of each item
-    fractions : share of the groups in each part, adding up to 1
-    seed : another seed gives another split
-
-    Returns
-    -------
-    list of integer arrays : the items of each part
-
-    Raises
-    ------
-    OptionError : fractions that do not add up to 1, fewer groups than parts
-
-    Examples
-    --------
-    >>> train, test = split_by_group(["a", "a", "b", "c", "d"], (0.75, 0.25))
-    >>> len(train) + len(test)
-    5
-    """
-    fractions = np.asarray(fractions, dtype=np.float64)
-    if fractions.ndim != 1 or not (fractions > 0).all() or not np.isclose(fractions.sum(), 1):
-        raise OptionError(f"fractions must be positive and add up to 1, got {fractions.tolist()}")
-    names = [str(group) for group in groups]
-    order = sorted(set(names), key=lambda name: _stable_hash(f"{seed}:{name}"))
-    cuts = np.rint(np.cumsum(fractions) * len(order)).astype(int)
-    if (np.diff(cuts, prepend=0) < 1).any():
-        raise OptionError(
-            f"{len(order)} groups cannot be split into parts of {fractions.tolist()}: a part would be empty"
-        )
-    part_of_group = dict(zip(order, np.searchsorted(cuts, np.arange(len(order)), side="right"), strict=True))
-    part = np.array([part_of_group[name] for name in names])
-    return [np.flatnonzero(part == i) for i in range(len(fractions))]
 
 
 def _stable_hash(text):

@@ -19,7 +19,7 @@ from torch import nn
 from ..networks.losses import nt_xent
 from ..networks.threads import few_threads
 from ..signals.errors import DataError, OptionError, require_int
-from .checkpoints import load, load_checkpoint, restore_rng, rng_state, save_checkpoint
+from .checkpoints import latest_checkpoint, load, load_checkpoint, restore_rng, rng_state, save_checkpoint
 
 # Steps from one logged loss of a single batch to the next.
 LOG_EVERY_STEPS = 10
@@ -52,7 +52,7 @@ def train(
     keep_best: bool = True,
     save_dir: str | Path | None = None,
     save_freq: int | None = None,
-    resume_from: str | Path | None = None,
+    resume_from: str | Path | bool | None = None,
     log_dir: str | Path | None = None,
     device: str | torch.device | None = "cpu",
     devices: int = 1,
@@ -81,7 +81,8 @@ def train(
     keep_best : False leaves the model with the weights of its last epoch, in training mode
     save_dir : folder for ``best_model.pth`` and ``checkpoint_epoch_N.pth``; None writes no files
     save_freq : number of epochs from one ``checkpoint_epoch_N.pth`` to the next; None writes none
-    resume_from : a checkpoint to go on from; the result is that of a run that was never interrupted
+    resume_from : a checkpoint to go on from, or True for the latest in ``save_dir``; the result is that of a run that
+        was never interrupted
     log_dir : folder for TensorBoard's logs (a CSV file where tensorboard is not installed); None for ``save_dir``
     device : "cpu", "cuda", "cuda:1" or "mps"; None for the best there is
     devices, precision : number of devices, and for example "bf16-mixed" or "16-mixed", as in Lightning's ``Fabric``
@@ -95,7 +96,7 @@ def train(
 
     Raises
     ------
-    OptionError : a number of epochs below 1
+    OptionError : a number of epochs below 1, nothing to resume from
     DataError : a checkpoint that does not fit, a loss that is no longer finite, a best epoch whose weights are lost
 
     Examples
@@ -116,8 +117,12 @@ def train(
     monitor = ("train_" if val_loader is None else "val_") + getattr(loss_fn, "monitor", "total_loss")
     state = loss_fn if isinstance(loss_fn, nn.Module) else None
     folder = None if save_dir is None else Path(save_dir)
+    if resume_from is True:
+        if folder is None:
+            raise OptionError("resume=True needs save_dir, the folder with the checkpoints of the run that was cut off")
+        resume_from = latest_checkpoint(folder)
     start = {"epoch": 0, "global_step": 0, "history": []}
-    if resume_from is not None:
+    if resume_from:
         start = _resume(resume_from, model, optimizer, scheduler, state)
     history = list(start["history"])
 
@@ -413,39 +418,30 @@ class SupervisedTrainer:
         num_epochs: int = 100,
         save_dir: str | Path = "./checkpoints",
         save_freq: int = 10,
-        patience: int | None = None,
-        resume_from: str | Path | None = None,
-        precision: str = "32-true",
-        devices: int = 1,
-        gradient_clip_val: float | None = 1.0,
         progress_bar: bool = True,
-        seed: int = 0,
+        **options,
     ) -> list[dict]:
-        """Train, and return the history; see `train` for the parameters.
+        """Train, and return the history.
 
-        The model holds the weights of the last epoch afterwards, ``best_model.pth`` those of the best.
+        The model holds the weights of the last epoch afterwards, ``best_model.pth`` those of the best. The parameters
+        and ``options`` (``patience``, ``resume_from``, ``precision``, ``devices``, ``gradient_clip_val``, ``seed``) are
+        those of `train`.
         """
+        options |= {"device": self.device, "log_dir": self.log_dir, "scheduler": self.scheduler}
+        options |= {"save_dir": save_dir, "save_freq": save_freq, "progress": progress_bar, "keep_best": False}
+
+        def losses(model, batch):
+            return self.losses(model, self.loss_fn, batch)
+
         self.history = train(
             self.model,
-            lambda model, batch: self.losses(model, self.loss_fn, batch),
+            losses,
             train_loader,
             val_loader,
             self.optimizer,
             num_epochs=num_epochs,
             loss_fn=self.loss_fn,
-            scheduler=self.scheduler,
-            patience=patience,
-            keep_best=False,
-            save_dir=save_dir,
-            save_freq=save_freq,
-            resume_from=resume_from,
-            log_dir=self.log_dir,
-            device=self.device,
-            devices=devices,
-            precision=precision,
-            gradient_clip_val=gradient_clip_val,
-            progress=progress_bar,
-            seed=seed,
+            **options,
         )
         return self.history
 

@@ -1,10 +1,8 @@
-"""Windows with and without labels, the synthetic ones and splits."""
+"""Windows with and without labels, and the synthetic ones."""
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from evlib.signals.errors import DataError, OptionError, ShapeError
@@ -18,7 +16,6 @@ from evlib.training.data import (
     collate_fn_supervised,
     collate_fn_unsupervised,
     event_shapes,
-    split_by_group,
 )
 
 
@@ -250,33 +247,3 @@ def test_synthetic_times_keep_the_margin_and_labels_their_probability():
 def test_impossible_synthetic_windows_are_refused(options):
     with pytest.raises(OptionError, match="at least|event_probability"):
         SyntheticEventDataset(**options)
-
-
-# --- splits ------------------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.integers(0, 30), min_size=1, max_size=60), st.integers(0, 5))
-def test_splits_are_disjoint_complete_and_keep_groups_together(groups, seed):
-    if len(set(groups)) < 4:
-        with pytest.raises(OptionError, match="a part would be empty"):
-            split_by_group(groups[:1], (0.5, 0.5))
-        return
-    parts = split_by_group(groups, (0.5, 0.25, 0.25), seed)
-    assert sorted(np.concatenate(parts)) == list(range(len(groups)))
-    sets = [{groups[i] for i in part} for part in parts]
-    assert sum(len(names) for names in sets) == len(set(groups)) and all(sets)
-
-
-def test_a_split_depends_on_names_and_seed_not_on_order():
-    groups = [f"recording_{i}" for i in range(20)]
-    train, _ = split_by_group(groups, (0.7, 0.3))
-    backwards, _ = split_by_group(groups[::-1], (0.7, 0.3))
-    assert {groups[i] for i in train} == {groups[::-1][i] for i in backwards}
-    assert {groups[i] for i in train} != {groups[i] for i in split_by_group(groups, (0.7, 0.3), seed=1)[0]}
-    assert len(train) == 14
-
-
-def test_fractions_must_add_up():
-    with pytest.raises(OptionError, match="add up to 1"):
-        split_by_group(["a", "b"], (0.5, 0.4))
