@@ -62,7 +62,7 @@ _MOVED = {
     "detection.pretrain": "Pretrained",
     "detection.oracle": "oracle_detector",
     "inspection.annotations": "AnnotationLog",
-    "inspection.annotate": "propose snap changes Changes AnnotationSession",
+    "inspection.annotate": "AnnotationSession",
     "motion.align": "TextAlignedModel",
     "motion.sessions": "Session SessionSet open_sessions validate_sessions write_sessions",
     "motion.windows": "cut_sessions make_motion",
@@ -75,6 +75,10 @@ _RENAMED = {name: f"{module}.{name}" for module, names in _MOVED.items() for nam
     "time_to_next_kind": "templates.waveforms.inter_event_intervals",
     "look_alikes": "templates.waveforms.similar_templates",
     "compare_on_labels": "motion.evaluate.label_efficiency",
+    "propose": "inspection.annotate.suggest",
+    "snap": "inspection.annotate.refine_onset",
+    "changes": "inspection.annotate.diff_events",
+    "Changes": "inspection.annotate.EventDiff",
 }
 
 __all__ = ["__version__", *_HOME]

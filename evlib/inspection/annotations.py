@@ -1,7 +1,7 @@
-"""A journal: an append-only file of JSON lines that survives a crash.
+"""Annotations: an event table that is edited by hand, kept in an append-only log of JSON lines that survives a crash.
 
-A line counts once it is on disk, line break and all. A crash can tear only the last one: it never counted, and is cut
-off with a warning when the journal is read again.
+A line counts once it is on disk, line break included. A crash can damage only the last line: it never counted, and is
+cut off with a warning when the log is read again.
 """
 
 import json
@@ -11,96 +11,20 @@ import zlib
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..signals.clock import distance_to_nearest
-from ..signals.errors import DataError, EvlibError, OptionError, UnitError
+from ..signals.errors import DataError, EvlibError, OptionError, UnitError, require_instance, require_known
 from ..signals.events import Events, write_events
-
-
-class Journal:
-    """Lines of JSON objects in a file, read when it is opened; ``lines`` holds what was there then.
-
-    >>> import tempfile
-    >>> journal = Journal(tempfile.mkdtemp() + "/journal.jsonl")
-    >>> journal.append({"op": "add", "time_s": 1.5})
-    >>> [line["time_s"] for line in Journal(journal.path).lines]
-    [1.5]
-    """
-
-    def __init__(self, path):
-        self.path = Path(path)
-        self.lines, self._size = [], 0
-        if self.path.exists():
-            content = self._repaired(self.path.read_bytes())
-            self._size = len(content)
-            self.lines = [self._parsed(number, line) for number, line in enumerate(content.splitlines(), start=1)]
-
-    def append(self, line):
-        """Write one line, with the time of writing under "at"; it is on disk when this returns."""
-        content = json.dumps({name: _plain(value) for name, value in line.items()} | {"at": _now()}).encode() + b"\n"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab") as file:
-            if file.tell() != self._size:
-                raise DataError(f"{self.path} was changed by another program since it was read; open it again")
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        self._size += len(content)
-
-    def _repaired(self, content):
-        """The content with its last line whole: cut off where it was torn, ended where an editor left out the line
-        break."""
-        whole, rest = content[: content.rfind(b"\n") + 1], content[content.rfind(b"\n") + 1 :]
-        if not rest:
-            return content
-        if _is_object(rest):
-            whole = content + b"\n"
-        else:
-            warnings.warn(
-                f"{self.path}: the last line is torn and left out (a crash while it was written?)", stacklevel=4
-            )
-        with self.path.open("r+b") as file:
-            file.truncate(len(whole))
-            file.seek(min(len(content), len(whole)))
-            file.write(whole[file.tell() :])
-        return whole
-
-    def _parsed(self, number, line):
-        try:
-            values = json.loads(line)
-        except ValueError:
-            values = None
-        if not isinstance(values, dict):
-            raise DataError(f"{self.path}, line {number}: no object of JSON (edited by hand, or another kind of file?)")
-        return values
-
-
-def _is_object(line):
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return False
-
-
-def _plain(value):
-    """NumPy's numbers as Python's, which JSON knows."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _now():
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-# --- Annotations: an event table that is edited by hand, over an append-only log on disk.
-
+from ..signals.recording import Recording
 
 FORMAT = 1
-# What each kind of line says, besides its name and when it was written.
+# The fields of each kind of line, besides "op", its name, and "at", the time of writing.
 FIELDS = {
     "open": {"format", "names", "sampling_rate_hz", "n_samples"},
-    "propose": {"id", "time_s", "type", "score", "offered"},
+    "suggest": {"id", "time_s", "type", "score", "offered"},
     "add": {"id", "time_s", "type"},
     "review": {"id", "start_s", "stop_s"},
     "move": {"id", "time_s"},
@@ -111,16 +35,76 @@ FIELDS = {
     "undo": set(),
     "redo": set(),
 }
-# A new proposal this close to an annotation of its type that was decided is the same event.
+# Names of lines in logs of earlier versions.
+RENAMED = {"propose": "suggest"}
+# A suggestion within this of a decided annotation of its type, in seconds, is the same event.
 SAME_EVENT_S = 0.01
-# Nothing is known this far around a proposal that is undecided.
+# The labels are not complete within this of an undecided suggestion, in seconds.
 UNDECIDED_S = 0.05
+
+
+class AppendOnlyLog:
+    """Lines of JSON objects in a file, read when it is opened; ``lines`` holds those that were there then.
+
+    >>> import tempfile
+    >>> log = AppendOnlyLog(tempfile.mkdtemp() + "/log.jsonl")
+    >>> log.append({"op": "add", "time_s": 1.5})
+    >>> [line["time_s"] for line in AppendOnlyLog(log.path).lines]
+    [1.5]
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        content = self._repaired() if self.path.exists() else b""
+        self._size = len(content)
+        self.lines = [_json_object(line) for line in content.splitlines()]
+        if None in self.lines:
+            number = self.lines.index(None) + 1
+            raise DataError(f"{self.path}, line {number}: no object of JSON (edited by hand, or another kind of file?)")
+
+    def append(self, line: dict) -> None:
+        """Write one line, with the time of writing under "at"; it is on disk when this returns."""
+        line = line | {"at": datetime.now(UTC).isoformat(timespec="milliseconds")}
+        # JSON knows no numbers of NumPy: these become Python's.
+        content = json.dumps(line, default=lambda value: value.item()).encode() + b"\n"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab") as file:
+            if file.tell() != self._size:
+                raise DataError(f"{self.path} was changed by another program since it was read; open it again")
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        self._size += len(content)
+
+    def _repaired(self):
+        """The content of the file, once its last line is complete or cut off."""
+        content = self.path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        rest = content[len(whole) :]
+        if rest and _json_object(rest) is not None:  # an editor left out the last line break
+            with self.path.open("ab") as file:
+                file.write(b"\n")
+            return content + b"\n"
+        if rest:
+            warnings.warn(
+                f"{self.path}: the last line is torn and left out (a crash while it was written?)", stacklevel=4
+            )
+            os.truncate(self.path, len(whole))
+        return whole
+
+
+def _json_object(line):
+    """The dict of a line, None where it holds none."""
+    try:
+        values = json.loads(line)
+    except ValueError:
+        return None
+    return values if isinstance(values, dict) else None
 
 
 @dataclass(frozen=True)
 class Annotation:
-    """One row: ``status`` is "proposed", "accepted", "rejected" or "added"; ``score`` is None where nothing scored
-    it."""
+    """One row: ``status`` is "suggested", "accepted", "rejected" or "added"; ``score`` is None where there is none."""
 
     id: int
     time_s: float
@@ -129,7 +113,7 @@ class Annotation:
     score: float | None = None
 
     @property
-    def is_event(self):
+    def is_event(self) -> bool:
         """Whether it counts as an event."""
         return self.status in ("accepted", "added")
 
@@ -145,16 +129,16 @@ class ReviewedSpan:
 
 @dataclass(frozen=True)
 class Edit:
-    """What an edit replaced and by what; None stands for nothing."""
+    """The row before and after an edit; None where there was or is none."""
 
     op: str
-    before: Annotation | ReviewedSpan | None
-    after: Annotation | ReviewedSpan | None
+    before: Any  # Annotation, ReviewedSpan or None
+    after: Any
 
     @property
-    def id(self):
-        """The annotation or span it is about."""
-        return (self.after or self.before).id
+    def row(self) -> Any:
+        """The row after the edit, or the one that it deleted."""
+        return self.after or self.before
 
 
 class AnnotationLog:
@@ -162,9 +146,9 @@ class AnnotationLog:
 
     Parameters
     ----------
-    path : the log; it is read where it exists, and begun otherwise
-    recording : Recording that is annotated; may be left out for a log that exists
-    names : event names; may be left out for a log that exists
+    path : the log; read if it exists, else begun
+    recording : the Recording; needed for a new log only
+    names : event names; needed for a new log only
 
     Raises
     ------
@@ -174,8 +158,8 @@ class AnnotationLog:
 
     Examples
     --------
-    >>> import tempfile, evlib
-    >>> recording = evlib.Recording(np.zeros((20000, 1)), 2000)
+    >>> import tempfile
+    >>> recording = Recording(np.zeros((20000, 1)), 2000)
     >>> log = AnnotationLog(tempfile.mkdtemp() + "/annotations.jsonl", recording, names=["clap"])
     >>> clap = log.add(1.5, "clap")
     >>> log.move(clap, 1.25).after.time_s
@@ -187,45 +171,40 @@ class AnnotationLog:
     1
     """
 
-    def __init__(self, path, recording=None, names=None):
-        self.names, self._state, self._done, self._undone = None, {}, [], []
+    def __init__(self, path: str | Path, recording: Recording | None = None, names=None):
+        self.names: tuple = ()
+        self._state: dict = {}
+        # Edits that can be undone, from the floor on, and those that were undone.
+        self._done: list[Edit] = []
+        self._undone: list[Edit] = []
         self._next_id, self._floor, self._offered = 0, 0, None
-        self.journal = Journal(path)
-        for number, line in enumerate(self.journal.lines, start=1):
-            self._replay(number, line)
-        if self.names is None:
+        self._file = AppendOnlyLog(path)
+        self.path = self._file.path
+        for number, line in enumerate(self._file.lines, start=1):
+            self._replay(f"{self.path}, line {number}", line, number == 1)
+        if not self.names:
             if recording is None or names is None:
                 raise OptionError(
                     f"{self.path} is a new log: it needs the recording and the names of its events (or another path?)"
                 )
             size = {"sampling_rate_hz": recording.sampling_rate_hz, "n_samples": recording.n_samples}
             self._commit("open", format=FORMAT, names=names if isinstance(names, str) else list(names), **size)
-        self._check_fits(recording, names)
-
-    def _check_fits(self, recording, names):
         if names is not None and tuple(names) != self.names:
             raise OptionError(
                 f"{self.path} annotates {', '.join(self.names)}; got the names {', '.join(names)} (another log?)"
             )
-        if recording is not None and (recording.sampling_rate_hz, recording.n_samples) != (
-            self.sampling_rate_hz,
-            self.n_samples,
-        ):
+        own = self.sampling_rate_hz, self.n_samples
+        if recording is not None and (recording.sampling_rate_hz, recording.n_samples) != own:
             raise UnitError(
                 f"{self.path} annotates {self.n_samples} samples at {self.sampling_rate_hz:g} Hz; the recording has "
                 f"{recording.n_samples} at {recording.sampling_rate_hz:g} Hz (another recording?)"
             )
 
-    @property
-    def path(self):
-        """The file of the log."""
-        return self.journal.path
-
     def __repr__(self):
-        return f"AnnotationLog({self.path.name}: {len(self)} annotations, {len(self.proposals())} undecided)"
+        return f"AnnotationLog({self.path.name}: {len(self)} annotations, {len(self.suggestions())} undecided)"
 
     def __len__(self):
-        return sum(isinstance(row, Annotation) for row in self._state.values())
+        return len(self.rows())
 
     def __contains__(self, id):
         return isinstance(self._state.get(id), Annotation)
@@ -236,27 +215,24 @@ class AnnotationLog:
         return self._state[id]
 
     @property
-    def duration_s(self):
+    def duration_s(self) -> float:
         """The length of the recording in seconds."""
         return self.n_samples / self.sampling_rate_hz
 
-    def rows(self):
+    def rows(self) -> list[Annotation]:
         """All annotations, sorted by time."""
         return sorted((r for r in self._state.values() if isinstance(r, Annotation)), key=lambda r: (r.time_s, r.id))
 
-    def proposals(self):
-        """What is undecided, the least certain first: scores near 0.5, and first of all those without a score."""
-        return sorted(
-            (row for row in self.rows() if row.status == "proposed"),
-            key=lambda row: -1.0 if row.score is None else abs(row.score - 0.5),
-        )
+    def suggestions(self) -> list[Annotation]:
+        """Undecided annotations, the least certain first: those without a score, then scores near 0.5."""
+        undecided = (row for row in self.rows() if row.status == "suggested")
+        return sorted(undecided, key=lambda row: -1.0 if row.score is None else abs(row.score - 0.5))
 
     @property
-    def reviewed_s(self):
+    def reviewed_s(self) -> np.ndarray:
         """(k, 2) seconds: the reviewed spans, sorted and merged."""
-        spans = sorted((s.start_s, s.stop_s) for s in self._state.values() if isinstance(s, ReviewedSpan))
-        merged = []
-        for start, stop in spans:
+        merged: list = []
+        for start, stop in sorted((s.start_s, s.stop_s) for s in self._state.values() if isinstance(s, ReviewedSpan)):
             if merged and start <= merged[-1][1]:
                 merged[-1][1] = max(stop, merged[-1][1])
             else:
@@ -264,108 +240,111 @@ class AnnotationLog:
         return np.array(merged, dtype=np.float64).reshape(-1, 2)
 
     def events(self) -> Events:
-        """The events that were accepted or added; complete in the reviewed spans, but not around what is undecided."""
-        rows = self.rows()
-        spans = _without(self.reviewed_s, [row.time_s for row in rows if row.status == "proposed"], UNDECIDED_S)
-        onset_s, type = [row.time_s for row in rows if row.is_event], [row.type for row in rows if row.is_event]
-        return Events.from_seconds(onset_s, type, self.sampling_rate_hz, self.names, complete_spans_s=spans)
+        """Accepted and added events; complete in the reviewed spans, except around undecided suggestions."""
+        rows = [row for row in self.rows() if row.is_event]
+        onset_s, type = [row.time_s for row in rows], [row.type for row in rows]
+        undecided_s = np.array([row.time_s for row in self.rows() if row.status == "suggested"])
+        # What lies between the surroundings of two undecided suggestions, within each span.
+        free = np.r_[-np.inf, undecided_s + UNDECIDED_S], np.r_[undecided_s - UNDECIDED_S, np.inf]
+        spans = self.reviewed_s
+        start, stop = np.maximum(spans[:, :1], free[0]), np.minimum(spans[:, 1:], free[1])
+        complete = np.stack([start, stop], axis=-1)[stop > start]
+        return Events.from_seconds(onset_s, type, self.sampling_rate_hz, self.names, complete_spans_s=complete)
 
-    def save(self, path):
-        """Write :meth:`events` as an event table; the file is replaced only once it is whole."""
+    def save(self, path: str | Path) -> None:
+        """Write :meth:`events` as an event table; a file is replaced only once the new one is whole."""
         write_events(self.events(), path)
 
-    def counts(self):
-        """Dict of kind of edit to how many are in force (what was undone does not count)."""
+    def counts(self) -> dict:
+        """Dict of kind of edit to the number of such edits; what was undone does not count."""
         ops = [edit.op for edit in self._done]
         return {op: ops.count(op) for op in dict.fromkeys(ops)}
 
     @property
-    def edits_per_minute(self):
-        """Edits in force in the reviewed signal, per minute of it; NaN where nothing was reviewed.
+    def edits_per_minute(self) -> float:
+        """Edits per minute of reviewed signal, the cost of annotating it; NaN where nothing was reviewed.
 
-        Accepting is an edit too: what one minute of signal costs the annotator.
+        Accepting counts as an edit; what was undone does not.
         """
         spans = self.reviewed_s
         minutes = (spans[:, 1] - spans[:, 0]).sum() / 60
-        times = np.array([(e.after or e.before).time_s for e in self._done if e.op != "review"])
+        times = np.array([edit.row.time_s for edit in self._done if edit.op != "review"])
         inside = (times[:, None] >= spans[:, 0]) & (times[:, None] < spans[:, 1])
         return float(inside.sum() / minutes) if minutes else float("nan")
 
-    # Each method below writes one line, except where it would change nothing. Those about one annotation or span return
-    # the Edit.
+    # Each method below writes one line, unless it would change nothing.
 
-    def add(self, time_s, type) -> int:
+    def add(self, time_s: float, type: str) -> int:
         """A new event; returns its id."""
-        return self._commit("add", id=self._next_id, time_s=time_s, type=type).id
+        return self._commit("add", id=self._next_id, time_s=time_s, type=type).row.id
 
-    def move(self, id, time_s) -> Edit:
+    def move(self, id: int, time_s: float) -> Edit:
         """Another time."""
         return self._commit("move", id=id, time_s=time_s)
 
-    def relabel(self, id, type) -> Edit:
-        """Another kind of event."""
+    def relabel(self, id: int, type: str) -> Edit:
+        """Another type."""
         return self._commit("relabel", id=id, type=type)
 
-    def delete(self, id) -> Edit:
-        """Take an annotation away."""
+    def delete(self, id: int) -> Edit:
+        """Remove an annotation."""
         return self._commit("delete", id=id)
 
-    def accept(self, id) -> Edit:
-        """A proposal is an event."""
+    def accept(self, id: int) -> Edit:
+        """A suggestion is an event."""
         return self._commit("accept", id=id)
 
-    def reject(self, id) -> Edit:
-        """A proposal is no event."""
+    def reject(self, id: int) -> Edit:
+        """A suggestion is no event."""
         return self._commit("reject", id=id)
 
-    def review(self, start_s, stop_s) -> Edit:
-        """Every event from ``start_s`` to ``stop_s`` is annotated now."""
+    def review(self, start_s: float, stop_s: float) -> Edit:
+        """State that every event from ``start_s`` to ``stop_s`` is annotated."""
         return self._commit("review", id=self._next_id, start_s=start_s, stop_s=stop_s)
 
-    def propose(self, events) -> int:
-        """Proposals of a detector take the place of those still undecided; returns how many.
+    def suggest(self, events: Events) -> int:
+        """Replace the undecided suggestions by ``events`` of a detector; returns how many there are.
 
-        What is near a decided annotation of its type is not proposed again, and the same table twice changes nothing.
-        Undo does not reach behind new proposals.
+        Events close to a decided annotation of their type are left out, and the same table again changes nothing.
+        Edits from before cannot be undone afterwards.
         """
-        if not isinstance(events, Events):
-            raise OptionError(f"proposals must be Events, got {type(events).__name__}")
+        require_instance(Events, suggestions=events)
         events = events.with_names(self.names)
-        offered = zlib.crc32(b"".join(np.ascontiguousarray(c) for c in (events.onset_s, events.type, events.score)))
+        offered = zlib.crc32(b"".join(c.tobytes() for c in (events.onset_s, events.type, events.score)))
         if offered == self._offered:
             return 0
-        decided, is_new = [row for row in self.rows() if row.status != "proposed"], np.ones(len(events), dtype=bool)
+        decided, is_new = [row for row in self.rows() if row.status != "suggested"], np.ones(len(events), dtype=bool)
         for k, name in enumerate(self.names):
             time_s = np.array([row.time_s for row in decided if row.type == name])
             is_new[events.type == k] = distance_to_nearest(events.onset_s[events.type == k], time_s) > SAME_EVENT_S
         events = events[is_new]
         score = [None if np.isnan(value) else float(value) for value in events.score]
         columns = {"time_s": events.onset_s.tolist(), "type": events.type_names, "score": score}
-        self._commit("propose", id=self._next_id, offered=offered, **columns)
+        self._commit("suggest", id=self._next_id, offered=offered, **columns)
         return len(events)
 
-    def undo(self):
-        """Take the last edit back; returns it, or None where there is none."""
+    def undo(self) -> Edit | None:
+        """Undo the last edit and return it; None where there is none."""
         if len(self._done) == self._floor:
             return None
         edit = self._done[-1]
         self._commit("undo")
         return edit
 
-    def redo(self):
-        """Do again what was undone last; returns the edit, or None where there is none."""
+    def redo(self) -> Edit | None:
+        """Repeat the edit that was undone last and return it; None where there is none."""
         return self._commit("redo") if self._undone else None
 
     def _commit(self, op, **values):
-        """Check an edit, write its line, then let it count."""
-        edit = self._plan(op, **values)
+        """Check an edit, write its line, then apply it."""
+        edit = self._plan(op, values)
         if isinstance(edit, Edit) and edit.before == edit.after:
             return edit
-        self.journal.append({"op": op, **values})
+        self._file.append({"op": op, **values})
         return self._apply(op, edit)
 
-    def _plan(self, op, **values):
-        """What a line asks for, or an error; nothing has changed yet."""
+    def _plan(self, op, values):
+        """The edit of a line, or an error; nothing has changed yet."""
         if op == "open":
             return Events.empty(values["names"], values["sampling_rate_hz"]), int(values["n_samples"])
         if op in ("undo", "redo"):
@@ -373,86 +352,75 @@ class AnnotationLog:
             if not edits:
                 raise OptionError(f"there is nothing to {op}")
             return edits[-1] if op == "redo" else Edit("undo", edits[-1].after, edits[-1].before)
-        if op in ("add", "review", "propose") and values["id"] != self._next_id:
+        if op in ("add", "review", "suggest") and values["id"] != self._next_id:
             raise OptionError(f"the next id is {self._next_id}, got {values['id']!r}")
-        if op == "propose":
-            columns = (values[name] for name in ("time_s", "type", "score"))
-            rows = [(self._time(time_s), self._type(type), score) for time_s, type, score in zip(*columns, strict=True)]
+        if op == "suggest":
+            columns = zip(*(values[name] for name in ("time_s", "type", "score")), strict=True)
             return values["offered"], [
-                Annotation(k, time_s, type, "proposed", None if score is None else float(score))
-                for k, (time_s, type, score) in enumerate(rows, start=self._next_id)
+                Annotation(k, *self._checked(time_s, type), "suggested", None if score is None else float(score))
+                for k, (time_s, type, score) in enumerate(columns, start=self._next_id)
             ]
         if op == "add":
-            return Edit(
-                op, None, Annotation(values["id"], self._time(values["time_s"]), self._type(values["type"]), "added")
-            )
+            checked = self._checked(values["time_s"], values["type"])
+            return Edit(op, None, Annotation(values["id"], *checked, "added"))
         if op == "review":
             start_s, stop_s = (float(np.clip(values[name], 0, self.duration_s)) for name in ("start_s", "stop_s"))
             if not start_s < stop_s:
                 raise UnitError(
-                    f"a reviewed span must begin before it ends, inside of {self.duration_s:g} s; got "
+                    f"a reviewed span must begin before it ends, within {self.duration_s:g} s; got "
                     f"{values['start_s']!r} to {values['stop_s']!r} (samples, or begin and end exchanged?)"
                 )
             return Edit(op, None, ReviewedSpan(values["id"], start_s, stop_s))
-        return Edit(op, self[values["id"]], self._changed(op, self[values["id"]], values))
-
-    def _changed(self, op, row, values):
-        """An annotation after an edit."""
+        row = self[values["id"]]
         if op == "delete":
-            return None
+            return Edit(op, row, None)
         if op in ("accept", "reject"):
             if row.status == "added":
-                raise OptionError(f"annotation {row.id} was added by hand, not proposed: delete it where it is wrong")
-            return replace(row, status=f"{op}ed")
+                raise OptionError(f"annotation {row.id} was added by hand, not suggested: delete it where it is wrong")
+            return Edit(op, row, replace(row, status=f"{op}ed"))
         if row.status == "rejected":
             raise OptionError(f"annotation {row.id} was rejected: accept it first, or undo")
-        status = "accepted" if row.status == "proposed" else row.status
-        change = {"time_s": self._time(values["time_s"])} if op == "move" else {"type": self._type(values["type"])}
-        return replace(row, status=status, **change)
+        status = "accepted" if row.status == "suggested" else row.status
+        time_s, type = self._checked(values.get("time_s", row.time_s), values.get("type", row.type))
+        return Edit(op, row, replace(row, time_s=time_s, type=type, status=status))
 
     def _apply(self, op, edit):
-        """Let a planned edit count."""
+        """Change the state as planned."""
         if op == "open":
             table, self.n_samples = edit
             self.names, self.sampling_rate_hz = table.names, table.sampling_rate_hz
-            return None
-        if op == "propose":
+        elif op == "suggest":
             self._offered, rows = edit
-            self._state = {id: row for id, row in self._state.items() if getattr(row, "status", None) != "proposed"}
+            self._state = {id: row for id, row in self._state.items() if getattr(row, "status", None) != "suggested"}
             self._state |= {row.id: row for row in rows}
             self._next_id += len(rows)
             self._floor, self._undone = len(self._done), []
-            return edit
-        if op == "undo":
-            self._undone.append(self._done.pop())
         else:
-            self._done.append(edit)
-            self._undone = self._undone[:-1] if op == "redo" else []
-        self._next_id += op in ("add", "review")
-        if edit.after is None:
-            del self._state[edit.id]
-        else:
-            self._state[edit.id] = edit.after
+            if op == "undo":
+                self._undone.append(self._done.pop())
+            else:
+                self._done.append(edit)
+                self._undone = self._undone[:-1] if op == "redo" else []
+            self._next_id += op in ("add", "review")
+            self._state.pop(edit.row.id, None)
+            if edit.after is not None:
+                self._state[edit.after.id] = edit.after
         return edit
 
-    def _time(self, time_s):
-        # A time belongs to its nearest sample: the first one reaches half a sample ahead of 0 s.
-        if not (
-            isinstance(time_s, (int, float, np.number))
-            and -0.5 <= time_s * self.sampling_rate_hz < self.n_samples - 0.5
-        ):
+    def _checked(self, time_s, type):
+        """A time and the name of a type, refused where they do not fit this recording."""
+        # A time belongs to its nearest sample: the first one begins half a sample before 0 s.
+        is_number = isinstance(time_s, (int, float, np.number))
+        if not (is_number and -0.5 <= time_s * self.sampling_rate_hz < self.n_samples - 0.5):
             raise UnitError(
                 f"time_s must be seconds in [0, {self.duration_s:g}), got {time_s!r} (samples, or milliseconds?)"
             )
-        return float(time_s)
+        require_known([type], self.names)
+        return float(time_s), str(type)
 
-    def _type(self, name):
-        if name not in self.names:
-            raise OptionError(f"unknown event name {name!r}; this log knows {', '.join(self.names)} (a spelling slip?)")
-        return str(name)
-
-    def _replay(self, number, line):
-        where, op = f"{self.path}, line {number}", line.get("op")
+    def _replay(self, where, line, is_first):
+        """Apply a line of the file; ``where`` names it in errors."""
+        op = RENAMED.get(line.get("op"), line.get("op"))
         values = {name: value for name, value in line.items() if name not in ("op", "at")}
         if op not in FIELDS:
             raise DataError(
@@ -460,21 +428,13 @@ class AnnotationLog:
             )
         if set(values) != FIELDS[op]:
             raise DataError(f"{where}: {op!r} must have the fields {sorted(FIELDS[op])}, it has {sorted(values)}")
-        if (op == "open") != (number == 1):
+        if (op == "open") != is_first:
             raise DataError(f"{where}: a log begins with 'open', once (two logs joined?)")
         if op == "open" and values["format"] != FORMAT:
             raise DataError(
                 f"{where}: the log has format {values['format']!r}; this version of evlib reads format {FORMAT}"
             )
         try:
-            self._apply(op, self._plan(op, **values))
+            self._apply(op, self._plan(op, values))
         except (EvlibError, TypeError, ValueError) as error:
             raise DataError(f"{where}: {op!r} cannot be done here: {error}") from error
-
-
-def _without(spans, times, reach):
-    """Spans (k, 2) without what lies within ``reach`` of any of the times, which are sorted."""
-    times = np.asarray(times, dtype=np.float64)
-    free = np.r_[-np.inf, times + reach], np.r_[times - reach, np.inf]
-    start, stop = np.maximum(spans[:, :1], free[0]), np.minimum(spans[:, 1:], free[1])
-    return np.stack([start, stop], axis=-1)[stop > start]

@@ -130,7 +130,7 @@ function render({ model, el }) {
     });
     const ends = rows().map(() => -1e9), crowded = near.length > 120;
     for (const mark of [...near].sort((a, b) => (a.id === chosen) - (b.id === chosen) || (a.weight || 1) - (b.weight || 1))) {
-      const px = x(place(mark)), row = rowOf(mark.kind), y0 = HEADER + row * ROW, dash = mark.kind === 'proposal' ? [4, 3] : [];
+      const px = x(place(mark)), row = rowOf(mark.kind), y0 = HEADER + row * ROW, dash = mark.kind === 'suggestion' ? [4, 3] : [];
       const strong = mark.id === chosen || mark === hover;
       if (strong) { g.fillStyle = SELECTED + '22'; g.fillRect(px - 5, y0 + 1, 10, bottom - y0); }
       line(px, y0 + 4, px, y0 + ROW - 4, mark.colour, strong ? 4 : crowded ? 1.1 * (mark.weight || 1) : 2.5, dash);

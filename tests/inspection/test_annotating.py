@@ -31,8 +31,8 @@ def session(simulation, detector, tmp_path):
 
 
 def test_a_new_log_begins_with_proposals_and_an_old_one_goes_on(session, simulation, detector):
-    assert len(session.log.proposals()) >= len(detect(detector, simulation.recording))
-    session.log.accept(session.log.proposals()[0].id)
+    assert len(session.log.suggestions()) >= len(detect(detector, simulation.recording))
+    session.log.accept(session.log.suggestions()[0].id)
     again = AnnotationSession(simulation.recording, detector, log=session.log.path)
     assert again.log.rows() == session.log.rows()
     assert again.log.undo() is not None, "opening a log again leaves its past alone"
@@ -73,7 +73,7 @@ def test_moving_snaps_and_relabelling_asks_the_detector(session, simulation):
 def test_a_stretch_is_complete_only_when_all_in_it_is_decided(session):
     with pytest.raises(OptionError, match="undecided: accept or reject"):
         session.review(5.0, 9.0)
-    for row in session.log.proposals():
+    for row in session.log.suggestions():
         if 5.0 <= row.time_s < 9.0:
             session.log.accept(row.id)
     session.review(5.0, 9.0)
@@ -81,7 +81,7 @@ def test_a_stretch_is_complete_only_when_all_in_it_is_decided(session):
 
 
 def test_deleting_a_proposal_rejects_it_so_that_it_does_not_come_back(session, detector):
-    row = session.log.proposals()[-1]
+    row = session.log.suggestions()[-1]
     session.delete(row.id)
     assert session.log[row.id].status == "rejected"
     added = session.add(row.time_s + 0.06, row.type, exact=True)[0]
@@ -104,7 +104,7 @@ def test_corrected_labels_train_a_better_detector_and_its_changes_are_told(simul
     old = fit([(recording, poor)], "matched_filter", progress=False)
     session = AnnotationSession(recording, old, log=tmp_path / "log.jsonl", names=events.names)
     # An annotator who knows: every true event is accepted where it is proposed, else added; all else is rejected.
-    for row in session.log.proposals():
+    for row in session.log.suggestions():
         near = np.abs(events.onset_s - row.time_s) < 0.005
         right = any(name == row.type for name, here in zip(events.type_names, near, strict=True) if here)
         session.log.accept(row.id) if right else session.log.reject(row.id)
@@ -122,15 +122,15 @@ def test_corrected_labels_train_a_better_detector_and_its_changes_are_told(simul
     assert after.f1 > before.f1 and after.f1 > 0.9
     assert events.names[3] in change.gained.type_names and len(change.after) + len(change.gained) == after.n_estimated
     # What was decided is not asked again.
-    decided = [row for row in session.log.rows() if row.status != "proposed"]
-    for row in session.log.proposals():
+    decided = [row for row in session.log.rows() if row.status != "suggested"]
+    for row in session.log.suggestions():
         assert all(row.type != other.type or abs(row.time_s - other.time_s) > 0.01 for other in decided)
 
 
 def test_kinds_without_a_label_are_learned_from_what_the_old_detector_finds(simulation, detector, tmp_path):
     """Two labels of two kinds: fine-tuning on them alone would forget all others."""
     events, recording = simulation.events, simulation.recording
-    session = AnnotationSession(recording, detector, proposals=events[:0], log=tmp_path / "log.jsonl")
+    session = AnnotationSession(recording, detector, suggestions=events[:0], log=tmp_path / "log.jsonl")
     for name in events.names[:2]:
         for onset_s in events.onset_s[events.type == events.names.index(name)][:2]:
             session.add(onset_s, name)

@@ -39,7 +39,7 @@ def log(tmp_path):
 
 def state(log):
     """All that an annotator sees."""
-    return log.rows(), log.proposals(), log.reviewed_s.tolist(), log.counts(), log.events().onset_s.tolist()
+    return log.rows(), log.suggestions(), log.reviewed_s.tolist(), log.counts(), log.events().onset_s.tolist()
 
 
 class Model:
@@ -64,20 +64,20 @@ class Model:
             rows[id][2] = op + "ed"
         else:
             rows[id][0 if op == "move" else 1] = values["time_s" if op == "move" else "type"]
-            rows[id][2] = "accepted" if rows[id][2] == "proposed" else rows[id][2]
+            rows[id][2] = "accepted" if rows[id][2] == "suggested" else rows[id][2]
         if (rows, spans) != self.states[self.now]:
             self.states[self.now + 1 :] = [(rows, spans)]
             self.now += 1
 
-    def propose(self, events):
+    def suggest(self, events):
         if self.offered is events:
             return
         self.offered = events
         rows, spans = self.states[self.now]
-        rows = {k: row for k, row in rows.items() if row[2] != "proposed"}
+        rows = {k: row for k, row in rows.items() if row[2] != "suggested"}
         for time_s, type in zip(events.onset_s, events.type_names, strict=True):
-            if all(row[1] != type or abs(row[0] - time_s) > 0.01 for row in rows.values() if row[2] != "proposed"):
-                rows[self.next_id] = [time_s, type, "proposed"]
+            if all(row[1] != type or abs(row[0] - time_s) > 0.01 for row in rows.values() if row[2] != "suggested"):
+                rows[self.next_id] = [time_s, type, "suggested"]
                 self.next_id += 1
         self.states[self.now + 1 :] = [(rows, spans)]
         self.now = self.first = self.now + 1
@@ -97,7 +97,7 @@ class Model:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from("add add move relabel delete accept reject review undo undo redo propose".split()),
+        st.sampled_from("add add move relabel delete accept reject review undo undo redo suggest".split()),
         st.integers(0, 30),
         TIMES,
         st.sampled_from(NAMES),
@@ -117,9 +117,9 @@ def test_any_edits_and_undos_equal_a_plain_list_of_states_and_the_log_read_again
         values = {"time_s": {"time_s": time_s}, "type": {"type": type}}
         if op in ("undo", "redo"):
             getattr(log, op)(), getattr(model, op)()
-        elif op == "propose":
+        elif op == "suggest":
             table = TABLES[pick % 2]
-            log.propose(table), model.propose(table)
+            log.suggest(table), model.suggest(table)
         elif op == "add":
             assert log.add(time_s, type) == model.next_id
             model.edit(op, time_s=time_s, type=type)
@@ -157,7 +157,7 @@ def covered(spans, step_s=0.0005):
 def test_a_log_cut_off_at_any_byte_gives_a_state_that_there_was(log, tmp_path):
     states = [state(log)]
     for step in (
-        lambda: log.propose(PROPOSED),
+        lambda: log.suggest(PROPOSED),
         lambda: log.accept(0),
         lambda: log.add(5.0, "clap"),
         lambda: log.undo(),
@@ -222,7 +222,7 @@ def test_an_edit_that_changes_nothing_leaves_no_line(log):
 
 
 def test_events_hold_what_was_accepted_or_added_and_are_complete_where_reviewed_and_decided(log, tmp_path):
-    log.propose(PROPOSED)
+    log.suggest(PROPOSED)
     log.accept(0), log.reject(1)
     added = log.add(6.25025, "clap")
     log.review(0.5, 3.5), log.review(3.5, 5.0)
@@ -249,19 +249,19 @@ def test_events_hold_what_was_accepted_or_added_and_are_complete_where_reviewed_
 
 
 def test_proposals_come_least_certain_first_and_are_not_repeated_once_decided(log):
-    assert log.propose(PROPOSED) == 4
-    assert [row.id for row in log.proposals()] == [3, 1, 2, 0]  # no score, 0.55, 0.2, 0.9
+    assert log.suggest(PROPOSED) == 4
+    assert [row.id for row in log.suggestions()] == [3, 1, 2, 0]  # no score, 0.55, 0.2, 0.9
     log.accept(1), log.reject(2)
     moved = Events.from_seconds([1.0, 2.004, 3.0, 3.0, 9.0], ["bell", "clap", "bell", "clap", "bell"], RATE, NAMES)
-    assert log.propose(PROPOSED) == 0 and len(log.proposals()) == 2, "the same table again changes nothing"
-    assert log.propose(moved) == 3  # the clap at 2 s and the bell at 3 s were decided
-    assert [(row.time_s, row.type) for row in log.proposals()] == [(1.0, "bell"), (3.0, "clap"), (9.0, "bell")]
+    assert log.suggest(PROPOSED) == 0 and len(log.suggestions()) == 2, "the same table again changes nothing"
+    assert log.suggest(moved) == 3  # the clap at 2 s and the bell at 3 s were decided
+    assert [(row.time_s, row.type) for row in log.suggestions()] == [(1.0, "bell"), (3.0, "clap"), (9.0, "bell")]
     assert log.undo() is None, "undo would bring back proposals that are gone"
     assert [row.status for row in log.rows()].count("accepted") == 1
 
 
 def test_edits_per_minute_count_what_holds_in_the_reviewed_signal(log):
-    log.propose(PROPOSED)
+    log.suggest(PROPOSED)
     assert np.isnan(log.edits_per_minute)
     log.accept(0), log.reject(1), log.add(15.0, "bell"), log.accept(2)
     log.undo()
@@ -286,9 +286,9 @@ def test_wrong_edits_are_refused_and_leave_no_trace(log):
     with pytest.raises(UnitError, match="begin before it ends"):
         log.review(3.0, 2.0)
     with pytest.raises(OptionError, match="must be Events"):
-        log.propose([1.0])
+        log.suggest([1.0])
     with pytest.raises(OptionError, match="unknown event name 'drum'"):
-        log.propose(Events.from_seconds([1.0], ["drum"], RATE))
+        log.suggest(Events.from_seconds([1.0], ["drum"], RATE))
     assert log.path.stat().st_size == size and len(log.rows()) == 1 and log.counts() == {"add": 1}
 
 
@@ -301,12 +301,12 @@ def test_wrong_edits_are_refused_and_leave_no_trace(log):
         ('{"op": "move", "id": [0], "time_s": 1.0}', "line 3: 'move' cannot be done"),
         ('{"op": "move", "id": 0, "time_s": 1e9}', "line 3: .*must be seconds"),
         (
-            '{"op": "propose", "id": 1, "time_s": [1.0], "type": [], "score": [], "offered": 0}',
-            "line 3: 'propose' cannot be done",
+            '{"op": "suggest", "id": 1, "time_s": [1.0], "type": [], "score": [], "offered": 0}',
+            "line 3: 'suggest' cannot be done",
         ),
         (
-            '{"op": "propose", "id": 1, "time_s": [1.0], "type": ["bell"], "score": ["x"], "offered": 0}',
-            "line 3: 'propose' cannot be done",
+            '{"op": "suggest", "id": 1, "time_s": [1.0], "type": ["bell"], "score": ["x"], "offered": 0}',
+            "line 3: 'suggest' cannot be done",
         ),
         ('{"op": "redo"}', "line 3: .*nothing to redo"),
         (

@@ -10,8 +10,8 @@ from evlib.signals.events import read_events
 CELLS = [
     """
 import numpy as np
-from evlib import fit, make_recording, make_templates
-from evlib import Annotator
+from evlib import Annotator, fit, make_recording
+from evlib.signals.synthetic import make_templates
 
 simulation = make_recording(make_templates(8, 4, seed=5), duration_s=60, snr=11, seed=5)
 recording, truth = simulation.recording, simulation.events
@@ -40,7 +40,7 @@ def test_clicks_drags_undo_and_save(open_notebook):
         return [
             line["op"]
             for line in map(json.loads, path.read_text().splitlines())
-            if line["op"] not in ("open", "propose")
+            if line["op"] not in ("open", "suggest")
         ]
 
     def act(what, until, expected):
@@ -55,13 +55,13 @@ def test_clicks_drags_undo_and_save(open_notebook):
         return start, stop, (stop - start) / (canvas.bounding_box()["width"] - GUTTER - RIGHT)
 
     page.screenshot(f"annotator_{open_notebook.front_end}_first", ".jupyter-widgets")
-    # Proposals: accept one, reject one; the picture goes to the next.
+    # Suggestions: accept one, reject one; the picture goes to the next.
     page.changed(PICTURE, lambda: act(lambda: page.click("accept"), "Accepted", "accept"))
     page.changed(PICTURE, lambda: act(lambda: page.click("reject"), "Rejected", "reject"))
     page.screenshot(f"annotator_{open_notebook.front_end}_decided", ".jupyter-widgets")
 
     # A click on empty signal with shift adds exactly there; undo takes it back.
-    page.choose("kind", "event_03")
+    page.choose("type", "event_03")
     box = canvas.bounding_box()
     n_rows = len(AnnotationLog(path).rows())
     start, stop, pixel_s = view()
@@ -91,12 +91,12 @@ def test_clicks_drags_undo_and_save(open_notebook):
 
     # Keys: u takes the move and the new event back.
     page.page.locator(".evlib-signal").first.focus()
-    act(lambda: page.page.keyboard.press("u"), "Took back: move", "undo")
-    act(lambda: page.page.keyboard.press("u"), "Took back: add", "undo")
+    act(lambda: page.page.keyboard.press("u"), "Undone: move", "undo")
+    act(lambda: page.page.keyboard.press("u"), "Undone: add", "undo")
     assert len(AnnotationLog(path).rows()) == n_rows
 
     # Everything in view is right and complete; saving writes the table, and saves again what is new.
-    act(lambda: page.click("accept all in view"), "proposals in view", "accept")
+    act(lambda: page.click("accept all in view"), "suggestions in view", "accept")
     act(lambda: page.click("view is complete"), "is complete", "review")
     act(lambda: page.click("save"), "Saved", "review")
     table = page.folder / "annotations.tsv"
@@ -111,7 +111,8 @@ def test_clicks_drags_undo_and_save(open_notebook):
 
 
 def test_fine_tuning_shows_what_changed(open_in_lab):
-    accept = "for row in annotator.annotations.proposals():\n    annotator.annotations.accept(row.id)\nannotator.signal.show(10, 20)"
+    accept = "for row in annotator.annotations.suggestions():\n    annotator.annotations.accept(row.id)"
+    accept += "\nannotator.signal.show(10, 20)"
     page = open_in_lab([*CELLS, accept])
     page.page.wait_for_selector(".evlib-signal canvas")
     page.click("fine-tune now")

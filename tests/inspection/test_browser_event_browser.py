@@ -4,17 +4,19 @@ CELLS = [
     """
 import numpy as np
 from dataclasses import replace
-from evlib import make_recording, oracle_detector
-from evlib import EventBrowser
+from evlib import EventBrowser, make_recording
+from evlib.detection.oracle import oracle_detector
 
 simulation = make_recording(duration_s=60, snr=12, seed=0)
 truth = simulation.events
 rng = np.random.default_rng(0)
 # An estimate with known mistakes: ten events missed, five types confused, six times wrong.
-estimated = replace(truth, fraction=truth.fraction + rng.normal(0, 0.3, len(truth)), score=rng.uniform(0.5, 1,
-len(truth))) chosen = rng.permutation(len(truth))
-estimated.type[chosen[10:15]] = (estimated.type[chosen[10:15]] + 1) % 16
-estimated.sample[chosen[15:21]] += 120
+chosen = rng.permutation(len(truth))
+type, sample, noise = truth.type.copy(), truth.sample.copy(), rng.normal(0, 0.3, len(truth))
+type[chosen[10:15]] = (type[chosen[10:15]] + 1) % 16
+sample[chosen[15:21]] += 120
+score = rng.uniform(0.5, 1, len(truth))
+estimated = replace(truth, sample=sample, type=type, fraction=truth.fraction + noise, score=score)
 estimated = estimated[np.isin(np.arange(len(truth)), chosen[:10], invert=True)]
 """,
     """

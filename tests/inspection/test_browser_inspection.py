@@ -19,7 +19,7 @@ import ipywidgets
 explorer = evlib.ThresholdExplorer(detector, recording, reference)
 first = ipywidgets.HTML()
 def show(change=None):
-    first.value = f'<span class="first-threshold">{detector.thresholds[0]:.3f}</span>'
+    first.value = f'<span class="first-threshold">{explorer.detector.thresholds[0]:.3f}</span>'
 explorer.message.observe(show, "value")
 show()
 ipywidgets.VBox([explorer, first])
@@ -42,7 +42,9 @@ def test_thresholds_are_moved_and_applied(open_notebook):
 
 
 def test_templates_and_their_events(open_notebook):
-    view = "evlib.TemplateView(detector, recording, reference, truth=evlib.oracle_detector(simulation))"
+    view = (
+        "evlib.TemplateView(detector, recording, reference, truth=evlib.detection.oracle.oracle_detector(simulation))"
+    )
     page = open_notebook([DATA, view])
     page.changed(PICTURE, lambda: page.slide("single events", "ArrowLeft", times=8))
     page.changed(PICTURE, lambda: page.click("▶"))
@@ -55,7 +57,7 @@ def test_timing_errors(open_notebook):
     page.screenshot(f"timing_view_{open_notebook.front_end}", WIDGET)
     page.changed(NUMBERS, lambda: page.page.get_by_label("without the bias").check())
     page.changed(PICTURE, lambda: page.choose("type", "event_03"))
-    page.changed(PICTURE, lambda: page.page.get_by_text("between kinds").click())
+    page.changed(PICTURE, lambda: page.page.get_by_text("between types").click())
     page.screenshot(f"timing_view_kinds_{open_notebook.front_end}", WIDGET)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from evlib.detection.detector import detect
 from evlib.detection.oracle import oracle_detector
-from evlib.inspection.annotate import DOUBT, changes, propose, snap
+from evlib.inspection.annotate import LEAST_PROBABILITY, diff_events, refine_onset, suggest
 from evlib.scoring.comparison import compare
 from evlib.scoring.matching import match_events
 from evlib.scoring.refractory import find_violations
@@ -35,16 +35,16 @@ def clear():
 def test_proposals_are_the_detections_and_the_doubtful_beside_them(weak):
     simulation, detector = weak
     detected = detect(detector, simulation.recording)
-    proposed = propose(detector, simulation.recording)
+    proposed = suggest(detector, simulation.recording)
     pairs, dt = match_events(detected, proposed, 0.0)
     assert len(pairs) == len(detected) and (dt == 0).all(), "every detection is proposed"
     assert len(find_violations(proposed, detector.refractory_s)[0]) == 0
     extra = np.ones(len(proposed), bool)
     extra[pairs[:, 1]] = False
-    assert extra.any() and (proposed.score[extra] >= DOUBT).all()
+    assert extra.any() and (proposed.score[extra] >= LEAST_PROBABILITY).all()
     # The misses of a strict detector are among them: that is what proposals are for.
     strict = replace(detector, thresholds=detector.thresholds + 2)
-    tables = (find(strict, simulation.recording) for find in (detect, propose))
+    tables = (find(strict, simulation.recording) for find in (detect, suggest))
     recall = [compare(simulation.events, table, 0.005).recall for table in tables]
     assert recall[1] > recall[0] + 0.01
 
@@ -52,7 +52,7 @@ def test_proposals_are_the_detections_and_the_doubtful_beside_them(weak):
 def test_without_a_refractory_rule_an_event_is_still_proposed_once(weak):
     simulation, detector = weak
     free = replace(detector, refractory_s=dict.fromkeys(detector.names, 0.0))
-    proposed = propose(free, simulation.recording)
+    proposed = suggest(free, simulation.recording)
     gap_s = [np.diff(proposed.onset_s[proposed.type == k]).min(initial=1) for k in range(len(proposed.names))]
     assert min(gap_s) > 0.001
 
@@ -63,9 +63,9 @@ def test_a_click_near_an_event_snaps_onto_it(clear, rng):
     rows = np.arange(2, len(onset_s), 9)
     for row in rows:
         click = onset_s[row] + rng.uniform(-0.008, 0.008)
-        time_s, type, score = snap(detector, simulation.recording, click)
+        time_s, type, score = refine_onset(detector, simulation.recording, click)
         assert type == names[row] and abs(time_s - onset_s[row]) < 3e-4 and score > 6
-        assert snap(detector, simulation.recording, click, type)[0] == time_s
+        assert refine_onset(detector, simulation.recording, click, type)[0] == time_s
 
 
 def test_snapping_finds_what_detection_finds(weak):
@@ -73,7 +73,7 @@ def test_snapping_finds_what_detection_finds(weak):
     detected = detect(detector, simulation.recording)
     for row in range(3, len(detected), 25):
         name, onset_s = detected.type_names[row], detected.onset_s[row]
-        assert snap(detector, simulation.recording, onset_s + 0.001, name, reach_s=0.003)[0] == pytest.approx(
+        assert refine_onset(detector, simulation.recording, onset_s + 0.001, name, reach_s=0.003)[0] == pytest.approx(
             onset_s, abs=1e-6
         )
 
@@ -88,7 +88,7 @@ def test_of_several_candidates_in_reach_the_clearest_is_taken(weak):
             continue
         crowded += 1
         best = near[candidates.llr_isolated[near].argmax()]
-        found = snap(detector, simulation.recording, time_s, reach_s=0.2)
+        found = refine_onset(detector, simulation.recording, time_s, reach_s=0.2)
         assert found[:2] == (
             pytest.approx(candidates.time[best] / rate, abs=1e-6),
             detector.names[candidates.type[best]],
@@ -102,7 +102,7 @@ def test_where_nothing_happened_the_highest_template_score_in_reach_is_taken(cle
     gap = np.argmax(np.diff(onset_s))
     middle = (onset_s[gap] + onset_s[gap + 1]) / 2
     name = simulation.events.names[3]
-    time_s, type, score = snap(detector, simulation.recording, middle, name, reach_s=0.01)
+    time_s, type, score = refine_onset(detector, simulation.recording, middle, name, reach_s=0.01)
     scores = detector.bank.scores(detector.whitener(simulation.recording))[:, 3]
     ratio = detector.bank.log_likelihood_ratio(scores, 3)
     rate = simulation.recording.sampling_rate_hz
@@ -114,7 +114,7 @@ def test_where_nothing_happened_the_highest_template_score_in_reach_is_taken(cle
 @pytest.mark.parametrize("time_s", [0.0, 0.001, 19.9999, 20.0])
 def test_a_click_at_an_end_stays_inside_of_the_recording(clear, time_s):
     simulation, detector = clear
-    snapped = snap(detector, simulation.recording, time_s, simulation.events.names[0])[0]
+    snapped = refine_onset(detector, simulation.recording, time_s, simulation.events.names[0])[0]
     assert abs(snapped - time_s) <= 0.021 and 0 <= snapped < simulation.recording.duration_s
 
 
@@ -122,15 +122,15 @@ def test_what_cannot_be_snapped_or_proposed_is_refused(clear):
     simulation, detector = clear
     recording = simulation.recording
     with pytest.raises(UnitError, match="milliseconds"):
-        snap(detector, recording, 1500.0)
+        refine_onset(detector, recording, 1500.0)
     with pytest.raises(UnitError, match="reach_s must be seconds"):
-        snap(detector, recording, 1.0, reach_s=20)
+        refine_onset(detector, recording, 1.0, reach_s=20)
     with pytest.raises(OptionError, match="unknown event name 'bell'"):
-        snap(detector, recording, 1.0, "bell")
+        refine_onset(detector, recording, 1.0, "bell")
     with pytest.raises(UnitError, match="resample"):
-        snap(detector, Recording(recording.signal, 1000.0), 1.0)
+        refine_onset(detector, Recording(recording.signal, 1000.0), 1.0)
     with pytest.raises(OptionError, match="percent"):
-        propose(detector, recording, doubt=10)
+        suggest(detector, recording, least_probability=10)
 
 
 @st.composite
@@ -151,25 +151,25 @@ def table(samples, types):
 @pytest.mark.parametrize("moved_s", [-1.0, float("nan")])
 def test_a_move_has_a_size(moved_s):
     with pytest.raises(OptionError, match="moved_s"):
-        changes(table([1], [0]), table([1], [0]), moved_s=moved_s)
+        diff_events(table([1], [0]), table([1], [0]), moved_s=moved_s)
 
 
 @settings(max_examples=60)
 @given(before=tables(), after=tables())
 @example(table([127, 139], [0, 1]), table([135, 137], [1, 0]))  # two kinds change places
 def test_changes_add_up_and_turn_round(before, after):
-    change = changes(before, after)
+    change = diff_events(before, after)
     kept = zip(np.rint(change.before_s * 2000).astype(int).tolist(), change.after.type.tolist(), strict=True)
     assert key(before) == sorted([*key(change.lost), *kept])
     assert key(after) == sorted(key(change.gained) + key(change.after))
     np.testing.assert_allclose(change.after.onset_s - change.before_s, change.moved_s, atol=1e-12)
     assert (np.abs(change.moved_s) <= 0.005 + 1e-9).all() and ((np.abs(change.moved_s) >= 5e-4) == change.moved).all()
-    back = changes(after, before)
+    back = diff_events(after, before)
     assert (len(back.gained), len(back.lost), len(back.after)) == (
         len(change.lost),
         len(change.gained),
         len(change.after),
     )
     assert change.to_frame()[["gained", "kept"]].to_numpy().sum() == len(after)
-    same = changes(before, before)
+    same = diff_events(before, before)
     assert len(same.gained) + len(same.lost) + same.moved.sum() == 0

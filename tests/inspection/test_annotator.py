@@ -7,8 +7,7 @@ import pytest
 
 from evlib.detection.oracle import oracle_detector
 from evlib.inspection.annotations import AnnotationLog
-from evlib.inspection.annotator import CHANGE_ID, Annotator
-from evlib.inspection.plots import ANNOTATION_COLOURS, plot_annotations
+from evlib.inspection.annotator import ANNOTATION_COLOURS, CHANGE_ID, Annotator
 from evlib.signals.errors import DataError, OptionError
 from evlib.signals.events import Events, read_events
 from evlib.signals.recording import Recording
@@ -24,7 +23,7 @@ PROPOSED = Events.from_seconds(
 def plain(tmp_path, rng):
     """No detector: proposals come from somewhere else."""
     recording = Recording(rng.standard_normal((40_000, 2)).astype(np.float32), RATE, units="g")
-    return Annotator(recording, proposals=PROPOSED, log=tmp_path / "log.jsonl")
+    return Annotator(recording, suggestions=PROPOSED, log=tmp_path / "log.jsonl")
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +47,8 @@ def marks(annotator):
 
 def test_proposals_are_gone_through_in_order_of_uncertainty(plain):
     order = [1, 3, 2, 0]  # 0.55, 0.7, 0.2, 0.9
-    assert [row.id for row in plain.annotations.proposals()] == order and plain.signal.selected == 1
-    assert "clap at 2.0000 s, proposed, probability 0.55" == plain.signal.message
+    assert [row.id for row in plain.annotations.suggestions()] == order and plain.signal.selected == 1
+    assert "clap at 2.0000 s, suggested, probability 0.55" == plain.signal.message
     for id in [*order[1:], order[0]]:
         click(plain, "next")
         assert plain.signal.selected == id
@@ -68,14 +67,14 @@ def test_accept_and_reject_go_on_to_the_next_and_undo_comes_back(plain):
     assert "2 undecided" in plain.status.value and "1 rejected" in plain.status.value
     click(plain, "undo")
     assert (
-        plain.annotations[3].status == "proposed"
+        plain.annotations[3].status == "suggested"
         and plain.signal.selected == 3
-        and "Took back: reject clap" in plain.said.value
+        and "Undone: reject clap" in plain.message.value
     )
     click(plain, "redo")
     assert plain.annotations[3].status == "rejected"
     plain.select(0), click(plain, "accept"), plain.select(2), click(plain, "accept")
-    assert plain.next() is None and "Every proposal is decided" in plain.said.value
+    assert plain.next() is None and "Every suggestion is decided" in plain.message.value
 
 
 def test_the_mouse_adds_and_moves_and_the_keys_do_what_the_buttons_do(plain):
@@ -84,7 +83,7 @@ def test_the_mouse_adds_and_moves_and_the_keys_do_what_the_buttons_do(plain):
     added = plain.annotations[plain.signal.selected]
     assert (added.time_s, added.type, added.status) == (1.5, "clap", "added")
     plain.signal.dragged = {"id": added.id, "time_s": 1.75}
-    assert plain.annotations[added.id].time_s == 1.75 and "+250.00 ms" in plain.said.value
+    assert plain.annotations[added.id].time_s == 1.75 and "+250.00 ms" in plain.message.value
     plain.kind.value = "bell"
     for count, (key, expected) in enumerate([("l", "bell"), ("u", "clap"), ("y", "bell")]):
         plain.signal.pressed = {"key": key, "count": count}
@@ -103,7 +102,7 @@ def test_a_refused_drag_puts_the_mark_back(plain):
     plain.signal.show(9.0, 12.0)
     sent.clear()
     plain.signal.dragged = {"id": 3, "time_s": 11.5}
-    assert "was rejected" in plain.said.value and plain.annotations[3].time_s == 11.0
+    assert "was rejected" in plain.message.value and plain.annotations[3].time_s == 11.0
     assert sent[0] == [] and [mark["time_s"] for mark in sent[-1] if mark["id"] == 3] == [11.0]
 
 
@@ -112,12 +111,12 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(plain):
     plain.signal.selected = -1
     for name in ("accept", "reject", "delete", "relabel", "next_change"):
         click(plain, name)
-        assert "#c62828" in plain.said.value
+        assert "#c62828" in plain.message.value
     plain.signal.show(0.0, 4.0)
     click(plain, "review")
-    assert "3 proposals" in plain.said.value
+    assert "3 suggestions" in plain.message.value
     click(plain, "undo")
-    assert "nothing to undo" in plain.said.value
+    assert "nothing to undo" in plain.message.value
     assert plain.annotations.path.stat().st_size == size
     with pytest.raises(OptionError, match="select an annotation first"):
         plain.accept()
@@ -139,7 +138,7 @@ def test_accept_all_review_and_save(plain, tmp_path):
     assert len(AnnotationLog(plain.annotations.path).events()) == 3
     assert plain.save_events(tmp_path / "other.tsv").exists()
     click(plain, "undo")
-    assert "Took back: 0.00 s to 4.00 s" in plain.said.value
+    assert "Undone: 0.00 s to 4.00 s" in plain.message.value
 
 
 def test_a_click_snaps_to_the_onset_and_finds_the_kind(aided, simulation):
@@ -154,7 +153,7 @@ def test_a_click_snaps_to_the_onset_and_finds_the_kind(aided, simulation):
     aided.kind.value = aided.annotations.names[0]
     aided.signal.clicked = {"time_s": onset_s + 0.11, "channel": 1, "shift": True, "count": 2}
     assert aided.annotations[aided.signal.selected].time_s == onset_s + 0.11
-    aided.snapping.value = False
+    aided.refining.value = False
     aided.signal.dragged = {"id": row.id, "time_s": onset_s - 0.008}
     assert aided.annotations[row.id].time_s == onset_s - 0.008
     aided.select(row.id)
@@ -164,12 +163,12 @@ def test_a_click_snaps_to_the_onset_and_finds_the_kind(aided, simulation):
 def test_fine_tuning_shows_what_changed(aided, simulation):
     # All proposals but those of one kind are right, says this annotator.
     gone = simulation.events.names[2]
-    for row in aided.annotations.proposals():
+    for row in aided.annotations.suggestions():
         aided.annotations.reject(row.id) if row.type == gone else aided.annotations.accept(row.id)
     click(aided, "fine_tune")
     assert set(aided.changes.lost.type_names) >= {gone} and gone not in aided.changes.after.type_names
-    assert "Without a label" in aided.report.value and gone in aided.report.value
-    assert aided.signal.rows[-1]["name"] == "fine-tuned" and "Fine-tuned" in aided.said.value
+    assert "have no label" in aided.report.value and gone in aided.report.value
+    assert aided.signal.rows[-1]["name"] == "fine-tuned" and "Fine-tuned" in aided.message.value
     number = len(aided.changes.gained) + len(aided.changes.lost) + int(aided.changes.moved.sum())
     seen = [aided.next_change() for _ in range(number)]
     assert seen == sorted(seen) and len(set(seen)) == number and aided.next_change() == seen[0]
@@ -179,10 +178,10 @@ def test_fine_tuning_shows_what_changed(aided, simulation):
     changed = [mark for id, mark in marks(aided).items() if id >= CHANGE_ID]
     assert changed and {mark["note"] for mark in changed} <= {"gained", "lost", "moved"}
     aided.signal.dragged = {"id": changed[0]["id"], "time_s": 1.0}
-    assert "is a detection" in aided.said.value
+    assert "is a detection" in aided.message.value
     aided.signal.selected = changed[0]["id"]
     click(aided, "delete")
-    assert "select an annotation first" in aided.said.value
+    assert "select an annotation first" in aided.message.value
 
 
 def test_only_marks_near_the_view_are_sent(tmp_path):
@@ -190,7 +189,7 @@ def test_only_marks_near_the_view_are_sent(tmp_path):
     onset_s = np.arange(n) * 0.05 + 0.01
     table = Events.from_seconds(onset_s, np.zeros(n, int), RATE, NAMES, score=np.full(n, 0.5))
     recording = Recording(np.zeros((2_001_000, 1), np.float32), RATE)
-    annotator = Annotator(recording, proposals=table, log=tmp_path / "log.jsonl", view_s=10.0)
+    annotator = Annotator(recording, suggestions=table, log=tmp_path / "log.jsonl", view_s=10.0)
     for start in (0.0, 300.0, 304.0, 500.0):
         annotator.signal.show(start, start + 10.0)
         times = [mark["time_s"] for mark in annotator.signal.marks]
@@ -201,25 +200,22 @@ def test_only_marks_near_the_view_are_sent(tmp_path):
 
 def test_another_page_opens_the_log_where_it_was_left(plain):
     plain.accept(), plain.reject()
-    again = Annotator(plain.recording, proposals=PROPOSED, log=plain.annotations.path)
-    assert [row.status for row in again.annotations.rows()] == ["proposed", "accepted", "proposed", "rejected"]
+    again = Annotator(plain.recording, suggestions=PROPOSED, log=plain.annotations.path)
+    assert [row.status for row in again.annotations.rows()] == ["suggested", "accepted", "suggested", "rejected"]
     assert again.undo() is not None
 
 
-def test_the_static_twin_shows_the_view(plain):
+def test_the_static_figure_shows_the_view(plain):
     bundle = plain._repr_mimebundle_()
     assert {"application/vnd.jupyter.widget-view+json", "image/png"} <= set(bundle)
     before = plain.png()
     plain.accept()
+    plain.annotations.accept(0), plain.annotations.reject(2)
     plain.signal.show(0.0, 4.0)
+    plain.review()
     assert plain.png() != before
-    (axes,) = plain.figure().axes
-    colours = [line.get_color() for line in axes.lines]
-    assert colours.count(ANNOTATION_COLOURS["event"]) == 1 and colours.count(ANNOTATION_COLOURS["undecided"]) == 2
-    assert axes.get_xlim() == pytest.approx((0.0, 4.0)) and axes.get_xlabel() == "time (s)"
-    assert [text.get_text() for text in axes.texts] == ["bell 0.90", "clap", "bell 0.20"]
-
-
-def test_figure_marks_complete_spans_and_leaves_names_out_where_there_are_too_many(plain):
-    axes = plot_annotations(plain.recording, plain.annotations.rows() * 20, [(0.0, 1.0), (30.0, 40.0)], stop_s=8.0)
-    assert len(axes.texts) == 0 and len(axes.patches) == 1
+    marks, signal = plain.figure().axes
+    assert {text.get_text() for text in marks.texts} == {"bell", "clap"} and len(signal.patches) == 1
+    colours = [line.get_color() for line in signal.lines]
+    assert colours.count(ANNOTATION_COLOURS["event"]) == 2 and colours.count(ANNOTATION_COLOURS["rejected"]) == 1
+    assert signal.get_xlim() == pytest.approx((0.0, 4.0)) and signal.get_xlabel() == "time (s)"

@@ -2,13 +2,12 @@
 
 import base64
 
-import ipywidgets
 import numpy as np
 import pytest
 
 import evlib
 from evlib.detection.oracle import oracle_detector
-from evlib.inspection.widget import StaticTwin, Stepper
+from evlib.inspection.widget import WARNING_COLOUR, Stepper
 from evlib.signals.errors import DataError, OptionError, ShapeError, UnitError
 from evlib.signals.synthetic import make_templates
 from evlib.templates.bank import TemplateBank
@@ -69,11 +68,6 @@ def test_every_widget_brings_a_picture_along(detector, simulation, report, tmp_p
     assert plt.get_fignums() == before
 
 
-def test_a_twin_without_a_figure_says_so():
-    with pytest.raises(NotImplementedError, match="figure"):
-        StaticTwin().png()
-
-
 def test_a_stepper_goes_round():
     stepper = Stepper(["a", "b", "c"], "kind")
     stepper.step(-1)
@@ -127,20 +121,20 @@ def test_what_is_set_exactly_stays_exact_though_sliders_have_steps(explorer):
     assert explorer.thresholds[explorer.type] == pytest.approx(np.log(0.77 / 0.23), abs=1e-12)
 
 
-def test_apply_makes_a_copy_of_the_detector_and_reset_takes_it_back(explorer, detector, simulation):
+def test_apply_makes_a_new_detector_and_reset_goes_back(explorer, detector, simulation):
     thresholds, periods = detector.thresholds.copy(), dict(detector.refractory_s)
     explorer.set(threshold=0.999, refractory_s=1.0)
-    assert np.array_equal(detector.thresholds, thresholds) and detector.refractory_s == periods
-    assert not explorer.is_applied and "does not have this choice yet" in explorer.message.value
+    assert explorer.detector is detector and not explorer.is_applied
+    assert "does not have this choice yet" in explorer.message.value
     chosen = explorer.apply()
-    assert chosen is explorer.detector and explorer.is_applied
+    assert chosen is explorer.detector and explorer.is_applied and "has these thresholds" in explorer.message.value
+    assert np.array_equal(detector.thresholds, thresholds) and detector.refractory_s == periods
+    assert "chosen_by_hand" not in detector.metadata
     found = evlib.compare(simulation.events, evlib.detect(chosen, simulation.recording), 0.005)
     assert (found.tp, found.fp) == (explorer.comparison.tp, explorer.comparison.fp)
     assert chosen.metadata["chosen_by_hand"]["development_f1"] == explorer.comparison.f1
-    assert "now has these thresholds" in explorer.message.value
     explorer.reset()
-    assert explorer.detector is detector and "chosen_by_hand" not in detector.metadata
-    assert np.array_equal(detector.thresholds, thresholds) and detector.refractory_s == periods
+    assert explorer.detector is detector and explorer.is_applied
 
 
 def test_an_applied_choice_survives_saving(explorer, detector, tmp_path):
@@ -153,8 +147,7 @@ def test_an_applied_choice_survives_saving(explorer, detector, tmp_path):
 def test_best_is_no_worse(explorer):
     explorer.set(threshold=0.999999)
     worse = explorer.comparison.per_type().f1[explorer.name]
-    button = next(b for b in explorer.children[1].children if getattr(b, "description", "") == "best F1")
-    button.click()
+    explorer.buttons["best F1"].click()
     assert explorer.comparison.per_type().f1[explorer.name] >= worse
 
 
@@ -225,8 +218,8 @@ def test_without_events_those_that_the_detector_finds_are_shown(detector, simula
 def test_a_kind_that_looks_like_another_is_warned_of(detector):
     detector.bank.templates[1] = 0.97 * detector.bank.templates[0]
     view = evlib.TemplateView(detector).choose("event_01")
-    assert "event_01 looks like event_00" in view.message.value and "warning" in view.message.value
-    assert "No other kind" in view.choose("event_02").message.value
+    assert "event_01 looks like event_00" in view.message.value and WARNING_COLOUR in view.message.value
+    assert "No other type" in view.choose("event_02").message.value
 
 
 def test_templates_refuse_what_does_not_fit(detector, simulation):
@@ -256,7 +249,7 @@ def test_errors_of_the_hits_with_and_without_bias(report):
     assert np.array_equal(view.errors(), report.dt_s[kind])
     view.set(without_bias=True)
     assert np.median(view.errors()) == pytest.approx(0, abs=1e-12)
-    assert view.set(view="between kinds").picture.value != first
+    assert view.set(view="between types").picture.value != first
 
 
 def test_channels_date_each_hit_in_its_row(detector, simulation, report):
@@ -285,7 +278,5 @@ def test_timing_refuses_what_has_none(report, detector):
 
 
 def test_buttons_show_what_is_refused(explorer):
-    button = ipywidgets.Button()
-    explorer.on_click(button, lambda: explorer.set(threshold=2.0))
-    button.click()
+    explorer.button("broken", lambda: explorer.set(threshold=2.0)).click()
     assert "probability" in explorer.message.value

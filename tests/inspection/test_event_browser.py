@@ -194,7 +194,7 @@ def test_what_cannot_be_browsed_is_refused(browser, detected):
         EventBrowser(RECORDING, REFERENCE, ESTIMATED, detected[0])
     with pytest.raises(OptionError, match="bell_9.*known: bell_1"):
         browser.filter(types=["bell_9"])
-    with pytest.raises(OptionError, match="unknown 'wrong'"):
+    with pytest.raises(OptionError, match="unknown outcome 'wrong'"):
         browser.filter(outcomes="wrong")
     with pytest.raises(OptionError, match="None stands for all"):
         browser.filter(types=[])
