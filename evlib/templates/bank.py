@@ -58,7 +58,7 @@ class TemplateBank:
     before: int
     names: tuple
     amplitude_spread: float = 0.25
-    log_rate: np.ndarray = None
+    log_rate: np.ndarray = None  # type: ignore[assignment]
     evidence_scale: float = 1.0
 
     def __post_init__(self):
@@ -257,6 +257,12 @@ def correlate_snippets(pieces, templates, owner=None):
         else:
             product = (spectrum * spectra[owner[rows]]).sum(2)
         yield rows, scipy.fft.irfft(product, n, axis=1)[:, :lags]
+
+
+def correlate_own(pieces: np.ndarray, templates: np.ndarray, owner) -> np.ndarray:
+    """Scores of template ``owner`` (N,) at every lag inside of each piece, as of :func:`correlate_snippets`, (N, lags)."""
+    parts = [np.zeros((0, pieces.shape[1] - templates.shape[1] + 1))]
+    return np.concatenate(parts + [score for _, score in correlate_snippets(pieces, templates, owner)])
 
 
 def average_snippets(snippets, type, weight, n_types):

@@ -85,7 +85,7 @@ class Discovery:
 
         Returns
         -------
-        kind : (E,) row of the bank for each labelled type, -1 for a type that no kind stands for
+        kind : (E,) row of the bank for each labelled type, -1 for a type that matches no kind
         offset : (E,) samples from the kind's time origin to the label
         """
         return name_kinds(labels, self.events, naming_reach_s(self.bank, self.events[0].sampling_rate_hz, reach_s))
@@ -384,7 +384,7 @@ def naming_reach_s(bank: TemplateBank, rate: float, reach_s: float | None = None
 
 
 def name_kinds(labels: list[Events], tables: list[Events], reach_s: float = LEAST_REACH_S):
-    """Which discovered kind stands for which labelled type, and how far its time origin is off; see
+    """Which discovered kind is which labelled type, and how far its time origin is off; see
     :meth:`Discovery.name`."""
     votes, pairs = np.zeros((len(labels[0].names), len(tables[0].names))), []
     for table, found in zip(labels, tables, strict=False):

@@ -24,7 +24,7 @@ from .pursue import Candidates, crowded_share, explain, find_candidates
 
 # Longer signals are cut into pieces of about this many seconds, one piece for each hybrid recording.
 PIECE_S = 300.0
-# How far a candidate may be from the planted event that it stands for, in seconds.
+# How far a candidate may be from the planted event that it detects, in seconds.
 MATCH_S = 0.005
 # Spread of the logarithm of the tempo at which a found rhythm is played.
 TEMPO_SPREAD = 0.03
@@ -41,7 +41,7 @@ OVERLOOKED_LLR = 4.0
 class Examples:
     """Candidates with their truth: ``target`` (n,) 1 for a true event, ``weight`` (n,) 0 where the truth is unknown.
 
-    ``n_missed``: (E,) true events that no candidate stands for; ``error`` (n,) samples from the true time, NaN without
+    ``n_missed``: (E,) true events that no candidate detects; ``error`` (n,) samples from the true time, NaN without
     one; ``complete``: there are stretches in which every event is labelled.
     """
 
@@ -151,7 +151,7 @@ class HybridRecordings:
     def rhythms(self) -> tuple:
         """The rhythms that a network of context learns from: found ones (False) and new ones (True).
 
-        Types that look alike can be told by their rhythm alone, as early heart beats are: in a new rhythm their names
+        Types that look alike may differ in their rhythm alone, as early heart beats are: in a new rhythm their names
         would be random, and nothing could be learned.
         """
         return (False, True) if self.bank.evidence_scale >= 1 else (False,)

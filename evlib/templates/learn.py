@@ -1,8 +1,8 @@
 """Learning a template bank: average labelled snippets, then detect, re-align and re-average on unlabelled signal.
 
 Everything here works on whitened signals held in memory, one (n, C) array per recording, and on label tables on
-the same clock. A label says where an event is; only inside of completely labelled spans does the absence of a label say
-that there is none.
+the same clock. A label marks an event; only inside of completely labelled spans does the absence of a label mean that
+there is none.
 """
 
 from dataclasses import replace
@@ -17,6 +17,7 @@ from .bank import (
     MIN_AMPLITUDE,
     TemplateBank,
     average_snippets,
+    correlate_own,
     correlate_snippets,
     cut_all,
     refine_peak,
@@ -80,43 +81,36 @@ class _LabelledEvents:
         )
         self.time, self.amplitude = self.label, np.ones(len(self.type))
         self.ends = np.cumsum([len(table) for table in labels])[:-1]
-        times, types, _ = self.by_recording()
-        self.overlapping = can_separate(signals, times, types, length)
+        self.overlapping = can_separate(signals, *self.by_recording(self.time, self.type), length)
 
-    def by_recording(self):
-        """Times, types and amplitudes of each recording, three lists of arrays."""
-        return [np.split(column, self.ends) for column in (self.time, self.type, self.amplitude)]
-
-    def average(self, before, length):
-        """The template of each type, (E, length, C), and the number of events behind it, (E,)."""
-        times, types, amplitudes = self.by_recording()
-        if self.overlapping:
-            return separate_templates(self.signals, times, types, amplitudes, self.n_types, before, length)
-        pieces = cut_all(self.signals, times, before, length)
-        return average_snippets(pieces, self.type, np.ones(len(self.type)), self.n_types)
+    def by_recording(self, *columns):
+        """Each column (N,) as a list of arrays, one for each recording."""
+        return [np.split(column, self.ends) for column in columns]
 
     def mean_of_type(self, values):
         """(E,) mean of values (N,) over the events of each type; 0 for a type without events."""
         return np.bincount(self.type, values, self.n_types) / np.maximum(np.bincount(self.type, None, self.n_types), 1)
 
-    def snippets(self, bank, margin=0):
-        """Snippets at the events' times, (N, margin + L + margin, C)."""
-        times, types, amplitudes = self.by_recording()
-        if not self.overlapping:
-            return cut_all(self.signals, times, bank.before + margin, bank.length + 2 * margin)
-        events = zip(self.signals, times, types, amplitudes, strict=True)
-        return np.concatenate([cut_apart(bank, *event, margin) for event in events])
-
-    def search(self, bank, margin):
-        """Snippets around the labels, to look for the events in, and how far from its label each was cut, (N,).
-
-        Overlapping events are looked for at the times that are known so far.
-        """
+    def average(self, before, length):
+        """The template of each type, (E, length, C), and the number of events behind it, (E,)."""
+        columns = self.by_recording(self.time, self.type, self.amplitude)
         if self.overlapping:
-            return self.snippets(bank, margin), self.time - self.label
-        times = np.split(self.label, self.ends)
-        pieces = cut_all(self.signals, times, bank.before + margin, bank.length + 2 * margin)
-        return pieces, np.zeros(len(self.label))
+            return separate_templates(self.signals, *columns, self.n_types, before, length)
+        return average_snippets(
+            cut_all(self.signals, columns[0], before, length), self.type, self.amplitude, self.n_types
+        )
+
+    def around(self, bank, time, margin=0):
+        """Snippets around ``time`` (N,), (N, margin + L + margin, C); overlapping events at their own times."""
+        if not self.overlapping:
+            return cut_all(self.signals, *self.by_recording(time), bank.before + margin, bank.length + 2 * margin)
+        columns = self.by_recording(self.time, self.type, self.amplitude)
+        return np.concatenate([cut_apart(bank, *own, margin) for own in zip(self.signals, *columns, strict=True)])
+
+    @property
+    def search_from(self):
+        """Where events are looked for: around their labels; overlapping ones around the times known so far."""
+        return self.time if self.overlapping else self.label
 
 
 def learn_templates(signals, labels, before, length, rate, shrink=True, rounds=3, scale_evidence=True):
@@ -153,18 +147,24 @@ def learn_templates(signals, labels, before, length, rate, shrink=True, rounds=3
         bank = TemplateBank(shrink_templates(mean, worth) if shrink else mean, before, names)
         if round_ == rounds - 1:
             break
-        moves, amplitude = _best_fit(bank, *events.search(bank, int(np.ceil(3 * jitter)) + 1), type, jitter)
+        pieces = events.around(bank, events.search_from, _search_reach(jitter))
+        moves, amplitude = _best_fit(bank, pieces, events.search_from - events.label, type, jitter)
         bias = events.mean_of_type(moves)[type]
         events.time = events.label + moves - bias
         jitter = float(np.clip(np.sqrt(np.mean((moves - bias) ** 2)), 0.2, LABEL_JITTER_S * 5 * rate))
         if events.overlapping:
             events.amplitude = amplitude / events.mean_of_type(amplitude)[type]
-    spread = _amplitude_spread(bank, events)
-    bank = replace(bank, amplitude_spread=spread, log_rate=_log_rate(labels))
+    bank = replace(bank, amplitude_spread=_amplitude_spread(bank, events), log_rate=_log_rate(labels))
     if scale_evidence:
-        reach = int(np.ceil(3 * jitter)) + 1
-        bank = replace(bank, evidence_scale=_evidence_scale(bank, events.search(bank, reach)[0], type, reach))
+        reach = _search_reach(jitter)
+        wide = events.around(bank, events.search_from, reach)
+        bank = replace(bank, evidence_scale=_evidence_scale(bank, wide, type, reach))
     return bank, jitter, np.split(events.time, events.ends)
+
+
+def _search_reach(jitter):
+    """Samples on either side within which an event is looked for, three standard deviations of the labels."""
+    return int(np.ceil(3 * jitter)) + 1
 
 
 def _log_rate(labels):
@@ -194,9 +194,7 @@ def _evidence_scale(bank, wide, type, reach):
     )
     others = (n * bank.templates[type] - weight * wide[:, reach : reach + bank.length]) / (n - 1)
     others /= np.maximum(np.sqrt((others**2).sum((1, 2), keepdims=True)), 1e-6)
-    evidence, own = np.empty((len(type), len(count))), np.empty((len(type), 2 * reach + 1))
-    for some, score in correlate_snippets(wide, others, rows):
-        own[some] = score
+    evidence, own = np.empty((len(type), len(count))), correlate_own(wide, others, rows)
     for some, score in correlate_snippets(wide, bank.shapes):
         score[np.arange(len(score)), :, type[some]] = own[some]
         evidence[some] = (bank.log_likelihood_ratio(score) - bank.log_rate).max(axis=1)
@@ -215,7 +213,7 @@ def _best_fit(bank, pieces, moved, type, jitter):
     """
     reach = (pieces.shape[1] - bank.length) // 2
     lags, rows = np.arange(-reach, reach + 1), np.arange(len(type))
-    score = np.concatenate([part for _, part in correlate_snippets(pieces, bank.shapes, type)])
+    score = correlate_own(pieces, bank.shapes, type)
     value = bank.norm[type, None] * score - 0.5 * ((lags + moved[:, None]) / jitter) ** 2
     best = np.clip(value.argmax(axis=1), 1, len(lags) - 2)
     offset, _ = refine_peak(value.T, best, rows)
@@ -225,7 +223,7 @@ def _best_fit(bank, pieces, moved, type, jitter):
 def _amplitude_spread(bank, events):
     """Standard deviation of the amplitudes of labelled events beyond what noise makes of them."""
     norm = bank.norm[events.type]
-    amplitude = bank.own_scores(events.snippets(bank), events.type) / norm
+    amplitude = bank.own_scores(events.around(bank, events.time), events.type) / norm
     extra = (amplitude - events.mean_of_type(amplitude)[events.type]) ** 2 - 1 / norm**2
     return float(np.clip(np.sqrt(max(np.mean(extra), 0.0)), 0.15, 0.5))
 

@@ -71,11 +71,11 @@ class Candidates:
     time: np.ndarray
     type: np.ndarray
     llr: np.ndarray
-    llr_isolated: np.ndarray = None
-    margin: np.ndarray = None
-    amplitude: np.ndarray = None
-    misfit: np.ndarray = None
-    frame: np.ndarray = None
+    llr_isolated: np.ndarray = None  # type: ignore[assignment]
+    margin: np.ndarray = None  # type: ignore[assignment]
+    amplitude: np.ndarray = None  # type: ignore[assignment]
+    misfit: np.ndarray = None  # type: ignore[assignment]
+    frame: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self):
         zero = np.zeros(len(self.time))
@@ -428,7 +428,8 @@ def _profile(bank, score, time, type, height, places, own, rows):
     near_time, near_type = time[neighbour], type[neighbour]
     overlap = _overlap(bank, places[:, None], type[rows, None, None], near_time[:, :, None], near_type[:, :, None])
     overlap[~valid] = 0
-    gram = _gram(bank, time, type, neighbour, valid)
+    gram = _overlap(bank, near_time[:, :, None], near_type[:, :, None], near_time[:, None], near_type[:, None])
+    gram[~(valid[:, :, None] & valid[:, None])] = 0
     precision = _precision(bank, type)
     diagonal = np.arange(neighbour.shape[1])
     gram[:, diagonal, diagonal] = 1 + RIDGE + precision[neighbour]
@@ -445,18 +446,6 @@ def _profile(bank, score, time, type, height, places, own, rows):
     best = numerator / np.where(free, denominator, 1)
     evidence = np.where(free, 0.5 * np.maximum(numerator, 0) * best, 0)
     return evidence, best, neighbour, (alone - shared * best[:, None]) * valid[:, :, None]
-
-
-def _gram(bank, time, type, neighbour, valid):
-    """Overlaps of the neighbours (N, K) of each event with each other, (N, K, K)."""
-    low, high = int(neighbour.min(initial=len(time))), int(neighbour.max(initial=-1)) + 1
-    time, type, neighbour = time[low:high], type[low:high], neighbour - low
-    # Each pair is looked up once, in a table of the events that overlap with each, though many share it.
-    other, _ = rows_within(time, time, bank.length)
-    pairs = _overlap(bank, time[:, None], type[:, None], time[other], type[other])
-    column = neighbour[:, None] - other[:, 0][neighbour][:, :, None]
-    inside = (column >= 0) & (column < pairs.shape[1]) & valid[:, :, None] & valid[:, None]
-    return np.where(inside, pairs[neighbour[:, :, None], np.where(inside, column, 0)], 0)
 
 
 def _overlap(bank, time, type, other_time, other_type):

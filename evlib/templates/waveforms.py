@@ -12,7 +12,7 @@ from scipy.special import ndtr
 from ..signals.errors import DataError, OptionError, ShapeError, require_int, require_rate
 from ..signals.events import Events
 from ..signals.recording import Recording
-from .bank import TemplateBank, correlate_snippets, cut_snippets, refine_peak
+from .bank import TemplateBank, correlate_own, cut_snippets, refine_peak
 from .whiten import Whitener
 
 # Events with shorter gaps than this are read together, which is faster, but at most this much signal, both in seconds.
@@ -224,9 +224,7 @@ def channel_times(bank: TemplateBank, pieces: np.ndarray, type) -> np.ndarray:
     out, rows = np.full((len(pieces), pieces.shape[2]), np.nan), np.arange(len(pieces))
     audible = np.sqrt((bank.templates.astype(np.float64) ** 2).sum(axis=1)) >= AUDIBLE  # (E, C)
     for c in range(out.shape[1]):
-        score = np.empty((len(pieces), 2 * reach + 1))
-        for some, part in correlate_snippets(pieces[:, :, [c]], bank.templates[:, :, [c]], type):
-            score[some] = part
+        score = correlate_own(pieces[:, :, [c]], bank.templates[:, :, [c]], type)
         best = score.argmax(axis=1)
         inside = np.clip(best, 1, 2 * reach - 1)
         offset, peak = refine_peak(score.T, inside, rows)

@@ -38,7 +38,7 @@ class Whitener:
     taps: np.ndarray
     center: np.ndarray
     sampling_rate_hz: float
-    psd: np.ndarray = None
+    psd: np.ndarray = None  # type: ignore[assignment]
     change: float = np.inf
 
     @property
@@ -164,7 +164,7 @@ def estimate_psd(recordings: list[Recording]) -> tuple[np.ndarray, np.ndarray]:
     # Judged by the values: rounding gives even a constant some spectrum.
     constant = np.flatnonzero(np.median(ranges, axis=0) <= 0)
     if len(constant):
-        names = ", ".join(recordings[0].channels[c] for c in constant)
+        names = ", ".join(np.array(recordings[0].channels)[constant])
         raise DataError(f"channel {names} is constant: leave it out (evlib.validate lists such channels)")
     # The median of a chi-square variable with two degrees of freedom is log(2) of its mean.
     psd = np.median(spectra, axis=0) / np.log(2) if len(spectra) > 2 else np.mean(spectra, axis=0)
