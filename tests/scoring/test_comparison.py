@@ -39,12 +39,6 @@ def test_counts_add_up_and_swap(ref, est, tolerance_s):
     assert per_type[["tp", "fp", "fn"]].sum().tolist() == [forth.tp, forth.fp, forth.fn]
 
 
-@given(ROWS, ROWS)
-def test_a_wider_tolerance_never_loses_a_match(ref, est):
-    counts = compare(table(ref), table(est)).at_tolerances([k / RATE for k in range(12)])
-    assert (np.diff(counts["tp"]) >= 0).all() and (np.diff(counts["fp"]) <= 0).all()
-
-
 def test_row_order_does_not_matter(rng):
     rows = np.column_stack([rng.integers(0, 3000, 200), np.zeros(200), rng.integers(0, 2, 200)])
     other = rows + np.column_stack([rng.integers(-8, 9, 200), np.zeros(200), np.zeros(200)])
@@ -64,12 +58,6 @@ def test_lateness_of_exactly_the_tolerance_still_matches(rng, lateness):
     assert compare(reference, reference.shift(lateness), 0.005).f1 == 1.0
     report = compare(reference, reference.shift(2 * lateness), 0.005)
     assert report.recall < 0.1 and report.without_bias().recall == 1.0
-
-
-def test_perfect_predictions_score_one_at_tolerance_zero():
-    events = table([(1, 0.25, 0), (1, 0.25, 1), (9, 0, 0)])
-    report = compare(events, events, tolerance_s=0)
-    assert report.f1 == report.macro_f1 == 1.0 and report.timing()["rmse_ms"] == 0.0
 
 
 def test_microsecond_clock_against_samples(rng):

@@ -107,12 +107,6 @@ def test_streaming_refuses_what_breaks_the_promise():
         decoder.push(Events.from_seconds([1.0], ["a"], RATE, names=NAMES), 3000)
 
 
-def test_weak_early_blip_and_two_good_events_survive_neither_greedy_rule():
-    # First-come would keep the blip at 0; highest-first would keep 2500 alone.
-    assert decode_refractory([0, 100], [0, 0], [0.1, 0.9], 4000)[0].tolist() == [False, True]
-    assert decode_refractory([0, 2500, 5000], [0, 0, 0], [0.8, 0.9, 0.8], 4000)[0].tolist() == [True, False, True]
-
-
 def test_ties_keep_the_earlier_and_equal_gaps_are_allowed():
     assert decode_refractory([0, 3999, 4000], [0] * 3, [1, 1, 1], 4000)[0].tolist() == [True, False, True]
     assert decode_refractory([0, 3999], [0] * 2, [1, 1], 4000)[0].tolist() == [True, False]
@@ -135,12 +129,6 @@ def test_decoded_events_and_log(rng):
     assert (np.abs(log["onset_s"] - log["kept_onset_s"]) < period).all()
     assert set(zip(kept.onset_s, kept.sigma_s, strict=True)) <= set(zip(events.onset_s, events.sigma_s, strict=True))
     assert len(decode_events(events[:0], 2.0)[0]) == 0 and len(decode_events(events[:0], 2.0)[1]) == 0
-
-
-def test_no_rule_keeps_everything_above_the_threshold():
-    events = table([(5, 0, 3), (5, 0, 4), (6, 0, 1)])
-    assert len(decode_events(events, None)[0]) == 3
-    assert len(decode_events(events, 0, threshold=0.25)[0]) == 2
 
 
 def test_decoding_refuses_candidates_it_cannot_weigh():

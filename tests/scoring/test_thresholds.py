@@ -81,14 +81,6 @@ def test_types_are_weighed_with_what_they_borrow(one, two, missed):
         assert f1_at(thresholds[kind], logit, target, weight * factor, own_missed) >= best - equal - 1e-9
 
 
-def test_what_has_no_weight_counts_for_nothing(rng):
-    known = np.linspace(-5, 5, 50).repeat(20)
-    logit, target = np.r_[-10.0, known, 10.0], np.r_[1.0, known > 1, 0.0]
-    weight, type = np.r_[0.0, np.ones(1000), 0.0], np.zeros(1002, int)
-    thresholds, f1 = choose_thresholds(logit, type, target, weight, np.zeros(1))
-    assert f1[0] == 1 and 0.9 < thresholds[0] < 1.2
-
-
 def test_a_rare_type_follows_the_others(rng):
     """Two examples, by chance far from where all others part, move a threshold little."""
     logit = rng.normal(np.repeat([-3.0, 3.0], 1000), 1.0)
@@ -98,14 +90,6 @@ def test_a_rare_type_follows_the_others(rng):
     thresholds, _ = choose_thresholds(logit, type, target, np.ones(2002), np.zeros(8))
     assert np.abs(thresholds[:7]).max() < 1.5
     assert abs(thresholds[7] - np.median(thresholds[:7])) < 1
-
-
-def test_a_common_type_keeps_its_own(rng):
-    """A type with other log odds than the rest, and with examples enough, is cut where it parts."""
-    logit = np.r_[rng.normal(np.repeat([-3.0, 3.0], 200), 0.5), rng.normal(np.repeat([2.0, 8.0], 2000), 0.5)]
-    target, type = np.r_[np.repeat([0, 1], 200), np.repeat([0, 1], 2000)], np.repeat([0, 1], [400, 4000])
-    thresholds, _ = choose_thresholds(logit, type, target, np.ones(4400), np.zeros(2))
-    assert 3.0 < thresholds[1] < 7.0
 
 
 @pytest.mark.parametrize("n_types", [1, 3])
