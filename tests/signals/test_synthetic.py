@@ -1,6 +1,5 @@
 """Simulated recordings keep every promise they make: energy, noise, times, schedules and bounds."""
 
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
