@@ -1,7 +1,7 @@
-"""How well activities are told: with a few labels, or with words alone; and beside it what needs no network.
+"""How well activities are recognised: from a few labels, or from words alone, beside methods that need no pretraining.
 
-Scores are accuracy and macro F1 over an explicit list of classes: the mean has as many terms whatever a split happens
-to hold, and a class that is missing counts 0. Every method sees the same labelled windows.
+Scores are accuracy and macro F1 over an explicit list of classes, so the mean has the same terms whichever classes a
+split holds; a class that is missing from the split counts 0. All methods see the same labelled windows.
 """
 
 import copy
@@ -15,50 +15,52 @@ from sklearn.metrics import accuracy_score, f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ..networks.classifier import evaluating
 from ..networks.transformer import join_batches, summarise_tokens
-from ..signals.errors import DataError, OptionError, ShapeError, require_extra, require_int, require_list
+from ..scoring.statistics import draw_rows
+from ..signals.errors import DataError, OptionError, ShapeError, require_extra, require_int, require_known, require_list
 from ..signals.streams import stream
-from ..training import loop
+from ..training.loop import train as train_loop
+from ..training.windows import MotionWindows
 from .labels import label_group, map_labels
 from .train import OVERLAP, MotionModel
 
+# The methods that `label_efficiency` compares: with a pretrained encoder, with the same encoder untrained...
+PROBE, TUNED = "pretrained encoder, linear probe", "pretrained encoder, fine-tuned"
+SCRATCH, BLANK = "same encoder from scratch", "untrained encoder, linear probe"
+# ... and without any.
 BASELINES = ("features, linear probe", "features, logistic regression", "features, random forest", "ROCKET, ridge")
+# Trees of the random forest; random kernels of ROCKET for each channel.
 TREES, KERNELS = 300, 500
-QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
-BANDS_HZ = 15
+# Quantiles among the features made by hand, and the highest frequency in Hz of their spectrum: people move more slowly.
+QUANTILES, BANDS_HZ = (0.0, 0.25, 0.5, 0.75, 1.0), 15
+# Epochs and windows in a batch of fine-tuning: long enough for a few labels, the same for every start.
 CLASSIFIER_EPOCHS, CLASSIFIER_BATCH = 60, 32
 
 
-def class_scores(truth, told, classes):
-    """Accuracy and macro F1 of labels, over the classes that are listed, whether a split has them or not.
+def method_names() -> tuple[str, ...]:
+    """The names of the methods that `label_efficiency` compares."""
+    return (PROBE, TUNED, SCRATCH, BLANK, *BASELINES)
+
+
+def class_scores(truth, predicted, classes) -> dict:
+    """Accuracy and macro F1 of labels over the listed classes.
 
     >>> class_scores(["a", "b"], ["a", "a"], ["a", "b", "c"])
     {'accuracy': 0.5, 'macro_f1': 0.2222222222222222}
     """
-    truth, told = [np.asarray(values, dtype=str) for values in (truth, told)]
-    if truth.shape != told.shape or not truth.size:
-        raise ShapeError(f"a label told for each true one is wanted, got {told.shape} for {truth.shape}")
-    if unknown := set(truth) - set(map(str, classes)):
-        raise DataError(f"the truth holds {', '.join(sorted(unknown))}; the classes are {', '.join(map(str, classes))}")
-    f1 = f1_score(truth, told, labels=list(map(str, classes)), average="macro", zero_division=0)
-    return {"accuracy": float(accuracy_score(truth, told)), "macro_f1": float(f1)}
+    truth, predicted, classes = [np.asarray(values, dtype=str) for values in (truth, predicted, list(classes))]
+    if truth.shape != predicted.shape or not truth.size:
+        raise ShapeError(f"want a predicted label for each true one, got {predicted.shape} for {truth.shape}")
+    if unknown := set(truth) - set(classes):
+        raise DataError(f"the truth holds {', '.join(sorted(unknown))}; the classes are {', '.join(classes)}")
+    f1 = f1_score(truth, predicted, labels=classes, average="macro", zero_division=0)
+    return {"accuracy": float(accuracy_score(truth, predicted)), "macro_f1": float(f1)}
 
 
-def check_alike(train, test):
-    """Refuse to judge by other channels, rates or lengths than those that were learnt from, or without labels."""
-    for what in ("channels", "sampling_rate_hz", "duration_s"):
-        learnt, judged = getattr(train, what), getattr(test, what)
-        if learnt != judged:
-            raise DataError(
-                f"windows to judge need the {what} of those learnt from, {learnt}, got {judged} (another order?)"
-            )
-    if len(np.unique(train.labels)) < 2 or not len(test.labels):
-        raise DataError("windows with labels of at least two kinds are wanted, to learn from and to judge by")
-
-
-def draw_labelled(labels, share, seed=0):
+def draw_labelled(labels, share: float, seed: int = 0) -> np.ndarray:
     """Rows of a share of the windows: of each class the same number, max(1, share of all / classes).
 
     >>> len(draw_labelled(np.repeat(["a", "b"], 100), 0.1))
@@ -69,50 +71,42 @@ def draw_labelled(labels, share, seed=0):
     labels = np.asarray(labels)
     if not labels.size:
         raise DataError("there are no labels to draw from")
-    kinds = np.unique(labels)
-    each = max(1, int(len(labels) * share) // len(kinds))
-    order = stream("labelled windows", seed).permutation(len(labels))
-    return np.sort(np.concatenate([order[labels[order] == kind][:each] for kind in kinds]))
+    each = max(1, int(len(labels) * share) // len(np.unique(labels)))
+    return draw_rows(labels, each, stream("labelled windows", seed))
 
 
-def motion_features(windows):
-    """(windows, features): what is commonly computed by hand of each channel, of each sensor's length and of pairs.
+def motion_features(windows: MotionWindows) -> np.ndarray:
+    """(windows, features): common features made by hand.
 
-    Mean, deviation, quantiles, mean step, log power up to 15 Hz, and the correlations of the channels.
+    Of each channel the mean, standard deviation, quantiles, mean absolute step and log power up to 15 Hz; and the
+    correlation of each pair of channels.
     """
     x = windows.x.astype(np.float64)
-    channels = x.shape[2]
-    parts = [x.mean(1), x.std(1), *np.quantile(x, QUANTILES, axis=1), np.abs(np.diff(x, axis=1)).mean(1)]
+    n, channels = x.shape[1:]
     centred = x - x.mean(1, keepdims=True)
-    power = np.abs(np.fft.rfft(centred, axis=1)) ** 2 / x.shape[1]
-    frequency = np.fft.rfftfreq(x.shape[1], 1 / windows.sampling_rate_hz)
-    band = (frequency > 0) & (frequency <= BANDS_HZ)
-    parts.append(np.log(power[:, band] + 1e-6).reshape(len(x), -1))
-    if channels > 1:
-        upper = np.triu_indices(channels, 1)
-        deviation = np.maximum(x.std(1), 1e-9)
-        correlation = np.einsum("ntc,ntd->ncd", centred, centred) / x.shape[1]
-        parts.append((correlation / deviation[:, :, None] / deviation[:, None])[:, upper[0], upper[1]])
-    return np.concatenate(parts, 1)
+    parts = [x.mean(1), x.std(1), *np.quantile(x, QUANTILES, axis=1), np.abs(np.diff(x, axis=1)).mean(1)]
+    frequency = np.fft.rfftfreq(n, 1 / windows.sampling_rate_hz)
+    power = np.abs(np.fft.rfft(centred, axis=1)[:, (frequency > 0) & (frequency <= BANDS_HZ)]) ** 2 / n
+    parts.append(np.log(power + 1e-6).reshape(len(x), -1))
+    deviation = np.maximum(x.std(1), 1e-9)
+    correlation = np.einsum("ntc,ntd->ncd", centred, centred) / n / deviation[:, :, None] / deviation[:, None]
+    return np.concatenate([*parts, correlation[(slice(None), *np.triu_indices(channels, 1))]], 1)
 
 
-def rocket_features(train, test, n_kernels=KERNELS, seed=0):
-    """Random convolutions (ROCKET, https://arxiv.org/abs/1910.13051) of each channel, for both (extra ``rocket``)."""
+def rocket_features(train: MotionWindows, test: MotionWindows, n_kernels: int = KERNELS, seed: int = 0) -> list:
+    """Random convolutions of each channel for both (ROCKET, https://arxiv.org/abs/1910.13051; extra ``rocket``)."""
     rocket = require_extra("pyts.transformation", "rocket").ROCKET
-    found = ([], [])
-    for k in range(train.x.shape[2]):
-        kernels = rocket(n_kernels=n_kernels, random_state=seed * 100 + k).fit(train.x[:1, :, k].astype(np.float64))
-        for part, windows in zip(found, (train, test), strict=True):
-            part.append(kernels.transform(windows.x[..., k].astype(np.float64)))
-    return [np.hstack(part) for part in found]
+    x = [windows.x.astype(np.float64) for windows in (train, test)]
+    kernels = [rocket(n_kernels, random_state=seed * 100 + k).fit(x[0][:1, :, k]) for k in range(x[0].shape[2])]
+    return [np.hstack([one.transform(part[..., k]) for k, one in enumerate(kernels)]) for part in x]
 
 
 def linear_probe(labels):
-    """A linear classifier of features, each on one scale, for so few labels as these.
+    """A linear classifier for few labels, on features that are standardised one by one.
 
-    Linear discriminants, their covariance shrunk as Ledoit and Wolf have it (2004): with a few labels and many more
-    numbers they know what logistic regression does not, how the numbers go together. One label of a kind shows no
-    spread: then it is logistic regression after all.
+    Linear discriminants with a covariance shrunk as in Ledoit and Wolf (2004): with a few labels and many more
+    features they use the correlations between features, which logistic regression does not. A class with one label
+    has no spread, so then it is logistic regression.
     """
     if np.unique(labels, return_counts=True)[1].min() > 1:
         return make_pipeline(StandardScaler(), LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"))
@@ -120,20 +114,28 @@ def linear_probe(labels):
 
 
 def logistic_regression():
-    """Logistic regression on features of one scale each."""
+    """Logistic regression on features that are standardised one by one."""
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
 
 
-def baselines(labels, seed=0):
-    """What needs no pretraining, in the order of ``BASELINES``: which features, and the classifier of them."""
+def baselines(labels, seed: int = 0) -> dict:
+    """The methods without an encoder: name -> (which features, a classifier of them)."""
     forest = RandomForestClassifier(TREES, random_state=seed)
     ridge = make_pipeline(StandardScaler(), RidgeClassifierCV(np.logspace(-1, 4, 6)))
     of_features = [("features", classifier) for classifier in (linear_probe(labels), logistic_regression(), forest)]
     return dict(zip(BASELINES, [*of_features, ("rocket", ridge)], strict=True))
 
 
-def label_efficiency(train, test, models, shares=(0.01, 0.1), seeds=(0, 1, 2, 3, 4), methods=None, progress=True):
-    """Macro F1 and accuracy of every method at every share of labels, one row for each draw of labels.
+def label_efficiency(
+    train: MotionWindows,
+    test: MotionWindows,
+    models: list[MotionModel],
+    shares=(0.01, 0.1),
+    seeds=(0, 1, 2, 3, 4),
+    methods=None,
+    progress: bool = True,
+):
+    """Macro F1 and accuracy of every method at every share of labels, a row for each draw of labels.
 
     Parameters
     ----------
@@ -141,159 +143,143 @@ def label_efficiency(train, test, models, shares=(0.01, 0.1), seeds=(0, 1, 2, 3,
     models : a `MotionModel` for each seed, pretrained on windows without labels
     shares : of the training windows that are labelled
     seeds : of the labels and of what is trained
-    methods : names, of all that `method_names` gives
+    methods : names out of `method_names`; default: all
     progress : show a progress bar
 
     Returns
     -------
     pandas table : method, share, n_labels, seed, accuracy, macro_f1
+
+    Raises
+    ------
+    OptionError : unknown methods, another number of models than of seeds
+    DataError : windows without labels; other channels, rates or lengths in ``test`` than in ``train``
     """
     import pandas as pd
     from tqdm.auto import tqdm
 
     methods = list(method_names() if methods is None else methods)
-    if unknown := set(methods) - set(method_names()):
-        raise OptionError(f"unknown methods {', '.join(sorted(unknown))}; known are {', '.join(method_names())}")
+    require_known(methods, method_names(), what="method")
     if len(models) != len(seeds):
         raise OptionError(f"a model for each of {len(seeds)} seeds is wanted, got {len(models)}")
-    check_alike(train, test)
+    for what in ("channels", "sampling_rate_hz", "duration_s"):
+        if (wanted := getattr(train, what)) != (got := getattr(test, what)):
+            raise DataError(
+                f"the {what} of the training windows are {wanted}, of the test windows {got} (another order?)"
+            )
+    if len(np.unique(train.labels)) < 2 or not len(test.labels):
+        raise DataError("both training and test windows need labels, those for training of at least two kinds")
     classes, rows = sorted(set(train.labels) | set(test.labels)), []
     features = {"features": [motion_features(part) for part in (train, test)]}
-    if any("ROCKET" in method for method in methods):
+    if BASELINES[-1] in methods:
         features["rocket"] = rocket_features(train, test)
     for seed, model in zip(tqdm(seeds, desc="draws of labels", disable=not progress), models, strict=True):
         blank = model.untrained(seed)
-        probed = {name: one for name, one in ((PROBE, model), (BLANK, blank)) if name in methods}
-        mine = features | {name: [one.embed(part, True) for part in (train, test)] for name, one in probed.items()}
+        probed, tuned = {PROBE: model, BLANK: blank}, {TUNED: model, SCRATCH: blank}
+        embedded = {name: [probed[name].embed(part, True) for part in (train, test)] for name in {*probed} & {*methods}}
         for share in shares:
             chosen = draw_labelled(train.labels, share, seed)
             labelled = train[chosen]
-            classifiers = {name: (name, linear_probe(labelled.labels)) for name in probed} | baselines(
-                labelled.labels, seed
-            )
+            classifiers = {name: (name, linear_probe(labelled.labels)) for name in probed}
+            classifiers |= baselines(labelled.labels, seed)
             for method in methods:
-                if method in (SCRATCH, TUNED):
-                    told = train_on_labels(model if method == TUNED else blank, labelled, classes, seed).tell(test)
+                if method in tuned:
+                    predicted = train_on_labels(tuned[method], labelled, classes, seed).predict(test)
                 else:
                     which, classifier = classifiers[method]
-                    learn, judge = mine[which]
-                    told = classifier.fit(learn[chosen], labelled.labels).predict(judge)
-                rows.append({"method": method, "share": share, "n_labels": len(chosen), "seed": seed})
-                rows[-1] |= class_scores(test.labels, told, classes)
+                    learn, judge = (features | embedded)[which]
+                    predicted = classifier.fit(learn[chosen], labelled.labels).predict(judge)
+                row = {"method": method, "share": share, "n_labels": len(chosen), "seed": seed}
+                rows.append(row | class_scores(test.labels, predicted, classes))
     return pd.DataFrame(rows)
 
 
-PROBE, TUNED = "pretrained encoder, linear probe", "pretrained encoder, fine-tuned"
-SCRATCH, BLANK = "same encoder from scratch", "untrained encoder, linear probe"
-
-
-def method_names():
-    """What `label_efficiency` compares."""
-    return (PROBE, TUNED, SCRATCH, BLANK, *BASELINES)
-
-
 class MotionClassifier(nn.Module):
-    """An encoder and a linear layer on what its tokens come to, the same numbers that a probe reads
-    (`summarise_tokens`)."""
+    """An encoder and a linear layer on the summary of its tokens that a probe reads too (`summarise_tokens`)."""
 
-    def __init__(self, motion_model, channels, classes):
+    def __init__(self, motion_model: MotionModel, channels, classes):
         super().__init__()
-        self.channels = tuple(channels)
-        self.motion_model, self.encoder, self.classes = motion_model, motion_model.encoder, np.asarray(classes)
+        self.motion_model, self.encoder = motion_model, motion_model.encoder
+        self.channels, self.classes = tuple(channels), np.asarray(classes)
         self.head = nn.Linear(len(self.channels) * 3 * self.encoder.output_size, len(classes))
 
-    def forward(self, batch):
+    def forward(self, batch: dict) -> torch.Tensor:
+        """A batch of `evlib.networks.transformer.make_batch` -> logits (batch, classes)."""
         return self.head(summarise_tokens(self.encoder(batch)))
 
-    def tell(self, windows):
-        """The class of each window; of the same channels as those learnt from."""
+    def predict(self, windows: MotionWindows) -> np.ndarray:
+        """The class of each window; the channels must be those of training."""
         if windows.channels != self.channels:
-            raise DataError(
-                f"the classifier reads the channels {', '.join(self.channels)}, got {', '.join(windows.channels)}"
-            )
+            wanted, got = ", ".join(self.channels), ", ".join(windows.channels)
+            raise DataError(f"the classifier reads the channels {wanted}, got {got}")
         with evaluating(self):
             logits = torch.cat([self(batch) for batch in self.motion_model.batches(windows, OVERLAP)])
         return self.classes[logits.argmax(1).numpy()]
 
 
-def train_on_labels(start, labelled, classes, seed=0, lr=1e-3, max_epochs=CLASSIFIER_EPOCHS):
-    """Train a copy of a `MotionModel`'s encoder and a linear layer on labelled windows, all of it, for a fixed time.
+def train_on_labels(
+    start: MotionModel, labelled: MotionWindows, classes, seed: int = 0, lr: float = 1e-3, max_epochs: int | None = None
+) -> MotionClassifier:
+    """Fine-tune a copy of a `MotionModel`'s encoder with a linear layer on labelled windows, for ``max_epochs`` epochs.
 
-    There is no label to spare for early stopping: every start is trained alike, with a rate that falls to zero.
+    No label is spared for early stopping: every start is trained for equally long, with a rate that falls to zero.
     """
+    max_epochs = CLASSIFIER_EPOCHS if max_epochs is None else max_epochs
     require_int(1, max_epochs=max_epochs)
     if not len(labelled.labels) or not set(labelled.labels) <= set(classes):
         raise DataError(f"windows labelled with some of {', '.join(map(str, classes))} are wanted, got {labelled!r}")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = MotionClassifier(copy.deepcopy(start), labelled.channels, classes)
-        batch = join_batches(list(start.batches(labelled, OVERLAP)))
-        target = torch.tensor([list(classes).index(label) for label in labelled.labels])
-        optimizer = torch.optim.AdamW(model.parameters(), lr)
-        batches = ShuffledBatches(batch | {"target": target}, CLASSIFIER_BATCH)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max_epochs * len(batches))
+    batch = join_batches(list(start.batches(labelled, OVERLAP)))
+    batch["target"] = torch.tensor([list(classes).index(label) for label in labelled.labels])
 
-        def losses(model, batch):
-            return {"total_loss": nn.functional.cross_entropy(model(batch), batch["target"])}
+    def rows_of(rows):
+        return {name: values[rows] for name, values in batch.items()}
 
-        loop.train(
-            model,
-            losses,
-            batches,
-            None,
-            optimizer,
-            num_epochs=max_epochs,
-            scheduler=schedule,
-            step_every_batch=True,
-            keep_best=False,
-            progress=False,
-            seed=None,
-        )
+    def losses(model, batch):
+        return {"total_loss": nn.functional.cross_entropy(model(batch), batch["target"])}
+
+    loader = DataLoader(range(len(labelled)), CLASSIFIER_BATCH, shuffle=True, collate_fn=rows_of)
+    optimizer = torch.optim.AdamW(model.parameters(), lr)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max_epochs * len(loader))
+    options = {"step_every_batch": True, "keep_best": False, "progress": False, "seed": seed}
+    train_loop(model, losses, loader, None, optimizer, num_epochs=max_epochs, scheduler=schedule, **options)
     return model.eval()
 
 
-class ShuffledBatches:
-    """Batches of tensors with one row for each item, in another order each time."""
-
-    def __init__(self, tensors, batch_size):
-        self.tensors, self.batch_size, self.n = tensors, batch_size, len(next(iter(tensors.values())))
-
-    def __len__(self):
-        return -(-self.n // self.batch_size)
-
-    def __iter__(self):
-        for rows in torch.randperm(self.n).split(self.batch_size):
-            yield {name: tensor[rows] for name, tensor in self.tensors.items()}
-
-
-def zero_shot(model: MotionModel, windows, labels=None):
-    """Tell activities by words alone.
+def zero_shot(model: MotionModel, windows: MotionWindows, labels: list[str] | None = None) -> tuple[np.ndarray, dict]:
+    """Recognise activities by words alone.
 
     Parameters
     ----------
     model : aligned with words, see `evlib.motion.train.align_motion`
     windows : `MotionWindows` with labels
-    labels : words to choose from. None: *closed set*, the labels of these windows. Others: *open set*, all labels of a
-        bank, right if they mean the same (one group of synonyms)
+    labels : words to choose from. None is a *closed set*, the labels of these windows. A list is an *open set*: a
+        prediction is right if it means the same as the true label (one group of synonyms)
 
     Returns
     -------
-    told : (windows,) the word chosen for each, in a closed set one of the windows' own labels
+    predicted : (windows,) the word with the highest score for each
     scores : dict with accuracy and macro_f1 over the windows' own labels, and chance (a guess among the words of a
         closed set, among the groups of an open one)
+
+    Raises
+    ------
+    OptionError : one text for ``labels``, a model that is not aligned
+    DataError : windows without labels
     """
     require_list(labels=labels)
     own = sorted(set(map(str, windows.labels)))
     if not own:
-        raise DataError("windows with labels are wanted, to judge by")
+        raise DataError("windows with labels are wanted, to score the predictions by")
     bank = own if labels is None else list(labels)
-    told = np.array(bank)[model.scores(windows, bank).argmax(1)]
+    predicted = np.array(bank)[model.scores(windows, bank).argmax(1)]
     if labels is None:
-        return told, class_scores(windows.labels, told, own) | {"chance": 1 / len(bank)}
-    # A word of the true label's group is right, whichever of them it is; any other stands for the only own label of its
-    # group.
+        return predicted, class_scores(windows.labels, predicted, own) | {"chance": 1 / len(bank)}
+    # Any word of the true label's group is right; another word counts as the only own label of its group, if any.
     group = {label: label_group(label) for label in {*own, *bank}}
-    meant = np.array([label or "none of these" for label in map_labels(told, own)], dtype=object)
-    right = np.array([group[a] == group[str(b)] for a, b in zip(told, windows.labels, strict=True)])
+    meant = np.array([label or "none of these" for label in map_labels(predicted, own)], dtype=object)
+    right = np.array([group[a] == group[str(b)] for a, b in zip(predicted, windows.labels, strict=True)])
     meant[right] = windows.labels[right]
-    return told, class_scores(windows.labels, meant, own) | {"chance": 1 / len({group[label] for label in bank})}
+    return predicted, class_scores(windows.labels, meant, own) | {"chance": 1 / len(set(map(group.get, bank)))}

@@ -115,8 +115,8 @@ def make_motion(
     require_int(1, n_people=n_people, windows_per_activity=windows_per_activity)
     require_int(1, activities=len(activities), places=len(places))
     require_int(0, seed=seed)
-    require_known(activities, ACTIVITIES, "activity")
-    require_known(places, PLACES, "place")
+    require_known(activities, ACTIVITIES, what="activity")
+    require_known(places, PLACES, what="place")
     rate, rng = require_rate(sampling_rate_hz), stream("simulated motion", seed)
     time = np.arange(round(window_s * rate)) / rate
     grid = np.meshgrid(np.arange(n_people), np.arange(len(activities)), indexing="ij")

@@ -175,3 +175,13 @@ def compare_methods(scores):
         p = float(difference.iloc[0] == 0) if same else float(ttest_rel(scores[method], scores[rival]).pvalue)
         rows.append({"method": method, "rival": rival, "difference": difference.mean(), "p": p})
     return pd.DataFrame(rows).assign(p_holm=lambda table: holm(table.p))
+
+
+def draw_rows(kinds: np.ndarray, each: int, rng: np.random.Generator) -> np.ndarray:
+    """Sorted rows of at most ``each`` items of every kind, drawn at random; a smaller draw is part of a larger one.
+
+    >>> draw_rows(np.array([0, 0, 0, 1, 1]), 2, np.random.default_rng(0)).shape
+    (4,)
+    """
+    order = rng.permutation(len(kinds))
+    return np.sort(np.concatenate([order[kinds[order] == kind][:each] for kind in np.unique(kinds)]))

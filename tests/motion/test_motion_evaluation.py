@@ -76,7 +76,7 @@ def test_every_method_has_a_row_at_every_share_and_seed(model):
     assert table.groupby("share").n_labels.unique().map(list).to_dict() == {0.06: [3], 0.5: [27]}
     by_method = table[table.share == 0.5].groupby("method").accuracy.mean()
     assert by_method["features, random forest"] > 0.8 and by_method[evaluation.PROBE] > 0.6, "chance is a third"
-    with pytest.raises(OptionError, match="unknown methods magic"):
+    with pytest.raises(OptionError, match="unknown method .magic."):
         evaluation.label_efficiency(people(), people(2), [model], (0.5,), (0,), ["magic"])
     with pytest.raises(OptionError, match="a model for each of 2 seeds"):
         evaluation.label_efficiency(people(), people(2), [model], (0.5,), (0, 1))
@@ -94,7 +94,7 @@ def test_windows_to_judge_are_like_those_learnt_from(model):
             evaluation.label_efficiency(learn, judge, [model], (0.5,), (0,), [evaluation.PROBE], progress=False)
     classifier = evaluation.train_on_labels(model, learn, sorted(KINDS), max_epochs=1)
     with pytest.raises(DataError, match="channels"):
-        classifier.tell(swapped)
+        classifier.predict(swapped)
 
 
 def test_training_on_labels_learns_and_leaves_the_start_as_it_was(model):
@@ -102,7 +102,7 @@ def test_training_on_labels_learns_and_leaves_the_start_as_it_was(model):
     learn = people()
     with pytest.raises(DataError, match="windows labelled with some of running, sitting are wanted"):
         evaluation.train_on_labels(model, learn, ("running", "sitting"))
-    told = evaluation.train_on_labels(model, learn, sorted(KINDS), max_epochs=12, lr=5e-3).tell(learn)
+    told = evaluation.train_on_labels(model, learn, sorted(KINDS), max_epochs=12, lr=5e-3).predict(learn)
     assert np.mean(told == learn.labels) > 0.8
     assert all((before[name] == value).all() for name, value in model.encoder.state_dict().items())
 
