@@ -1,10 +1,12 @@
-"""Training encoders of motion: first without labels (hide and tell, tell apart), then with the words of labels.
+"""Training encoders of motion in two stages: first on windows without labels, then with the words of their labels.
 
-`pretrain_motion` is the first stage, `align_motion` the second; each gives back a `MotionModel`, which knows how
-windows become its patches and which text encoder its words come from.
+`pretrain_motion` is the first stage, `align_motion` the second. Both return a `MotionModel`, which holds the network,
+the length of its patches and the text encoder that its words come from.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,31 +14,32 @@ from torch import nn
 
 from ..networks.classifier import evaluating
 from ..networks.pretext import MaskedPatchModel
-from ..networks.transformer import MAX_PATCHES, SIZES, make_batch, patch_samples, summarise_tokens
-from ..signals.errors import DataError, OptionError
+from ..networks.transformer import MAX_PATCHES, SIZES, DualBranchEncoder, make_batch, patch_samples, summarise_tokens
+from ..signals.errors import DataError, OptionError, require_choice
 from ..training.batches import patch_range
 from ..training.checkpoints import load_checkpoint, save_checkpoint
 from ..training.masked import MaskedPretextLoss, fit_patches, masked_losses
+from ..training.windows import MotionWindows
 from .align import AlignmentLoss, TextAlignedModel
 from .labels import label_words
 from .words import text_encoder
 
+# Windows that are encoded at a time, which bounds memory.
 WINDOWS_AT_ONCE = 256
-# Patches in the length of one when windows are summarised: whatever recurs then lies in the middle of some patch.
+# Patches begin a quarter of their length apart where windows are summarised, so that each event lies well inside one.
 OVERLAP = 4
 
 
-def aligned_losses(model, loss_fn, batch):
+def aligned_losses(model: TextAlignedModel, loss_fn: AlignmentLoss, batch: dict) -> dict:
     """The losses of one batch of `MotionBatches` with words."""
-    losses = loss_fn(
-        model(batch), model.prototypes(batch["text"]), batch["label_text"], batch["group"], model.log_scale
-    )
+    prototypes = model.prototypes(batch["text"])
+    losses = loss_fn(model(batch), prototypes, batch["label_text"], batch["group"], model.log_scale)
     return losses | {f"alignment_loss/{batch['set_name']}": losses["alignment_loss"]}
 
 
 @dataclass(frozen=True, eq=False)
 class MotionModel:
-    """A model of motion, how windows become its patches, and where it comes from.
+    """A network for motion, how windows become its patches, and where it comes from.
 
     Attributes
     ----------
@@ -44,181 +47,168 @@ class MotionModel:
     patch_s : seconds of a patch, a number or a dict by the name of the data set
     text : the text encoder of channels and labels
     history : losses of each epoch
-    metadata : what it was trained on, and how: ``text_encoder`` among it
+    metadata : the data and options that it was trained with, ``text_encoder`` among them
     """
 
     model: nn.Module
-    patch_s: object
+    patch_s: float | tuple | dict
     text: object
     history: list
     metadata: dict
 
     @property
-    def encoder(self):
-        """The `DualBranchEncoder`."""
+    def encoder(self) -> DualBranchEncoder:
+        """The encoder of the network."""
         return self.model.encoder
 
-    def batches(self, windows, overlap=1):
-        """The batches of some windows, in their order; patches overlap ``overlap`` times, where there is room for so
-        many."""
+    def batches(self, windows: MotionWindows, overlap: int = 1) -> Iterator[dict]:
+        """The batches of some windows in their order; patches overlap ``overlap`` times, or less where they would be
+        more than the encoder takes."""
         choices = patch_range(self.patch_s, windows)
         patch_s, rate = choices[len(choices) // 2], windows.sampling_rate_hz
         length = patch_samples(patch_s, rate)
-        room = -(-(windows.x.shape[1] - length) // (MAX_PATCHES - 1))
+        least = -(-(windows.x.shape[1] - length) // (MAX_PATCHES - 1))
         channel_text = self.text(windows.descriptions)
         for part in torch.from_numpy(windows.x).split(WINDOWS_AT_ONCE):
-            yield make_batch(part, rate, patch_s, channel_text, max(length // overlap, room, 1) / rate)
+            yield make_batch(part, rate, patch_s, channel_text, max(length // overlap, least, 1) / rate)
 
-    def embed(self, windows, channels=False):
-        """(windows, numbers) array: the mean of all tokens, or with ``channels`` more of each channel side by side.
+    def embed(self, windows: MotionWindows, channels: bool = False) -> np.ndarray:
+        """(windows, features): the mean of all tokens, or with ``channels`` a summary of each channel side by side.
 
-        The latter, mean, maximum and deviation over overlapping patches
-        (`evlib.networks.transformer.summarise_tokens`), tells more, but only compares windows with the same channels.
+        The summary is mean, maximum and standard deviation over overlapping patches
+        (`evlib.networks.transformer.summarise_tokens`). It holds more, but only windows with the same channels compare.
         """
         read = summarise_tokens if channels else lambda tokens: tokens.mean((1, 2))  # no window is padded
-        with evaluating(self.encoder):
-            return torch.cat(
-                [read(self.encoder(batch)) for batch in self.batches(windows, OVERLAP if channels else 1)]
-            ).numpy()
+        return self._read(lambda batch: read(self.encoder(batch)), windows, OVERLAP if channels else 1)
 
-    def vectors(self, windows):
-        """(windows, 384) array: each window in the space of words (`TextAlignedModel` only)."""
-        self._check_aligned()
-        with evaluating(self.model):
-            return torch.cat([self.model(batch) for batch in self.batches(windows)]).numpy()
+    def vectors(self, windows: MotionWindows) -> np.ndarray:
+        """(windows, 384): each window in the space of words (`TextAlignedModel` only)."""
+        self._require_aligned()
+        return self._read(self.model, windows)
 
-    def scores(self, windows, labels):
-        """(windows, labels) array: how near each window is to the words of each label (`TextAlignedModel` only)."""
-        self._check_aligned()
+    def scores(self, windows: MotionWindows, labels: list[str]) -> np.ndarray:
+        """(windows, labels): similarity of each window and the words of each label (`TextAlignedModel` only)."""
+        self._require_aligned()
         text = self.text(labels)
-        with evaluating(self.model):
-            return torch.cat([self.model.scores(batch, text) for batch in self.batches(windows)]).numpy()
+        return self._read(lambda batch: self.model.scores(batch, text), windows)
 
-    def _check_aligned(self):
+    def _read(self, read, windows, overlap=1):
+        with evaluating(self.model):
+            return torch.cat([read(batch) for batch in self.batches(windows, overlap)]).numpy()
+
+    def _require_aligned(self):
         if not isinstance(self.model, TextAlignedModel):
             raise OptionError("words need a model that was aligned with them: align_motion(...)")
 
-    def untrained(self, seed=0):
-        """The same with random weights in place of what was learnt: what pretraining must beat."""
+    def untrained(self, seed: int = 0) -> "MotionModel":
+        """The same architecture with random weights, which pretraining must beat."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = MaskedPatchModel(**self.encoder.config).eval()
-        return replace(
-            self, model=model, history=[], metadata={"stage": 0, "seed": seed, "text_encoder": self.text.name}
-        )
+        metadata = {"stage": 0, "seed": seed, "text_encoder": self.text.name}
+        return replace(self, model=model, history=[], metadata=metadata)
 
-    def save(self, path):
-        """Write model, patches and metadata; `load_motion_model` reads them."""
+    def save(self, path: str | Path):
+        """Write network, patches and metadata; `load_motion_model` reads them."""
         save_checkpoint(path, self.model, self.metadata, patch_s=self.patch_s)
 
 
-def load_motion_model(path, text=None):
-    """Read what `MotionModel.save` has written; ``text`` as in `pretrain_motion`, by default the encoder it was trained
-    with.
+def load_motion_model(path: str | Path, text=None) -> MotionModel:
+    """Read what `MotionModel.save` has written; ``text``: the text encoder, by default the one of training.
 
     Raises
     ------
     DataError : no such file, or one that does not hold a model of motion
+    OptionError : another text encoder than that of training
     """
-    model, checkpoint = load_checkpoint(path)
-    metadata, patch_s = checkpoint.get("metadata"), checkpoint.get("patch_s")
-    if not isinstance(metadata, dict) or patch_s is None or not isinstance(model, MaskedPatchModel | TextAlignedModel):
+    kinds = ("MaskedPatchModel", "TextAlignedModel")
+    model, content = load_checkpoint(path, kinds=kinds, what="model of motion")
+    metadata, patch_s = content.get("metadata"), content.get("patch_s")
+    if not isinstance(metadata, dict) or patch_s is None:
         raise DataError(f"{path} holds no model of motion, as MotionModel.save writes it")
     if not all(value.isfinite().all() for value in model.state_dict().values()):
         raise DataError(f"the weights in {path} hold NaN or infinity")
-    text = text or text_encoder(metadata.get("text_encoder"))
-    if text.name != metadata.get("text_encoder"):
-        raise OptionError(
-            f"{path} was trained with the text encoder {metadata.get('text_encoder')!r}, not {text.name!r}"
-        )
+    name = metadata.get("text_encoder")
+    text = text or text_encoder(name)
+    if text.name != name:
+        raise OptionError(f"{path} was trained with the text encoder {name!r}, not {text.name!r}")
     return MotionModel(model, patch_s, text, [], metadata)
 
 
 def pretrain_motion(
-    train,
-    development,
+    train: list[MotionWindows],
+    development: list[MotionWindows],
     patch_s,
     *,
-    size="nano",
+    size: str = "nano",
     text=None,
-    mask_ratio=0.5,
-    strength="weak",
-    rotate=False,
-    reconstruction_weight=1.0,
-    contrastive_weight=0.1,
-    neighbours=0,
+    mask_ratio: float = 0.5,
+    strength: str = "weak",
+    rotate: bool = False,
+    reconstruction_weight: float = 1.0,
+    contrastive_weight: float = 0.1,
+    neighbours: int = 0,
     **options,
 ) -> MotionModel:
     """Stage 1: train an encoder on windows without labels.
 
     Parameters
     ----------
-    train, development : lists of `MotionWindows`; other people in each
+    train, development : lists of `MotionWindows` of different people
     patch_s : seconds of a patch: a number, (least, most, step), or a dict of either by the name of the data set
     size : of the encoder, see `evlib.networks.transformer.SIZES`
     text : text encoder of the channels' descriptions; default: the sentence encoder where it is installed
     mask_ratio : share of hidden patches
     strength, rotate : of the other view, see `evlib.training.batches.motion_views`
-    reconstruction_weight, contrastive_weight : 0 leaves a loss out
-    neighbours : 0 contrasts patches with themselves in another view. More contrasts windows with windows at most so
-        many rows away, which mostly show the same activity: for windows in the order of recording, with a contrastive
-        weight of 1
+    reconstruction_weight, contrastive_weight : weights of the two losses; 0 leaves a loss out
+    neighbours : 0 contrasts patches with another view of themselves. A larger number contrasts each window with one at
+        most that many rows away, which mostly shows the same activity: for windows in the order of recording, with a
+        contrastive weight of 1
     options : as in `evlib.training.masked.fit_patches`
 
     Returns
     -------
-    MotionModel with the weights of the least raw development loss
+    MotionModel with the weights of the lowest raw development loss
 
     Raises
     ------
-    OptionError, DataError : see the messages
+    OptionError : an unknown size, an option outside its range, options that contradict each other
+    DataError : windows that are too few or too short, one session where several are contrasted
     """
-    if size not in SIZES:
-        raise OptionError(f"size must be one of {', '.join(SIZES)}, got {size!r}")
-    if not contrastive_weight:
-        if neighbours:
-            raise OptionError("neighbours are contrasted: they need a contrastive_weight above 0")
-        strength = "none"  # no other view is looked at
+    require_choice(SIZES, size=size)
+    if neighbours and not contrastive_weight:
+        raise OptionError("neighbours are contrasted: they need a contrastive_weight above 0")
     if mask_ratio is None:
         raise OptionError("stage 1 hides something: mask_ratio must lie strictly between 0 and 1, got None")
-    text = text or text_encoder()
     if contrastive_weight and (alone := [one.name for one in train if len(np.unique(one.sources)) < 2]):
-        raise DataError(
-            f"{', '.join(alone)}: windows of one session are not contrasted; give more, or contrastive_weight=0"
-        )
+        hint = "give more, or contrastive_weight=0"
+        raise DataError(f"{', '.join(alone)}: windows of one session are not contrasted; {hint}")
     loss = MaskedPretextLoss(reconstruction_weight, contrastive_weight, level="window" if neighbours else "patch")
-    batches = {"mask_ratio": mask_ratio, "strength": strength, "rotate": rotate, "view": bool(contrastive_weight)}
-    batches |= {"neighbours": neighbours}
-    metadata = {
-        "stage": 1,
-        "size": size,
-        "reconstruction_weight": reconstruction_weight,
-        "contrastive_weight": contrastive_weight,
-    }
-
-    def build():
-        return MaskedPatchModel(**SIZES[size])
-
-    found = fit_patches(
-        masked_losses, build, loss, train, development, patch_s, text, batches, metadata | batches, **options
+    weights = {"reconstruction_weight": reconstruction_weight, "contrastive_weight": contrastive_weight}
+    batches = {"mask_ratio": mask_ratio, "strength": strength if contrastive_weight else "none", "rotate": rotate}
+    batches |= {"view": bool(contrastive_weight), "neighbours": neighbours}
+    metadata = {"stage": 1, "size": size, **weights, **batches}
+    sets, text = (train, development, patch_s), text or text_encoder()
+    fitted = fit_patches(
+        masked_losses, lambda: MaskedPatchModel(**SIZES[size]), loss, *sets, text, batches, metadata, **options
     )
-    model, history, metadata = found
+    model, history, metadata = fitted
     return MotionModel(model, patch_s, text, history, metadata)
 
 
 def align_motion(
-    start,
-    train,
-    development,
+    start: MotionModel,
+    train: list[MotionWindows],
+    development: list[MotionWindows],
     *,
-    num_prototypes=3,
-    soft_weight=0.5,
-    queue_size=256,
-    usage_weight=1.0,
-    strength="weak",
-    rotate=False,
+    num_prototypes: int = 3,
+    soft_weight: float = 0.5,
+    queue_size: int = 256,
+    usage_weight: float = 1.0,
+    strength: str = "weak",
+    rotate: bool = False,
     patch_s=None,
-    freeze=False,
+    freeze: bool = False,
     **options,
 ) -> MotionModel:
     """Stage 2: bring windows near the words of their labels.
@@ -229,20 +219,17 @@ def align_motion(
     train, development : lists of `MotionWindows` with labels
     num_prototypes : of each label
     soft_weight, queue_size, usage_weight : see `evlib.motion.align.AlignmentLoss`
-    strength, rotate : how windows are changed in training
+    strength, rotate : how windows are augmented in training
     patch_s : other patches than those of ``start``, as (least, most, step) for a random length
-    freeze : leave the encoder as it is
+    freeze : keep the encoder as it is
     options : as in `evlib.training.masked.fit_patches`
     """
-    config = start.encoder.config
+    config, patch_s = start.encoder.config, start.patch_s if patch_s is None else patch_s
     loss = AlignmentLoss(config["text_size"], queue_size, soft_weight, usage_weight)
     batches = {"strength": strength, "rotate": rotate, "words": label_words}
     metadata = {"stage": 2, "num_prototypes": num_prototypes, "soft_weight": soft_weight, "queue_size": queue_size}
-    metadata |= {
-        "usage_weight": usage_weight,
-        "freeze": freeze,
-        "labels": sorted({str(k) for one in train for k in one.labels}),
-    }
+    metadata |= {"usage_weight": usage_weight, "freeze": freeze}
+    metadata["labels"] = sorted({str(label) for one in train for label in one.labels})
 
     def build():
         model = TextAlignedModel(**config, num_prototypes=num_prototypes)
@@ -250,9 +237,7 @@ def align_motion(
         model.encoder.requires_grad_(not freeze)
         return model
 
-    patch_s = start.patch_s if patch_s is None else patch_s
-    found = fit_patches(
-        aligned_losses, build, loss, train, development, patch_s, start.text, batches, metadata, **options
-    )
-    model, history, metadata = found
+    sets = (train, development, patch_s)
+    fitted = fit_patches(aligned_losses, build, loss, *sets, start.text, batches, metadata, **options)
+    model, history, metadata = fitted
     return MotionModel(model, patch_s, start.text, history, metadata)
