@@ -1,11 +1,10 @@
-"""Audio clips: log-mel features, speech mixed into noise at a stated ratio, and manifests that say which clip is what.
+"""Audio clips: manifests, log-mel features, speech mixed into noise at a stated ratio, and a classifier of clips.
 
-A manifest is a table (CSV or JSON) with one row a clip: ``path``, ``label``, ``group`` (what must not be on two sides
-of a split: a recording situation, a speaker), and for mixtures ``noise_path`` and ``snr_db``. So a mixture is the same
-every time.
+A manifest is a table (CSV or JSON) with one row a clip: ``path``, ``label``, ``group`` (a speaker or place, which must
+not be on both sides of a split), and for mixtures ``noise_path`` and ``snr_db``, so that a mixture is the same each
+time.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,14 +16,18 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
 
 from ..signals.errors import DataError, OptionError, ShapeError, require_extra
-from ..signals.files import replace_file
 from ..training.checkpoints import load_checkpoint, save_checkpoint
 from .sequences import LSTMClassifier, predict_sequences, sequence_items, train_sequences
 
+# Power added before the logarithm, so that silence has one: far below the noise of any 16-bit recording.
 POWER_FLOOR = 1e-10
+# The file in the folder of a classifier.
+MODEL_FILE = "best_model.pth"
 
 
-def mel_filters(n_mels, n_fft, sampling_rate_hz, low_hz=0.0, high_hz=None):
+def mel_filters(
+    n_mels: int, n_fft: int, sampling_rate_hz: float, low_hz: float = 0.0, high_hz: float | None = None
+) -> np.ndarray:
     """(n_mels, n_fft // 2 + 1) triangles of equal area, evenly spaced in mel (2595 log10(1 + f / 700)).
 
     >>> mel_filters(40, 1024, 16_000).shape
@@ -39,11 +42,19 @@ def mel_filters(n_mels, n_fft, sampling_rate_hz, low_hz=0.0, high_hz=None):
     return np.maximum(np.minimum(rising, falling), 0) * (2 / (edge[2:] - edge[:-2]))[:, None]
 
 
-def log_mel(signal, sampling_rate_hz, n_fft=1024, window=640, hop=320, n_mels=40, same_level=False):
+def log_mel(
+    signal: np.ndarray,
+    sampling_rate_hz: float,
+    n_fft: int = 1024,
+    window: int = 640,
+    hop: int = 320,
+    n_mels: int = 40,
+    same_level: bool = False,
+) -> np.ndarray:
     """Natural log of the mel power of a clip, (n,) or (n, channels) -> (frames, n_mels) float32, mean of the channels.
 
-    The defaults are 40 ms every 20 ms at 16 kHz; frames are centred on multiples of ``hop``, n // hop + 1 of them. With
-    ``same_level`` a clip is divided by its root mean square first, so that its loudness tells nothing.
+    The defaults are windows of 40 ms every 20 ms at 16 kHz. Frames are centred on multiples of ``hop``, n // hop + 1 of
+    them. ``same_level`` divides a clip by its root mean square first, so that its loudness carries no information.
 
     Raises
     ------
@@ -62,7 +73,7 @@ def log_mel(signal, sampling_rate_hz, n_fft=1024, window=640, hop=320, n_mels=40
     channels = signal.reshape(len(signal), -1).T
     if same_level:
         channels = channels / max(np.sqrt((channels**2).mean()), POWER_FLOOR)
-    # Short clips are lengthened by silence to one window, which the transform needs.
+    # The transform needs one window at least: short clips are padded with silence.
     channels = np.pad(channels, ((0, 0), (0, max(0, window - len(signal)))))
     transform = ShortTimeFFT(get_window("hann", window), hop, sampling_rate_hz, mfft=n_fft)
     power = np.abs(transform.stft(channels, 0, len(signal) // hop + 1)) ** 2
@@ -70,8 +81,8 @@ def log_mel(signal, sampling_rate_hz, n_fft=1024, window=640, hop=320, n_mels=40
     return np.log(mel + POWER_FLOOR).mean(0).T.astype(np.float32)
 
 
-def mix_at_snr(speech, noise, snr_db):
-    """Speech with noise so loud that their powers have the ratio ``snr_db``; divided by its peak where that exceeds 1.
+def mix_at_snr(speech: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
+    """Speech plus noise at a ratio of powers of ``snr_db``; divided by its peak where that exceeds 1.
 
     >>> mixture = mix_at_snr(np.array([0.1, -0.1]), np.array([0.5, 0.5]), 0.0)
     >>> mixture.round(3)
@@ -87,12 +98,12 @@ def mix_at_snr(speech, noise, snr_db):
     return mixture / max(1.0, np.abs(mixture).max())
 
 
-def read_manifest(path):
-    """A manifest as a table; its paths are relative to the folder that it lies in.
+def read_manifest(path: str | Path):
+    """A manifest as a pandas table; its paths are relative to the folder of the manifest.
 
     Raises
     ------
-    DataError : not a CSV or JSON table, a column that is missing, a clip named twice
+    DataError : not a CSV or JSON table, a missing column, a clip named twice
     """
     import pandas as pd
 
@@ -108,7 +119,7 @@ def read_manifest(path):
     return table
 
 
-def read_clip(row, folder, sampling_rate_hz):
+def read_clip(row, folder: str | Path, sampling_rate_hz: float) -> np.ndarray:
     """The signal (n, channels) of a row of a manifest at a rate, mixed with its noise if it has one."""
     soundfile = require_extra("soundfile", "data")
 
@@ -122,64 +133,57 @@ def read_clip(row, folder, sampling_rate_hz):
     signal = read(row["path"])
     if not isinstance(row.get("noise_path"), str):
         return signal
-    noise = read(row["noise_path"])
-    return mix_at_snr(signal, noise[np.arange(len(signal)) % len(noise)], row["snr_db"])
+    return mix_at_snr(signal, np.resize(read(row["noise_path"]), signal.shape), row["snr_db"])
 
 
-def manifest_of_folders(folder, group=lambda name: name.rsplit("_", 1)[0]):
-    """A manifest of a folder with one subfolder a class, as HEAR-DS; ``group`` tells the situation from a file's
-    name."""
+def manifest_of_folders(folder: str | Path, group=lambda name: name.rsplit("_", 1)[0]):
+    """A manifest of a folder with a subfolder for each class, as HEAR-DS; ``group``: file name -> place or speaker."""
     import pandas as pd
 
     paths = sorted(path.relative_to(folder) for path in Path(folder).glob("*/*.wav"))
     if not paths:
         raise DataError(f"{folder} has no subfolders with .wav files")
-    return pd.DataFrame(
-        [(str(path), path.parent.name, group(path.stem)) for path in paths], columns=["path", "label", "group"]
-    )
+    rows = [(str(path), path.parent.name, group(path.stem)) for path in paths]
+    return pd.DataFrame(rows, columns=["path", "label", "group"])
 
 
-def manifest_of_esc(folder):
+def manifest_of_esc(folder: str | Path):
     """A manifest of a folder as ESC-50's: ``meta/esc50.csv`` beside ``audio/``; the source recording is the group."""
     import pandas as pd
 
+    names = {"filename": "path", "category": "label", "src_file": "group", "fold": "fold"}
     try:
-        table = pd.read_csv(Path(folder) / "meta" / "esc50.csv")
-        table = table.assign(path="audio/" + table.filename, label=table.category, group=table.src_file)
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(
-            f"{folder} holds no meta/esc50.csv with filename, category, src_file and fold: {error}"
-        ) from error
-    return table[["path", "label", "group", "fold"]]
+        table = pd.read_csv(Path(folder) / "meta" / "esc50.csv")[list(names)].rename(columns=names)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{folder} holds no meta/esc50.csv with {', '.join(names)}: {error}") from error
+    return table.assign(path="audio/" + table.path)
 
 
-# --- A classifier of audio clips: trained on features and class names, kept as a folder, asked about a file or a wh
-
-
-METADATA = ("classes", "mean", "scale", "features")
-
-
-def class_codes(labels, classes):
-    """The place of each label in ``classes``, (n,) int; an unknown one is refused, it is never class 0."""
-    labels, place = list(labels), {str(name): code for code, name in enumerate(classes)}
-    if len(place) != len(classes):
+def class_codes(labels, classes) -> np.ndarray:
+    """(n,) index of each label in ``classes``; an unknown label is an error."""
+    labels, code = list(labels), {str(name): k for k, name in enumerate(classes)}
+    if len(code) != len(classes):
         raise DataError(f"each class must have a name of its own, got {', '.join(map(str, classes))}")
-    if unknown := {str(label) for label in labels} - place.keys():
-        raise DataError(f"unknown class {', '.join(sorted(unknown))}; the classes are {', '.join(place)}")
-    return np.array([place[str(label)] for label in labels], dtype=int)
+    if unknown := {str(label) for label in labels} - code.keys():
+        raise DataError(f"unknown class {', '.join(sorted(unknown))}; the classes are {', '.join(code)}")
+    return np.array([code[str(label)] for label in labels], dtype=int)
 
 
 @dataclass
 class ClipClassifier:
-    """A trained model with the names of its classes and the standardisation of its inputs.
+    """A trained network with the names of its classes and the standardisation of its inputs.
 
     Attributes
     ----------
     model : `LSTMClassifier`
-    classes : names, in the order of the model's logits
-    mean, scale : (n_features,) of the training frames
-    features : options of `evlib.studies.audio.log_mel`, ``sampling_rate_hz`` among them; empty if clips only come as
-        features
+    classes : names, in the order of the network's logits
+    mean, scale : (n_features,) mean and standard deviation of the training frames
+    features : options of `log_mel`, ``sampling_rate_hz`` among them; empty if clips only come as features
+
+    Raises
+    ------
+    DataError : another number of classes than the network's, a name twice, a mean or scale that does not fit
+    OptionError : features that are no options of `log_mel`, or make another number of bands
     """
 
     model: LSTMClassifier
@@ -189,109 +193,102 @@ class ClipClassifier:
     features: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        if isinstance(self.classes, str):
-            raise DataError(f"classes must be a list of names, got {self.classes!r}")
-        self.classes, width = tuple(self.classes), self.model.encoder.input_size
-        self.mean, self.scale = np.asarray(self.mean, dtype=float), np.asarray(self.scale, dtype=float)
+        width, n_classes = self.model.encoder.input_size, self.model.config["num_classes"]
+        named = isinstance(self.classes, tuple | list) and all(isinstance(name, str) for name in self.classes)
+        if not named or len(self.classes) != n_classes:
+            raise DataError(f"the model wants a list of {n_classes} names of classes, got {self.classes!r}")
         class_codes(self.classes, self.classes)
-        if (
-            not all(isinstance(name, str) for name in self.classes)
-            or len(self.classes) != self.model.config["num_classes"]
-        ):
-            raise DataError(f"the model wants {self.model.config['num_classes']} names of classes, got {self.classes}")
+        self.classes = tuple(self.classes)
+        self.mean, self.scale = np.asarray(self.mean, dtype=float), np.asarray(self.scale, dtype=float)
         if not self.mean.shape == self.scale.shape == (width,) or not np.isfinite([self.mean, self.scale]).all():
             raise DataError(f"mean and scale must be {width} finite numbers each")
         if not (self.scale > 0).all():
             raise DataError("scale must be above 0")
-        check_features(self.features, width)
+        _check_features(self.features, width)
 
-    def probabilities(self, clips):
+    def probabilities(self, clips: list[np.ndarray]) -> np.ndarray:
         """(n, classes) for a list of clips as features (frames, n_features)."""
         items = _items(clips, np.zeros(len(clips), int), self.mean, self.scale)
         return torch.tensor(np.array(predict_sequences(self.model, items))).softmax(-1).numpy()
 
-    def classify_file(self, path):
-        """Probabilities of an audio file of any rate and number of channels, as a dict by class, likeliest first."""
+    def classify_file(self, path: str | Path) -> dict:
+        """Class -> probability for an audio file of any rate and number of channels, the most likely class first."""
         if not self.features:
-            raise DataError(
-                "the classifier was trained on features alone: it cannot know how to compute them from a file"
-            )
+            raise DataError("the classifier was trained on features alone: it does not know how to compute them")
         signal = read_clip({"path": Path(path).name}, Path(path).parent, self.features["sampling_rate_hz"])
         probability = self.probabilities([log_mel(signal, **self.features)])[0]
         return {self.classes[k]: float(probability[k]) for k in np.argsort(-probability)}
 
-    def evaluate(self, clips, labels):
-        """Scores of a split as plain numbers: accuracy, weighted precision, recall and F1, confusion matrix (rows:
-        truth)."""
+    def evaluate(self, clips: list[np.ndarray], labels) -> dict:
+        """Accuracy, weighted precision, recall and F1, and the confusion matrix (rows: truth), as plain numbers."""
         if len(clips) != len(labels):
             raise ShapeError(f"one label for each clip, got {len(clips)} clips and {len(labels)} labels")
-        codes, said = class_codes(labels, self.classes), self.probabilities(clips).argmax(1)
-        weighted = precision_recall_fscore_support(codes, said, average="weighted", zero_division=0)[:3]
+        codes, predicted = class_codes(labels, self.classes), self.probabilities(clips).argmax(1)
+        weighted = precision_recall_fscore_support(codes, predicted, average="weighted", zero_division=0)[:3]
         return {
-            "accuracy": float((codes == said).mean()),
+            "accuracy": float((codes == predicted).mean()),
             **dict(zip(("precision", "recall", "f1"), map(float, weighted), strict=True)),
             "classes": list(self.classes),
-            "confusion": confusion_matrix(codes, said, labels=range(len(self.classes))).tolist(),
+            "confusion": confusion_matrix(codes, predicted, labels=range(len(self.classes))).tolist(),
         }
 
-    def save(self, folder, **more):
-        """Write weights and metadata; ``more`` (seed, losses, hyper-parameters) must be plain JSON under names of its
-        own."""
-        if taken := more.keys() & set(METADATA):
-            raise OptionError(f"{', '.join(sorted(taken))} is what the classifier itself writes; choose another name")
-        metadata = {"classes": list(self.classes), "mean": self.mean.tolist(), "scale": self.scale.tolist()}
-        content = json.dumps(metadata | {"features": self.features} | more, indent=1)
-        save_checkpoint(Path(folder) / "best_model.pth", self.model)
-        with replace_file(Path(folder) / "metadata.json") as path:
-            path.write_text(content)
+    def save(self, folder: str | Path, **metadata):
+        """Write ``best_model.pth`` with network, classes and features; ``metadata``: plain values such as the seed."""
+        scaling = {"mean": torch.from_numpy(self.mean), "scale": torch.from_numpy(self.scale)}
+        more = {"classes": list(self.classes), "features": self.features} | scaling
+        save_checkpoint(Path(folder) / MODEL_FILE, self.model, metadata, **more)
 
     @classmethod
-    def load(cls, folder):
+    def load(cls, folder: str | Path) -> "ClipClassifier":
         """Read a folder written by `save`."""
-        model, _ = load_checkpoint(Path(folder) / "best_model.pth")
-        if not isinstance(model, LSTMClassifier):
-            raise DataError(f"{folder}/best_model.pth holds a {type(model).__name__}, not an LSTMClassifier")
+        path = Path(folder) / MODEL_FILE
+        model, content = load_checkpoint(path, kinds=("LSTMClassifier",), what="classifier of clips")
         try:
-            metadata = json.loads((Path(folder) / "metadata.json").read_text())
-            return cls(model, *(metadata[name] for name in METADATA))
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise DataError(
-                f"{folder}/metadata.json must hold {', '.join(METADATA)} of these weights: {error}"
-            ) from error
+            return cls(model, *(content[name] for name in ("classes", "mean", "scale", "features")))
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{path} must hold classes, mean, scale and features of its weights: {error}") from error
 
 
-def check_features(features, width):
-    """Refuse what are no options of `log_mel`, or make another number of features; none at all are allowed."""
+def _check_features(features, width):
+    """Refuse what are no options of `log_mel`, or make another number of bands; none at all are allowed."""
     try:
         rate = features.get("sampling_rate_hz", 0)
-        made = log_mel(np.zeros(1), **features).shape[1] if features and 1 <= rate <= 1e6 else 0
+        bands = log_mel(np.zeros(1), **features).shape[1] if features and 1 <= rate <= 1e6 else 0
     except (AttributeError, TypeError, ValueError) as error:
         raise OptionError(f"features must be options of evlib.studies.audio.log_mel: {error}") from error
-    if features and made != width:
-        raise OptionError(
-            f"features must name a sampling_rate_hz up to 1 MHz and make {width} bands as the clips: {features}"
-        )
+    if features and bands != width:
+        wanted = f"name a sampling_rate_hz up to 1 MHz and make {width} bands as the clips"
+        raise OptionError(f"features must {wanted}: {features}")
+
+
+def _items(clips, codes, mean, scale):
+    """Clips as standardised sequences, after refusing clips of another width."""
+    shapes = {np.shape(clip)[1:] for clip in clips}
+    if shapes != {(len(mean),)}:
+        raise ShapeError(f"clips must be features (frames, bands) with {len(mean)} bands each, got {sorted(shapes)}")
+    return sequence_items([(clip - mean) / scale for clip in clips], codes)
 
 
 def fit_clip_classifier(
     train,
     validation,
     classes,
-    features=None,
-    hidden_size=128,
-    num_layers=2,
-    dropout=0.3,
-    pooling="last",
-    seed=0,
+    features: dict | None = None,
+    hidden_size: int = 128,
+    num_layers: int = 2,
+    dropout: float = 0.3,
+    pooling: str = "last",
+    seed: int = 0,
     **training,
-):
-    """Train a `ClipClassifier`; rare classes weigh more, and the epoch with the least validation loss is kept.
+) -> tuple[ClipClassifier, list[dict]]:
+    """Train a `ClipClassifier`. Rare classes have a larger weight; the epoch with the lowest validation loss is kept.
 
     Parameters
     ----------
     train, validation : (clips, labels); clips are features (frames, n_features), labels are among ``classes``
-    features : options of `evlib.studies.audio.log_mel` with which the clips were made
+    features : options of `log_mel` with which the clips were made
     hidden_size, num_layers, dropout, pooling : of the `LSTMClassifier`
+    seed : of weights, dropout and batches
     training : options of `evlib.studies.sequences.train_sequences`
 
     Returns
@@ -299,32 +296,18 @@ def fit_clip_classifier(
     ClipClassifier, history
     """
     codes, features = class_codes(train[1], classes), dict(features or {})
-    _check_clips(train[0])
-    check_features(features, np.shape(train[0][0])[-1])
-    if missing := set(range(len(classes))) - set(codes.tolist()):
-        raise DataError(f"no training clip of class {', '.join(str(classes[code]) for code in sorted(missing))}")
+    width = np.shape(train[0][0])[-1] if len(train[0]) else 0
+    _items(train[0], codes, np.zeros(width), np.ones(width))
+    _check_features(features, width)
+    if missing := [str(name) for k, name in enumerate(classes) if k not in codes]:
+        raise DataError(f"no training clip of class {', '.join(missing)}")
     scaler = StandardScaler().fit(np.concatenate(train[0]))
-    parts = [
-        _items(clips, class_codes(labels, classes), scaler.mean_, scaler.scale_)
-        for clips, labels in (train, validation)
-    ]
+    scaling = (scaler.mean_, scaler.scale_)
+    parts = [_items(clips, class_codes(labels, classes), *scaling) for clips, labels in (train, validation)]
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        model = LSTMClassifier(len(scaler.mean_), hidden_size, num_layers, len(classes), dropout, pooling=pooling)
+        model = LSTMClassifier(width, hidden_size, num_layers, len(classes), dropout, pooling=pooling)
     weights = compute_class_weight("balanced", classes=np.arange(len(classes)), y=codes)
     training = {"weight_decay": 1e-5, "patience": 5} | training
     model, history = train_sequences(model, *parts, class_weights=weights, seed=seed, **training)
-    return ClipClassifier(model, tuple(map(str, classes)), scaler.mean_, scaler.scale_, features), history
-
-
-def _check_clips(clips, width=None):
-    shapes = {np.shape(clip)[1:] for clip in clips} | (set() if width is None else {(width,)})
-    if len(clips) == 0 or len(shapes) != 1 or len(next(iter(shapes))) != 1:
-        raise ShapeError(
-            f"clips must be features (frames, bands) with {width or 'as many'} bands each, got {sorted(shapes)}"
-        )
-
-
-def _items(clips, codes, mean, scale):
-    _check_clips(clips, len(mean))
-    return sequence_items([(clip - mean) / scale for clip in clips], codes)
+    return ClipClassifier(model, tuple(map(str, classes)), *scaling, features), history
