@@ -1,12 +1,13 @@
-"""Models of sequences: a value for each step (heart rate), or a class for the whole (audio clips, event sequences).
+"""Sequences of unequal length with a value at each step (heart rate) or one class each (audio clips, events in images).
 
-Sizes, ``dropout``, ``bidirectional`` and ``cell`` are those of `LSTMEncoder`; ``lengths`` (batch,) say what is valid.
+Models, batches, training and predictions; images as sequences of events. Sizes, ``dropout``, ``bidirectional`` and
+``cell`` of the models are those of `LSTMEncoder`; steps from ``lengths`` (batch,) on are padding.
 """
 
 import gzip
-import math
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from ..networks.encoders import LSTMEncoder, check_batch, length_mask, pool_fram
 from ..networks.losses import masked_mse
 from ..networks.threads import few_threads
 from ..networks.time_embeddings import balance_loss, make_time_embedding
-from ..signals.errors import DataError, OptionError, ShapeError, require_int
+from ..signals.errors import DataError, OptionError, ShapeError, require_choice, require_int
 from ..training import loop
 
 
@@ -26,38 +27,30 @@ class HeartRateLSTM(nn.Module):
     """One value for each step, (batch, time, input_size) -> (batch, time, 1); 204,417 parameters by default.
 
     As in the second version of an LSTM study of workouts. It reads forwards, so padding changes nothing. The output is
-    ``center + scale`` times the network's: with the mean and spread of the targets it starts from the mean, not from 0.
+    ``center`` plus ``scale`` times the network's: with mean and standard deviation of the targets it starts from their
+    mean instead of 0.
 
     >>> HeartRateLSTM()(torch.zeros(2, 50, 11)).shape
     torch.Size([2, 50, 1])
     """
 
-    def __init__(
-        self,
-        input_size=11,
-        hidden_size=128,
-        num_layers=2,
-        dropout=0.3,
-        bidirectional=False,
-        cell="lstm",
-        center=0.0,
-        scale=1.0,
-    ):
+    def __init__(self, input_size=11, hidden_size=128, num_layers=2, dropout=0.3, bidirectional=False, cell="lstm",
+                 center=0.0, scale=1.0):  # fmt: skip
         super().__init__()
         self.encoder = LSTMEncoder(input_size, hidden_size, num_layers, dropout, bidirectional, resolution=1, cell=cell)
         self.head = nn.Linear(self.encoder.output_size, 1)
         self.config = {name: value for name, value in self.encoder.config.items() if name != "resolution"}
         self.config |= {"center": float(center), "scale": float(scale)}
 
-    def forward(self, x, lengths=None):
+    def forward(self, x: torch.Tensor, lengths=None) -> torch.Tensor:
         return self.config["center"] + self.config["scale"] * self.head(self.encoder(x, lengths))
 
 
 class LSTMClassifier(nn.Module):
     """One class for the whole sequence, (batch, time, input_size) -> logits (batch, num_classes).
 
-    The head reads the last valid state (backwards, the state at the first step), or with ``pooling="mean"`` the mean
-    state.
+    The head reads the last valid state (of the backward direction the state at the first step), or the mean state with
+    ``pooling="mean"``.
 
     >>> LSTMClassifier(input_size=40, hidden_size=128, num_layers=2, num_classes=10)(torch.randn(16, 100, 40)).shape
     torch.Size([16, 10])
@@ -68,8 +61,7 @@ class LSTMClassifier(nn.Module):
     ):
         super().__init__()
         require_int(2, num_classes=num_classes, hidden_size=hidden_size)
-        if pooling not in ("last", "mean"):
-            raise OptionError(f"pooling must be last or mean, got {pooling!r}")
+        require_choice(("last", "mean"), pooling=pooling)
         self.encoder = LSTMEncoder(input_size, hidden_size, num_layers, dropout, bidirectional, resolution=1)
         hidden = nn.Linear(self.encoder.output_size, hidden_size // 2)
         self.head = nn.Sequential(
@@ -78,7 +70,7 @@ class LSTMClassifier(nn.Module):
         self.config = {name: value for name, value in self.encoder.config.items() if name not in ("resolution", "cell")}
         self.config |= {"num_classes": int(num_classes), "pooling": pooling}
 
-    def forward(self, x, lengths=None):
+    def forward(self, x: torch.Tensor, lengths=None) -> torch.Tensor:
         mean = self.config["pooling"] == "mean"
         return self.head(self.encoder.pooled(x, lengths) if mean else last_state(self.encoder, x, lengths))
 
@@ -86,9 +78,9 @@ class LSTMClassifier(nn.Module):
 class TimeLSTM(nn.Module):
     """One class for a sequence of events, from an embedding of their times: logits (batch, num_classes).
 
-    ``embedding`` is a name in `evlib.networks.time_embeddings.TIME_EMBEDDINGS`, ``size`` and ``options`` are its.
-    ``forward`` takes times (batch, n) and features (batch, n, 1); of a mixture of experts it returns the balance loss
-    as a second value.
+    ``embedding`` is a name in `evlib.networks.time_embeddings.TIME_EMBEDDINGS`; ``size`` and ``options`` are its
+    arguments. ``forward`` takes times (batch, n) and features (batch, n, 1). With a mixture of experts it also returns
+    the balance loss.
 
     >>> TimeLSTM("sincos")(torch.arange(5.0)[None], torch.ones(1, 5, 1), torch.tensor([5])).shape
     torch.Size([1, 10])
@@ -114,9 +106,11 @@ class TimeLSTM(nn.Module):
         return (logits, balance_loss(probability[0], valid)) if probability else logits
 
 
-def last_state(encoder, x, lengths=None):
-    """(batch, time, features) -> (batch, output_size): the state at the end of each sequence, backwards at its
-    start."""
+def last_state(encoder: LSTMEncoder, x: torch.Tensor, lengths=None) -> torch.Tensor:
+    """(batch, time, features) -> (batch, output_size): the state at the end of each sequence.
+
+    Of the backward direction it is the state at the start.
+    """
     lengths = check_batch(x, encoder.input_size, lengths)
     states = encoder(x, lengths)
     last = pool_frames(states, length_mask(lengths, x.shape[1]), "last")
@@ -124,23 +118,22 @@ def last_state(encoder, x, lengths=None):
     return torch.cat([last[:, :half], states[:, 0, half:]], dim=1) if encoder.config["bidirectional"] else last
 
 
-# --- Sequences of unequal length, with a class each or a value at each step: batches, training, answers.
-
-
+# Weight of the balance loss of a mixture of experts: small beside a cross-entropy of about 1.
 BALANCE_WEIGHT = 0.01
+# Epochs without a lower validation loss after which the learning rate is halved.
 PLATEAU_EPOCHS = 5
-# The last whole number before single precision has gaps.
-LATEST = 2**24
+# Single precision holds whole numbers exactly up to this one: later times would not differ.
+MAX_TIME = 2**24
 
 
-def sequence_items(inputs, targets, times=None):
-    """Items for `train_sequences`: a list of dicts of tensors ``input`` (n, F), ``target`` and ``times`` (n,).
+def sequence_items(inputs, targets, times=None) -> list[dict]:
+    """Items for `train_sequences`: dicts of tensors ``input`` (n, F), ``target`` and ``times`` (n,).
 
     Parameters
     ----------
     inputs : list of (n, F) arrays, n at least 1
     targets : a class for each sequence, or a list of (n,) arrays of values
-    times : list of (n,) arrays, for models that ask when each step was
+    times : list of (n,) arrays, the time of each step for models that need it
 
     Raises
     ------
@@ -153,51 +146,46 @@ def sequence_items(inputs, targets, times=None):
     (torch.Size([2, 5, 2]), [3, 5], [0, 1])
     """
     columns = {"input": inputs, "target": targets} | ({} if times is None else {"times": times})
-    if len(inputs) == 0 or len({len(column) for column in columns.values()}) != 1:
-        raise ShapeError(
-            f"one of each for every sequence, got { ({name: len(column) for name, column in columns.items()}) }"
-        )
+    counts = {name: len(column) for name, column in columns.items()}
+    if len(inputs) == 0 or len(set(counts.values())) != 1:
+        raise ShapeError(f"one of each for every sequence, got {counts}")
     items, width, target_axes = [], np.shape(inputs[0])[-1], np.ndim(targets[0])
     for i, values in enumerate(zip(*columns.values(), strict=True)):
         item = {name: np.asarray(value) for name, value in zip(columns, values, strict=True)}
-        n = len(inputs[i])
+        shapes, n = {name: value.shape for name, value in item.items()}, len(inputs[i])
         wanted = {"input": (n, width), "target": (n,) * target_axes, "times": (n,)}
-        if n == 0 or target_axes > 1 or any(value.shape != wanted[name] for name, value in item.items()):
-            shapes = {name: value.shape for name, value in item.items()}
-            raise ShapeError(
-                f"sequence {i} must have an input (steps, {width}), times (steps,) if any, and a class or values "
-                "(steps,) as the "
-                f"first one has; got {shapes}"
-            )
+        if n == 0 or target_axes > 1 or any(shape != wanted[name] for name, shape in shapes.items()):
+            want = f"an input (steps, {width}), times (steps,) if any, and a class or values (steps,) as the first has"
+            raise ShapeError(f"sequence {i} must have {want}; got {shapes}")
         target = item["target"]
         if target.ndim == 0 and not (np.issubdtype(target.dtype, np.integer) and target >= 0):
             raise DataError(f"the class of sequence {i} must be a whole number from 0, got {target!r}")
-        with np.errstate(over="ignore"):  # what becomes infinite is refused below
-            item = {
-                name: torch.tensor(value.astype(np.float32) if value.ndim else int(value))
-                for name, value in item.items()
-            }
-        if not all(value.isfinite().all() for value in item.values()):
+        with np.errstate(over="ignore"):  # infinite values are refused below
+            item = {name: value.astype(np.float32 if value.ndim else np.int64) for name, value in item.items()}
+        if not all(np.isfinite(value).all() for value in item.values()):
             raise DataError(f"sequence {i} holds NaN or infinity, or more than 1e38: fill or cut out such steps first")
-        if "times" in item and item["times"].abs().max() > LATEST:
-            raise DataError(
-                f"times up to {LATEST:,} can be told apart, sequence {i} goes beyond: subtract its start, or scale them"
-            )
-        items.append(item)
+        if "times" in item and np.abs(item["times"]).max() > MAX_TIME:
+            hint = "subtract its start, or scale them"
+            raise DataError(f"times up to {MAX_TIME:,} are exact, sequence {i} goes beyond: {hint}")
+        items.append({name: torch.tensor(value) for name, value in item.items()})
     return items
 
 
-def collate_sequences(items):
+def collate_sequences(items: list[dict]) -> dict:
     """A batch of items: a dict of padded tensors, and ``lengths`` (batch,)."""
-    batch = {"lengths": torch.tensor([len(item["input"]) for item in items])}
+    batch = {"lengths": torch.tensor(_lengths(items))}
     for name in items[0]:
         values = [item[name] for item in items]
         batch[name] = pad_sequence(values, batch_first=True) if values[0].ndim else torch.stack(values)
     return batch
 
 
+def _lengths(items):
+    return [len(item["input"]) for item in items]
+
+
 class SimilarLengths(Sampler):
-    """Batches of sequences of similar length, so that little is padded: lists of indices, another order each time.
+    """Lists of indices: batches of sequences of similar length, in another order each time, so that little is padded.
 
     ``n_sorted`` batches are drawn at random, sorted by length together and dealt out again.
 
@@ -206,9 +194,9 @@ class SimilarLengths(Sampler):
     [[0, 2], [1, 3]]
     """
 
-    def __init__(self, lengths, batch_size, n_sorted, seed=0):
+    def __init__(self, lengths, batch_size: int, n_sorted: int, seed: int = 0):
         self.lengths, self.batch_size, self.n_sorted = torch.as_tensor(lengths), batch_size, n_sorted
-        # Of its own, so that models that draw different numbers see the same batches.
+        # A generator of its own, so that models that draw different numbers see the same batches.
         self.generator = torch.Generator().manual_seed(seed)
 
     def __len__(self):
@@ -221,59 +209,67 @@ class SimilarLengths(Sampler):
         return iter([batches[k].tolist() for k in torch.randperm(len(batches), generator=self.generator)])
 
 
-def sequence_losses(model, loss_fn, batch):
-    """The losses of a batch: masked squares of values; or ``loss_fn`` of class logits and their share of ``errors``.
+def sequence_losses(model: nn.Module, loss_fn, batch: dict) -> dict:
+    """The losses of a batch: the masked squared error of values, or ``loss_fn`` of class logits and the share of
+    ``errors``.
 
-    The balance of a mixture of experts is added at a small weight.
+    The balance loss of a mixture of experts is added with a small weight.
     """
-    output, balance = _ask(model, batch)
-    if batch["target"].ndim == 2:
-        loss = masked_mse(output[..., 0], batch["target"], length_mask(batch["lengths"], output.shape[1]))
+    (output, *balance), target = _outputs(model, batch), batch["target"]
+    if target.ndim == 2:
+        loss = masked_mse(output[..., 0], target, length_mask(batch["lengths"], output.shape[1]))
         weight, losses = int(batch["lengths"].sum()), {}
     else:
-        loss, classes = loss_fn(output, batch["target"]), batch["target"]
-        weight = len(classes) if loss_fn.weight is None else float(loss_fn.weight[classes].sum())
-        losses = {"errors": (output.argmax(-1) != classes).float().mean()}
-    if balance is not None:
-        loss, losses = loss + BALANCE_WEIGHT * balance, losses | {"balance_loss": balance}
-    # Values count by their valid steps, classes by their weights: the mean over an epoch is that over one great batch.
+        loss, losses = loss_fn(output, target), {"errors": (output.argmax(-1) != target).float().mean()}
+        weight = len(target) if loss_fn.weight is None else float(loss_fn.weight[target].sum())
+    if balance:
+        loss, losses = loss + BALANCE_WEIGHT * balance[0], losses | {"balance_loss": balance[0]}
+    # Weighted by its valid steps or its class weights, the mean over an epoch does not depend on the size of batches.
     return losses | {"total_loss": (loss, weight)}
 
 
-def _ask(model, batch):
+def _outputs(model, batch):
+    """Output of a model, and the balance loss if it has one."""
     times = (batch["times"],) if "times" in batch else ()
     output = model(*times, batch["input"], batch["lengths"])
-    return output if isinstance(output, tuple) else (output, None)
+    return output if isinstance(output, tuple) else (output,)
 
 
 def train_sequences(
-    model,
-    train,
-    validation,
+    model: nn.Module,
+    train: list[dict],
+    validation: list[dict],
     *,
-    lr=1e-3,
-    weight_decay=0.0,
-    batch_size=32,
-    max_epochs=50,
-    patience=10,
+    lr: float = 1e-3,
+    weight_decay: float = 0.0,
+    batch_size: int = 32,
+    max_epochs: int = 50,
+    patience: int = 10,
     class_weights=None,
-    n_sorted=1,
-    plateau_epochs=PLATEAU_EPOCHS,
-    seed=0,
+    n_sorted: int = 1,
+    plateau_epochs: int = PLATEAU_EPOCHS,
+    seed: int = 0,
     save_dir=None,
-    progress=False,
-):
-    """Train with Adam; the weights with the least validation loss are kept.
+    progress: bool = False,
+) -> tuple[nn.Module, list[dict]]:
+    """Train with Adam; the weights with the lowest validation loss are kept.
 
-    The rate is halved after more than ``plateau_epochs`` without a lesser validation loss, so never if ``patience``
-    ends the training before.
+    The learning rate is halved after more than ``plateau_epochs`` epochs without a lower validation loss, so never if
+    ``patience`` ends the training before.
 
     Parameters
     ----------
-    train, validation : `sequence_items`
+    model : one of this file, or one that is called alike
+    train, validation : items of `sequence_items`
+    lr, weight_decay : of Adam
+    batch_size, max_epochs : sequences in a batch, largest number of epochs
+    patience : epochs without a lower validation loss after which training stops
     class_weights : (classes,) weights of the cross-entropy
-    n_sorted : batches sorted by length together (`SimilarLengths`): 1 is as random as can be, 20 pads least
-    save_dir : gets ``best_model.pth`` and the logs; None throws them away
+    n_sorted : batches that are sorted by length together (`SimilarLengths`): 1 is fully random, 20 pads least
+    plateau_epochs : see above
+    seed : of dropout and batches
+    save_dir : folder for ``best_model.pth`` and the logs; None writes no files
+    progress : show a progress bar
 
     Returns
     -------
@@ -283,63 +279,50 @@ def train_sequences(
     require_int(0, plateau_epochs=plateau_epochs, seed=seed)
     if not (len(train) and len(validation)):
         raise DataError(
-            f"sequences are needed to train on and to validate with, got {len(train)} and {len(validation)}"
+            f"sequences to train on and to validate with are wanted, got {len(train)} and {len(validation)}"
         )
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=plateau_epochs)
+    loss = nn.CrossEntropyLoss(None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32))
     batches = SimilarLengths(_lengths(train), batch_size, n_sorted, seed)
-    weights = None if class_weights is None else torch.as_tensor(np.asarray(class_weights), dtype=torch.float32)
-    loss = torch.nn.CrossEntropyLoss(weights)
-    loaders = (
-        DataLoader(train, batch_sampler=batches, collate_fn=collate_sequences),
-        _in_order_of_length(validation, batch_size),
-    )
+    loaders = DataLoader(train, batch_sampler=batches, collate_fn=collate_sequences), _by_length(validation, batch_size)
+    options = {"patience": patience, "save_dir": save_dir, "progress": progress, "seed": seed}
+    options |= {"num_epochs": max_epochs, "loss_fn": loss, "scheduler": schedule}
     history = loop.train(
-        model,
-        lambda model, batch: sequence_losses(model, loss, batch),
-        *loaders,
-        optimizer,
-        num_epochs=max_epochs,
-        loss_fn=loss,
-        scheduler=schedule,
-        patience=patience,
-        save_dir=save_dir,
-        progress=progress,
-        seed=seed,
+        model, lambda model, batch: sequence_losses(model, loss, batch), *loaders, optimizer, **options
     )
     return model, history
 
 
-def _lengths(items):
-    return [len(item["input"]) for item in items]
-
-
-def _in_order_of_length(items, batch_size):
+def _by_length(items, batch_size):
     order = np.argsort(_lengths(items), kind="stable").tolist()
     return DataLoader(items, batch_size, sampler=order, collate_fn=collate_sequences)
 
 
 @few_threads()
 @torch.no_grad()
-def predict_sequences(model, items, batch_size=64):
-    """What a model says of each sequence: (n,) values, or (classes,) logits; padding is cut off."""
+def predict_sequences(model: nn.Module, items: list[dict], batch_size: int = 64) -> list[np.ndarray]:
+    """The output of a model for each sequence: (n,) values without padding, or (classes,) logits."""
     model.eval()
-    loader = _in_order_of_length(items, batch_size)
-    answers = [None] * len(items)
+    loader, predicted = _by_length(items, batch_size), [None] * len(items)
     for where, batch in zip(loader.batch_sampler, loader, strict=True):
-        output = _ask(model, batch)[0]
+        output = _outputs(model, batch)[0]
         for i, one, n in zip(where, output, batch["lengths"], strict=True):
-            answers[i] = one[:n, 0].numpy() if output.ndim == 3 else one.numpy()
-    return answers
+            predicted[i] = one[:n, 0].numpy() if output.ndim == 3 else one.numpy()
+    return predicted
 
 
-# --- Images as sequences of events: the places of bright pixels, row by row, are the times of events.
+def image_events(images: np.ndarray, threshold: float = 0.9) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Images as events: the places of bright pixels, row by row, are the times of events.
 
+    Parameters
+    ----------
+    images : (N, height, width) unsigned bytes, or numbers in 0..1
+    threshold : share of full brightness above which a pixel is an event
 
-def image_events(images, threshold=0.9):
-    """Places (n,) and intensities (n, 1) of the pixels of each image over a share ``threshold`` of full brightness.
-
-    Images (N, height, width) are unsigned bytes or lie in 0..1. One without a bright pixel is one event at 0.
+    Returns
+    -------
+    places, intensities : lists of (n,) and (n, 1) arrays; an image without a bright pixel has one event at place 0
 
     >>> times, features = image_events(np.array([[[0.0, 1.0], [0.95, 0.2]], [[0.0, 0.0], [0.0, 0.0]]]))
     >>> [time.tolist() for time in times]
@@ -349,62 +332,59 @@ def image_events(images, threshold=0.9):
     if images.ndim != 3 or images.size == 0:
         raise ShapeError(f"images must have shape (images, height, width) without an empty axis, got {images.shape}")
     flat = images.reshape(len(images), -1) / (255 if images.dtype == np.uint8 else 1)
-    if not (flat.min(initial=0) >= 0 and flat.max(initial=0) <= 1):
+    if not (flat.min() >= 0 and flat.max() <= 1):
         raise DataError(f"intensities must lie in 0..1 or be unsigned bytes, got {flat.min():g}..{flat.max():g}")
     if not 0 <= threshold < 1:
         raise OptionError(f"threshold must lie in [0, 1), got {threshold!r}")
-    times = [np.flatnonzero(row > threshold) if row.max(initial=0) > threshold else np.zeros(1, int) for row in flat]
+    times = [np.flatnonzero(row > threshold) if row.max() > threshold else np.zeros(1, int) for row in flat]
     return times, [row[time][:, None] for row, time in zip(flat, times, strict=True)]
 
 
-def read_idx(path):
-    """An array of unsigned bytes of an IDX file (gzipped or not), the format of MNIST."""
+def read_idx(path: str | Path) -> np.ndarray:
+    """An array of unsigned bytes from an IDX file (gzipped or not), the format of MNIST."""
     try:
         with (gzip.open if str(path).endswith(".gz") else open)(path, "rb") as file:
             content = file.read()
         zero, kind, n_axes = struct.unpack(">HBB", content[:4])
         shape = struct.unpack(f">{n_axes}I", content[4 : 4 + 4 * n_axes])
-        data = np.frombuffer(content, np.uint8, offset=4 + 4 * n_axes)
-        if zero != 0 or kind != 8 or len(data) != math.prod(shape):
-            raise ValueError(f"{len(data)} bytes for shape {shape}")
+        if zero != 0 or kind != 8:
+            raise ValueError("its first bytes are those of another format")
+        return np.frombuffer(content, np.uint8, offset=4 + 4 * n_axes).reshape(shape)
     except (OSError, EOFError, struct.error, zlib.error, ValueError) as error:
         raise DataError(f"{path} is no IDX file of unsigned bytes, or a truncated one: {error}") from error
-    return data.reshape(shape)
 
 
 class AugmentedSequences(list):
-    """Items of `evlib.studies.sequences.sequence_items` whose events are moved and thinned out anew each time one is
-    asked for.
+    """Items whose events are moved and thinned out at random each time one is taken; iterating gives them unchanged.
 
     Parameters
     ----------
-    items : items with ``input``, ``times`` and ``target``
+    items : items of `sequence_items` with ``times``, the places of pixels
     shape : (height, width) of the images
-    shift : pixels an image moves at most, in each direction; events that leave it are lost
-    thinning : the largest probability with which an event is left out (each image draws its own, from 0 to this one)
+    shift : largest move of an image in pixels, in each direction; events that leave it are lost
+    thinning : largest probability with which an event is left out; each image draws its own between 0 and this one
     seed : of the draws
 
-    Iterating gives the items as they are; if nothing would be left of an image it stays as it is too.
+    An image that would lose all events stays as it is.
     """
 
-    def __init__(self, items, shape, shift=1, thinning=0.5, seed=0):
+    def __init__(self, items, shape: tuple[int, int], shift: int = 1, thinning: float = 0.5, seed: int = 0):
         super().__init__(items)
         require_int(0, shift=shift)
         if any(item["times"].max() >= shape[0] * shape[1] for item in items):
             raise ShapeError(f"events lie outside of images of shape {tuple(shape)}")
         if not (shift < min(shape) and 0 <= thinning < 1):
-            raise OptionError(
-                f"shift must lie in 0..{min(shape) - 1} and thinning in [0, 1), got {shift!r} and {thinning!r}"
-            )
+            wanted = f"shift must lie in 0..{min(shape) - 1} and thinning in [0, 1)"
+            raise OptionError(f"{wanted}, got {shift!r} and {thinning!r}")
         self.shape, self.shift, self.thinning = shape, shift, thinning
         self.rng = np.random.default_rng(seed)
 
     def __getitem__(self, index):
         item = super().__getitem__(index)
-        move = self.rng.integers(-self.shift, self.shift + 1, 2)
+        down, right = self.rng.integers(-self.shift, self.shift + 1, 2)
         share, draw = self.rng.uniform(0, self.thinning), self.rng.random(len(item["times"]))
         height, width = self.shape
-        row, column = item["times"] // width + move[0], item["times"] % width + move[1]
+        row, column = item["times"] // width + down, item["times"] % width + right
         inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
         left = inside.numpy() & (draw >= share)
         if not left.any():

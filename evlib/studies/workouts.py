@@ -1,31 +1,35 @@
-"""Workouts: heart rate from speed, altitude and gender, as files hold them and as a network reads them.
+"""Workouts: heart rate, speed, altitude and gender, from files to the inputs and scores of a network.
 
-A workout is a table with the columns of `COLUMNS`, one row a step. The inputs of a model never look at the heart rate
-nor ahead: one function serves training and a watch that predicts while its owner runs.
+A workout is a table with the columns of `COLUMNS`, one row a step. The inputs of a model use neither the heart rate nor
+later steps, so they can be computed while somebody runs.
 """
 
 import ast
 import gzip
 import json
 import zlib
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
-from ..signals.errors import DataError, OptionError, ShapeError, require_extra
+from ..signals.errors import DataError, ShapeError, require_choice, require_extra, require_positive
 
+# Columns of a workout, with their units.
 COLUMNS = ("time_s", "heart_rate_bpm", "speed_kmh", "altitude_m")
+# The inputs of a heart-rate model; lags and windows are numbers of steps.
 FEATURES = (
     *("speed", "altitude", "gender", "speed_lag_2", "speed_lag_5", "altitude_lag_30", "speed_derivative"),
     *("altitude_derivative", "rolling_speed_10", "rolling_speed_30", "cumulative_elevation_gain"),
 )
-# Upper bounds of the heart-rate zones but the last, as shares of the greatest heart rate.
+# Upper bounds of all heart-rate zones but the last, as shares of the maximal heart rate.
 ZONES = (0.6, 0.7, 0.8, 0.9)
 
 
-def workout_features(speed_kmh, altitude_m, gender="male"):
+def workout_features(speed_kmh, altitude_m, gender: str = "male") -> np.ndarray:
     """The inputs of a heart-rate model, (n, 11) in the order of `FEATURES`.
 
-    Lags, differences and windows count steps. Before the first step lies its value; a window not yet full is shorter.
+    A lag that reaches beyond the beginning takes the first value; a window there is shorter.
 
     Parameters
     ----------
@@ -44,15 +48,11 @@ def workout_features(speed_kmh, altitude_m, gender="male"):
     """
     speed, altitude = np.asarray(speed_kmh, dtype=float), np.asarray(altitude_m, dtype=float)
     if speed.ndim != 1 or speed.shape != altitude.shape or len(speed) == 0:
-        raise ShapeError(
-            f"speed and altitude must be one value a step each, got shapes {speed.shape} and {altitude.shape}"
-        )
+        shapes = f"{speed.shape} and {altitude.shape}"
+        raise ShapeError(f"speed and altitude must be one value a step each, got shapes {shapes}")
     if not (np.isfinite(speed).all() and np.isfinite(altitude).all()):
-        raise DataError(
-            "speed or altitude holds NaN or infinity: fill the gaps first (evlib.studies.workouts.regular_steps does)"
-        )
-    if gender not in ("male", "female"):
-        raise OptionError(f"gender must be 'male' or 'female', got {gender!r}")
+        raise DataError("speed or altitude holds NaN or infinity: fill the gaps first (regular_steps does)")
+    require_choice(("male", "female"), gender=gender)
     step, total = np.arange(len(speed)), np.r_[0.0, np.cumsum(speed)]
 
     def lag(x, n):
@@ -67,18 +67,23 @@ def workout_features(speed_kmh, altitude_m, gender="male"):
     return np.stack([*columns, rolling(10), rolling(30), np.cumsum(np.maximum(climb, 0))], axis=1)
 
 
-def regular_steps(workout, step_s):
-    """A workout at regular times, each value the mean over its step; gaps are filled along a straight line.
+def regular_steps(workout, step_s: float):
+    """A workout at regular times, each value the mean over its step; gaps are filled by linear interpolation.
+
+    Raises
+    ------
+    DataError : a missing column, times that are not finite or run backwards
+    OptionError : a step that is not above 0
 
     >>> import pandas as pd
-    >>> table = pd.DataFrame({"time_s": [0, 1, 4, 5], "heart_rate_bpm": [90, 92, 98, 100], "speed_kmh": 9.0, "altitude_m": 5.0})
+    >>> table = pd.DataFrame({"time_s": [0, 1, 4, 5], "heart_rate_bpm": [90, 92, 98, 100]})
+    >>> table = table.assign(speed_kmh=9.0, altitude_m=5.0)
     >>> regular_steps(table, 2.0).heart_rate_bpm.tolist()
     [91.0, 95.0, 99.0]
     """
     if missing := [name for name in COLUMNS if name not in workout]:
         raise DataError(f"a workout has the columns {', '.join(COLUMNS)}; {', '.join(missing)} is missing")
-    if not step_s > 0:
-        raise OptionError(f"step_s must be a positive number of seconds, got {step_s!r}")
+    require_positive(step_s=step_s)
     time = workout.time_s.to_numpy(dtype=float)
     if len(time) == 0 or not np.isfinite(time).all() or (np.diff(time) < 0).any():
         raise DataError("time_s must be finite and must not run backwards")
@@ -88,8 +93,8 @@ def regular_steps(workout, step_s):
     return means.interpolate(limit_direction="both")
 
 
-def quality_problems(workout):
-    """What is wrong with a workout, in words; an empty list when nothing is."""
+def quality_problems(workout) -> list[str]:
+    """What is wrong with a workout, in words."""
     time, heart = workout.time_s.to_numpy(dtype=float), workout.heart_rate_bpm.to_numpy(dtype=float)
     changes = np.flatnonzero(np.diff(heart, prepend=np.nan, append=np.nan) != 0)
     checks = {
@@ -105,19 +110,23 @@ def quality_problems(workout):
     return [words for words, wrong in checks.items() if wrong]
 
 
-def heart_rate_scores(predicted, reference, users=None, max_bpm=190.0):
+def heart_rate_scores(predicted, reference, users=None, max_bpm: float = 190.0) -> dict:
     """Scores over the steps of all workouts together.
 
     Parameters
     ----------
     predicted, reference : list of (n,) arrays in BPM: the valid steps of each workout
-    users : the user of each workout; by default each workout is one of its own
-    max_bpm : the greatest heart rate, that zones end at 60, 70, 80 and 90 % of
+    users : the user of each workout; by default each workout is a user of its own
+    max_bpm : maximal heart rate; the zones end at 60, 70, 80 and 90 % of it
 
     Returns
     -------
     dict : ``mae``, ``rmse``, ``r2``, ``zone_accuracy``, ``slope`` (of the reference on the prediction, 1 is
         calibrated), ``mae_by_step`` and ``count_by_step`` (longest,), ``mae_by_user``
+
+    Raises
+    ------
+    ShapeError : workouts of different lengths
     """
     lengths = [len(part) for part in reference]
     if [len(part) for part in predicted] != lengths:
@@ -139,37 +148,31 @@ def heart_rate_scores(predicted, reference, users=None, max_bpm=190.0):
     }
 
 
-def read_endomondo(path, skip_bad=False):
-    """Workouts of a file of lines as Endomondo's (gzipped or not), one after the other: dicts with a ``table``.
+# The errors of a line that holds no workout; a nested or very long one exhausts the parser.
+BAD_LINE = (ValueError, KeyError, TypeError, SyntaxError, OverflowError, RecursionError, MemoryError)
 
-    A line is JSON or, as in the published files, a Python literal; neither can run code. Besides the table a workout
-    has its ``id``, ``userId``, ``sport`` and ``gender``. Where no speed was recorded, the column is missing.
+
+def read_endomondo(path: str | Path, skip_bad: bool = False) -> Iterator[dict]:
+    """The workouts of a file with the lines of Endomondo (gzipped or not), one after the other.
+
+    A line is JSON or, as in the published files, a Python literal; neither can run code. A workout is a dict with its
+    ``table``, ``id``, ``userId``, ``sport`` and ``gender``. Where no speed was recorded, the column is missing.
 
     Parameters
     ----------
     path : the file
-    skip_bad : leave out lines that are no workout; False stops at the first with a DataError that names it
+    skip_bad : leave out lines that hold no workout; False raises a DataError that names the first one
     """
     try:
         with (gzip.open if str(path).endswith(".gz") else open)(path, "rt", encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
                 try:
-                    yield _endomondo_workout(line.strip())
-                except (
-                    ValueError,
-                    KeyError,
-                    TypeError,
-                    SyntaxError,
-                    OverflowError,
-                    RecursionError,
-                    MemoryError,
-                ) as error:
+                    if line.strip():
+                        yield _endomondo_workout(line.strip())
+                except BAD_LINE as error:
                     if not skip_bad:
-                        raise DataError(
-                            f"{path}: line {number} is no workout: {type(error).__name__} {error}"
-                        ) from error
+                        reason = f"{type(error).__name__} {error}"
+                        raise DataError(f"{path}: line {number} is no workout: {reason}") from error
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read, or is truncated: {error}") from error
 
@@ -192,8 +195,16 @@ def _endomondo_workout(line):
     return {key: row[key] for key in ("id", "userId", "sport", "gender")} | {"table": table}
 
 
-def read_activity(path):
-    """A workout of a TCX, GPX or FIT file (gzipped or not) as a table."""
+def read_activity(path: str | Path):
+    """The workout in a TCX, GPX or FIT file (gzipped or not) as a pandas table.
+
+    Where the file holds no speed, it is computed from distances or positions.
+
+    Raises
+    ------
+    DataError : a file that cannot be read, or holds no heart rate, altitude or speed
+    MissingExtraError : the extra ``studies`` is not installed
+    """
     parser = require_extra("activity_parser", "studies")
     try:
         records = parser.ActivityParser().parse(str(path))[0]
@@ -206,7 +217,7 @@ def read_activity(path):
     if "speed" not in records:
         if "distance" in records:
             km = records.distance.diff()
-        else:  # along the globe, whose radius is 6371 km
+        else:  # on a sphere with the earth's radius of 6371 km
             latitude, longitude = (np.radians(records[name]) for name in ("latitude", "longitude"))
             across = np.cos(latitude) * np.cos(latitude.shift()) * np.sin(longitude.diff() / 2) ** 2
             km = 2 * 6371 * np.arcsin(np.sqrt(np.sin(latitude.diff() / 2) ** 2 + across))

@@ -72,13 +72,13 @@ def test_padding_changes_nothing(model, items):
     """Neither what stands behind the end, nor how far away the end of the batch is, nor who else is in it."""
     model.eval()
     batch = collate_sequences(items)
-    loss = sequence_losses(model, torch.nn.CrossEntropyLoss(), batch)["total_loss"]
+    loss = sequence_losses(model, torch.nn.CrossEntropyLoss(), batch)["total_loss"][0]
     noisy = {name: value.clone() for name, value in batch.items()}
     behind = torch.arange(max(LENGTHS)) >= batch["lengths"][:, None]
     for name in {"input", "times", "target"} & noisy.keys():
         if noisy[name].ndim > 1:
             noisy[name][behind] = 77.0
-    assert sequence_losses(model, torch.nn.CrossEntropyLoss(), noisy)["total_loss"].item() == pytest.approx(
+    assert sequence_losses(model, torch.nn.CrossEntropyLoss(), noisy)["total_loss"][0].item() == pytest.approx(
         loss.item(), abs=1e-6
     )
     together = predict_sequences(model, items)
@@ -90,7 +90,7 @@ def test_padding_changes_nothing(model, items):
 def test_a_gradient_reaches_every_parameter(model, items):
     model.train()
     losses = sequence_losses(model, torch.nn.CrossEntropyLoss(), collate_sequences(items))
-    losses["total_loss"].backward()
+    losses["total_loss"][0].backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
     model.zero_grad()
@@ -107,7 +107,7 @@ def test_one_batch_is_overfitted(model, items):
         optimizer, losses = torch.optim.Adam(model.parameters(), lr=0.02), []
         for _ in range(300):
             optimizer.zero_grad()
-            losses.append(sequence_losses(model, torch.nn.functional.cross_entropy, batch)["total_loss"])
+            losses.append(sequence_losses(model, torch.nn.functional.cross_entropy, batch)["total_loss"][0])
             losses[-1].backward()
             optimizer.step()
     assert losses[-1] < 0.02 * losses[0]
@@ -139,7 +139,7 @@ def test_the_best_is_not_the_last():
     model, history = train_sequences(LSTMClassifier(3, 32, 1, 2, 0.0), *sets, lr=0.02, max_epochs=25, patience=25)
     losses = [epoch["val_total_loss"] for epoch in history]
     assert losses[-1] > 1.2 * min(losses)
-    loss = sequence_losses(model, torch.nn.CrossEntropyLoss(), collate_sequences(sets[1]))["total_loss"].item()
+    loss = sequence_losses(model, torch.nn.CrossEntropyLoss(), collate_sequences(sets[1]))["total_loss"][0].item()
     assert loss == pytest.approx(min(losses), rel=0.01)
 
 
@@ -224,7 +224,7 @@ def test_losses_of_an_epoch_do_not_depend_on_the_size_of_batches(batch_size):
     ):
         items = sequence_items(inputs, targets)
         loss_fn = torch.nn.CrossEntropyLoss(None if weights is None else torch.tensor(weights))
-        whole = sequence_losses(model.eval(), loss_fn, collate_sequences(items))["total_loss"].item()
+        whole = sequence_losses(model.eval(), loss_fn, collate_sequences(items))["total_loss"][0].item()
         # A rate of nothing: the loss of validation is that of the model as it is.
         _, history = train_sequences(
             model, items, items, lr=0.0, max_epochs=1, batch_size=batch_size, class_weights=weights

@@ -72,7 +72,7 @@ def test_features_neither_see_the_heart_rate_nor_look_ahead():
         (([1.0, 2.0], [1.0]), ShapeError, "one value a step"),
         (([], []), ShapeError, "one value a step"),
         (([1.0, np.nan], [1.0, 2.0]), DataError, "NaN"),
-        (([1.0], [1.0], "f"), OptionError, "'male' or 'female'"),
+        (([1.0], [1.0], "f"), OptionError, "gender must be one of male, female"),
     ],
 )
 def test_bad_inputs_of_features(arguments, error, words):
@@ -94,7 +94,7 @@ def test_regular_steps_keep_means_and_fill_gaps():
         regular_steps(workout.drop(columns="altitude_m"), 5.0)
     with pytest.raises(DataError, match="backwards"):
         regular_steps(workout[::-1], 5.0)
-    with pytest.raises(OptionError, match="positive number of seconds"):
+    with pytest.raises(OptionError, match="step_s must be a positive number"):
         regular_steps(workout, 0)
 
 
