@@ -1,29 +1,38 @@
-"""Probes: how much of an event's kind can be read from a representation, with how many labels.
+"""Probes: how well the type of an event can be read from a representation, with how many labels.
 
-Windows are (N, time, C), one event in each, all at the same place; a representation of them is (N, features). A linear
-probe says what a classifier could take over without training the encoder. Two baselines see the same labels: a probe on
-principal components of the samples, and averaged snippets, compared as a matched filter does.
+Windows are (N, time, C) with one event in each, all at the same place; a representation of them is (N, features). A
+linear probe shows what a classifier could use without training the encoder. Two baselines see the same labels: a probe
+on principal components of the samples, and averaged snippets, compared as a matched filter does.
 """
+
+import itertools
 
 import numpy as np
 import torch
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics.pairwise import cosine_similarity
+from torch import nn
 
 from ..networks.classifier import evaluating
 from ..networks.encoders import pool_frames
-from ..signals.errors import OptionError, ShapeError
+from ..scoring.statistics import draw_rows
+from ..signals.errors import OptionError, ShapeError, require_known
+from ..signals.events import Events
 from ..signals.streams import stream
 from ..templates.bank import TemplateBank, average_snippets, cut_snippets, shrink_templates
 
+# Windows that are encoded at a time, which bounds memory.
 BATCH = 512
-# As many as the latent vector of an autoencoder has numbers.
+# Principal components: as many as the latent vector of an autoencoder has numbers.
 N_COMPONENTS = 64
 
 
-def event_windows(whitened, events, before, length):
-    """A window around each event that has room for one, (N, length, C) from ``before`` samples ahead of it, and its
-    type (N,).
+def event_windows(whitened: np.ndarray, events: Events, before: int, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """A window (length, C) for each event, from ``before`` samples ahead of it, and the types of the events.
 
-    >>> from evlib import Events
+    Events whose window would not fit into the signal are left out.
+
     >>> windows, type = event_windows(np.zeros((100, 6)), Events.from_seconds([0.03, 0.095], [0, 1], 1000.0), 10, 20)
     >>> windows.shape, type
     ((1, 20, 6), array([0]))
@@ -33,21 +42,21 @@ def event_windows(whitened, events, before, length):
     return cut_snippets(whitened, time[whole], before, length), events.type[whole]
 
 
-def reinitialised(encoder, seed=0):
+def reinitialised(encoder: nn.Module, seed: int = 0) -> nn.Module:
     """An encoder of the same architecture with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return type(encoder)(**encoder.config)
 
 
-def encode_windows(encoder, windows, pooling="mean"):
+def encode_windows(encoder: nn.Module, windows: np.ndarray, pooling: str = "mean") -> np.ndarray:
     """States of an encoder in evaluation mode; the encoder's mode is put back.
 
     Parameters
     ----------
     encoder : LSTMEncoder or PatchFrameEncoder
     windows : (N, time, C) array
-    pooling : "mean", "max" or "last" over the frames, or "none": the states of all frames one after another
+    pooling : "mean", "max" or "last" over the frames, or "none": the states of all frames side by side
 
     Returns
     -------
@@ -65,28 +74,24 @@ def encode_windows(encoder, windows, pooling="mean"):
     return pool_frames(states, torch.ones(states.shape[:2], dtype=torch.bool), pooling).numpy()
 
 
-def draw_rows(type, labels_per_type, seed=0):
-    """``labels_per_type`` random rows of each type; a smaller draw with the same seed is a part of a greater one.
+def draw_labels(type: np.ndarray, labels_per_type: int, seed: int = 0) -> np.ndarray:
+    """``labels_per_type`` random rows of each type; a smaller draw with the same seed is part of a larger one.
 
-    >>> draw_rows(np.array([0, 0, 0, 1, 1]), 2).shape
+    >>> draw_labels(np.array([0, 0, 0, 1, 1]), 2).shape
     (4,)
     """
     type = np.asarray(type)
-    kinds, counts = np.unique(type, return_counts=True)
-    rarest = counts.min(initial=len(type))
+    rarest = np.unique(type, return_counts=True)[1].min(initial=len(type))
     if not 1 <= labels_per_type <= rarest:
-        raise OptionError(
-            f"labels_per_type must lie in 1..{rarest}, the events of the rarest kind, got {labels_per_type!r}"
-        )
-    rng = stream("labels of probes", seed)
-    order = rng.permutation(len(type))
-    return np.sort(np.concatenate([order[type[order] == kind][:labels_per_type] for kind in kinds]))
+        wanted = f"1..{rarest}, the events of the rarest type"
+        raise OptionError(f"labels_per_type must lie in {wanted}, got {labels_per_type!r}")
+    return draw_rows(type, labels_per_type, stream("labels of probes", seed))
 
 
-def probe(train, train_type, test):
-    """Types of ``test`` by a linear classifier: logistic regression on features that share one scale.
+def probe(train: np.ndarray, train_type: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Types of ``test`` predicted by logistic regression on features that share one scale.
 
-    A scale for each feature, from a few labelled rows, would be mostly luck.
+    A scale for each feature, from a few labelled rows, would be mostly noise.
 
     Parameters
     ----------
@@ -97,17 +102,15 @@ def probe(train, train_type, test):
     -------
     (M,) integers
     """
-    from sklearn.linear_model import LogisticRegression
-
-    train, train_type, test = _check(train, train_type, test)
+    train, train_type, test = _checked(train, train_type, test)
     train, test = train.reshape(len(train), -1), test.reshape(len(test), -1)
     mean, scale = train.mean(axis=0), max(train.std(), np.finfo(np.float32).tiny)
     model = LogisticRegression(max_iter=500).fit((train - mean) / scale, train_type)
     return model.predict((test - mean) / scale)
 
 
-def match_snippets(train, train_type, test, reach=0):
-    """Types of ``test`` by a matched filter from averaged snippets: the average that explains a window best.
+def match_snippets(train: np.ndarray, train_type: np.ndarray, test: np.ndarray, reach: int = 0) -> np.ndarray:
+    """Types of ``test`` predicted by a matched filter from averaged snippets: the average that fits a window best.
 
     Parameters
     ----------
@@ -123,36 +126,32 @@ def match_snippets(train, train_type, test, reach=0):
     >>> match_snippets(windows, np.array([0, 1]), windows)
     array([0, 1])
     """
-    train, train_type, test = _check(train, train_type, test)
+    train, train_type, test = _checked(train, train_type, test)
     if train.ndim != 3:
         raise ShapeError(f"windows must be (events, time, channels), got {train.shape}")
-    length = train.shape[1] - 2 * reach
-    if reach < 0 or length < 1:
-        raise OptionError(
-            f"reach must lie between 0 and less than half a window of {train.shape[1]} samples, got {reach}"
-        )
+    time = train.shape[1]
+    if not 0 <= reach < time / 2:
+        raise OptionError(f"reach must lie between 0 and less than half a window of {time} samples, got {reach}")
     kinds, index = np.unique(train_type, return_inverse=True)
+    length = time - 2 * reach
     mean, worth = average_snippets(train[:, reach : reach + length], index, np.ones(len(index)), len(kinds))
     bank = TemplateBank(shrink_templates(mean, worth), before=0, names=tuple(kinds.tolist()))
-    score = np.full((len(test), len(kinds)), -np.inf)
-    for lag in range(2 * reach + 1):
-        here = np.einsum("mlc,elc->me", test[:, lag : lag + length], bank.shapes, optimize=True)
-        score = np.maximum(score, bank.log_likelihood_ratio(here))
-    return kinds[score.argmax(axis=1)]
+    lags = [np.einsum("mlc,elc->me", test[:, k : k + length], bank.shapes, optimize=True) for k in range(2 * reach + 1)]
+    return kinds[np.max([bank.log_likelihood_ratio(lag) for lag in lags], axis=0).argmax(axis=1)]
 
 
 def compare_probes(representations, train_type, test_type, labels_per_type=(1, 5, 20), seeds=(0, 1, 2), methods=None):
-    """Share of test events whose kind is told rightly, for each representation, number of labels and draw of labels.
+    """Accuracy of the predicted types, for each representation, number of labels and draw of labels.
 
-    Every representation sees the same labelled events in each draw.
+    All representations see the same labelled events in each draw.
 
     Parameters
     ----------
     representations : dict of name to (train, test), features of all training and test events
     train_type, test_type : (N,) and (M,) integers
-    labels_per_type : labelled training events of each kind
+    labels_per_type : labelled training events of each type
     seeds : one draw of labels each
-    methods : dict of name to a function (train, train_type, test) -> types; `probe` for all that it does not name
+    methods : dict of name to a function (train, train_type, test) -> types; default: `probe`
 
     Returns
     -------
@@ -160,7 +159,7 @@ def compare_probes(representations, train_type, test_type, labels_per_type=(1, 5
 
     Raises
     ------
-    OptionError : more labels than the rarest kind has events; a method for a representation that is not there
+    OptionError : more labels than the rarest type has events; a method for an unknown representation
     ShapeError : features and types of different lengths
 
     Examples
@@ -172,41 +171,33 @@ def compare_probes(representations, train_type, test_type, labels_per_type=(1, 5
     import pandas as pd
 
     methods = methods or {}
-    if unknown := set(methods) - set(representations):
-        raise OptionError(
-            f"methods name {', '.join(sorted(unknown))}; the representations are {', '.join(representations)}"
-        )
+    require_known(methods, representations, "methods", "representation")
     train_type, test_type = np.asarray(train_type), np.asarray(test_type)
     for name, (train, test) in representations.items():
         if len(train) != len(train_type) or len(test) != len(test_type):
-            raise ShapeError(
-                f"{name!r} has {len(train)} training and {len(test)} test rows for {len(train_type)} and "
-                f"{len(test_type)} types"
-            )
+            got = f"{len(train)} training and {len(test)} test rows for {len(train_type)} and {len(test_type)} types"
+            raise ShapeError(f"{name!r} has {got}")
     rows = []
-    for n in labels_per_type:
-        for seed in seeds:
-            chosen = draw_rows(train_type, n, seed)
-            for name, (train, test) in representations.items():
-                told = methods.get(name, probe)(train[chosen], train_type[chosen], test)
-                rows.append((name, n, seed, float(np.mean(told == test_type))))
+    for n, seed in itertools.product(labels_per_type, seeds):
+        chosen = draw_labels(train_type, n, seed)
+        for name, (train, test) in representations.items():
+            predicted = methods.get(name, probe)(train[chosen], train_type[chosen], test)
+            rows.append((name, n, seed, float(np.mean(predicted == test_type))))
     return pd.DataFrame(rows, columns=["method", "labels_per_type", "seed", "accuracy"])
 
 
 def probe_encoder(encoder, unlabelled, train, test, event, labels_per_type=(1, 5, 20), seeds=(0, 1, 2)):
-    """What a pretrained encoder is worth, beside all that needs no pretraining and sees the same labels.
+    """A pretrained encoder compared with methods that need no pretraining and see the same labels.
 
-    The encoder and an untrained one of the same architecture are read twice: the mean of their states over a window,
-    and the states of all frames. Linear probes of them, of the samples and of their principal components compete with
-    averaged snippets, compared as a matched filter does.
+    The encoder and an untrained one of the same architecture are read in two ways: the mean of their states over a
+    window, and the states of all frames. Linear probes read them, the samples and their principal components; averaged
+    snippets are compared as a matched filter does.
 
     Parameters
     ----------
     encoder : LSTMEncoder or PatchFrameEncoder
-    unlabelled : (M, time, C) windows that the principal components are learnt from: those of the encoder, for a fair
-        match
-    train, test : pairs of windows (N, time, C) and types (N,), as `event_windows` gives; labels are drawn from
-        ``train``
+    unlabelled : (M, time, C) windows for the principal components: those of the encoder, for a fair comparison
+    train, test : pairs of windows (N, time, C) and types (N,), as from `event_windows`; labels are drawn from ``train``
     event : slice of a window's samples that the snippets are cut to
     labels_per_type, seeds : as in `compare_probes`
 
@@ -214,15 +205,12 @@ def probe_encoder(encoder, unlabelled, train, test, event, labels_per_type=(1, 5
     -------
     pandas table as that of `compare_probes`
     """
-    from sklearn.decomposition import PCA
-
     (train, train_type), (test, test_type) = train, test
-    blank = reinitialised(encoder)
     flat = unlabelled.reshape(len(unlabelled), -1)
     components = PCA(min(N_COMPONENTS, *flat.shape), random_state=0).fit(flat)
     representations = {
         f"{name}, {how}": [encode_windows(one, x, pooling) for x in (train, test)]
-        for name, one in (("pretrained", encoder), ("untrained", blank))
+        for name, one in (("pretrained", encoder), ("untrained", reinitialised(encoder)))
         for how, pooling in (("mean state", "mean"), ("all states", "none"))
     }
     representations["principal components"] = [components.transform(x.reshape(len(x), -1)) for x in (train, test)]
@@ -232,31 +220,29 @@ def probe_encoder(encoder, unlabelled, train, test, event, labels_per_type=(1, 5
     return compare_probes(representations, train_type, test_type, labels_per_type, seeds, methods)
 
 
-def describe_difference(table, method, rival):
-    """A sentence for each number of labels: is ``method`` better than ``rival`` in every draw, worse in every, or
-    neither?
+def describe_difference(table, method: str, rival: str) -> list[str]:
+    """For each number of labels a sentence: is ``method`` better than ``rival`` in every draw, worse in every, or neither?
 
     >>> import pandas as pd
     >>> rows = [("a", 5, 0, 0.8), ("b", 5, 0, 0.7), ("a", 5, 1, 0.9), ("b", 5, 1, 0.6)]
     >>> table = pd.DataFrame(rows, columns=["method", "labels_per_type", "seed", "accuracy"])
     >>> describe_difference(table, "a", "b")
-    ['5 labelled per kind: a beats b, 85 % against 65 % (+10 to +30 points in 2 draws of labels)']
+    ['5 labels per type: a beats b, 85 % against 65 % (+10 to +30 points in 2 draws of labels)']
     """
-    wide = table.pivot_table(index=["labels_per_type", "seed"], columns="method", values="accuracy")
-    if missing := {method, rival} - set(wide.columns):
-        raise OptionError(f"table has no method {', '.join(sorted(missing))}; it has {', '.join(wide.columns)}")
+    wide = 100 * table.pivot_table(index=["labels_per_type", "seed"], columns="method", values="accuracy")
+    require_known((method, rival), list(wide), "the table", "method")
     sentences = []
     for n, rows in wide.groupby(level="labels_per_type"):
-        gain = 100 * (rows[method] - rows[rival])
-        words = "beats" if gain.min() > 0 else "is below" if gain.max() < 0 else "cannot be told from"
-        means = f"{100 * rows[method].mean():.0f} % against {100 * rows[rival].mean():.0f} %"
+        gain = rows[method] - rows[rival]
+        words = "beats" if gain.min() > 0 else "is below" if gain.max() < 0 else "does not clearly differ from"
+        means = f"{rows[method].mean():.0f} % against {rows[rival].mean():.0f} %"
         spread = f"{gain.min():+.0f} to {gain.max():+.0f} points in {len(rows)} draws of labels"
-        sentences.append(f"{n} labelled per kind: {method} {words} {rival}, {means} ({spread})")
+        sentences.append(f"{n} labels per type: {method} {words} {rival}, {means} ({spread})")
     return sentences
 
 
-def nearest_neighbours(features, k=1):
-    """The ``k`` other rows that point most nearly the same way (cosine similarity), nearest first, (N, k).
+def nearest_neighbours(features: np.ndarray, k: int = 1) -> np.ndarray:
+    """(N, k) rows with the largest cosine similarity to each row, the nearest first.
 
     >>> nearest_neighbours(np.array([[1.0, 0.0], [2.0, 0.1], [0.0, 1.0]])).ravel()
     array([1, 0, 1])
@@ -264,19 +250,18 @@ def nearest_neighbours(features, k=1):
     features = np.asarray(features, dtype=np.float64)
     if features.ndim != 2 or not 1 <= k < len(features):
         raise ShapeError(f"features must be (rows, features) with more than k = {k} rows, got {features.shape}")
-    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), np.finfo(float).tiny)
-    similarity = unit @ unit.T
+    similarity = cosine_similarity(features)
     np.fill_diagonal(similarity, -np.inf)
     return np.argsort(-similarity, axis=1, kind="stable")[:, :k]
 
 
-def _check(train, train_type, test):
-    """Arrays, after refusing features that do not belong together."""
+def _checked(train, train_type, test):
+    """Arrays of features and types that belong together."""
     train, train_type, test = np.asarray(train), np.asarray(train_type), np.asarray(test)
     if train_type.shape != (len(train),):
         raise ShapeError(f"train has {len(train)} rows, train_type has shape {train_type.shape}")
     if train.shape[1:] != test.shape[1:]:
         raise ShapeError(f"train and test must have the same features, got {train.shape[1:]} and {test.shape[1:]}")
     if len(np.unique(train_type)) < 2:
-        raise OptionError("a probe tells kinds apart: give labels of at least two")
+        raise OptionError("a probe needs labels of at least two types")
     return train, train_type, test
