@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..scoring.thresholds import choose_thresholds, labelled_share, threshold_grid, unlabelled_false
+from ..signals.streams import stream
 from ..templates.hybrid import label_examples
 from ..templates.learn import nearest_label
 from .detector import Detector
@@ -75,10 +76,11 @@ def find_held_out(detector: Detector, learned, seed: int, tolerance_s: float) ->
         return held_out
     if seed not in cache:
         # Half of them in rhythms that were not found: what is chosen has to hold there too.
+        hybrids, purpose = learned.hybrids, "hybrid recordings for development"
         cache[seed] = [
-            learned.hybrids.draw(np.random.default_rng([11, seed, k, strange]), detector.candidates_in, strange)
-            for k in range(learned.hybrids.enough(N_HYBRIDS))
-            for strange in learned.hybrids.rhythms
+            hybrids.draw(stream(purpose, seed, k, strange), detector.candidates_in, strange)
+            for k in range(hybrids.enough(N_HYBRIDS))
+            for strange in hybrids.rhythms
         ]
     return HeldOut(cache[seed], real, cache["found"])
 

@@ -20,9 +20,9 @@ from ..networks.frames import FrameNetwork
 from ..networks.threads import few_threads
 from ..scoring.refractory import decode_refractory
 from ..signals.clock import split_time
-from ..signals.errors import DataError, OptionError, ShapeError, UnitError, log_odds_of, require_int
+from ..signals.errors import DataError, ShapeError, log_odds_of, require_int, require_known, require_positive
 from ..signals.events import Events
-from ..signals.recording import Recording
+from ..signals.recording import Recording, require_fit
 from ..signals.refractory import Refractory
 from ..templates.bank import TemplateBank
 from ..templates.pursue import Candidates, find_candidates
@@ -138,17 +138,8 @@ class Detector:
         ------
         UnitError, ShapeError : another rate, another number of channels
         """
-        if recording.sampling_rate_hz != self.sampling_rate_hz:
-            raise UnitError(
-                f"the recording has {recording.sampling_rate_hz:g} Hz, the detector was trained at "
-                f"{self.sampling_rate_hz:g} Hz; if resampling is wanted, say so: "
-                f"recording.resample({self.sampling_rate_hz:g})"
-            )
-        if recording.shape[1] != len(self.whitener.taps):
-            raise ShapeError(
-                f"the recording has {recording.shape[1]} channels, the detector was trained on "
-                f"{len(self.whitener.taps)}: {', '.join(self.channels)}"
-            )
+        hint = f"if resampling is wanted, say so: recording.resample({self.sampling_rate_hz:g})"
+        require_fit(recording, self.sampling_rate_hz, len(self.whitener.taps), "the detector", hint)
 
     def candidates(
         self,
@@ -376,8 +367,7 @@ def detect(
     from tqdm.auto import tqdm
 
     thresholds = _log_odds_thresholds(threshold, detector)
-    if not np.isfinite(block_s) or block_s <= 0:
-        raise OptionError(f"block_s must be a positive number of seconds, got {block_s!r}")
+    require_positive(block_s=block_s)
     block = max(int(block_s * detector.sampling_rate_hz), 4 * detector.bank.length)
     with tqdm(total=recording.n_samples, unit="sample", unit_scale=True, desc="detect", disable=not progress) as bar:
         found = detector.candidates(recording, block=block, advance=bar.update)
@@ -398,8 +388,7 @@ def _log_odds_thresholds(threshold, detector):
     if threshold is None:
         return None
     values = threshold if isinstance(threshold, dict) else dict.fromkeys(detector.names, threshold)
-    if unknown := sorted(set(values) - set(detector.names)):
-        raise OptionError(f"threshold names unknown event types {unknown}; the detector knows {list(detector.names)}")
+    require_known(values, detector.names, "event type in threshold")
     out = detector.thresholds.copy()
     for name, value in values.items():
         out[detector.names.index(name)] = log_odds_of(value, "threshold")

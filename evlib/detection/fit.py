@@ -8,11 +8,11 @@ chosen on the development data (`evlib.detection.calibrate`).
 import logging
 from pathlib import Path
 
-from ..signals.errors import OptionError, require_int, require_seconds
+from ..signals.errors import OptionError, require_choice, require_int, require_seconds
 from .detector import Detector
 from .methods import METHODS, Options
 from .prepare import prepare
-from .pretrain import PRETEXTS, check_encoder
+from .pretrain import check_encoder
 from .templates import LearnedTemplates, is_discovery, whiten_and_learn
 
 # Share of the recordings in which templates do not fit, from which on a fit warns: less may be a few strange noises.
@@ -109,28 +109,12 @@ def fit(
             bar.set_postfix_str(stage)
             bar.update(1)
 
-        learned = whiten_and_learn(
-            data,
-            discovery=discovery,
-            self_training=self_train,
-            template_s=template_s,
-            shrink=shrink,
-            whitener=getattr(encoder, "whitener", None),
-            seed=seed,
-            advance=advance,
-        )
-        detector = fit_from(
-            learned,
-            method,
-            pretrain=encoder,
-            freeze_encoder=freeze_encoder,
-            seed=seed,
-            tolerance_s=tolerance_s,
-            progress=progress,
-            log_dir=log_dir,
-            advance=advance,
-            **sizes,
-        )
+        shared = {"seed": seed, "advance": advance}
+        whitener = getattr(encoder, "whitener", None)
+        how = {"template_s": template_s, "shrink": shrink, "whitener": whitener}
+        learned = whiten_and_learn(data, discovery=discovery, self_training=self_train, **how, **shared)
+        how = {"tolerance_s": tolerance_s, "progress": progress, "log_dir": log_dir, **sizes}
+        detector = fit_from(learned, method, pretrain=encoder, freeze_encoder=freeze_encoder, **how, **shared)
         bar.update(max(bar.total - bar.n, 0))
     detector.metadata.update(labels_per_type=labels_per_type, self_train=self_train)
     if discovery is not None:
@@ -168,18 +152,7 @@ def choose_method(method, pretrain, freeze_encoder) -> str:
     """The method that is meant, or an error for options that do not go together."""
     method = "auto" if method is None else method
     is_encoder = pretrain is not None and not is_discovery(pretrain)
-    if method == "classifier":
-        raise OptionError(
-            "method='classifier' is gone: it learned from re-mixes of templates; take method='frames', which learns "
-            "from labelled events as they were recorded"
-        )
-    if method not in METHODS:
-        raise OptionError(f"method must be one of {tuple(METHODS)}, got {method!r}")
-    if is_encoder and isinstance(pretrain, str | Path) and pretrain not in PRETEXTS and not Path(pretrain).is_file():
-        raise OptionError(
-            f"pretrain must be one of {', '.join(PRETEXTS)}, discovery, or the path of an encoder that evlib.pretrain "
-            f"saved; got {str(pretrain)!r}"
-        )
+    require_choice(METHODS, method=method)
     if is_encoder and method not in ("auto", "frames", "fusion"):
         raise OptionError(
             f"method={method!r} finds its candidates with templates and has no encoder of the signal to pretrain; use "

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..networks.context import UNLIMITED
 from ..signals.clock import distance_to_own
+from ..signals.streams import stream
 from ..templates.learn import PRIOR_LOGIT
 from ..training.context import train_context
 from ..training.event_specific import train_classifier
@@ -158,7 +159,7 @@ def lstm(learned: LearnedTemplates, options: Options) -> Detector:
     options, seed = options.tolerant(calibrate.TOLERANCE_S), options.seed
     held_out = calibrate.find_held_out(filter_alone, learned, seed, options.tolerance_s)
     train = [
-        hybrids.draw(np.random.default_rng([12, seed, k, strange]), strange=strange)
+        hybrids.draw(stream("hybrid recordings for training", seed, k, strange), strange=strange)
         for k in range(hybrids.enough(N_HYBRIDS))
         for strange in hybrids.rhythms
     ]
@@ -399,7 +400,7 @@ def event_specific(learned: LearnedTemplates, options: Options) -> Detector:
     window_s = min(max(WINDOW_TEMPLATES * bank.length / rate, SHORTEST_WINDOW_S), longest_s)
     window = max(4, int(window_s * rate) // 4 * 4)
     network, history = train_classifier(
-        *(_hybrid_source(learned.hybrids, stream, options.seed) for stream in (12, 11)),
+        *(_hybrid_source(learned.hybrids, purpose, options.seed) for purpose in ("training", "development")),
         len(learned.data.names),
         window,
         frame_samples(rate),
@@ -420,10 +421,10 @@ def event_specific(learned: LearnedTemplates, options: Options) -> Detector:
     return calibrated(learned, replace(detector, calibration=scale), options, held_out, history=history)
 
 
-def _hybrid_source(hybrids, stream, seed):
+def _hybrid_source(hybrids, purpose, seed):
     """A function that gives another hybrid recording at each call."""
     count = itertools.count()
-    return lambda: hybrids.mix(np.random.default_rng([stream, seed, next(count)]))[:2]
+    return lambda: hybrids.mix(stream(f"hybrid recordings for {purpose}", seed, next(count)))[:2]
 
 
 # The method of each name, in the order of error messages.

@@ -15,6 +15,7 @@ from ..signals.errors import DataError, OptionError, require_int
 from ..signals.events import Events
 from ..signals.recording import check_alike
 from ..signals.refractory import Refractory
+from ..signals.streams import stream
 
 # Of few recordings, these two of ten blocks of equal length are development data.
 BLOCKS, DEVELOPMENT_BLOCKS = 10, (3, 8)
@@ -150,15 +151,15 @@ def held_out_parts(lengths, seed: int) -> list:
 
 def _one_in_five(numbers, seed):
     """A set of one in five of the numbers of recordings, drawn by ``seed``."""
-    return set(np.random.default_rng([18, seed]).permutation(numbers)[: len(numbers) // ONE_IN].tolist())
+    return set(stream("recordings for development", seed).permutation(numbers)[: len(numbers) // ONE_IN].tolist())
 
 
 def _draw_labels(tables, labels_per_type, seed):
     """At most ``labels_per_type`` events of each type over all recordings, drawn by ``seed``; nothing else counts as
     labelled."""
     left, out = np.full(len(tables[0].names), labels_per_type), list(tables)
-    for k in np.random.default_rng([22, seed]).permutation(len(tables)):
-        order = np.random.default_rng([10, seed, k]).permutation(len(tables[k]))
+    for k in stream("recordings that give labels", seed).permutation(len(tables)):
+        order = stream("labels that are kept", seed, k).permutation(len(tables[k]))
         drawn = tables[k][np.sort(order[_rank_in_type(tables[k].type[order]) < labels_per_type])]
         out[k] = _without_spans(drawn[_rank_in_type(drawn.type) < left[drawn.type]])
         left = left - out[k].counts()

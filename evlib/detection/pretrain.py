@@ -8,7 +8,6 @@ development data; of fewer recordings, windows in held-out tenths are.
 """
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,8 +27,9 @@ from ..networks.pretext import (
 from ..networks.threads import few_threads
 from ..networks.transformer import HashedWords, PatchFrameEncoder, frame_channels
 from ..signals.clock import duration_to_samples
-from ..signals.errors import DataError, OptionError, ShapeError, UnitError, require_int, require_seconds
-from ..signals.recording import Recording, as_list, check_alike, cut
+from ..signals.errors import DataError, OptionError, require_choice, require_int, require_seconds
+from ..signals.recording import Recording, as_list, check_alike, cut, require_fit
+from ..signals.streams import stream
 from ..templates.discover import energy_peaks
 from ..templates.whiten import Whitener, estimate_whitener
 from ..training.augment import ChannelDropout, Compose, Gain, TimeShift, WhiteNoise
@@ -144,9 +144,8 @@ def pretrain(
     'masked'
     """
     run = {"max_epochs": max_epochs, "progress": progress, "log_dir": log_dir, "save_dir": save_dir, "resume": resume}
-    sizes = {"hidden_size": hidden_size, "n_windows": n_windows}
-    window_s = default_window_s if window_s is None else window_s
-    return _pretrain(_train_frames, recordings, pretext, window_s, whitened=whitened, seed=seed, **sizes, **run)
+    sizes = hidden_size, default_window_s if window_s is None else window_s, n_windows
+    return _pretrain(_train_frames, recordings, pretext, *sizes, whitened, seed, **run)
 
 
 def pretrain_windows(
@@ -183,37 +182,21 @@ def pretrain_windows(
     'autoencoder'
     """
     train_encoder = _train_masked if pretext == "masked" else _train_windows
-    return _pretrain(
-        train_encoder, recordings, pretext, window_s, hidden_size=hidden_size, n_windows=n_windows, **options
-    )
+    return _pretrain(train_encoder, recordings, pretext, hidden_size, window_s, n_windows, **options)
 
 
 def _pretrain(
-    train_encoder: Callable,
-    recordings,
-    pretext,
-    window_s,
-    *,
-    hidden_size,
-    n_windows,
-    whitened=None,
-    seed=0,
-    max_epochs=20,
-    progress=True,
-    log_dir=None,
-    save_dir=None,
-    resume=False,
+    train_encoder, recordings, pretext, hidden_size, window_s, n_windows, whitened=None, seed=0, max_epochs=20, **run
 ):
     """Check what every pretraining is asked for, whiten, cut windows, and train.
 
     ``window_s`` may be a function of the checked recordings that gives it.
     """
-    if resume and save_dir is None:
+    if run.get("resume") and run.get("save_dir") is None:
         raise OptionError("resume=True needs save_dir, the folder with the checkpoints of the run that was cut off")
     recordings = as_list(recordings)
     rate = check_alike(recordings)
-    if pretext not in PRETEXTS:
-        raise OptionError(f"pretext must be one of {', '.join(PRETEXTS)}, got {pretext!r}")
+    require_choice(PRETEXTS, pretext=pretext)
     require_int(0, seed=seed)
     require_int(1, hidden_size=hidden_size, max_epochs=max_epochs)
     require_int(8, n_windows=n_windows)
@@ -233,13 +216,14 @@ def _pretrain(
             f"on and {len(held_out)} held-out ones; both are needed (more signal, more windows or shorter ones?)"
         )
     with few_threads():
-        run = {"max_epochs": max_epochs, "seed": seed, "save_dir": save_dir, "log_dir": log_dir, "resume": resume}
-        encoder, model, history = train_encoder(pretext, windows, held_out, rate, hidden_size, progress=progress, **run)
+        run |= {"max_epochs": max_epochs, "seed": seed}
+        encoder, model, history = train_encoder(pretext, windows, held_out, rate, hidden_size, **run)
+    first = recordings[0]
     metadata = {
         "pretext": pretext,
         "sampling_rate_hz": rate,
-        "channels": list(recordings[0].channels),
-        "units": list(recordings[0].units),
+        "channels": list(first.channels),
+        "units": list(first.units),
         "window_s": float(window_s),
         "seed": int(seed),
         "duration_s": float(sum(recording.duration_s for recording in recordings)),
@@ -292,7 +276,7 @@ def _train_windows(pretext, windows, held_out, rate, hidden_size, *, seed, max_e
     return model.encoder, model, history
 
 
-def _fit(model, losses, loaders, optimizer, *, max_epochs, save_dir, resume, **options):
+def _fit(model, losses, loaders, optimizer, *, max_epochs, save_dir=None, resume=False, **options):
     """The history of a training that keeps the best epoch."""
     options |= {"save_dir": save_dir, "save_freq": 1, "resume_from": latest_checkpoint(save_dir) if resume else None}
     return train(model, losses, *loaders, optimizer, num_epochs=max_epochs, patience=PATIENCE_EPOCHS, **options)
@@ -357,7 +341,7 @@ def cut_windows(signals, window: int, n_windows: int, seed: int) -> tuple[np.nda
 
     ``signals`` : list of (n, C); ``window`` : samples; ``n_windows`` : in all, fewer where signals are short
     """
-    rng, lengths = np.random.default_rng([14, seed]), list(map(len, signals))
+    rng, lengths = stream("pretraining windows", seed), list(map(len, signals))
     parts = []
     for signal, spans in zip(signals, held_out_parts(lengths, seed), strict=True):
         n = min(n_windows * len(signal) // sum(lengths), max(8, 4 * len(signal) // window))
@@ -390,28 +374,21 @@ def check_encoder(pretrain, recordings) -> "str | Pretrained":
     """What ``fit(pretrain=...)`` names: a pretext, or an encoder as Pretrained, checked against the recordings."""
     if isinstance(pretrain, str) and pretrain in PRETEXTS:
         return pretrain
-    if isinstance(pretrain, str | Path):
+    if isinstance(pretrain, str | Path) and Path(pretrain).is_file():
         encoder, metadata, whitener = load_pretrained(pretrain)
         pretrain = Pretrained(encoder, None, [], metadata, whitener)
     if not isinstance(pretrain, Pretrained):
         raise OptionError(
-            f"pretrain must be one of {', '.join(PRETEXTS)}, discovery, a path, or what evlib.pretrain or "
-            f"evlib.discover returns; got a {type(pretrain).__name__}"
+            f"pretrain must be one of {', '.join(PRETEXTS)}, discovery, the path of an encoder, or what evlib.pretrain "
+            f"or evlib.discover returns; got {pretrain!r}"
         )
     if not isinstance(pretrain.encoder, FrameEncoder):
         raise OptionError(
             "fit needs the encoder of a frame network, as evlib.pretrain makes it; got a "
             f"{type(pretrain.encoder).__name__}"
         )
-    rate, here = pretrain.metadata.get("sampling_rate_hz"), recordings[0].sampling_rate_hz
-    if rate != here:
-        raise UnitError(
-            f"the encoder was pretrained at {rate} Hz, the recordings have {here:g} Hz; "
-            "resample the recordings, or pretrain on recordings like these"
-        )
-    n_channels = pretrain.encoder.input_size
-    if n_channels != recordings[0].n_channels:
-        raise ShapeError(f"the encoder reads {n_channels} channels, the recordings have {recordings[0].n_channels}")
+    rate, hint = pretrain.metadata.get("sampling_rate_hz") or np.nan, "pretrain on recordings like these"
+    require_fit(recordings[0], rate, pretrain.encoder.input_size, "the encoder", hint)
     return pretrain
 
 

@@ -12,7 +12,9 @@ from functools import cached_property
 import numpy as np
 
 from ..signals.clock import distance_to_nearest, duration_to_samples, split_time
-from ..signals.errors import OptionError, ShapeError, UnitError
+from ..signals.errors import OptionError
+from ..signals.recording import require_fit
+from ..signals.streams import stream
 from ..templates.bank import TemplateBank
 from ..templates.discover import Discovery, discover_in, find_kinds, name_kinds, naming_reach_s
 from ..templates.hybrid import HybridRecordings, one_at_a_time
@@ -60,7 +62,7 @@ class LearnedTemplates:
     def isolated(self) -> list:
         """Held-out events placed one at a time (`evlib.templates.hybrid.one_at_a_time`), from recordings in which most
         events overlap: pairs of whitened signal and Events."""
-        rng, out = np.random.default_rng(23), []
+        rng, out = stream("isolated events"), []
         for signal, *tables in zip(self.signals, self.data.train, self.data.development, strict=True):
             train, held = (table[table.is_labelled(table.sample)] for table in tables)
             time, type = (
@@ -149,22 +151,15 @@ def _check_discovery(discovery, data):
     if isinstance(discovery, Detector):
         discovery.check(data.recordings[0])
         if not set(discovery.names) & set(data.names):
+            known, wanted = ", ".join(discovery.names), ", ".join(data.names)
             raise OptionError(
-                f"the detector to start from knows {', '.join(discovery.names)}, the labels name "
-                f"{', '.join(data.names)}: no name in common (another detector?)"
+                f"the detector to start from knows {known}, the labels name {wanted}: no name in common (another "
+                "detector?)"
             )
     elif isinstance(discovery, Discovery):
-        rate, n_channels = discovery.whitener.sampling_rate_hz, len(discovery.whitener.taps)
-        if rate != data.rate:
-            raise UnitError(
-                f"kinds were discovered at {rate:g} Hz, the recordings have {data.rate:g} Hz; discover in these "
-                "recordings"
-            )
-        if n_channels != data.recordings[0].n_channels:
-            raise ShapeError(
-                f"kinds were discovered in {n_channels} channels, the recordings have "
-                f"{data.recordings[0].n_channels}; discover in these recordings"
-            )
+        whitener = discovery.whitener
+        fit = whitener.sampling_rate_hz, len(whitener.taps), "the discovery", "discover in these recordings"
+        require_fit(data.recordings[0], *fit)
 
 
 def _found_before(discovery, data, signals, event_s, seed):

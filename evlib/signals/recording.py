@@ -263,3 +263,18 @@ def check_alike(recordings) -> float:
             found = f"a recording of {recording.duration_s:.3f} s"
             raise DataError(f"{found} is too short to learn from; at least 1 s is needed")
     return rate
+
+
+def require_fit(recording: Recording, rate: float, n_channels: int, what: str, hint: str) -> None:
+    """Refuse a recording with another rate or number of channels than ``what`` was made for; ``hint``: what to do.
+
+    >>> require_fit(Recording(np.zeros((9, 2)), 100), 100.0, 3, "the detector", "choose other channels")
+    Traceback (most recent call last):
+    ...
+    evlib.signals.errors.ShapeError: the detector is for 3 channels, the recording has 2; choose other channels
+    """
+    here = recording.sampling_rate_hz
+    if here != rate:
+        raise UnitError(f"{what} is for {rate:g} Hz, the recording has {here:g} Hz; {hint}")
+    if recording.n_channels != n_channels:
+        raise ShapeError(f"{what} is for {n_channels} channels, the recording has {recording.n_channels}; {hint}")

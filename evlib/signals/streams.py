@@ -25,7 +25,8 @@ STREAMS = {
     "views of patches": 19,
     "simulated motion": 20,
     "labelled windows": 21,
-    "labels for development": 22,
+    "recordings that give labels": 22,
+    "isolated events": 23,
     # Each of these numbers belongs to two purposes: a new one would change the results of one of them.
     "windows for training": 15,
     "labels of probes": 15,

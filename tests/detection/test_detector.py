@@ -215,8 +215,8 @@ def with_nan(recording):
 @pytest.mark.parametrize(
     ("recording", "error", "words"),
     [
-        (lambda r: evlib.Recording(r.read(), 1000.0), UnitError, "1000 Hz.*2000 Hz.*resample"),
-        (lambda r: evlib.Recording(r.read()[:, :5], RATE), ShapeError, "5 channels.*6"),
+        (lambda r: evlib.Recording(r.read(), 1000.0), UnitError, "2000 Hz.*1000 Hz.*resample"),
+        (lambda r: evlib.Recording(r.read()[:, :5], RATE), ShapeError, "6 channels.*5"),
         (with_nan, DataError, "NaN.*sample 5000"),
     ],
 )

@@ -139,8 +139,8 @@ def test_pretraining_inside_of_fit(short, monkeypatch):
         ({"pretrain": "nosuch.enc"}, "pretrain must be one of autoencoder, .*got 'nosuch.enc'"),
         ({"pretrain": "Autoencoder"}, "pretrain must be one of"),
         ({"method": "event_specific", "pretrain": "autoencoder"}, 'use method="frames"'),
-        ({"pretrain": Path("nosuch.enc")}, "pretrain must be one of autoencoder, .*got 'nosuch.enc'"),
-        ({"pretrain": 3}, "pretrain must be one of .*got a int"),
+        ({"pretrain": Path("nosuch.enc")}, "pretrain must be one of autoencoder, .*nosuch.enc"),
+        ({"pretrain": 3}, "pretrain must be one of .*got 3"),
     ],
 )
 def test_contradictions_are_refused_before_any_work(short, monkeypatch, options, words):
@@ -151,9 +151,9 @@ def test_contradictions_are_refused_before_any_work(short, monkeypatch, options,
 
 def test_an_encoder_of_other_recordings_is_refused(short, pretrained):
     recording, events = short[0]
-    with pytest.raises(UnitError, match=r"pretrained at 2000(\.0)? Hz, the recordings have 1000 Hz"):
+    with pytest.raises(UnitError, match="the encoder is for 2000 Hz, the recording has 1000 Hz"):
         evlib.fit([(recording.resample(1000.0), events)], pretrain=pretrained, **TINY)
-    with pytest.raises(ShapeError, match="reads 6 channels, the recordings have 5"):
+    with pytest.raises(ShapeError, match="the encoder is for 6 channels, the recording has 5"):
         evlib.fit([(evlib.Recording(recording.read()[:, :5], RATE), events)], pretrain=pretrained, **TINY)
 
 
@@ -163,7 +163,7 @@ def test_kinds_of_other_recordings_are_refused_before_any_work(short, monkeypatc
     monkeypatch.setattr("evlib.detection.templates.estimate_whitener", None)
     recording = evlib.Recording(np.random.default_rng(0).standard_normal((8000, channels)), rate)
     events = evlib.Events.from_seconds([0.5, 3.0], ["a", "a"], rate)
-    with pytest.raises(error, match="kinds were discovered .* the recordings have .*discover in these"):
+    with pytest.raises(error, match="the discovery is for .* the recording has .*; discover in these"):
         evlib.fit([(recording, events)], pretrain=found, progress=False)
 
 
@@ -191,5 +191,5 @@ def test_a_detector_of_other_kinds_or_recordings_is_refused(short):
     renamed = evlib.Events.from_seconds(events.onset_s, ["a"] * len(events), RATE)
     with pytest.raises(OptionError, match="the detector to start from knows event_00, event_01, the labels name a"):
         evlib.fit([(recording, renamed)], pretrain=old, **TINY)
-    with pytest.raises(UnitError, match="trained at 2000 Hz"):
+    with pytest.raises(UnitError, match="the detector is for 2000 Hz"):
         evlib.fit([(recording.resample(1000.0), events)], pretrain=old, **TINY)

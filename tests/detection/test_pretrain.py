@@ -192,7 +192,7 @@ def test_short_recordings_have_short_windows():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"pretext": "magic"}, "pretext must be one of autoencoder, variational, contrastive, masked, got 'magic'"),
+        ({"pretext": "magic"}, "pretext must be one of autoencoder, variational, contrastive, masked; got 'magic'"),
         ({"max_epochs": 1.5}, "max_epochs must be a whole number of at least 1, got 1.5"),
         ({"hidden_size": 0}, "hidden_size"),
         ({"n_windows": 0}, "n_windows must be a whole number of at least 8"),
@@ -268,10 +268,10 @@ def test_an_encoder_must_fit_the_recordings(recording, tmp_path):
     torch.save(content | {"whitener": taps}, tmp_path / "half")
     torch.save(content | {"whitener": taps | {"center": torch.zeros(4), "sampling_rate_hz": RATE}}, tmp_path / "odd")
     for wrong, error, words in (
-        (encoder("slow", sampling_rate_hz=500.0), UnitError, "pretrained at 500.* Hz, the recordings have 2000 Hz"),
-        (encoder("bare"), UnitError, "pretrained at None Hz"),
-        (encoder("four", FrameEncoder(4, 8), sampling_rate_hz=RATE), ShapeError, "reads 4 channels, .* have 6"),
-        (tmp_path / "nosuch", DataError, "nosuch"),
+        (encoder("slow", sampling_rate_hz=500.0), UnitError, "the encoder is for 500 Hz, the recording has 2000 Hz"),
+        (encoder("bare"), UnitError, "the encoder is for nan Hz"),
+        (encoder("four", FrameEncoder(4, 8), sampling_rate_hz=RATE), ShapeError, "4 channels, the recording has 6"),
+        (tmp_path / "nosuch", OptionError, "pretrain must be one of .*nosuch"),
         (str(tmp_path / "cut"), DataError, "cut"),
         (tmp_path / "half", DataError, "whitener in .*half is damaged"),
         (tmp_path / "odd", DataError, "whitener in .*odd is damaged"),
@@ -280,8 +280,8 @@ def test_an_encoder_must_fit_the_recordings(recording, tmp_path):
             OptionError,
             "fit needs the encoder of a",
         ),
-        (3, OptionError, "pretrain must be one of .*, a path, or what evlib.pretrain"),
-        (FrameEncoder(6, 8), OptionError, "pretrain must be one of .*, a path, or what evlib.pretrain"),
+        (3, OptionError, "pretrain must be one of .*, the path of an encoder, or what evlib.pretrain"),
+        (FrameEncoder(6, 8), OptionError, "pretrain must be one of "),
     ):
         with pytest.raises(error, match=words):
             check_encoder(wrong, [recording])
