@@ -120,13 +120,13 @@ class ContextLSTM(nn.Module):
     @keep_arguments
     def __init__(
         self,
-        num_events: int,
-        hidden_size: int = 64,
-        embedding_size: int = 4,
-        dropout: float = 0.2,
-        time_embedding: str | None = None,
-        time_size: int = 16,
-        time_scale: float = 0.2,
+        num_events,
+        hidden_size=64,
+        embedding_size=4,
+        dropout=0.2,
+        time_embedding=None,
+        time_size=16,
+        time_scale=0.2,
     ):
         super().__init__()
         n_features, self.time = N_FEATURES, None
@@ -137,21 +137,20 @@ class ContextLSTM(nn.Module):
         first = nn.Linear(n_features + embedding_size, hidden_size)
         self.project = nn.Sequential(first, nn.ReLU(), nn.Dropout(dropout))
         self.lstm = nn.LSTM(hidden_size, hidden_size, bidirectional=True, batch_first=True)
-        self.head = nn.Sequential(
-            nn.Dropout(dropout), nn.Linear(3 * hidden_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, 1)
-        )
-        nn.init.zeros_(self.head[-1].weight)
-        nn.init.zeros_(self.head[-1].bias)
+        hidden, last = nn.Linear(3 * hidden_size, hidden_size), nn.Linear(hidden_size, 1)
+        self.head = nn.Sequential(nn.Dropout(dropout), hidden, nn.ReLU(), last)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
         self.skip_gain = nn.Parameter(torch.ones(()))
         self.register_buffer("veto", torch.tensor(UNLIMITED))
         self.register_buffer("boost", torch.tensor(UNLIMITED))
 
-    def limit(self, veto: float, boost: float) -> None:
+    def limit(self, veto, boost):
         """Let context subtract at most ``veto`` from the log odds and add at most ``boost``."""
         self.veto.fill_(veto)
         self.boost.fill_(boost)
 
-    def forward(self, features: Tensor, llr: Tensor, type: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(self, features, llr, type, lengths=None):
         if self.time is not None:
             bins = torch.arange(RHYTHM_BINS, dtype=features.dtype, device=features.device)
             histograms = features[..., OWN_FEATURES:].unflatten(-1, (4, RHYTHM_BINS))

@@ -126,7 +126,7 @@ def pool_frames(frames: Tensor, mask: Tensor, how: str = "mean") -> Tensor:
     return frames[torch.arange(len(frames), device=frames.device), mask.sum(1) - 1]
 
 
-def run_recurrent(network, x: Tensor, lengths: Tensor) -> Tensor:
+def run_recurrent(network, x, lengths):
     """States (batch, time, directions * hidden_size) of an LSTM or GRU over padded sequences, zero after their ends.
 
     The result is that of packed sequences (``torch.nn.utils.rnn``), but faster on a CPU (3 to 15 times for an LSTM, up
@@ -172,12 +172,16 @@ def to_frames(x: Tensor, lengths: Tensor, resolution: int) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """Base of the encoders: a batch is checked once, then ``states(x, lengths)`` gives the features of its frames."""
+    """Base of the encoders of signals: the check of a batch, and the mean over its frames."""
 
     config: dict
     input_size: int
     resolution: int
     output_size: int
+
+    def states(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """As :meth:`forward`, for a batch that was checked."""
+        raise NotImplementedError
 
     def forward(self, x: Tensor, lengths=None) -> Tensor:
         """(batch, time, channels) -> (batch, ceil(time / resolution), output_size), zero after the end of a

@@ -335,7 +335,7 @@ class EventSpecificClassifier(EventModel):
 
     def times(self, output: EventOutput) -> Tensor:
         """Times (batch, events) in samples: from the frames, refined on the template score within two frames."""
-        return refine_times(output.template_scores, super().times(output), 2 * self.timing_resolution_samples)
+        return refine_times(output["template_scores"], super().times(output), 2 * self.timing_resolution_samples)
 
 
 def refine_times(scores: Tensor, times: Tensor, reach: int) -> Tensor:

@@ -188,9 +188,7 @@ class FrameNetwork(nn.Module):
     """
 
     @keep_arguments
-    def __init__(
-        self, input_size: int, num_events: int, hidden_size: int = 48, resolution: int = 10, dropout: float = 0.1
-    ):
+    def __init__(self, input_size, num_events, hidden_size=48, resolution=10, dropout=0.1):
         super().__init__()
         require_int(1, num_events=num_events)
         require_number(0, MAX_DROPOUT, dropout=dropout)

@@ -95,15 +95,7 @@ class EventTimingLoss(nn.Module):
         self.refractory_period_samples = refractory_period_samples
         self.timing_resolution_samples, self.sigma_samples = timing_resolution_samples, sigma_samples
 
-    def forward(
-        self,
-        event_logits: Tensor,
-        timing_logits: Tensor,
-        event_labels: Tensor,
-        event_timings: Tensor,
-        apply_refractory: bool = True,
-        mask: Tensor | None = None,
-    ) -> dict[str, Tensor]:
+    def forward(self, event_logits, timing_logits, event_labels, event_timings, apply_refractory=True, mask=None):
         """Compute the losses of a batch.
 
         Parameters
@@ -187,9 +179,9 @@ class EventSpecificLoss(EventTimingLoss):
 
     Examples
     --------
-    >>> scores = torch.zeros(1, 200, 1)
+    >>> logits, scores = (torch.zeros(1, 1), torch.zeros(1, 20, 1)), torch.zeros(1, 200, 1)
     >>> scores[0, 40] = 4.0
-    >>> losses = EventSpecificLoss()(torch.zeros(1, 1), torch.zeros(1, 20, 1), scores, torch.ones(1, 1), torch.tensor([[40.0]]))
+    >>> losses = EventSpecificLoss()(*logits, scores, torch.ones(1, 1), torch.tensor([[40.0]]))
     >>> sorted(losses), bool(losses["template_loss"] < 0.01)
     (['event_loss', 'refractory_loss', 'template_loss', 'timing_loss', 'total_loss'], True)
     """
@@ -232,23 +224,22 @@ class EventSpecificLoss(EventTimingLoss):
 
 
 class AutoencoderLoss(nn.Module):
-    """How badly a window is rebuilt: the mean squared error over the values that are not padding.
+    """Error of a reconstructed window: the mean squared error over the values that are not padding.
 
     Examples
     --------
-    >>> loss_fn = AutoencoderLoss()
-    >>> losses = loss_fn({"reconstruction": torch.zeros(1, 2, 1)}, torch.tensor([[[3.0], [torch.nan]]]), torch.tensor([1]))
-    >>> losses["total_loss"]
+    >>> output, x = {"reconstruction": torch.zeros(1, 2, 1)}, torch.tensor([[[3.0], [torch.nan]]])
+    >>> AutoencoderLoss()(output, x, lengths=torch.tensor([1]))["total_loss"]
     tensor(9.)
     """
 
-    def forward(self, output, x, lengths=None):
+    def forward(self, output: dict, x: Tensor, lengths=None) -> dict[str, Tensor]:
         """The losses of a batch.
 
         Parameters
         ----------
         output : dict of an autoencoder, with reconstruction (batch, time, channels)
-        x : (batch, time, channels) what was to be rebuilt
+        x : (batch, time, channels), the signal
         lengths : (batch,) samples in each sequence, None when nothing is padded
 
         Returns
@@ -272,10 +263,11 @@ class VariationalAutoencoderLoss(nn.Module):
     a decoder whose noise has the variance w / 2.
 
     The weight of the divergence grows from 0 to ``kl_weight`` in the first ``warmup_steps`` calls in training mode, so
-    that the decoder learns to use the latent vector before it is asked to do without. ``full_loss`` is the total with
-    the whole weight: it compares between epochs, so trainers choose the best epoch by it. ``active_units`` counts the
-    latent dimensions whose mean varies over the batch (variance above 0.01; left out for a batch of one sequence). When
-    none does, the posterior has collapsed onto the prior: lower ``kl_weight`` or lengthen the warm-up.
+    that the decoder learns to use the latent vector before the divergence takes information from it. ``full_loss`` is
+    the total with the whole weight: it compares between epochs, so trainers choose the best epoch by it.
+    ``active_units`` counts the latent dimensions whose mean varies over the batch (variance above 0.01; left out for a
+    batch of one sequence). When there is none, the posterior has collapsed onto the prior: lower ``kl_weight`` or
+    lengthen the warm-up.
 
     Parameters
     ----------
@@ -295,15 +287,17 @@ class VariationalAutoencoderLoss(nn.Module):
     {'total_loss': 1.0..., 'reconstruction_loss': 1.0, 'kl_loss': 0.5, 'full_loss': 1.0..., 'active_units': 1.0}
     """
 
+    # Variance over the batch from which a latent dimension counts as in use.
     ACTIVE_VARIANCE = 0.01
-    # What trainers watch.
+    # The loss by which trainers choose the best epoch.
     monitor = "full_loss"
+    step: Tensor
 
     def __init__(self, recon_weight=1.0, kl_weight=0.1, warmup_steps=1000):
         super().__init__()
         require_number(recon_weight=recon_weight, kl_weight=kl_weight, warmup_steps=warmup_steps)
         self.recon_weight, self.kl_weight, self.warmup_steps = recon_weight, kl_weight, warmup_steps
-        # Saved with a training, so that a resumed one goes on where it was.
+        # In the state of the loss: a resumed training continues the warm-up.
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
     @property
@@ -311,7 +305,7 @@ class VariationalAutoencoderLoss(nn.Module):
         """The present weight of the divergence."""
         return self.kl_weight * min(1.0, self.step.item() / self.warmup_steps) if self.warmup_steps else self.kl_weight
 
-    def forward(self, output, x, lengths=None):
+    def forward(self, output: dict, x: Tensor, lengths=None) -> dict[str, Tensor]:
         """The losses of a batch; in training mode the warm-up goes on by one step.
 
         Parameters
@@ -367,7 +361,7 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.07, source: Tensor | 
 
     Raises
     ------
-    ShapeError : shapes that differ, or a single pair, which has nothing to be contrasted with
+    ShapeError : shapes that differ, items of a single source
     OptionError : a temperature that is not positive
     DataError : embeddings that are not finite
 
@@ -379,11 +373,11 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.07, source: Tensor | 
     """
     require_shape(("items", "features"), z1=z1)
     require_shape(tuple(z1.shape), z2=z2)
-    if len(z1) < 2:
-        raise ShapeError(
-            f"at least 2 items are needed for a contrast, got {len(z1)} (DataLoader(..., drop_last=True)?)"
-        )
     require_positive(temperature=temperature)
+    source = torch.arange(len(z1), device=z1.device) if source is None else source
+    require_shape((len(z1),), source=source)
+    if len(source.unique()) < 2:
+        raise ShapeError(f"a contrast needs items of at least 2 sources, got {len(z1)} of one (drop_last=True?)")
     z = torch.cat([z1, z2])
     if not z.isfinite().all():
         raise DataError("the embeddings hold NaN or infinity: the training has diverged (try a lower learning rate)")
@@ -392,10 +386,6 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float = 0.07, source: Tensor | 
         z = F.normalize(z.float() if z.dtype != torch.float64 else z, dim=1)
         similarity = z @ z.T / temperature
     partner = torch.arange(len(z), device=z.device).roll(len(z1))
-    left_out = torch.eye(len(z), dtype=torch.bool, device=z.device)
-    if source is not None:
-        if source.shape != z1.shape[:1] or bool((source == source[0]).all()):
-            raise ShapeError(f"source must name at least 2 sources for {len(z1)} items, got {tuple(source.shape)}")
-        left_out = (source[:, None] == source).repeat(2, 2)
-        left_out[torch.arange(len(z)), partner] = False
+    left_out = (source[:, None] == source).repeat(2, 2)
+    left_out[torch.arange(len(z)), partner] = False
     return F.cross_entropy(similarity.masked_fill(left_out, -torch.inf), partner)

@@ -389,7 +389,8 @@ class FrameContrastive(FramePretext):
         energy = self.targets(x).mean(-1)
         chosen = energy.topk(min(COMPARED, energy.shape[1]), 1).indices[..., None]
         views = [self.encoded(view(x)).take_along_dim(chosen, 1).flatten(0, 1) for _ in range(2)]
-        return {"total_loss": nt_xent(*map(self.project, views), TEMPERATURE)}
+        first, second = map(self.project, views)
+        return {"total_loss": nt_xent(first, second, TEMPERATURE)}
 
 
 def view(x: Tensor) -> Tensor:

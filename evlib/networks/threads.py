@@ -1,13 +1,11 @@
 """Threads: PyTorch works in one thread inside of evlib, unless the caller chose a number.
 
-The networks here are small, and the threads of a small operation wait for each other longer than they work; on a
-machine that has other things to do as well, they wait longer still. Whoever wants another number says so beforehand:
+The networks here are small, and the threads of a small operation wait for each other longer than they work; on a busy
+machine they wait longer still. A caller chooses another number beforehand:
 
-- the environment variable ``OMP_NUM_THREADS`` or ``MKL_NUM_THREADS`` holds, whatever it says;
-- so does ``torch.set_num_threads`` with a number that is not PyTorch's own. PyTorch's own is that of the cores, or half
-of
-  it where a core shows as two; as nothing tells such a number from a choice, it takes the environment variable to ask
-  for it.
+- by the environment variable ``OMP_NUM_THREADS`` or ``MKL_NUM_THREADS``, with any value;
+- by ``torch.set_num_threads`` with a number that is not PyTorch's default. The default is the number of cores, or half
+  of it where a core counts as two; to ask for just that number, set the environment variable.
 
 Afterwards PyTorch has as many threads as before.
 """
@@ -17,17 +15,15 @@ import os
 
 import torch
 
-# Any of these in the environment is a choice of the caller's.
+# Either of these in the environment is a choice of the caller.
 CHOICES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def is_chosen():
+def is_chosen() -> bool:
     """Whether the caller chose how many threads PyTorch uses."""
-    own = {os.cpu_count() or 1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1}
-    return any(os.environ.get(name) for name in CHOICES) or not own & {
-        torch.get_num_threads(),
-        2 * torch.get_num_threads(),
-    }
+    cores = {os.cpu_count() or 1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1}
+    default = cores & {torch.get_num_threads(), 2 * torch.get_num_threads()}
+    return any(os.environ.get(name) for name in CHOICES) or not default
 
 
 @contextlib.contextmanager

@@ -1,23 +1,23 @@
 """Time embeddings: times (batch, steps) and features (batch, steps, 1) to vectors (batch, steps, size).
 
-``time_scale`` is what a time is multiplied by first. A mixture of experts also returns how likely it asked which
-expert.
+Times are first multiplied by ``time_scale``. A mixture of experts also returns the probability of each expert.
 """
 
 import math
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from ..signals.errors import DataError, OptionError, require_int
+from ..signals.errors import DataError, OptionError, require_choice, require_int, require_number
 from .losses import masked_mean
 
+# Harmonics of the Fourier part, intervals of the spline grid, points of the grid of the change in time.
 HARMONICS, GRID, RSWAF_GRID = 5, 5, 8
 
 
 class NoTime(nn.Module):
-    """Control: the same vector at every step; what is left to learn from is the length."""
+    """Control: the same vector at every step, so that only the length of a sequence can be learned from."""
 
     def __init__(self, size=32):
         super().__init__()
@@ -78,23 +78,21 @@ class LeTE(nn.Module):
     """Learnable time embedding: part Fourier series, part splines, of learned linear maps of the time.
 
     Chen et al., ICML 2025 (arXiv 2505.00887); here all weights are initialised. ``p`` is the share of the Fourier part;
-    ``layer_norm`` normalises the vector, ``scale`` weighs its places. ``slope_rate`` is how fast the slopes learn
-    beside the other weights: where times are large (unscaled, to 784), a step of Adam at the rate 1 turns the phases of
-    the latest times by whole circles, and nothing downstream can keep up. 0 keeps the slopes as they are.
+    ``layer_norm`` normalises the vector, ``scale`` gives each of its numbers a factor. ``slope_rate`` is the learning
+    rate of the slopes relative to the other weights: where times are large (unscaled, to 784), a step of Adam at the
+    rate 1 turns the phases of the latest times by whole circles, and the layers after it cannot follow. 0 keeps the
+    slopes as they are.
     """
 
     def __init__(self, size=32, p=0.5, layer_norm=True, scale=True, time_scale=1 / 784, slope_rate=1.0):
         super().__init__()
-        if not (slope_rate == 0 or 1e-4 <= slope_rate <= 1):
-            raise OptionError(
-                f"slope_rate must be 0 or lie in 0.0001..1 (single precision sees no less), got {slope_rate!r}"
-            )
-        if not 0 <= p <= 1:
-            raise OptionError(f"p, the share of the Fourier part, must lie in 0..1, got {p!r}")
+        require_number(0, 1, p=p)
+        if slope_rate != 0:  # single precision resolves no slower steps
+            require_number(1e-4, 1, slope_rate=slope_rate)
         n_fourier = int(p * size)
         n_spline = size - n_fourier
         self.time_scale, self.slope_rate = time_scale, slope_rate
-        # A parameter is the slope over its rate: the same start, but steps as much smaller.
+        # The parameter is the slope divided by the rate: the same slope at the start, but smaller steps.
         self.slope = nn.ParameterList(
             10 ** -torch.linspace(0, 9, n) / (slope_rate or 1.0) for n in (n_fourier, n_spline)
         )
@@ -117,7 +115,7 @@ class LeTE(nn.Module):
         return self.norm(torch.cat([fourier, spline], dim=-1)) * self.scale
 
 
-def cubic_splines(x, grid=GRID):
+def cubic_splines(x: Tensor, grid: int = GRID) -> Tensor:
     """The cubic B-splines on [-1, 1] in ``grid`` intervals: (...) -> (..., grid + 3), zero far outside.
 
     >>> cubic_splines(torch.tensor([-1.0, 0.3])).sum(-1).round(decimals=3)  # they add up to 1
@@ -132,16 +130,15 @@ def cubic_splines(x, grid=GRID):
 class KMOTE(nn.Module):
     """A mixture of four experts with ``n_terms`` each: Fourier series, splines, Gaussian bumps, wavelets.
 
-    At each step the ``top`` likeliest are asked. Returns the vectors and the router's probabilities (batch, steps, 4).
+    At each step the ``top`` likeliest are used. Returns the vectors and the router's probabilities (batch, steps, 4).
     """
 
     def __init__(self, size=32, n_terms=10, top=2, time_scale=1 / 784):
         super().__init__()
-        if not 1 <= top <= 4:
-            raise OptionError(f"top must lie in 1..4, the number of experts, got {top!r}")
+        require_number(1, 4, top=top)
         self.top, self.time_scale = top, time_scale
         self.router = nn.Sequential(nn.Linear(1, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 4))
-        # Times of 0 to 1 become -1 to 1, where the experts' terms lie.
+        # Times of 0 to 1 become -1 to 1, the range of the experts' terms.
         self.slope, self.offset = nn.Parameter(torch.full((4,), 2.0)), nn.Parameter(torch.full((4,), -1.0))
         self.frequency = nn.Parameter(math.pi * torch.arange(1, n_terms + 1) + 0.1 * torch.randn(n_terms))
         self.phase = nn.Parameter(2 * math.pi * torch.rand(n_terms))
@@ -171,9 +168,9 @@ class KMOTE(nn.Module):
         return self.norm((torch.stack(experts, dim=-1) * share[..., None, :]).sum(-1)), probability
 
 
-def balance_loss(probability, mask):
-    """Kullback-Leibler divergence of the experts' mean probability over valid steps from even use, 0 when all are used
-    alike.
+def balance_loss(probability: Tensor, mask: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of the experts' mean probability over valid steps from uniform use; 0 when all are
+    used equally.
 
     >>> balance_loss(torch.full((1, 3, 4), 0.25), torch.ones(1, 3, dtype=torch.bool))
     tensor(0.)
@@ -209,14 +206,14 @@ class DeltaTimeStateSpace(nn.Module):
         decay = torch.exp(-delta * self.log_decay.exp())
         entering = delta * into[:, :, None] * x[..., None]
         state, read = torch.zeros_like(entering[:, 0]), []
-        # Unbound once: an index for each step would fill a whole batch with zeros each time, backwards.
+        # Unbound once: the gradient of an index at each step would be a whole batch of zeros.
         for keep, enter, weight in zip(decay.unbind(1), entering.unbind(1), out[:, :, None].unbind(1), strict=True):
             state = keep * state + enter
             read.append((state * weight).sum(-1))
         return self.norm(x + torch.stack(read, dim=1)), probability
 
 
-# A new embedding is one class above and one line here.
+# A new embedding is a class above and a line here.
 TIME_EMBEDDINGS = {
     "none": NoTime,
     "intensity": FeaturesOnly,
@@ -227,13 +224,12 @@ TIME_EMBEDDINGS = {
 }
 
 
-def make_time_embedding(name, **options):
+def make_time_embedding(name: str, **options) -> nn.Module:
     """The embedding of a name in `TIME_EMBEDDINGS`.
 
     >>> make_time_embedding("lete", size=8)(torch.arange(3.0)[None]).shape
     torch.Size([1, 3, 8])
     """
-    if name not in TIME_EMBEDDINGS:
-        raise OptionError(f"the time embedding must be one of {', '.join(TIME_EMBEDDINGS)}, got {name!r}")
+    require_choice(TIME_EMBEDDINGS, time_embedding=name)
     require_int(2, size=options.get("size", 32))
     return TIME_EMBEDDINGS[name](**options)

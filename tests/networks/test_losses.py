@@ -192,7 +192,7 @@ TABLE, LOGITS = torch.zeros(2, 3), torch.zeros(2, 20, 3)
         (nt_xent, (torch.ones(4, 3), torch.ones(3, 3)), ShapeError, r"z2 must have shape \(4, 3\)"),
         (nt_xent, (TABLE, TABLE, 0), OptionError, "temperature"),
         (nt_xent, (TABLE * NAN, TABLE), DataError, "diverged"),
-        (nt_xent, (TABLE, TABLE, 0.1, torch.zeros(2)), ShapeError, "at least 2 sources"),
+        (nt_xent, (TABLE, TABLE, 0.1, torch.zeros(2)), ShapeError, "items of at least 2 sources"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(loss, arguments, error, words):

@@ -106,7 +106,7 @@ def test_slopes_learn_at_their_rate():
 def test_options_and_times_that_do_not_fit():
     for name, options, words in (
         ("sincos", {"size": 5}, "even"),
-        ("lete", {"p": 1.5}, "share of the Fourier part"),
+        ("lete", {"p": 1.5}, "p must be a number between 0 and 1"),
         ("table", {"size": 1}, "size must be a whole number"),
         ("lete", {"size": 8.0}, "size must be a whole number"),
     ):
