@@ -100,13 +100,13 @@ def read_recording(path: str | Path, sampling_rate_hz: float | None = None, chan
     """
     path = Path(path)
     kind = path.suffix.lower()
-    if kind not in READERS:
-        raise DataError(f"{path}: unknown kind of file {kind!r}; a recording can be read from {', '.join(READERS)}")
+    if kind not in FORMATS:
+        raise DataError(f"{path}: unknown kind of file {kind!r}; a recording can be read from {', '.join(FORMATS)}")
     if not path.exists():
         raise DataError(f"no recording at {path}")
     given = None if sampling_rate_hz is None else require_rate(sampling_rate_hz)
     try:
-        signal, *sources = READERS[kind](path, given)
+        signal, *sources = FORMATS[kind][0](path, given)
         about = ChainMap(*sources)  # of several places, the first that names the rate, channels or units
         rate = _agreed_rate(given, about.get("sampling_rate_hz"))
         channels = _text(about["channels"]) if channels is None and "channels" in about else channels
@@ -235,19 +235,6 @@ def _read_wav(path, given):
     return signal, {"sampling_rate_hz": rate}
 
 
-READERS = {
-    ".npz": _read_npz,
-    ".npy": _read_npy,
-    ".csv": _read_csv,
-    ".tsv": _read_csv,
-    ".parquet": _read_parquet,
-    ".h5": _read_hdf5,
-    ".hdf5": _read_hdf5,
-    ".wav": _read_wav,
-    ".zarr": _read_zarr,
-}
-
-
 # ---- writers: (recording, temporary path, its path in the end) ------------------------------------------------------
 
 
@@ -264,10 +251,11 @@ def write_recording(recording: Recording, path: str | Path) -> None:
     """
     path = Path(path)
     kind = path.suffix.lower()
-    if kind not in WRITERS:
-        raise DataError(f"{path}: a recording cannot be written as {kind!r}; known are {', '.join(WRITERS)}")
+    writers = {ending: write for ending, (_, write) in FORMATS.items() if write}
+    if kind not in writers:
+        raise DataError(f"{path}: a recording cannot be written as {kind!r}; known are {', '.join(writers)}")
     with replace_folder(path) if kind == ".zarr" else replace_file(path) as temporary:
-        WRITERS[kind](recording, temporary, path)
+        writers[kind](recording, temporary, path)
 
 
 def _about(recording):
@@ -317,11 +305,15 @@ def _copy(recording, target):
     return target
 
 
-WRITERS = {
-    ".npz": _write_npz,
-    ".npy": _write_npy,
-    ".h5": _write_hdf5,
-    ".hdf5": _write_hdf5,
-    ".zarr": _write_zarr,
-    ".wav": _write_wav,
+# Ending of a file -> how it is read, and how it is written (None: not at all).
+FORMATS: dict = {
+    ".npz": (_read_npz, _write_npz),
+    ".npy": (_read_npy, _write_npy),
+    ".csv": (_read_csv, None),
+    ".tsv": (_read_csv, None),
+    ".parquet": (_read_parquet, None),
+    ".h5": (_read_hdf5, _write_hdf5),
+    ".hdf5": (_read_hdf5, _write_hdf5),
+    ".zarr": (_read_zarr, _write_zarr),
+    ".wav": (_read_wav, _write_wav),
 }

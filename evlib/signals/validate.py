@@ -184,7 +184,7 @@ def _check_signal(recording):
 
 
 def _check_clipping(recording, rails):
-    """Second pass: long runs of samples that stay at the largest or the smallest value (n_channels,) of their channel."""
+    """Second pass: long runs of samples at the largest or the smallest value (n_channels,) of their channel."""
     still, longest, together = np.zeros((3, 2, recording.n_channels), dtype=np.int64)
     for _, block in recording.blocks():
         at_rail = block.T == np.stack(list(rails.values()))[:, :, None]

@@ -1,4 +1,4 @@
-"""Files: every format gives back what was written, damaged and hostile ones are refused in words, crashes lose nothing."""
+"""Files: every format gives back what was written; damaged and hostile ones are refused; a crash loses nothing."""
 
 import json
 import os
