@@ -39,4 +39,9 @@ def table(time, type, names, **options):
     return Events(sample, time - sample, np.asarray(type), names, RATE, **options)
 
 
-__all__ = ["BEFORE", "LENGTH", "RATE", "make_bank", "make_templates", "plant", "schedule", "table"]
+def near(found, time, type, reach):
+    """(N, M) which of the found events (N) lie at most ``reach`` samples from events of their own type, (M,) each."""
+    return (np.abs(found.time[:, None] - time) <= reach) & (found.type[:, None] == type)
+
+
+__all__ = ["BEFORE", "LENGTH", "RATE", "make_bank", "make_templates", "near", "plant", "schedule", "table"]

@@ -199,7 +199,7 @@ def test_shrinkage_leaves_what_has_no_noise_and_removes_what_is_nothing_else(ban
     assert np.allclose(shrink_templates(bank.templates, np.full(16, 1e12)), bank.templates, atol=1e-3)
     noise = rng.standard_normal(bank.templates.shape) / 2
     assert (shrink_templates(noise, np.full(16, 4)) ** 2).sum() < 0.1 * (noise**2).sum()
-    # A type without a snippet stays empty and tells the others nothing.
+    # A type without a snippet stays empty and changes no other.
     mean, worth = bank.templates.copy(), np.full(16, 5.0)
     mean[3], worth[3] = 0, 0
     with_it, without = shrink_templates(mean, worth), shrink_templates(np.delete(mean, 3, 0), np.delete(worth, 3))
