@@ -31,20 +31,7 @@ from ..templates.waveforms import (
     similar_templates,
     subtract_template,
 )
-from .plots import (
-    lowest_tick,
-    plot_aligned_events,
-    plot_candidate_scores,
-    plot_channel_delays,
-    plot_error_groups,
-    plot_intervals,
-    plot_precision_recall,
-    plot_scores_by_type,
-    plot_similarity,
-    plot_time_to_next,
-    plot_timing_errors,
-    type_colours,
-)
+from . import plots
 from .widget import LABEL, WRAP, OneType, Pictured, Stepper, blank_figure, html_table
 
 # Steps of the threshold slider, even in log odds: probabilities from 0.00005 to 0.99995.
@@ -177,17 +164,17 @@ class ThresholdExplorer(OneType):
         table = self.comparison.per_type()
         point = table.loc[self.name, ["precision", "recall"]].to_list()
         # From the highest threshold to the lowest: where recall stands still, precision falls.
-        plot_precision_recall({self.name: (precision[::-1], recall[::-1])}, {self.name: point}, left)
+        plots.plot_precision_recall({self.name: (precision[::-1], recall[::-1])}, {self.name: point}, left)
         left.set(xlabel="recall", ylabel="precision", title="dot: the present threshold")
         # The corner that matters instead of the whole square.
-        low_recall = lowest_tick([*recall[precision + recall >= np.nanmax(precision + recall) - 0.3], point[1]])
-        low_precision = lowest_tick([*precision[recall >= low_recall], point[0]])
+        low_recall = plots.lowest_tick([*recall[precision + recall >= np.nanmax(precision + recall) - 0.3], point[1]])
+        low_precision = plots.lowest_tick([*precision[recall >= low_recall], point[0]])
         left.set(xlim=(low_recall, 1.01), ylim=(low_precision, 1.01))
         log_odds = self.sweep.log_odds[self.sweep.candidates.type == self.type]
         is_event = self.sweep.is_event(self.type, self.tolerance_s)
-        plot_candidate_scores(log_odds, is_event, self.thresholds[self.type], middle)
+        plots.plot_candidate_scores(log_odds, is_event, self.thresholds[self.type], middle)
         middle.set_title(f"{self.name}, refractory period {self.refractory_s[self.name]:.3g} s", y=1.15)
-        plot_scores_by_type(table, self.name, self.tolerance_s, right)
+        plots.plot_scores_by_type(table, self.name, self.tolerance_s, right)
         return figure
 
     def _update(self):
@@ -338,17 +325,17 @@ class TemplateView(OneType):
         ratios = [1.25, *[1.1] * n_middle, 0.75, 1.15]
         left, *middle, delays, right = figure.subplots(1, 3 + n_middle, width_ratios=ratios)
         half = max(2.0, float(np.abs(template).max()))
-        plot_aligned_events(few, template, rate, bank.before, channels, true, self.delays, half, ax=left)
+        plots.plot_aligned_events(few, template, rate, bank.before, channels, true, self.delays, half, ax=left)
         left.set_title(f"{self.name}: SNR {bank.norm[self.type]:.1f}, {len(few)} of {len(pieces)} events", y=1.09)
         for ax in middle:
             rest, shown = subtract_template(pieces, template), subtract_template(few, template)
             mean = {"half": half, "label": "mean", "ax": ax}
-            plot_aligned_events(shown, rest.mean(axis=0), rate, bank.before, channels, **mean)
+            plots.plot_aligned_events(shown, rest.mean(axis=0), rate, bank.before, channels, **mean)
             ax.set_title(f"residual: SD {rest.std():.2f} (noise: 1)", y=1.09)
         true_delays = None if true is None else channel_delays(true[None], rate)
-        plot_channel_delays(self.delays, channels, true_delays, delays)
+        plots.plot_channel_delays(self.delays, channels, true_delays, delays)
         delays.set_title("delay of each channel", y=1.09)
-        plot_similarity(bank.similarity(), bank.names, self.name, right)
+        plots.plot_similarity(bank.similarity(), bank.names, self.name, right)
         return figure
 
     def draw(self) -> None:
@@ -472,13 +459,15 @@ class TimingView(Pictured):
         figure = blank_figure(11, max(4.2, 0.27 * max(len(self.names), len(self.channels)) + 1.2))
         left, *right = figure.subplots(1, 1 + n_right, width_ratios=[1.15, *[1] * n_right])
         what = ", without bias" if self.without_bias.value else ""
-        plot_timing_errors({name: self.errors()}, tolerance_s, left)
+        plots.plot_timing_errors({name: self.errors()}, tolerance_s, left)
         left.set_title(f"hits of {name}{what}", y=1.07)
-        plot_error_groups({k: self.errors(k) for k in self.names}, right[0], tolerance_s, type_colours(len(self.names)))
+        plots.plot_error_groups(
+            {k: self.errors(k) for k in self.names}, right[0], tolerance_s, plots.type_colours(len(self.names))
+        )
         right[0].set_title(f"by type{what}")
         for ax in right[1:]:
             errors = self._unbiased(self.channel_error_s)[self._rows(name)]
-            plot_error_groups(dict(zip(self.channels, errors.T, strict=True)), ax, tolerance_s)
+            plots.plot_error_groups(dict(zip(self.channels, errors.T, strict=True)), ax, tolerance_s)
             ax.set_title(f"each channel alone{what}")
         return figure
 
@@ -488,10 +477,10 @@ class TimingView(Pictured):
         name, of_all = self.types.value, self.types.value == ALL
         tables = {"reference": self.comparison.reference, "estimated": self.comparison.estimated}
         found = {label: inter_event_intervals(table) for label, table in tables.items()}
-        plot_time_to_next(*found["reference"], self.names, None if of_all else name, left)
+        plots.plot_time_to_next(*found["reference"], self.names, None if of_all else name, left)
         left.set_title("reference: how often, and after how long")
         own = {k: t[slice(None) if of_all else a == self.names.index(name)] for k, (a, _, t) in found.items()}
-        plot_intervals(own, right)
+        plots.plot_intervals(own, right)
         right.set_title(f"from {'each type' if of_all else name} to the next other type", y=1.12)
         return figure
 

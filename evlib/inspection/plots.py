@@ -137,21 +137,23 @@ def _label_rows(ax, names):
     ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
 
 
-def _set_off(ax, names, chosen, **style):
-    """Mark the row of one name."""
-    if chosen is not None:
-        row = list(names).index(chosen)
-        ax.axhspan(row - 0.5, row + 0.5, **style)
-
-
 def _square(ax, values, names, chosen, label, **options):
     """A square of colours, types by types."""
-    image = ax.imshow(values, **options)
-    ax.figure.colorbar(image, ax=ax, label=label, shrink=0.8, pad=0.02)
-    ax.set_xticks(range(len(names)), names, rotation=90)
-    ax.set_yticks(range(len(names)), names)
+    import seaborn as sns
+
+    bar = {"label": label, "shrink": 0.8, "pad": 0.02}
+    sns.heatmap(values, square=True, xticklabels=names, yticklabels=names, cbar_kws=bar, ax=ax, **options)
     ax.tick_params(labelsize="small" if len(names) <= 10 else "x-small")
-    _set_off(ax, names, chosen, fill=False, edgecolor="tab:red", linewidth=2)
+    if chosen is not None:
+        row = list(names).index(chosen)
+        ax.axhspan(row, row + 1, fill=False, edgecolor="tab:red", linewidth=2)
+
+
+def _histograms(ax, groups, labels, edges):
+    """Outlines of histograms over each other; values beyond the edges are counted in the first or last bar."""
+    for values, label in zip(groups, labels, strict=True):
+        ax.hist(np.clip(values, edges[0], edges[-1]), edges, histtype="step", linewidth=1.5, label=label)
+    _legend_above(ax)
 
 
 def lowest_tick(values):
@@ -449,23 +451,19 @@ def plot_aligned_events(
     Parameters
     ----------
     snippets : (N, L, C), N may be 0
-    template : (L, C), or None
+    template : (L, C)
     before : samples ahead of the onset
     truth : (L, C), a true template, in grey behind
     delays : ChannelDelays, marked in the lane of each channel, relative to the onset of the template
     half : half the height of a lane; default: the greatest value of the template, at least 2
     """
     ax = _axes(ax)
-    known = [np.asarray(wave) for wave in (template, truth) if wave is not None]
-    snippets = np.asarray(snippets)
-    if not known and len(snippets) == 0:
-        raise OptionError("there is nothing to draw: neither events nor a template")
-    length, n_channels = (known[0] if known else snippets[0]).shape
-    if any(wave.shape != (length, n_channels) for wave in [*known, *snippets[:1]]):
+    snippets, template = np.asarray(snippets), np.asarray(template)
+    if {wave.shape for wave in (*snippets[:1], template, *([] if truth is None else [truth]))} != {template.shape}:
         raise ShapeError(f"snippets, template and truth must agree in samples and channels, got {snippets.shape}")
+    length, n_channels = template.shape
     time_ms = 1e3 * (np.arange(length) - before) / sampling_rate_hz
-    if half is None:
-        half = max(*(np.abs(wave).max() for wave in known or [np.quantile(np.abs(snippets), 0.999)]), 2.0)
+    half = max(np.abs(template).max(), 2.0) if half is None else half
     if n := len(snippets):
         # NaN between events: one line for all events of a channel, which is far faster to draw.
         waves = np.pad(snippets.astype(float), ((0, 0), (0, 1), (0, 0)), constant_values=np.nan)
@@ -475,11 +473,7 @@ def plot_aligned_events(
             line.set_color(f"C{c}")
     if truth is not None:
         _stack(ax, time_ms, truth, half, **TRUTH)[0].set_label("truth")
-    if template is not None:
-        lines = _stack(ax, time_ms, template, half, color="0.05", linewidth=1.2)
-        lines[0].set_label(label)
-        for c, line in enumerate(lines if len(snippets) == 0 else []):
-            line.set_color(f"C{c}")
+    _stack(ax, time_ms, template, half, color="0.05", linewidth=1.2)[0].set_label(label)
     ax.axvline(0, **ZERO_LINE)
     if delays is not None:
         at = 1e3 * (delays.common_s + delays.delay_s - before / sampling_rate_hz)
@@ -491,8 +485,7 @@ def plot_aligned_events(
     beside = ax.get_yaxis_transform()
     ax.plot([1.012] * 2, [-1, 1], color="0.3", linewidth=1.5, transform=beside, clip_on=False)
     ax.text(1.03, 0, f"±{half:.2g}\nSD", transform=beside, fontsize="small", va="center", color="0.3")
-    if ax.get_legend_handles_labels()[0]:
-        _legend_above(ax, 3)
+    _legend_above(ax, 3)
     return ax
 
 
@@ -519,11 +512,6 @@ def plot_channel_delays(delays, channels=None, truth=None, ax=None):
 def plot_similarity(similarity, names, chosen: str | None = None, ax=None):
     """How similar the templates of the types are, (E, E): 1 is the same shape; ``chosen`` names a type to set off."""
     ax = _axes(ax)
-    similarity = np.asarray(similarity)
-    if similarity.shape != (len(names), len(names)):
-        raise ShapeError(
-            f"similarity must be ({len(names)}, {len(names)}) for {len(names)} names, got {similarity.shape}"
-        )
     _square(ax, similarity, names, chosen, "similarity of templates", vmin=0, vmax=1, cmap="viridis")
     return ax
 
@@ -544,15 +532,15 @@ def plot_timing_errors(error_s, tolerance_s: float = 0.005, ax=None, bins: int =
     spread = max((np.quantile(np.abs(e), 0.995) for e in groups.values() if len(e)), default=0.0)
     limit = min(1e3 * tolerance_s, max(1.2 * spread, 1e-3))
     edges = np.linspace(-limit, limit, bins + 1)
-    for label, error in groups.items():
-        numbers = ", no events"
-        if len(error):
-            rmse = np.sqrt(np.mean(error**2))
-            numbers = f": median {np.median(error):+.2f} ms, RMSE {rmse:.2f} ms, n = {len(error)}"
-        ax.hist(np.clip(error, -limit, limit), edges, histtype="step", linewidth=1.5, label=f"{label}{numbers}")
+    labels = [
+        f"{label}: median {np.median(e):+.2f} ms, RMSE {np.sqrt(np.mean(e**2)):.2f} ms, n = {len(e)}"
+        if len(e)
+        else f"{label}, no events"
+        for label, e in groups.items()
+    ]
+    _histograms(ax, groups.values(), labels, edges)
     ax.axvline(0, **ZERO_LINE)
     ax.set(xlabel="timing error (ms), late is positive", ylabel="events", xlim=(-limit, limit))
-    _legend_above(ax)
     return ax
 
 
@@ -566,10 +554,6 @@ def plot_precision_recall(curves: dict, points: dict | None = None, ax=None):
     """
     ax = _axes(ax)
     for k, (label, (precision, recall)) in enumerate(curves.items()):
-        if np.shape(precision) != np.shape(recall):
-            raise ShapeError(
-                f"precision and recall of {label!r} differ in length: {np.shape(precision)}, {np.shape(recall)}"
-            )
         order = np.argsort(recall, kind="stable")
         ax.plot(np.asarray(recall)[order], np.asarray(precision)[order], color=f"C{k}", label=label)
         if points and label in points:
@@ -611,8 +595,6 @@ def plot_candidate_scores(log_odds, is_event, threshold: float, ax=None, bins: i
     """
     ax = _axes(ax)
     log_odds, is_event = np.asarray(log_odds, dtype=float), np.asarray(is_event, dtype=bool)
-    if log_odds.shape != is_event.shape:
-        raise ShapeError(f"log_odds and is_event must have one shape, got {log_odds.shape} and {is_event.shape}")
     shown = np.clip(log_odds, *SHOWN_LOG_ODDS)
     low, high = (min(shown.min(), threshold), max(shown.max(), threshold)) if len(shown) else (-1.0, 1.0)
     edges = np.linspace(low - 0.5, high + 0.5, bins + 1)
@@ -637,9 +619,10 @@ def plot_scores_by_type(table, chosen: str | None = None, tolerance_s: float = 0
     ``chosen`` names a type to set off.
     """
     ax = _axes(ax)
-    need_columns("table", table, "precision", "recall", "f1")
     rows = np.arange(len(table))
-    _set_off(ax, table.index, chosen, color="tab:blue", alpha=0.12, linewidth=0)
+    if chosen is not None:
+        row = list(table.index).index(chosen)
+        ax.axhspan(row - 0.5, row + 0.5, color="tab:blue", alpha=0.12, linewidth=0)
     ax.hlines(rows, table["precision"], table["recall"], color="0.75", linewidth=1)
     for column, marker, colour in (("precision", "<", "tab:blue"), ("recall", ">", "tab:purple"), ("f1", "o", "0.15")):
         label = column.replace("f1", "F1")
@@ -698,17 +681,14 @@ def plot_time_to_next(before, after, interval_s, names, chosen: str | None = Non
 
     The number in a field is how often that happened.
     """
+    import pandas as pd
+
     ax = _axes(ax)
-    n = len(names)
-    median, count = np.full((n, n), np.nan), np.zeros((n, n), dtype=int)
-    for a, b in {*zip(before, after, strict=True)}:
-        here = interval_s[(before == a) & (after == b)]
-        median[a, b], count[a, b] = np.median(here), len(here)
-    _square(ax, median, names, chosen, "median time to the next other type (s)", cmap="viridis_r")
-    middle = 0.5 * (np.nanmin(median) + np.nanmax(median)) if len(interval_s) else 0
-    for a, b in zip(*np.nonzero(count), strict=True):
-        colour = "white" if median[a, b] > middle else "black"
-        ax.text(b, a, count[a, b], ha="center", va="center", fontsize="x-small" if n > 10 else "small", color=colour)
+    every = range(len(names))
+    intervals = pd.DataFrame({"s": interval_s}).groupby([before, after])["s"]
+    median, count = (table.unstack().reindex(every, columns=every) for table in (intervals.median(), intervals.size()))
+    style = {"annot": count, "fmt": ".0f", "annot_kws": {"size": "x-small" if len(names) > 10 else "small"}}
+    _square(ax, median, names, chosen, "median time to the next other type (s)", cmap="viridis_r", **style)
     ax.set(xlabel="next other type", ylabel="type")
     return ax
 
@@ -720,12 +700,12 @@ def plot_intervals(interval_s: dict, ax=None, bins: int = 50):
     low, high = np.quantile(everything, [0, 0.99]) if len(everything) else (0.0, 1.0)
     margin = max(0.05 * (high - low), 1e-3)
     edges = np.linspace(max(low - margin, 0), high + margin, bins + 1)
-    for k, (label, values) in enumerate(interval_s.items()):
-        numbers = f"median {1e3 * np.median(values):.1f} ms, n = {len(values)}" if len(values) else "none"
-        style = {"histtype": "step", "linewidth": 1.6} if k else {"histtype": "stepfilled", "color": "0.8"}
-        ax.hist(np.clip(values, None, edges[-1]), edges, label=f"{label}: {numbers}", **style)
+    labels = [
+        f"{label}: median {1e3 * np.median(t):.1f} ms, n = {len(t)}" if len(t) else f"{label}: none"
+        for label, t in interval_s.items()
+    ]
+    _histograms(ax, interval_s.values(), labels, edges)
     ax.set(xlabel="time to the next other type (s)", ylabel="events", xlim=(edges[0], edges[-1]))
-    _legend_above(ax)
     return ax
 
 

