@@ -23,7 +23,7 @@ MAX_DROPOUT = 0.99
 
 
 def keep_arguments(init):
-    """Decorator of ``__init__``: keep its arguments as ``config``, from which a file can rebuild the model.
+    """Decorator of ``__init__``: keep its arguments, ``**options`` too, as ``config``, to rebuild the model from a file.
 
     >>> LSTMEncoder(6, hidden_size=np.int64(8)).config["hidden_size"]
     8
@@ -35,8 +35,9 @@ def keep_arguments(init):
         bound = signature.bind(self, *args, **options)
         bound.apply_defaults()
         del bound.arguments["self"]
+        values = bound.arguments | bound.arguments.pop("options", {})
         # Python's own numbers: files of weights are read without NumPy's types.
-        config = {name: v.item() if isinstance(v, np.generic) else v for name, v in bound.arguments.items()}
+        config = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
         init(self, **config)
         self.config = config
 

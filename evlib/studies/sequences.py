@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Sampler
 
-from ..networks.encoders import LSTMEncoder, check_batch, length_mask, pool_frames
+from ..networks.encoders import LSTMEncoder, check_batch, keep_arguments, length_mask, pool_frames
 from ..networks.losses import masked_mse
 from ..networks.threads import few_threads
 from ..networks.time_embeddings import balance_loss, make_time_embedding
@@ -34,13 +34,12 @@ class HeartRateLSTM(nn.Module):
     torch.Size([2, 50, 1])
     """
 
+    @keep_arguments
     def __init__(self, input_size=11, hidden_size=128, num_layers=2, dropout=0.3, bidirectional=False, cell="lstm",
                  center=0.0, scale=1.0):  # fmt: skip
         super().__init__()
         self.encoder = LSTMEncoder(input_size, hidden_size, num_layers, dropout, bidirectional, resolution=1, cell=cell)
         self.head = nn.Linear(self.encoder.output_size, 1)
-        self.config = {name: value for name, value in self.encoder.config.items() if name != "resolution"}
-        self.config |= {"center": float(center), "scale": float(scale)}
 
     def forward(self, x: torch.Tensor, lengths=None) -> torch.Tensor:
         return self.config["center"] + self.config["scale"] * self.head(self.encoder(x, lengths))
@@ -56,6 +55,7 @@ class LSTMClassifier(nn.Module):
     torch.Size([16, 10])
     """
 
+    @keep_arguments
     def __init__(
         self, input_size, hidden_size, num_layers, num_classes, dropout=0.3, bidirectional=False, pooling="last"
     ):
@@ -67,8 +67,6 @@ class LSTMClassifier(nn.Module):
         self.head = nn.Sequential(
             nn.Dropout(dropout), hidden, nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden_size // 2, num_classes)
         )
-        self.config = {name: value for name, value in self.encoder.config.items() if name not in ("resolution", "cell")}
-        self.config |= {"num_classes": int(num_classes), "pooling": pooling}
 
     def forward(self, x: torch.Tensor, lengths=None) -> torch.Tensor:
         mean = self.config["pooling"] == "mean"
@@ -86,6 +84,7 @@ class TimeLSTM(nn.Module):
     torch.Size([1, 10])
     """
 
+    @keep_arguments
     def __init__(
         self, embedding="table", hidden_size=128, num_layers=2, dropout=0.2, num_classes=10, size=32, **options
     ):
@@ -94,8 +93,6 @@ class TimeLSTM(nn.Module):
         self.embedding = make_time_embedding(embedding, size=size, **options)
         self.encoder = LSTMEncoder(size, hidden_size, num_layers, dropout, bidirectional=False, resolution=1)
         self.head = nn.Linear(hidden_size, num_classes)
-        sizes = {name: self.encoder.config[name] for name in ("hidden_size", "num_layers", "dropout")}
-        self.config = sizes | {"embedding": embedding, "num_classes": num_classes, "size": size, **options}
 
     def forward(self, events, features, lengths):
         lengths = torch.as_tensor(lengths, device=events.device)

@@ -155,8 +155,8 @@ def test_a_model_of_sequences_is_no_embedding_of_one_time():
 
 
 @pytest.mark.parametrize(("veto", "boost"), [(0.0, 0.0), (1.0, 3.0), (8.0, 0.5)])
-def test_what_context_may_say_is_bounded(veto, boost):
-    """Whatever the weights say, evidence loses at most the veto and gains at most the boost."""
+def test_what_context_may_change_is_bounded(veto, boost):
+    """With any weights, evidence loses at most the veto and gains at most the boost."""
     network = ContextLSTM(3, hidden_size=8).eval()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=2.0)
@@ -179,23 +179,23 @@ def test_a_rhythm_in_which_context_doubts_what_is_clear_is_decided_by_evidence_a
     templates = make_templates(2, seed=0)
     made = evlib.make_recording(templates, 60.0, snr=6.0, seed=1)
     plain = evlib.fit([(made.recording, made.events)], method="matched_filter", progress=False)
-    heard = replace(plain, network=doubting(shift), most_doubted=0.5)
+    doubtful = replace(plain, network=doubting(shift), most_doubted=0.5)
     candidates = plain.candidates(made.recording)
-    evidence, odds = plain.log_odds(candidates), heard.log_odds(candidates)
+    evidence, odds = plain.log_odds(candidates), doubtful.log_odds(candidates)
     assert not caplog.records  # only detection says so: training looks at strange rhythms on purpose
     clear = (evidence > 3) & (evidence < 20)
     assert clear.sum() > 25
     np.testing.assert_allclose(odds[clear], evidence[clear] + (0 if strange else shift), atol=1e-4)
-    found = evlib.detect(heard, made.recording)
+    found = evlib.detect(doubtful, made.recording)
     assert strange == ("the rhythm is not one of the training recordings: context doubts up to 100 %" in caplog.text)
     if strange:
         assert np.array_equal(found.time_samples, evlib.detect(plain, made.recording).time_samples)
-    assert replace(heard, most_doubted=1.0).log_odds(candidates)[clear] == pytest.approx(
+    assert replace(doubtful, most_doubted=1.0).log_odds(candidates)[clear] == pytest.approx(
         evidence[clear] + shift, abs=1e-4
     )
 
 
-def test_few_clear_events_do_not_tell_a_rhythm():
+def test_few_clear_events_do_not_show_a_rhythm():
     evidence = np.full(24, 5.0)
     assert doubted_share(evidence, evidence - 1) == 0 and doubted_share(np.full(25, 5.0), np.full(25, 4.0)) == 1
     assert doubted_share(np.full(100, 30.0), np.zeros(100)) == 0  # certain ones lose nothing that matters

@@ -107,7 +107,7 @@ def test_one_batch_is_overfitted(model, items):
         optimizer, losses = torch.optim.Adam(model.parameters(), lr=0.02), []
         for _ in range(300):
             optimizer.zero_grad()
-            losses.append(sequence_losses(model, torch.nn.functional.cross_entropy, batch)["total_loss"][0])
+            losses.append(sequence_losses(model, torch.nn.CrossEntropyLoss(), batch)["total_loss"][0])
             losses[-1].backward()
             optimizer.step()
     assert losses[-1] < 0.02 * losses[0]
@@ -180,7 +180,7 @@ def test_bad_sequences(arguments, error, words):
 
 
 def test_bad_options_of_models():
-    with pytest.raises(OptionError, match="time embedding must be one of none, intensity"):
+    with pytest.raises(OptionError, match="time_embedding must be one of none, intensity"):
         TimeLSTM("rope")
     with pytest.raises(OptionError, match="num_classes"):
         LSTMClassifier(3, 8, 1, 1)
