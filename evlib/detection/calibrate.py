@@ -218,10 +218,10 @@ def timing_scale(detector: Detector, held_out: HeldOut) -> float:
         kept = detector.log_odds(examples.candidates) >= detector.thresholds[examples.candidates.type]
         kept &= np.isfinite(examples.error)
         ratios.append(np.abs(examples.error[kept]) / detector.timing_bound(examples.candidates[kept]))
-    ratios = np.concatenate(ratios)
-    if len(ratios) < FEWEST_ERRORS:
-        return 1.0
-    return float(np.sqrt(np.prod(np.quantile(ratios, COVERAGE) / COVERED_SIGMAS)))
+    every = np.concatenate(ratios)
+    return (
+        float(np.sqrt(np.prod(np.quantile(every, COVERAGE) / COVERED_SIGMAS))) if len(every) >= FEWEST_ERRORS else 1.0
+    )
 
 
 def timing_error_s(detector: Detector, found, labels, jitter: float) -> float:

@@ -113,11 +113,12 @@ def frame_candidates(
     Returns
     -------
     Candidates : of the network alone, with its logit in every column of evidence
-    frame_logit : (len(beside),) the logit of its type in the frame of each of ``beside``, None without
+    frame_logit : (len(beside),) the logit of its type in the frame of each of ``beside``
     """
     hop, width, parts = network.resolution, PEAK_FRAMES, []
-    at = None if beside is None else np.full(len(beside), LEAST_LOGIT)
-    edge_logits = edge_times = None
+    beside = Candidates.empty() if beside is None else beside
+    at = np.full(len(beside), LEAST_LOGIT)
+    edge_logits = edge_times = np.zeros(0)
     for first, logits, times in read_frames(network, read, n_samples, advance):
         # The last frames of the tile before decide whether the first ones here are peaks.
         is_start, is_end = first == 0, (first + len(logits)) * hop >= n_samples
@@ -126,11 +127,10 @@ def frame_candidates(
             logits, times = np.concatenate([edge_logits, logits]), np.concatenate([edge_times, times])
         low, high = 0 if is_start else width, len(logits) - (0 if is_end else width)
         parts.append(_peaks(logits, times, low, high))
-        if beside is not None:
-            inner = -np.inf if is_start else (first + low) * hop, np.inf if is_end else (first + high) * hop
-            rows = slice(*np.searchsorted(beside.time, inner))
-            frame = np.clip((beside.time[rows] // hop).astype(int) - first, 0, len(logits) - 1)
-            at[rows] = np.maximum(logits[frame, beside.type[rows]], LEAST_LOGIT)
+        inner = -np.inf if is_start else (first + low) * hop, np.inf if is_end else (first + high) * hop
+        rows = slice(*np.searchsorted(beside.time, inner))
+        frame = np.clip((beside.time[rows] // hop).astype(int) - first, 0, len(logits) - 1)
+        at[rows] = np.maximum(logits[frame, beside.type[rows]], LEAST_LOGIT)
         edge_logits, edge_times = logits[-2 * width :], times[-2 * width :]
     return Candidates.concatenate(parts), at
 

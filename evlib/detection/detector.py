@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -316,13 +317,14 @@ def load_detector(path: str | Path) -> Detector:
         )
     try:
         arrays = {name: value.numpy() for name, value in content["model_state_dict"].items()}
-        before, names, *of_bank = (content["config"][name] for name in BANK_VALUES)
-        values = {name: tuple(v) if isinstance(v := content[name], list) else v for name in VALUES}
+        of_bank: dict[str, Any] = {name: content["config"][name] for name in BANK_VALUES}
+        of_bank |= {"names": tuple(of_bank["names"]), "log_rate": arrays["log_rate"]}
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v := content[name], list) else v for name in VALUES}
+        values |= {name: rebuild(path, kind, **content[name]) for name, kind in NETWORKS.items() if name in content}
         return Detector(
             Whitener(arrays["taps"], arrays["center"], content["config"]["sampling_rate_hz"]),
-            TemplateBank(arrays["templates"], before, tuple(names), of_bank[0], arrays["log_rate"], of_bank[1]),
+            TemplateBank(arrays["templates"], **of_bank),
             arrays["thresholds"],
-            **{name: rebuild(path, kind, **content[name]) for name, kind in NETWORKS.items() if name in content},
             **values,
         )
     except (KeyError, TypeError, AttributeError) as error:

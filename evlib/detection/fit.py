@@ -7,6 +7,7 @@ chosen on the development data (`evlib.detection.calibrate`).
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from ..signals.errors import OptionError, require_choice, require_int, require_seconds
 from .detector import Detector
@@ -109,9 +110,12 @@ def fit(
             bar.set_postfix_str(stage)
             bar.update(1)
 
-        shared = {"seed": seed, "advance": advance}
-        whitener = getattr(encoder, "whitener", None)
-        how = {"template_s": template_s, "shrink": shrink, "whitener": whitener}
+        shared: dict[str, Any] = {"seed": seed, "advance": advance}
+        how: dict[str, Any] = {
+            "template_s": template_s,
+            "shrink": shrink,
+            "whitener": getattr(encoder, "whitener", None),
+        }
         learned = whiten_and_learn(data, discovery=discovery, self_training=self_train, **how, **shared)
         how = {"tolerance_s": tolerance_s, "progress": progress, "log_dir": log_dir, **sizes}
         detector = fit_from(learned, method, pretrain=encoder, freeze_encoder=freeze_encoder, **how, **shared)
@@ -135,8 +139,8 @@ def fit_from(learned: LearnedTemplates, method: str, **options) -> Detector:
     ------
     OptionError : ``time_embedding`` with a method that has no context network
     """
-    options = Options(**options)
-    if options.time_embedding is not None and method not in ("lstm", "fusion"):
+    chosen = Options(**options)
+    if chosen.time_embedding is not None and method not in ("lstm", "fusion"):
         raise OptionError(f"time_embedding is an option of the context network, method='lstm'; got method={method!r}")
     crowded = learned.hybrids.crowded_share
     if crowded > MUCH_CROWDED:
@@ -145,7 +149,7 @@ def fit_from(learned: LearnedTemplates, method: str, **options) -> Detector:
             'templates would explain one event (method="frames" reads the signal itself)',
             100 * crowded,
         )
-    return METHODS[method](learned, options)
+    return METHODS[method](learned, chosen)
 
 
 def choose_method(method, pretrain, freeze_encoder) -> str:

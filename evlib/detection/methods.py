@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -80,7 +81,7 @@ class Options:
     pretrain: object = None
     freeze_encoder: bool = False
     seed: int = 0
-    tolerance_s: float | None = None
+    tolerance_s: Any = None
     hidden_size: int | None = None
     max_epochs: int | None = None
     n_windows: int | None = None
@@ -106,10 +107,9 @@ class Options:
 
 def template_detector(learned: LearnedTemplates, **options) -> Detector:
     """A matched filter with the learned templates, not calibrated; ``options`` are further fields of the detector."""
-    data = learned.data
-    first = data.recordings[0]
-    options = {"prior_logit": PRIOR_LOGIT, "channels": tuple(first.channels), "units": tuple(first.units)} | options
-    return Detector(learned.whitener, learned.bank, np.zeros(len(data.names)), data.refractory, **options)
+    data, first = learned.data, learned.data.recordings[0]
+    fields: dict[str, Any] = {"prior_logit": PRIOR_LOGIT, "channels": first.channels, "units": first.units} | options
+    return Detector(learned.whitener, learned.bank, np.zeros(len(data.names)), data.refractory, **fields)
 
 
 def calibrated(
@@ -183,7 +183,7 @@ def lstm(learned: LearnedTemplates, options: Options) -> Detector:
         limits, thresholds = (VETO, BOOST), calibrate.best_thresholds(filter_alone, held_out)
         network.limit(*limits)
         home = [examples.candidates for examples in held_out.hybrid[:: len(hybrids.rhythms)]]
-        doubted = np.mean([doubted_share(filter_alone.log_odds(c), detector.log_odds(c)) for c in home])
+        doubted = float(np.mean([doubted_share(filter_alone.log_odds(c), detector.log_odds(c)) for c in home]))
         detector = replace(detector, most_doubted=max(STRANGE_TIMES * doubted, STRANGE_SHARE))
     # Context has its limits, or no effect at all if it brings nothing on development data.
     f1 = {}
@@ -191,7 +191,7 @@ def lstm(learned: LearnedTemplates, options: Options) -> Detector:
         network.limit(*each)
         chosen = calibrate.best_thresholds(detector, held_out) if thresholds is None else thresholds
         f1[each] = calibrate.f1_scores(replace(detector, thresholds=chosen), held_out)[0]
-    network.limit(*max(f1, key=f1.get))
+    network.limit(*max(f1, key=f1.__getitem__))
     metadata = {"veto": float(network.veto), "boost": float(network.boost), "history": history}
     return calibrated(learned, detector, options, held_out, thresholds, **metadata)
 
@@ -335,7 +335,7 @@ def _exact_s(learned, base, frame_detector, same_s, tolerance_s, seed):
         ]
         found, _ = calibrate.label_errors(joined, data.train, reach, base)
         errors[exact_s] = np.abs(found).mean() if len(found) else np.inf
-    return min(errors, key=errors.get)
+    return min(errors, key=errors.__getitem__)
 
 
 def auto(learned: LearnedTemplates, options: Options) -> Detector:
@@ -400,7 +400,8 @@ def event_specific(learned: LearnedTemplates, options: Options) -> Detector:
     window_s = min(max(WINDOW_TEMPLATES * bank.length / rate, SHORTEST_WINDOW_S), longest_s)
     window = max(4, int(window_s * rate) // 4 * 4)
     network, history = train_classifier(
-        *(_hybrid_source(learned.hybrids, purpose, options.seed) for purpose in ("training", "development")),
+        _hybrid_source(learned.hybrids, "training", options.seed),
+        _hybrid_source(learned.hybrids, "development", options.seed),
         len(learned.data.names),
         window,
         frame_samples(rate),

@@ -58,7 +58,7 @@ def oracle_detector(
         np.zeros(len(names)),
         Refractory(refractory_s, names).by_name(rate),
         PRIOR_LOGIT,
-        channels=recording.channels,
+        channels=tuple(recording.channels or ()),
         metadata={"method": "oracle"},
     )
     labels = replace(simulation.events, labelled_spans=np.array([[0, recording.n_samples]]))

@@ -66,7 +66,7 @@ MASKED_BLOCKS = 1
 # teach sooner.
 MASKED_NOISE = (0.3, 1.0)
 # Two views of one window: what a sensor may do to an event without making it another.
-VIEWS = Compose([Gain((0.7, 1.4)), TimeShift(4), ChannelDropout(0.1), WhiteNoise(0.5)])
+VIEWS = Compose((Gain((0.7, 1.4)), TimeShift(4), ChannelDropout(0.1), WhiteNoise(0.5)))
 # Two views of a window share only this many principal components: views that share their noise would be matched by it.
 SHARED_COMPONENTS = 32
 # Share of the windows around a peak of energy, and how far the peak is from their middle at most, in windows.

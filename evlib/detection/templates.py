@@ -200,7 +200,7 @@ def _with_found(data, tables, kind, offset):
     return out
 
 
-def _given_window(template_s, rate):
+def _given_window(template_s, rate) -> tuple[int, int]:
     """(samples before the onset, length) of templates."""
     wanted = "template_s is (seconds before, seconds after the onset)"
     try:
