@@ -57,7 +57,6 @@ _MOVED = {
     "training.checkpoints": "load_checkpoint latest_checkpoint save_encoder",
     "training.augment": "Augmentation Compose WhiteNoise Gain ChannelDropout MagnitudeWarp Rotation TimeShift "
     "Crop TimeWarp DataDrivenAugmentation",
-    "training.windows": "MotionWindows",
     "detection.detector": "batch_inference",
     "detection.pretrain": "Pretrained",
     "detection.oracle": "oracle_detector",
@@ -74,6 +73,7 @@ _MOVED = {
 _RENAMED = {name: f"{module}.{name}" for module, names in _MOVED.items() for name in names.split()} | {
     "time_to_next_kind": "templates.waveforms.inter_event_intervals",
     "look_alikes": "templates.waveforms.similar_templates",
+    "MotionWindows": "training.windows.Windows",
     "compare_on_labels": "motion.evaluate.label_efficiency",
     "propose": "inspection.annotate.suggest",
     "snap": "inspection.annotate.refine_onset",

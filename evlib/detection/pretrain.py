@@ -37,7 +37,7 @@ from ..training.checkpoints import latest_checkpoint, load_pretrained, save_enco
 from ..training.data import ContrastiveDataset, UnsupervisedDataset, collate_fn_contrastive, collate_fn_unsupervised
 from ..training.loop import contrastive_losses, train, unsupervised_losses
 from ..training.masked import MaskedPretextLoss, fit_patches, masked_losses
-from ..training.windows import MotionWindows
+from ..training.windows import Windows
 from .prepare import ONE_IN, held_out_parts
 
 PRETEXTS = tuple(PRETEXT_MODELS)
@@ -289,7 +289,7 @@ def _train_masked(pretext, windows, held_out, rate, hidden_size, **run):
         encoder = PatchFrameEncoder(n_channels, hidden_size, MASKED_BLOCKS, dropout=0.0, resolution=frame)
     # What recurs is shown under fresh noise, and only what recurs is to be rebuilt: noise cannot be predicted.
     channels = frame_channels(n_channels)
-    sets = [[MotionWindows("recordings", part, rate, channels)] for part in shared_part(windows, held_out)]
+    sets = [[Windows("recordings", part, rate, channels)] for part in shared_part(windows, held_out)]
     batches = {
         "mask_ratio": 0.5,
         "strength": "none",

@@ -23,7 +23,7 @@ from ..scoring.statistics import draw_rows
 from ..signals.errors import DataError, OptionError, ShapeError, require_extra, require_int, require_known, require_list
 from ..signals.streams import stream
 from ..training.loop import train as train_loop
-from ..training.windows import MotionWindows
+from ..training.windows import Windows
 from .labels import label_group, map_labels
 from .train import OVERLAP, MotionModel
 
@@ -75,7 +75,7 @@ def draw_labelled(labels, share: float, seed: int = 0) -> np.ndarray:
     return draw_rows(labels, each, stream("labelled windows", seed))
 
 
-def motion_features(windows: MotionWindows) -> np.ndarray:
+def motion_features(windows: Windows) -> np.ndarray:
     """(windows, features): common features made by hand.
 
     Of each channel the mean, standard deviation, quantiles, mean absolute step and log power up to 15 Hz; and the
@@ -93,7 +93,7 @@ def motion_features(windows: MotionWindows) -> np.ndarray:
     return np.concatenate([*parts, correlation[(slice(None), *np.triu_indices(channels, 1))]], 1)
 
 
-def rocket_features(train: MotionWindows, test: MotionWindows, n_kernels: int = KERNELS, seed: int = 0) -> list:
+def rocket_features(train: Windows, test: Windows, n_kernels: int = KERNELS, seed: int = 0) -> list:
     """Random convolutions of each channel for both (ROCKET, https://arxiv.org/abs/1910.13051; extra ``rocket``)."""
     rocket = require_extra("pyts.transformation", "rocket").ROCKET
     x = [windows.x.astype(np.float64) for windows in (train, test)]
@@ -127,8 +127,8 @@ def baselines(labels, seed: int = 0) -> dict:
 
 
 def label_efficiency(
-    train: MotionWindows,
-    test: MotionWindows,
+    train: Windows,
+    test: Windows,
     models: list[MotionModel],
     shares=(0.01, 0.1),
     seeds=(0, 1, 2, 3, 4),
@@ -139,7 +139,7 @@ def label_efficiency(
 
     Parameters
     ----------
-    train, test : `MotionWindows` with labels; those of ``train`` are drawn from
+    train, test : `Windows` with labels; those of ``train`` are drawn from
     models : a `MotionModel` for each seed, pretrained on windows without labels
     shares : of the training windows that are labelled
     seeds : of the labels and of what is trained
@@ -207,7 +207,7 @@ class MotionClassifier(nn.Module):
         """A batch of `evlib.networks.transformer.make_batch` -> logits (batch, classes)."""
         return self.head(summarise_tokens(self.encoder(batch)))
 
-    def predict(self, windows: MotionWindows) -> np.ndarray:
+    def predict(self, windows: Windows) -> np.ndarray:
         """The class of each window; the channels must be those of training."""
         if windows.channels != self.channels:
             wanted, got = ", ".join(self.channels), ", ".join(windows.channels)
@@ -218,7 +218,7 @@ class MotionClassifier(nn.Module):
 
 
 def train_on_labels(
-    start: MotionModel, labelled: MotionWindows, classes, seed: int = 0, lr: float = 1e-3, max_epochs: int | None = None
+    start: MotionModel, labelled: Windows, classes, seed: int = 0, lr: float = 1e-3, max_epochs: int | None = None
 ) -> MotionClassifier:
     """Fine-tune a copy of a `MotionModel`'s encoder with a linear layer on labelled windows, for ``max_epochs`` epochs.
 
@@ -248,13 +248,13 @@ def train_on_labels(
     return model.eval()
 
 
-def zero_shot(model: MotionModel, windows: MotionWindows, labels: list[str] | None = None) -> tuple[np.ndarray, dict]:
+def zero_shot(model: MotionModel, windows: Windows, labels: list[str] | None = None) -> tuple[np.ndarray, dict]:
     """Recognise activities by words alone.
 
     Parameters
     ----------
     model : aligned with words, see `evlib.motion.train.align_motion`
-    windows : `MotionWindows` with labels
+    windows : `Windows` with labels
     labels : words to choose from. None is a *closed set*, the labels of these windows. A list is an *open set*: a
         prediction is right if it means the same as the true label (one group of synonyms)
 

@@ -19,7 +19,7 @@ from ..signals.errors import DataError, OptionError, require_choice
 from ..training.batches import patch_range
 from ..training.checkpoints import load_checkpoint, save_checkpoint
 from ..training.masked import MaskedPretextLoss, fit_patches, masked_losses
-from ..training.windows import MotionWindows
+from ..training.windows import Windows
 from .align import AlignmentLoss, TextAlignedModel
 from .labels import label_words
 from .words import text_encoder
@@ -61,7 +61,7 @@ class MotionModel:
         """The encoder of the network."""
         return self.model.encoder
 
-    def batches(self, windows: MotionWindows, overlap: int = 1) -> Iterator[dict]:
+    def batches(self, windows: Windows, overlap: int = 1) -> Iterator[dict]:
         """The batches of some windows in their order; patches overlap ``overlap`` times, or less where they would be
         more than the encoder takes."""
         choices = patch_range(self.patch_s, windows)
@@ -72,7 +72,7 @@ class MotionModel:
         for part in torch.from_numpy(windows.x).split(WINDOWS_AT_ONCE):
             yield make_batch(part, rate, patch_s, channel_text, max(length // overlap, least, 1) / rate)
 
-    def embed(self, windows: MotionWindows, channels: bool = False) -> np.ndarray:
+    def embed(self, windows: Windows, channels: bool = False) -> np.ndarray:
         """(windows, features): the mean of all tokens, or with ``channels`` a summary of each channel side by side.
 
         The summary is mean, maximum and standard deviation over overlapping patches
@@ -81,12 +81,12 @@ class MotionModel:
         read = summarise_tokens if channels else lambda tokens: tokens.mean((1, 2))  # no window is padded
         return self._read(lambda batch: read(self.encoder(batch)), windows, OVERLAP if channels else 1)
 
-    def vectors(self, windows: MotionWindows) -> np.ndarray:
+    def vectors(self, windows: Windows) -> np.ndarray:
         """(windows, 384): each window in the space of words (`TextAlignedModel` only)."""
         self._require_aligned()
         return self._read(self.model, windows)
 
-    def scores(self, windows: MotionWindows, labels: list[str]) -> np.ndarray:
+    def scores(self, windows: Windows, labels: list[str]) -> np.ndarray:
         """(windows, labels): similarity of each window and the words of each label (`TextAlignedModel` only)."""
         self._require_aligned()
         text = self.text(labels)
@@ -136,8 +136,8 @@ def load_motion_model(path: str | Path, text=None) -> MotionModel:
 
 
 def pretrain_motion(
-    train: list[MotionWindows],
-    development: list[MotionWindows],
+    train: list[Windows],
+    development: list[Windows],
     patch_s,
     *,
     size: str = "nano",
@@ -154,7 +154,7 @@ def pretrain_motion(
 
     Parameters
     ----------
-    train, development : lists of `MotionWindows` of different people
+    train, development : lists of `Windows` of different people
     patch_s : seconds of a patch: a number, (least, most, step), or a dict of either by the name of the data set
     size : of the encoder, see `evlib.networks.transformer.SIZES`
     text : text encoder of the channels' descriptions; default: the sentence encoder where it is installed
@@ -198,8 +198,8 @@ def pretrain_motion(
 
 def align_motion(
     start: MotionModel,
-    train: list[MotionWindows],
-    development: list[MotionWindows],
+    train: list[Windows],
+    development: list[Windows],
     *,
     num_prototypes: int = 3,
     soft_weight: float = 0.5,
@@ -216,7 +216,7 @@ def align_motion(
     Parameters
     ----------
     start : `MotionModel` of stage 1, whose encoder, patches and text encoder are taken over
-    train, development : lists of `MotionWindows` with labels
+    train, development : lists of `Windows` with labels
     num_prototypes : of each label
     soft_weight, queue_size, usage_weight : see `evlib.motion.align.AlignmentLoss`
     strength, rotate : how windows are augmented in training

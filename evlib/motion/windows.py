@@ -9,13 +9,13 @@ from scipy.constants import g as GRAVITY  # standard gravity in m/s2
 from ..signals.clock import duration_to_samples
 from ..signals.errors import DataError, require_int, require_known, require_positive, require_rate
 from ..signals.streams import stream
-from ..training.windows import MotionWindows
+from ..training.windows import Windows
 from .sessions import Session
 
 
 def cut_sessions(
     name: str, sessions: list[Session], window_s: float, stride_s: float | None = None, descriptions: dict | None = None
-) -> MotionWindows:
+) -> Windows:
     """Whole windows of sessions, with the channels that all sessions have.
 
     Parameters
@@ -58,7 +58,7 @@ def cut_sessions(
     labels, groups = (values if (values != "").any() else () for values in (labels, groups))
     words = descriptions or {}
     texts = tuple(words.get(channel, channel.replace("_", " ")) for channel in channels)
-    return MotionWindows(name, np.concatenate(pieces), rate, tuple(channels), texts, labels, groups, sources)
+    return Windows(name, np.concatenate(pieces), rate, tuple(channels), texts, labels, groups, sources)
 
 
 # Harmonics of a simulated step; more change nothing that a rate of 50 Hz shows.
@@ -90,7 +90,7 @@ def make_motion(
     sampling_rate_hz: float = 50.0,
     window_s: float = 2.56,
     seed: int = 0,
-) -> MotionWindows:
+) -> Windows:
     """Labelled windows of simulated people.
 
     Parameters
@@ -110,7 +110,7 @@ def make_motion(
     Examples
     --------
     >>> make_motion(n_people=2, windows_per_activity=1)
-    MotionWindows(phone: 18 windows of 2.56 s, 6 channels, 50 Hz, 9 activities)
+    Windows(phone: 18 windows of 2.56 s, 6 channels, 50 Hz, 9 activities)
     """
     require_int(1, n_people=n_people, windows_per_activity=windows_per_activity)
     require_int(1, activities=len(activities), places=len(places))
@@ -156,7 +156,7 @@ def make_motion(
         for axis in "xyz"
     }
     labels, people = np.array(activities)[kind], np.array([f"{name} person {p}" for p in person])
-    return MotionWindows(name, np.concatenate(signals, 2), rate, tuple(names), tuple(names.values()), labels, people)
+    return Windows(name, np.concatenate(signals, 2), rate, tuple(names), tuple(names.values()), labels, people)
 
 
 def _beat(step, impact):

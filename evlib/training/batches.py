@@ -16,7 +16,7 @@ from ..networks.transformer import MAX_PATCHES, PATCH_SAMPLES, make_batch, mask_
 from ..signals.errors import DataError, OptionError, require_int
 from ..signals.streams import stream
 from .augment import Compose, Gain, MagnitudeWarp, Resample, Rotation, TimeShift, TimeWarp, WhiteNoise
-from .windows import MotionWindows, triads
+from .windows import Windows, triads
 
 # How often a text is said in another way than the label itself.
 OTHER_WORDS = 0.8
@@ -60,7 +60,7 @@ class MotionBatches(torch.utils.data.Dataset):
 
     Parameters
     ----------
-    sets : list of `MotionWindows`
+    sets : list of `Windows`
     text : text encoder, see `evlib.motion.words`
     patch_s : seconds of a patch: one number for all, or a dict by the name of the set; (least, most, step) draws for
         each batch
@@ -76,7 +76,7 @@ class MotionBatches(torch.utils.data.Dataset):
     noise : standard deviation of white noise over what a masked batch shows, not over what is to be told; a pair is
         drawn from
     view : False leaves the other view of a masked batch out, where nothing is contrasted
-    neighbours : the other view is that of a window at most so many rows away in the same run (`MotionWindows.runs`);
+    neighbours : the other view is that of a window at most so many rows away in the same run (`Windows.runs`);
         windows must lie in the order of recording
     """
 
@@ -102,11 +102,9 @@ class MotionBatches(torch.utils.data.Dataset):
     ):
         require_int(2, batch_size=batch_size, patch_samples=patch_samples)
         require_int(0, seed=seed, neighbours=neighbours)
-        self.sets = [] if isinstance(sets, MotionWindows) else list(sets)
-        if not self.sets or not all(isinstance(one, MotionWindows) and len(one) > 1 for one in self.sets):
-            raise DataError(
-                "a list of MotionWindows with at least 2 windows each is wanted (a single one? put it in a list)"
-            )
+        self.sets = [] if isinstance(sets, Windows) else list(sets)
+        if not self.sets or not all(isinstance(one, Windows) and len(one) > 1 for one in self.sets):
+            raise DataError("a list of Windows with at least 2 windows each is wanted (a single one? put it in a list)")
         if twice := [name for name, n in Counter(one.name for one in self.sets).items() if n > 1]:
             raise DataError(f"two data sets are called {', '.join(twice)}")
         if words and not all(len(one.labels) for one in self.sets):
@@ -227,7 +225,7 @@ class MotionBatches(torch.utils.data.Dataset):
 def patch_range(patch_s, windows):
     """The seconds that a patch of a data set may have, as a list.
 
-    >>> patch_range((0.5, 1.0, 0.25), MotionWindows("a", np.zeros((2, 100, 1)), 50.0, ("ecg",)))
+    >>> patch_range((0.5, 1.0, 0.25), Windows("a", np.zeros((2, 100, 1)), 50.0, ("ecg",)))
     [0.5, 0.75, 1.0]
     """
     if isinstance(patch_s, dict) and windows.name not in patch_s:

@@ -141,7 +141,7 @@ def fit_patches(
     ----------
     losses, loss : function of the model, ``loss`` and a batch that returns its losses; the module of the loss
     build : function that makes the model
-    training, development : lists of `MotionWindows`
+    training, development : lists of `Windows`
     patch_s, text, batches : see `MotionBatches`; the last are further options of it
     metadata : dict that is returned with what the training adds
     lr : highest learning rate

@@ -12,7 +12,7 @@ SENSORS = re.compile(r"(acc|gyro|mag|ori)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, eq=False)
-class MotionWindows:
+class Windows:
     """Windows of one data set: the same channels, rate and length.
 
     Parameters
@@ -33,9 +33,9 @@ class MotionWindows:
 
     Examples
     --------
-    >>> windows = MotionWindows("phone", np.zeros((3, 100, 2)), 50.0, ("acc_x", "acc_y"), labels=("walk", "walk", "sit"))
+    >>> windows = Windows("phone", np.zeros((3, 100, 2)), 50.0, ("acc_x", "acc_y"), labels=("walk", "walk", "sit"))
     >>> windows, len(windows[windows.labels == "walk"])
-    (MotionWindows(phone: 3 windows of 2 s, 2 channels, 50 Hz, 2 activities), 2)
+    (Windows(phone: 3 windows of 2 s, 2 channels, 50 Hz, 2 activities), 2)
     """
 
     name: str
@@ -87,7 +87,7 @@ class MotionWindows:
             f"{len(self)} windows of {self.duration_s:g} s, {len(self.channels)} channels, {self.sampling_rate_hz:g} Hz"
         )
         kinds = f", {len(np.unique(self.labels))} activities" if len(self.labels) else ""
-        return f"MotionWindows({self.name}: {size}{kinds})"
+        return f"Windows({self.name}: {size}{kinds})"
 
     def __getitem__(self, rows):
         """The windows of some rows: a slice, integers or booleans."""
@@ -95,7 +95,7 @@ class MotionWindows:
         fields = {name: getattr(self, name) for name in ("labels", "groups", "sources")}
         fields = {name: values[rows] if len(values) else () for name, values in fields.items()}
         same = (self.sampling_rate_hz, self.channels, self.descriptions)
-        return MotionWindows(self.name, self.x[rows], *same, **fields)
+        return Windows(self.name, self.x[rows], *same, **fields)
 
     @property
     def duration_s(self):
@@ -111,7 +111,7 @@ class MotionWindows:
         at = [self.channels.index(name) for name in names]
         descriptions = tuple(self.descriptions[k] for k in at)
         fields = (self.labels, self.groups, self.sources)
-        return MotionWindows(self.name, self.x[..., at], self.sampling_rate_hz, tuple(names), descriptions, *fields)
+        return Windows(self.name, self.x[..., at], self.sampling_rate_hz, tuple(names), descriptions, *fields)
 
     def fingerprint(self):
         """A text that other windows, labels or names would not have."""
@@ -124,7 +124,7 @@ class MotionWindows:
 
         A run ends where another person begins, where another session does, and where windows were taken out.
 
-        >>> windows = MotionWindows("phone", np.zeros((3, 100, 1)), 50.0, ("acc_x",), groups=("ann", "ann", "bob"))
+        >>> windows = Windows("phone", np.zeros((3, 100, 1)), 50.0, ("acc_x",), groups=("ann", "ann", "bob"))
         >>> windows.runs()
         (array([0, 0, 2]), array([1, 1, 2]))
         """

@@ -11,16 +11,14 @@ from evlib.motion.windows import ACTIVITIES, GRAVITY, cut_sessions, make_motion
 from evlib.networks.transformer import HashedWords
 from evlib.signals.errors import DataError, OptionError, ShapeError
 from evlib.training.batches import MotionBatches, motion_views
-from evlib.training.windows import MotionWindows, split_labels, triads
+from evlib.training.windows import Windows, split_labels, triads
 
 SIX = tuple(f"waist_{sensor}_{axis}" for sensor in ("acc", "gyro") for axis in "xyz")
 TEXT = HashedWords()
 
 
 def windows(name="a", n=20, channels=SIX, time=100, seed=0, **fields):
-    return MotionWindows(
-        name, np.random.default_rng(seed).normal(size=(n, time, len(channels))), 50.0, channels, **fields
-    )
+    return Windows(name, np.random.default_rng(seed).normal(size=(n, time, len(channels))), 50.0, channels, **fields)
 
 
 def test_windows_are_cut_from_sessions_whole():
@@ -104,7 +102,7 @@ def test_runs_end_with_a_person_or_a_session(sessions):
 def test_windows_that_do_not_fit_are_refused(change, error, words):
     fields = {"name": "a", "x": np.zeros((3, 100, 6)), "sampling_rate_hz": 50.0, "channels": SIX}
     with pytest.raises(error, match=words):
-        MotionWindows(**fields | change)
+        Windows(**fields | change)
 
 
 def test_triads_share_a_location():
@@ -259,7 +257,7 @@ def test_random_patch_lengths_are_those_asked_for():
 
 def test_sets_that_cannot_be_drawn_from_are_refused():
     for sets, words in (
-        ([], "list of MotionWindows"),
+        ([], "list of Windows"),
         ([windows(n=1)], "at least 2 windows"),
         ([windows(), windows()], "two data sets are called a"),
     ):

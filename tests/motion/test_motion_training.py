@@ -24,7 +24,7 @@ from evlib.networks.transformer import MAX_PATCHES, SIZES, HashedWords, log_spec
 from evlib.signals.errors import DataError, OptionError
 from evlib.training.batches import MotionBatches
 from evlib.training.masked import MaskedPretextLoss, masked_losses, reconstruction_loss
-from evlib.training.windows import MotionWindows
+from evlib.training.windows import Windows
 
 TEXT = HashedWords()
 KINDS = ("walking", "running", "sitting", "lying")
@@ -271,13 +271,13 @@ def test_patches_overlap_less_where_there_is_no_room_for_more(first):
     whole = next(replace(first, patch_s=one.duration_s).batches(one, OVERLAP))
     assert whole["input"].shape[1] == 1
     for rate, patch_s, time in ((20.0, 0.4, 147), (25.0, 0.32, 138), (50.0, 0.06, 60), (20.0, 0.15, 40)):
-        some = MotionWindows("a", np.zeros((2, time, 6)), rate, one.channels)
+        some = Windows("a", np.zeros((2, time, 6)), rate, one.channels)
         some.x[0, -int(patch_s * rate + 1e-3) :] = 5.0
         batch = next(replace(first, patch_s=patch_s).batches(some, OVERLAP))
         assert batch["input"].shape[1] <= MAX_PATCHES
         assert (batch["stats"][0] != batch["stats"][1]).any(), "the end of a window is read"
     with pytest.raises(OptionError, match="more than 48"):
-        replace(first, patch_s=0.19).embed(MotionWindows("a", np.zeros((2, 180, 6)), 20.0, one.channels))
+        replace(first, patch_s=0.19).embed(Windows("a", np.zeros((2, 180, 6)), 20.0, one.channels))
 
 
 def test_an_untrained_twin_differs_in_its_weights_alone(first):
