@@ -18,11 +18,11 @@ from evlib.signals.recording import Recording
 RATE, NAMES = 2000.0, ("bell", "clap")
 RECORDING = Recording(np.zeros((40_000, 2), np.float32), RATE)
 TIMES = st.integers(0, 39_999).map(lambda sample: sample / RATE)
-PROPOSED = Events.from_seconds(
+SUGGESTED = Events.from_seconds(
     [1.0, 2.0, 3.0, 4.0], ["bell", "clap", "bell", "clap"], RATE, NAMES, score=[0.9, 0.55, 0.2, np.nan]
 )
 
-TABLES = (PROPOSED, PROPOSED.shift(15))
+TABLES = (SUGGESTED, SUGGESTED.shift(15))
 
 
 @pytest.fixture(autouse=True)
@@ -157,7 +157,7 @@ def covered(spans, step_s=0.0005):
 def test_a_log_cut_off_at_any_byte_gives_a_state_that_there_was(log, tmp_path):
     states = [state(log)]
     for step in (
-        lambda: log.suggest(PROPOSED),
+        lambda: log.suggest(SUGGESTED),
         lambda: log.accept(0),
         lambda: log.add(5.0, "clap"),
         lambda: log.undo(),
@@ -191,6 +191,14 @@ def test_a_log_torn_in_its_first_line_begins_anew(log, tmp_path):
     assert len(AnnotationLog(log.path)) == 1
 
 
+def test_a_log_of_an_earlier_version_is_read(log):
+    log.suggest(SUGGESTED), log.accept(0)
+    log.path.write_text(log.path.read_text().replace('"suggest"', '"propose"'))
+    again = AnnotationLog(log.path)
+    assert state(again) == state(log)
+    assert again.reject(1).after.status == "rejected" and len(AnnotationLog(log.path)) == 4
+
+
 def test_every_edit_is_durable_one_line_before_it_counts(log, monkeypatch):
     synced = []
     real = os.fsync
@@ -222,7 +230,7 @@ def test_an_edit_that_changes_nothing_leaves_no_line(log):
 
 
 def test_events_hold_what_was_accepted_or_added_and_are_complete_where_reviewed_and_decided(log, tmp_path):
-    log.suggest(PROPOSED)
+    log.suggest(SUGGESTED)
     log.accept(0), log.reject(1)
     added = log.add(6.25025, "clap")
     log.review(0.5, 3.5), log.review(3.5, 5.0)
@@ -248,20 +256,20 @@ def test_events_hold_what_was_accepted_or_added_and_are_complete_where_reviewed_
     assert data.has_unlabelled and len(log.events().labelled_spans) == 0
 
 
-def test_proposals_come_least_certain_first_and_are_not_repeated_once_decided(log):
-    assert log.suggest(PROPOSED) == 4
+def test_suggestions_come_least_certain_first_and_are_not_repeated_once_decided(log):
+    assert log.suggest(SUGGESTED) == 4
     assert [row.id for row in log.suggestions()] == [3, 1, 2, 0]  # no score, 0.55, 0.2, 0.9
     log.accept(1), log.reject(2)
     moved = Events.from_seconds([1.0, 2.004, 3.0, 3.0, 9.0], ["bell", "clap", "bell", "clap", "bell"], RATE, NAMES)
-    assert log.suggest(PROPOSED) == 0 and len(log.suggestions()) == 2, "the same table again changes nothing"
+    assert log.suggest(SUGGESTED) == 0 and len(log.suggestions()) == 2, "the same table again changes nothing"
     assert log.suggest(moved) == 3  # the clap at 2 s and the bell at 3 s were decided
     assert [(row.time_s, row.type) for row in log.suggestions()] == [(1.0, "bell"), (3.0, "clap"), (9.0, "bell")]
-    assert log.undo() is None, "undo would bring back proposals that are gone"
+    assert log.undo() is None, "undo would bring back suggestions that are gone"
     assert [row.status for row in log.rows()].count("accepted") == 1
 
 
 def test_edits_per_minute_count_what_holds_in_the_reviewed_signal(log):
-    log.suggest(PROPOSED)
+    log.suggest(SUGGESTED)
     assert np.isnan(log.edits_per_minute)
     log.accept(0), log.reject(1), log.add(15.0, "bell"), log.accept(2)
     log.undo()

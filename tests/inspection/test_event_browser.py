@@ -163,7 +163,7 @@ def test_a_detector_draws_its_candidates_and_detects_where_nothing_is_given(dete
     assert browser.signal.score_label and browser._rule["default"] is None
 
 
-def test_the_static_twin_shows_the_view(browser):
+def test_the_static_figure_shows_the_view(browser):
     bundle = browser._repr_mimebundle_()
     assert {"image/png", "text/plain", "application/vnd.jupyter.widget-view+json"} <= set(bundle)
     browser.next("error")

@@ -1,4 +1,4 @@
-"""ThresholdExplorer, TemplateView and TimingView without a front end: methods, what they refuse, static twins."""
+"""ThresholdExplorer, TemplateView and TimingView without a front end: methods, what they refuse, static figures."""
 
 import base64
 
@@ -41,8 +41,7 @@ def report(fitted, simulation):
     return evlib.compare(simulation.events, evlib.detect(fitted, simulation.recording), 0.005, duration_s=30.0)
 
 
-# ---- the static twin
-# --------------------------------------------------------------------------------------------------
+# ---- the static figure
 
 
 def widgets(detector, simulation, report):
@@ -78,12 +77,6 @@ def test_a_stepper_goes_round():
 
 
 # ---- ThresholdExplorer
-# --------------------------------------------------------------------------------------------------
-
-
-def test_the_explorer_begins_with_what_the_detector_does(explorer, report):
-    assert (explorer.comparison.tp, explorer.comparison.fp) == (report.tp, report.fp)
-    assert "all types" in explorer.numbers.value
 
 
 def test_a_threshold_changes_its_type_alone(explorer):
@@ -183,7 +176,6 @@ def test_the_explorer_refuses_other_data(detector, simulation):
 
 
 # ---- TemplateView
-# -------------------------------------------------------------------------------------------------------
 
 
 def test_templates_of_each_type_with_their_events(detector, simulation):
@@ -210,11 +202,6 @@ def test_without_a_recording_the_template_itself_has_delays(detector):
     assert view.shown.layout.display == "none"
 
 
-def test_without_events_those_that_the_detector_finds_are_shown(detector, simulation):
-    view = evlib.TemplateView(detector, simulation.recording)
-    assert len(view.events) == len(evlib.detect(detector, simulation.recording))
-
-
 def test_a_kind_that_looks_like_another_is_warned_of(detector):
     detector.bank.templates[1] = 0.97 * detector.bank.templates[0]
     view = evlib.TemplateView(detector).choose("event_01")
@@ -237,7 +224,6 @@ def test_templates_refuse_what_does_not_fit(detector, simulation):
 
 
 # ---- TimingView
-# ---------------------------------------------------------------------------------------------------------
 
 
 def test_errors_of_the_hits_with_and_without_bias(report):
