@@ -1,8 +1,8 @@
 """Decoding under the refractory rule: two events of one type are at least a period apart.
 
 Choosing among candidates is weighted interval scheduling: of all subsets that keep the rule, take the one with the
-greatest total score. First-come lets a weak early blip kill the true event, highest-first can kill two good events for
-one slightly better; dynamic programming does neither, and needs O(n log n).
+greatest total score. Taking the first lets a weak early candidate suppress the true event; taking the highest can
+suppress two good events for one that is slightly better. Dynamic programming does neither, and needs O(n log n).
 (J. Kleinberg and E. Tardos, Algorithm Design, 2005, section 6.1; here with intervals of equal length per type.)
 
 The periods themselves are in `evlib.signals.refractory`. Here are the decoder of a table, the same for candidates that
@@ -202,12 +202,12 @@ def decode_events(events: Events, refractory_s, threshold=0.0):
 
 
 class StreamingDecoder:
-    """`decode_events` for candidates that arrive bit by bit: the same events, each as soon as it is final.
+    """`decode_events` for candidates that arrive block by block: the same events, each as soon as it is final.
 
-    An event is final once no later candidate can change it. A stretch of one period without a candidate ends every
-    doubt; where candidates leave no such gap it takes longer the denser they are (random scores, 2 candidates per
-    period: in the median 1.2 periods; 10: 3.6; 40: 11), so a threshold shortens the delay. Types are decided apart
-    from each other: events of different types may come out of order in time.
+    An event is final once no later candidate can change it. After one period without a candidate everything before is
+    final; where candidates are denser it takes longer (random scores: in the median 1.2 periods with 2 candidates per
+    period, 3.6 with 10, 11 with 40), and a threshold shortens the delay. Types are decided apart from each other:
+    events of different types may come out of order in time.
 
     Parameters
     ----------

@@ -1,6 +1,7 @@
 """Files: recordings in every format, and writing so that nothing is ever half written.
 
-What a recording's file holds, by its ending (rate, channel names and units may be overridden or added when reading):
+What the file of a recording holds, by its ending (channel names and units may be given anew when reading, the rate only
+where the file has none):
 
 * ``.npz``: an array ``signal``, and ``sampling_rate_hz``, ``channels``, ``units``
 * ``.npy``: the signal, memory-mapped; beside it a ``.json`` with the other three

@@ -4,8 +4,8 @@ A kind of event is a template: on each channel a sum of damped modes that starts
 5 ms and has died away after about 40 ms. Templates have unit energy over all channels, so an event of
 amplitude ``snr * noise_std`` has the matched-filter output ``snr`` in white noise of ``noise_std``.
 Noise is white plus 1/f (together ``noise_std`` per channel), a slow sway ten times as large lies under it, and
-transients of no kind are strewn in. With ``variation`` no two events of a kind are quite alike: what stays is which
-modes ring how strongly in relation to each other. Nothing touches global random state: the same seed gives the same
+transients that are no events are added. With ``variation`` no two events of a kind are quite alike: what stays is the
+relation of the strengths of their modes. Nothing touches global random state: the same seed gives the same
 recording, the same templates with another seed give another recording of the same events.
 """
 
@@ -20,7 +20,7 @@ from .events import Events
 from .recording import Recording, add_windows
 from .streams import stream
 
-# Channels hear an event up to this much before or after its onset, at 2000 Hz.
+# An event reaches a channel up to this many seconds before or after its onset (at 2000 Hz).
 MAX_DELAY_S = 0.005
 # An event starts this long after the first sample and before the last, so that all of it is inside.
 MARGIN_S = 0.06
@@ -49,7 +49,7 @@ class SyntheticTemplates:
     gain: np.ndarray
     phase: np.ndarray
     delay_s: np.ndarray
-    duration_s: float = 0.04
+    duration_s: float | np.ndarray = 0.04
     rise_s: float = 0.001
 
     @property
@@ -145,7 +145,7 @@ def schedule_rounds(n_types, duration_s, rng, refractory_s=2.0, missed=0.05, swa
     require_number(0, 1, missed=missed, swaps=swaps)
     order = rng.permutation(n_types)
     pace, clock = rng.uniform(0.155, 0.175), MARGIN_S + rng.uniform(0, 0.2)
-    # Few kinds would return too soon: the round then ends with a rest.
+    # With few kinds the next round would begin too soon: the round then ends with a rest.
     last = np.full(n_types, -np.inf)
     onsets, types = [], []
     while clock < duration_s:
@@ -231,11 +231,10 @@ def make_recording(
     schedule : "rounds" or "poisson"; further keywords go to ``schedule_rounds`` or ``schedule_poisson``
     amplitude_spread : standard deviation of the log amplitude
     transients_per_s : unlabelled bursts of random shape, as strong as events
-    variation : how much the events of a kind differ in pitch, damping, channel gains, delays and length, whether they
-        bounce, and how much a kind differs from session to session; 0 not at all, 1 so much that mean templates are a
-        poor tool. Each event keeps the energy of its kind, so ``snr`` is what a filter of its own true shape would give
-        out
-    session : recordings of one session share what is peculiar to it
+    variation : how much the events of a kind differ in pitch, damping, channel gains, delays and length, how many of
+        them bounce, and how much a kind differs from session to session: 0 not at all, 1 so much that mean templates
+        find them poorly. Each event keeps the energy of its kind: a filter of its own true shape has the output ``snr``
+    session : number of the session; its recordings share how the kinds differ from those of other sessions
 
     >>> recording, events = make_recording(duration_s=10.0, seed=3)
     >>> recording.shape, len(events.names)
@@ -348,7 +347,7 @@ def add_events(signal, templates, type, time_samples, amplitude, sampling_rate_h
 
 
 def _add_transients(signal, rate, rng, per_second, size):
-    """Bursts of no kind: shaped noise of 5-60 ms on some channels, half to twice as strong as an event."""
+    """Bursts that are no events: shaped noise of 5-60 ms on some channels, half to twice as strong as an event."""
     n_samples, n_channels = signal.shape
     for _ in range(rng.poisson(per_second * n_samples / rate)):
         length = int(rng.uniform(0.005, 0.06) * 2000 / rate * rate)
@@ -368,7 +367,7 @@ def cramer_rao_bound_s(simulation):
 
     sigma_t >= 1 / sqrt(sum over frequencies of |2 pi f a S(f)|^2 / N(f)), with the true template S, amplitude a and
     noise spectrum N. In white noise this is 1 / sqrt(sum (a s'(t))^2 / sigma^2). Where events vary, S is the mean
-    template of the kind: the bound of who knows each event's own shape would differ.
+    template of the kind: a bound from each event's own shape would differ.
     """
     rate, n = simulation.recording.sampling_rate_hz, 8192
     duration_s = simulation.templates.duration_s  # longer at a lower rate
