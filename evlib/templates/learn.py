@@ -76,9 +76,8 @@ class _LabelledEvents:
 
     def __init__(self, signals, labels, length):
         self.signals, self.n_types = signals, len(labels[0].names)
-        self.label, self.type = (
-            np.concatenate([getattr(t, name) for t in labels]) for name in ("time_samples", "type")
-        )
+        self.label = np.concatenate([table.time_samples for table in labels])
+        self.type = np.concatenate([table.type for table in labels])
         self.time, self.amplitude = self.label, np.ones(len(self.type))
         self.ends = np.cumsum([len(table) for table in labels])[:-1]
         self.overlapping = can_separate(signals, *self.by_recording(self.time, self.type), length)
@@ -96,9 +95,8 @@ class _LabelledEvents:
         columns = self.by_recording(self.time, self.type, self.amplitude)
         if self.overlapping:
             return separate_templates(self.signals, *columns, self.n_types, before, length)
-        return average_snippets(
-            cut_all(self.signals, columns[0], before, length), self.type, self.amplitude, self.n_types
-        )
+        pieces = cut_all(self.signals, columns[0], before, length)
+        return average_snippets(pieces, self.type, self.amplitude, self.n_types)
 
     def around(self, bank, time, margin=0):
         """Snippets around ``time`` (N,), (N, margin + L + margin, C); overlapping events at their own times."""
