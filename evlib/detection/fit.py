@@ -111,11 +111,8 @@ def fit(
             bar.update(1)
 
         shared: dict[str, Any] = {"seed": seed, "advance": advance}
-        how: dict[str, Any] = {
-            "template_s": template_s,
-            "shrink": shrink,
-            "whitener": getattr(encoder, "whitener", None),
-        }
+        whitener = getattr(encoder, "whitener", None)
+        how: dict[str, Any] = {"template_s": template_s, "shrink": shrink, "whitener": whitener}
         learned = whiten_and_learn(data, discovery=discovery, self_training=self_train, **how, **shared)
         how = {"tolerance_s": tolerance_s, "progress": progress, "log_dir": log_dir, **sizes}
         detector = fit_from(learned, method, pretrain=encoder, freeze_encoder=freeze_encoder, **how, **shared)

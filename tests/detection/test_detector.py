@@ -2,14 +2,13 @@
 
 import os
 import pickle
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
 import torch
 
 import evlib
-from evlib.detection.candidates import weigh
 from evlib.detection.oracle import oracle_detector
 from evlib.networks.event_specific import EventSpecificClassifier
 from evlib.scoring.refractory import find_violations
@@ -126,16 +125,6 @@ def test_a_saved_detector_finds_the_same(detector, estimated, simulations, tmp_p
 def test_a_detector_does_not_change(plain):
     with pytest.raises(FrozenInstanceError):
         plain.thresholds = np.zeros(3)
-
-
-def test_the_weights_are_what_is_decided_by(detector, simulations):
-    found = detector.candidates(simulations[1].recording)
-    assert (found.llr == -np.inf).any() == (detector.method == "fusion")
-    if detector.method == "fusion":
-        odds = np.full(len(found), -np.inf)
-        seen = found.llr > -np.inf
-        odds[seen] = replace(detector, frames=None, weights=(1.0, 0.0, 0.0)).log_odds(found[seen])
-        np.testing.assert_allclose(detector.log_odds(found), weigh(detector.weights, odds, found.frame))
 
 
 def test_an_event_specific_model_keeps_the_templates_of_its_types(detector, simulations):

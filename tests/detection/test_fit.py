@@ -51,15 +51,6 @@ def test_outside_of_labelled_spans_nothing_is_assumed(simulations):
     assert judged.precision > 0.95
 
 
-def test_development_blocks_are_held_out(simulations):
-    recording, events = simulations[0]
-    metadata = evlib.fit([(recording, events)], method="matched_filter", progress=False).metadata
-    edges = np.linspace(0, recording.n_samples, 11).astype(int)
-    held = sum(int(((events.sample >= edges[k]) & (events.sample < edges[k + 1])).sum()) for k in (3, 8))
-    assert sum(metadata["n_labelled"].values()) == len(events) - held
-    assert metadata["development_events"] == held
-
-
 def test_self_training_uses_unlabelled_signal():
     templates = make_templates(6, seed=9)
     train, test = (evlib.make_recording(templates, 90.0, snr=6.0, seed=seed) for seed in (1, 2))
