@@ -139,8 +139,7 @@ def check_threshold(threshold, num_events: int) -> Tensor:
 
 def mlp_head(features: int, hidden_size: int, num_events: int, dropout: float) -> nn.Sequential:
     """Two layers from a state to a logit for each type."""
-    hidden = nn.Linear(features, hidden_size)
-    last = nn.Linear(hidden_size, num_events)
+    hidden, last = nn.Linear(features, hidden_size), nn.Linear(hidden_size, num_events)
     return nn.Sequential(nn.Dropout(dropout), hidden, nn.ReLU(), nn.Dropout(dropout), last)
 
 

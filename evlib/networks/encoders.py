@@ -23,7 +23,7 @@ MAX_DROPOUT = 0.99
 
 
 def keep_arguments(init):
-    """Decorator of ``__init__``: keep its arguments, ``**options`` too, as ``config``, to rebuild the model from a file.
+    """Decorator of ``__init__``: keep its arguments, ``**options`` too, as ``config``, to rebuild a model from a file.
 
     >>> LSTMEncoder(6, hidden_size=np.int64(8)).config["hidden_size"]
     8

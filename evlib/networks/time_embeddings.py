@@ -46,10 +46,9 @@ class TableEmbedding(nn.Module):
         self.table = nn.Embedding(n_times, size)
 
     def forward(self, times, features=None):
-        if not (times >= 0).all() or times.max() >= len(self.table.weight):
-            raise DataError(
-                f"the table has times from 0 to {len(self.table.weight) - 1}, got {times.min():g}..{times.max():g}"
-            )
+        last = self.table.num_embeddings - 1
+        if not ((times >= 0) & (times < last + 1)).all():
+            raise DataError(f"the table has times from 0 to {last}, got {times.min():g}..{times.max():g}")
         return self.table(times.long())
 
 
@@ -65,9 +64,8 @@ class SinCosEmbedding(nn.Module):
         super().__init__()
         if size % 2:
             raise OptionError(f"size must be even, a sine and a cosine for each frequency, got {size!r}")
-        self.register_buffer(
-            "frequency", time_scale * torch.exp(-torch.arange(size // 2) * (math.log(1e4) / (size // 2)))
-        )
+        frequency = torch.exp(-torch.arange(size // 2) * (math.log(1e4) / (size // 2)))
+        self.register_buffer("frequency", time_scale * frequency)
 
     def forward(self, times, features=None):
         angle = times[..., None] * self.frequency
@@ -93,9 +91,8 @@ class LeTE(nn.Module):
         n_spline = size - n_fourier
         self.time_scale, self.slope_rate = time_scale, slope_rate
         # The parameter is the slope divided by the rate: the same slope at the start, but smaller steps.
-        self.slope = nn.ParameterList(
-            10 ** -torch.linspace(0, 9, n) / (slope_rate or 1.0) for n in (n_fourier, n_spline)
-        )
+        rate = slope_rate or 1.0
+        self.slope = nn.ParameterList(10 ** -torch.linspace(0, 9, n) / rate for n in (n_fourier, n_spline))
         self.slope.requires_grad_(slope_rate > 0)
         self.offset = nn.ParameterList(torch.zeros(n) for n in (n_fourier, n_spline))
         width = 1 / math.sqrt(max(n_fourier, 1) * HARMONICS)

@@ -482,9 +482,9 @@ class PatchTokenizer(nn.Module):
         average = nn.Sequential(*convolutions, nn.AdaptiveAvgPool1d(TOKEN_PARTS), nn.Flatten())
         self.convolutions = nn.Flatten() if short else average
         features = patch_samples if short else 64 * TOKEN_PARTS
-        self.of_shape = small_mlp(features + patch_samples // 2 + 1, d_model, dropout)
+        self.of_shape = two_layers(features + patch_samples // 2 + 1, d_model, d_model, dropout)
         # Apart from the shape, or these two numbers would be lost among the others.
-        self.of_stats = small_mlp(2, d_model, dropout)
+        self.of_stats = two_layers(2, d_model, d_model, dropout)
 
     def forward(self, patches, stats):
         parts = self.convolutions(patches.reshape(-1, 1, patches.shape[-1])).view(*patches.shape[:-1], -1)
@@ -492,9 +492,9 @@ class PatchTokenizer(nn.Module):
         return self.of_shape(shape) + self.of_stats(stats.to(parts.dtype))
 
 
-def small_mlp(inputs, d_model, dropout):
-    """Two layers with a GELU between them."""
-    return nn.Sequential(nn.Linear(inputs, d_model), nn.GELU(), nn.Dropout(dropout), nn.Linear(d_model, d_model))
+def two_layers(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential:
+    """Two linear layers with GELU and dropout between them."""
+    return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, outputs))
 
 
 def log_spectrum(patches: Tensor) -> Tensor:
@@ -530,9 +530,7 @@ class DualBranchBlock(nn.Module):
         # Dropout of attention weights would need all of them in memory; the dropout after the attention is enough.
         self.over_time = nn.MultiheadAttention(d_model, num_heads, batch_first=True)
         self.over_channels = nn.MultiheadAttention(d_model, num_heads, batch_first=True)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(d_model, 4 * d_model), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * d_model, d_model)
-        )
+        self.feed_forward = two_layers(d_model, 4 * d_model, d_model, dropout)
         self.norms = nn.ModuleList(nn.LayerNorm(d_model) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
 
