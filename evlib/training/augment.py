@@ -45,7 +45,7 @@ class Batch(NamedTuple):
 
         A label says whether the *time* of an event lies in the window, so a dropped event has label 0, and time NaN.
         NaN is the honest label in two cases: the event still shows, because its time is less than ``event_samples``
-        outside; or its time was not known, and samples were lost (``lossy`` (batch,) bool), maybe the event among them.
+        outside; or its time was not known, and samples were lost (``lossy`` (batch,) bool), perhaps those of the event.
         """
         if self.labels is None:
             return self
@@ -667,7 +667,7 @@ class DataDrivenAugmentation(Augmentation):
     noise_psd : (channels, frequencies), two-sided, white noise of standard deviation 1 is 1 everywhere
     gain_spread : standard deviation of the logarithm of a burst's amplitude
     snippets : (n, samples, channels) bursts, tapered to 0 at both ends
-    snippets_per_sample : how often they come
+    snippets_per_sample : their mean number per sample
     sampling_rate_hz : of the recordings
     maybe_events : the snippets were cut out without knowing the events: some may be events
     noise : standard deviation of the added noise, relative to that of the recordings; a pair is drawn from per sequence
@@ -677,7 +677,7 @@ class DataDrivenAugmentation(Augmentation):
     Raises
     ------
     ShapeError : when called, other channels than the recordings'
-    OptionError : when called, labelled windows and snippets that may be events, whose labels they would belie
+    OptionError : when called, labelled windows and snippets that may be events without a label
 
     Examples
     --------
@@ -766,8 +766,7 @@ class DataDrivenAugmentation(Augmentation):
         planting = bool(self.transients and len(self.snippets))
         if planting and self.maybe_events and batch.labels is not None and not batch.labels.isnan().all():
             raise OptionError(
-                "the snippets may be events, which the labels of this batch would not tell: fit with "
-                "events=..., or set "
+                "the snippets may be events, which the labels of this batch do not hold: fit with events=..., or set "
                 "transients=0 for labelled windows"
             )
         gain = (self.gain * self.gain_spread * normal((len(x), 1, 1), x, generator)).exp()

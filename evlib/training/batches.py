@@ -1,8 +1,8 @@
 """Batches of patches drawn from windows of several data sets.
 
-Every batch comes from one data set: nothing is padded, and no contrast is won by telling data sets apart. How often a
-data set comes goes with the square root of its size, so that a small one is heard. What a batch holds follows from
-(seed, epoch, number) alone: a run that was cut off goes on exactly.
+Every batch is drawn from one data set: nothing is padded, and a contrastive loss cannot be lowered by recognising the
+data set. A data set is drawn with a probability proportional to the square root of its size, so that small ones are
+seen too. A batch follows from the seed, the epoch and its number alone, so a run that was cut off is resumed exactly.
 """
 
 import math
@@ -18,8 +18,8 @@ from ..signals.streams import stream
 from .augment import Compose, Gain, MagnitudeWarp, Resample, Rotation, TimeShift, TimeWarp, WhiteNoise
 from .windows import Windows, triads
 
-# How often a text is said in another way than the label itself.
-OTHER_WORDS = 0.8
+# Probability that a label is replaced by a paraphrase.
+PARAPHRASED = 0.8
 STRENGTHS = ("none", "weak", "strong", "mixed")
 
 
@@ -32,7 +32,7 @@ def motion_views(strength, channels, n_samples, rotate=False):
         both warps) or "none"
     channels : names, for the sensors to rotate
     n_samples : of a window
-    rotate : turn the sensors too, each location by itself: with that goes what gravity tells of posture
+    rotate : also rotate the sensors, each location by itself; the posture that gravity shows is lost then
     """
     if strength not in STRENGTHS:
         raise OptionError(f"strength must be one of {', '.join(STRENGTHS)}, got {strength!r}")
@@ -54,9 +54,9 @@ class MotionBatches(torch.utils.data.Dataset):
     """Batches of patches, each from one of several data sets: an item is a whole batch.
 
     For a loader with ``batch_size=None``. A batch is that of `evlib.networks.transformer`, with ``set_name`` and
-    ``source`` (batch,). With a ``mask_ratio`` come ``hidden``, ``dropped``, ``truth`` (input and stats to be told) and
-    ``view``, the batch of another view; with ``words`` come ``text`` and ``label_text`` (batch, 384), what a label is
-    called this time and what it is called, and ``group`` (batch,), what it means.
+    ``source`` (batch,). With a ``mask_ratio`` it also holds ``hidden``, ``dropped``, ``truth`` (input and stats to be
+    predicted) and ``view``, the batch of another view; with ``words`` also ``text`` and ``label_text`` (batch, 384),
+    the vectors of a paraphrase of each label and of the label itself, and ``group`` (batch,), the number of its sense.
 
     Parameters
     ----------
@@ -65,19 +65,19 @@ class MotionBatches(torch.utils.data.Dataset):
     patch_s : seconds of a patch: one number for all, or a dict by the name of the set; (least, most, step) draws for
         each batch
     batch_size : windows in a batch
-    alpha : a set of n windows comes with a probability that goes with n ** alpha
+    alpha : a set of n windows is drawn with a probability proportional to n ** alpha
     mask_ratio : share of the patches that are hidden; None for batches without masks
     strength, rotate : of the views, see `motion_views`; without masks they change the windows themselves
     words : function of labels and ``text`` that gives their words, see `evlib.motion.labels.label_words`
     seed : of all draws
     train : False draws the same in every epoch, takes each window once, and changes no window but for the views
-    patch_samples, normalise : samples that each patch is brought to, and whether it is normalised
+    patch_samples, normalise : samples that each patch is resampled to, and whether it is normalised
         (`evlib.networks.transformer.make_batch`)
-    noise : standard deviation of white noise over what a masked batch shows, not over what is to be told; a pair is
+    noise : standard deviation of white noise that is added to the input of a masked batch, not to the truth; a pair is
         drawn from
-    view : False leaves the other view of a masked batch out, where nothing is contrasted
-    neighbours : the other view is that of a window at most so many rows away in the same run (`Windows.runs`);
-        windows must lie in the order of recording
+    view : False leaves out the other view of a masked batch, where there is no contrastive loss
+    neighbours : the other view is that of a window at most this number of rows away in the same run (`Windows.runs`);
+        windows must be in the order of recording
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class MotionBatches(torch.utils.data.Dataset):
         self.x = [torch.from_numpy(one.x) for one in self.sets]
         self.source = [torch.from_numpy(np.unique(one.sources, return_inverse=True)[1]) for one in self.sets]
         if words:
-            self._say(text)
+            self._embed_labels(text)
         self.batch_size, self.alpha, self.neighbours = batch_size, alpha, neighbours
         self.runs = [torch.from_numpy(np.stack(one.runs())) for one in self.sets]
         self.patching = {"n_samples": patch_samples, "normalise": normalise}
@@ -127,14 +127,14 @@ class MotionBatches(torch.utils.data.Dataset):
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
         self._plan, self._planned = None, None
 
-    def _say(self, text):
-        """The vectors of every way to say every label, once."""
+    def _embed_labels(self, text):
+        """The vectors of every paraphrase of every label, computed once."""
         kinds = sorted({str(label) for one in self.sets for label in one.labels})
         self.ways, self.label_text, self.group = self.words(kinds, text)
         self.label = [torch.tensor([kinds.index(str(label)) for label in one.labels]) for one in self.sets]
 
     def set_epoch(self, epoch):
-        """Say which epoch it is: the next batches are those of this epoch."""
+        """Set the epoch whose batches come next."""
         self._epoch.fill_(epoch)
 
     def __len__(self):
@@ -150,7 +150,7 @@ class MotionBatches(torch.utils.data.Dataset):
     def _draw(self, rng):
         sizes = np.array([len(one) for one in self.sets])
         if not self.train:
-            # A last window alone could not be told from anything: it joins the batch before it.
+            # A batch of one window has nothing to be contrasted with: a last window alone joins the batch before it.
             cuts = [range(self.batch_size, n - 1, self.batch_size) for n in sizes]
             return [(k, rows) for k, n in enumerate(sizes) for rows in np.split(rng.permutation(n), cuts[k])]
         weight = sizes**self.alpha
@@ -211,7 +211,7 @@ class MotionBatches(torch.utils.data.Dataset):
         return choices[int(torch.randint(len(choices), (), generator=generator))]
 
     def _text(self, label, generator):
-        """(n, 384): mostly the vector of another way to say a label."""
+        """(n, 384): mostly the vector of a paraphrase of each label."""
         if not self.train:
             return self.label_text[label]
         u = torch.rand(2, len(label), generator=generator)
@@ -219,7 +219,7 @@ class MotionBatches(torch.utils.data.Dataset):
         other = torch.stack(
             [self.ways[k][i] for k, i in zip(label.tolist(), (u[0] * count).long().tolist(), strict=True)]
         )
-        return torch.where((u[1] < OTHER_WORDS)[:, None], other, self.label_text[label])
+        return torch.where((u[1] < PARAPHRASED)[:, None], other, self.label_text[label])
 
 
 def patch_range(patch_s, windows):

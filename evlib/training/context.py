@@ -8,7 +8,7 @@ from ..networks.context import ContextLSTM, context_features, relative_evidence
 from ..signals.streams import stream
 from .loop import train
 
-# Candidates in one training sequence: about ten seconds of a noisy recording, forty of a quiet one.
+# Candidates in one training sequence: about ten seconds of a noisy recording, forty of a quiet one. Crops in a batch.
 CROP = 192
 BATCH = 16
 PEAK_LEARNING_RATE = 4e-3

@@ -170,8 +170,8 @@ def collate_fn_unsupervised(items):
 class ContrastiveDataset(UnsupervisedDataset):
     """Two different random views of each window.
 
-    What is drawn follows from ``seed``, the epoch and the item, whatever the order or the number of workers; a trainer
-    says which epoch it is (`set_epoch`). With ``train=False`` the views are the same in every epoch.
+    The draws follow from ``seed``, the epoch and the item, whatever the order or the number of workers; a trainer sets
+    the epoch (`set_epoch`). With ``train=False`` the views are the same in every epoch.
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ class ContrastiveDataset(UnsupervisedDataset):
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
 
     def set_epoch(self, epoch):
-        """Say which epoch it is: the next views are those of this epoch."""
+        """Set the epoch whose views come next."""
         self._epoch.fill_(epoch)
 
     def __getitem__(self, index):

@@ -1,4 +1,4 @@
-"""Training event-specific models for continuous detection, on windows of re-mixes."""
+"""Training event-specific models for continuous detection, on windows of hybrid recordings."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from .loop import supervised_losses, train
 
 N_WINDOWS, N_DEVELOPMENT_WINDOWS = 6144, 1024
 BATCH = 64
-# Telling 16 kinds apart starts late: small steps and much dropout would end on the plateau before it.
+# The loss stays on a plateau before 16 types are told apart: smaller steps or more dropout would not leave it.
 LEARNING_RATE, DROPOUT = 5e-3, 0.1
 PATIENCE_EPOCHS = 6
 
@@ -32,12 +32,11 @@ def train_classifier(
     n_windows=None,
     progress=True,
 ):
-    """Train an :class:`EventSpecificClassifier` on windows of re-mixes; the weights with the least development loss are
-    kept.
+    """Train an :class:`EventSpecificClassifier` on windows of hybrid recordings; the best weights are kept.
 
     Parameters
     ----------
-    draw, development_draw : () -> signal (n, C), Events: a new re-mix at each call
+    draw, development_draw : () -> signal (n, C), Events: a new hybrid recording at each call
     window, resolution : samples in a window and in a frame
     bank : TemplateBank that the model's templates start from
     keep_templates : False gives them the bank's size only, and lets them start from noise
@@ -80,7 +79,7 @@ def train_classifier(
 
 
 def windows_of(draw, n_windows, window, rng):
-    """Windows at random places of re-mixes, with the events whose onset lies in them."""
+    """Windows at random places of hybrid recordings, with the events whose onset lies in them."""
     data, labels, timings, n = [], [], [], 0
     while n < n_windows:
         signal, events = draw()

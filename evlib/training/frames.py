@@ -1,11 +1,12 @@
 """Training the frame network on labelled events as they were recorded.
 
-Crops of whitened recordings of some seconds, half of them around a label (all types alike often), half anywhere. What
-is known of a frame and a type has a weight: in completely labelled spans everything; outside of them a labelled event,
-that no other of its type begins within the refractory period, and that no other type begins in the very same moment.
-The rest is unlabelled: that nothing happens there is only likely. Targets are bumps, wide at first; while training goes
-on, the bumps of each type shrink to what its labels scatter about the network's peaks. Crops are played faster or
-slower, their channels are mixed and left out, and two crops are laid over each other: the sum has the events of both.
+The network learns from random crops of whitened recordings, some seconds long: half of them lie around a label (each
+type equally often), half anywhere. Each frame and type has a weight. It is 1 where the truth is known: in completely
+labelled spans; outside of them at a labelled event, within a refractory period of it (no other event of its type), and
+at the same moment (no event of another type). It is small in unlabelled frames, where an event is only unlikely.
+Targets are bumps; they begin wide, and those of each type shrink during training to the scatter of its labels about the
+network's peaks. For augmentation crops are played faster or slower, channels are mixed and dropped, and two crops are
+added: the sum has the events of both.
 """
 
 from dataclasses import dataclass, field
@@ -21,48 +22,49 @@ from ..signals.clock import nearest
 from ..signals.streams import stream
 from .loop import train
 
-# A crop holds about so many labelled events, but frames within these bounds (2.5 and 10 s at 200 frames a second):
-# short crops allow more steps in the same time, which dense labels are worth; rare events need their surroundings.
+# Labelled events in a crop, on average, and bounds of its length in frames (2.5 and 10 s at 200 frames a second), and
+# crops in a batch. Where labels are dense, short crops allow more steps in the same time; rare events need context.
 CROP_EVENTS, CROP_FRAMES, BATCH = 4, (512, 2048), 8
-# An epoch goes through so many frames in each place of the batch: the shorter the crops, the more steps.
+# Number of epochs, and of frames in an epoch for each crop of a batch: the shorter the crops, the more steps.
 EPOCHS, EPOCH_FRAMES = 28, 40_960
 LEARNING_RATE, WEIGHT_DECAY = 4e-3, 1e-2
-# A pretrained encoder learns more slowly than what stands on it.
+# Learning rate of a pretrained encoder, relative to that of the layers on top of it.
 ENCODER_LR_FACTOR = 0.3
-# Standard deviation of the bump around a label: frames at least; at first so many times the scatter of labels that
-# templates see, and a share of the refractory period and a time at most.
+# Standard deviation of the bump around a label: its least value in frames; its first value in multiples of the scatter
+# of the labels about the templates, at most a share of the refractory period and a number of seconds.
 NARROWEST_FRAMES, JITTERS, WIDEST_SHARE, WIDEST_S = 1.5, 4.0, 0.05, 0.1
-# From this share of the epochs on it shrinks, to so many times the scatter of the labels, by so much an epoch at most.
+# It shrinks from this share of the epochs on, to this multiple of the scatter of the labels about the network's peaks,
+# at most by this factor an epoch.
 SHRINK_FROM, SCATTERS, SHRINK_BY = 0.1, 2.0, 0.6
-# Labels whose peak has at least this log odds tell of scatter; fewer than so many of a type do not.
-SURE_LOGIT, TELLING = 0.0, 5
-# One frame in hundreds begins an event: those weigh more.
+# The scatter is estimated from peaks of at least this log odds, and from at least this number of labels of a type.
+SURE_LOGIT, FEWEST_LABELS = 0.0, 5
+# Weight of frames in which an event begins: only one frame in hundreds is one.
 POSITIVE_WEIGHT = 5.0
-# The offset counts where the bump is at least so high, and its loss so much; it goes so many widths of the bump far.
+# The offset is learned where the bump is at least this high, with this weight in the loss; it is clipped to this number
+# of widths of the bump.
 OFFSET_WITHIN, OFFSET_WEIGHT, FARTHEST_OFFSET = 0.1, 0.1, 3.0
-# How much it counts that nothing is known to begin in a frame without labels, and where a teacher has looked.
+# Weight of a frame without labels as one without an event; and where a teacher, too, found no event there.
 UNLABELLED, LOOKED_THROUGH = 0.1, 0.5
-# Share of crops around a label, of crops that are played at another speed (and the spread of its logarithm), of sums of
-# two.
+# Share of crops around a label, of crops that are played at another speed and the largest logarithm of that speed, and
+# of sums of two crops.
 SHARE_AROUND_LABELS, SHARE_WARPED, WARP, SHARE_HYBRID = 0.5, 0.5, 0.1, 0.1
-# Loudness of a second crop to the first, in log amplitude.
+# Range of the logarithm of the gain of the second crop of a sum.
 HYBRID_LOG_GAIN = (-0.7, 0.7)
-# Share of crops that are spliced from stretches of two crops and of noise: what happened before tells nothing then of
-# what comes. Frames in a stretch, logarithm of the noise (whitened noise has 1), and frames around a splice, where an
-# event may be cut off, that are not learned from.
+# Share of crops that are spliced from stretches of two crops and of noise, so that the past does not predict what comes
+# next. Range of the frames in a stretch, range of the logarithm of the noise (whitened noise has 1), and the number of
+# frames around a splice with weight 0, as an event may be cut off there.
 SHARE_SPLICED, STRETCH_FRAMES, LOG_NOISE, SPLICE_FRAMES = 0.1, (32, 512), (-3.0, 0.0), 10
-# Spread of the logarithm of channel gains, of the parts that channels take from each other, and how often one is
-# silent.
+# Standard deviation of the logarithm of channel gains and of the mixing of channels; probability that one is dropped.
 CHANNEL_GAIN, CHANNEL_MIX, CHANNEL_DROPOUT = 0.3, 0.2, 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class FrameLabels:
-    """What is known of one whitened recording.
+    """The labels of one whitened recording.
 
-    ``signal`` (n, C); events by ``time`` (samples, sorted) and ``type``; ``spans`` (k, 2) labelled completely,
-    ``hidden`` (m, 2) that must not be learned from, in samples; ``apart`` (E,) samples: no two events of a type begin
-    closer; ``elsewhere``: how much it counts, of 1, that nothing is known to begin in a frame without labels.
+    ``signal`` (n, C); events by ``time`` (samples, sorted) and ``type``; ``spans`` (k, 2) that are labelled completely
+    and ``hidden`` (m, 2) that are not learned from, in samples; ``apart`` (E,) the refractory period of each type in
+    samples; ``elsewhere``: weight of frames without labels, of 1.
     """
 
     signal: np.ndarray
@@ -75,7 +77,7 @@ class FrameLabels:
 
 
 class FrameCrops(torch.utils.data.IterableDataset):
-    """Batches of random crops, ``n_batches`` an epoch; they follow from the seed, the epoch and the widths of targets.
+    """Batches of random crops, ``n_batches`` an epoch, drawn from the seed and the epoch.
 
     ``sigma`` (E,) is the width of each type's bumps in frames; before each epoch ``shrink`` (epoch, sigma) gives the
     next one.
@@ -118,7 +120,7 @@ class FrameCrops(torch.utils.data.IterableDataset):
             other = self._cut(rng)
             signal = signal + np.float32(np.exp(rng.uniform(*HYBRID_LOG_GAIN))) * other[0]
             offset = np.where(other[1] > target, other[2], offset)
-            # Where either holds an event the sum does; that there is none takes both to be known.
+            # An event in either is one in the sum; that there is none is only known where it is known of both.
             known = np.where(
                 np.maximum(target, other[1]) > OFFSET_WITHIN, np.maximum(weight, other[3]), np.minimum(weight, other[3])
             )
@@ -179,7 +181,7 @@ class FrameCrops(torch.utils.data.IterableDataset):
         distance /= speed * self.resolution
         target = np.exp(-0.5 * np.minimum(np.abs(distance) / self.sigma, 10) ** 2).astype(np.float32)
         target[target < 1e-3] = 0
-        # What a label says beyond itself: none of its type nearby, no other type in the same moment.
+        # A label also excludes others: none of its type within a refractory period, no other type at the same moment.
         certain = known | (samples < part.apart) | (target.max(1, keepdims=True) > 0.5)
         weight = np.where(certain, 1.0, part.elsewhere) * seen
         reach = FARTHEST_OFFSET * self.sigma
@@ -216,8 +218,7 @@ def first_sigma(apart_samples, jitter_samples, resolution, rate):
 
 
 def scatter_frames(network, crops, sigma):
-    """(E,) how far the network's peaks lie from labels in frames (standard deviation, robust); NaN where too few
-    tell."""
+    """(E,) robust standard deviation of the network's peaks about the labels, in frames; NaN for too few labels."""
     errors = [[] for _ in sigma]
     with evaluating(network):
         for batch in crops:
@@ -233,7 +234,7 @@ def scatter_frames(network, crops, sigma):
                 time = peak + offsets[row, peak, k] - frame - batch["offset"][row, frame, k]
                 errors[k].append(time[around.amax(1) > SURE_LOGIT])
     errors = [torch.cat(values).abs() for values in errors]
-    return np.array([values.median().item() / 0.6745 if len(values) >= TELLING else np.nan for values in errors])
+    return np.array([values.median().item() / 0.6745 if len(values) >= FEWEST_LABELS else np.nan for values in errors])
 
 
 def train_frames(
@@ -250,16 +251,16 @@ def train_frames(
     max_epochs=EPOCHS,
     progress=True,
 ):
-    """Train a frame network; it keeps the weights of the last epoch.
+    """Train a frame network; it ends with the weights of the last epoch.
 
     Parameters
     ----------
-    parts, development : lists of FrameLabels; the second may be empty, its loss is only told
+    parts, development : lists of FrameLabels; the second may be empty, its loss is only reported
     resolution : samples in a frame
     rate : Hz
-    jitter_samples : standard deviation of labels as templates see it
+    jitter_samples : standard deviation of the labels about the templates
     encoder : a pretrained FrameEncoder to start from
-    freeze : keep it as it is (a probe)
+    freeze : do not train the encoder
 
     Returns
     -------
@@ -279,7 +280,7 @@ def train_frames(
     peaks = [group["lr"] for group in optimizer.param_groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=max_epochs + 1)
 
-    # Training labels are learned by heart after a while: those that are not trained on tell better how labels scatter.
+    # Training labels are memorised after a while: the scatter of the labels is measured on development labels.
     unseen = [part for part in development if len(part.time)]
 
     def shrink(epoch, sigma):

@@ -277,17 +277,17 @@ def _resume(path, model, optimizer, scheduler, loss_fn):
         raise DataError(f"{path} holds weights but no state of a training: it cannot be resumed from")
     if (scheduler is None) != (checkpoint["scheduler"] is None):
         raise DataError(f"{path} and this trainer must both have a scheduler, or neither")
-    try:
-        optimizer.load_state_dict(checkpoint["optimizer_state_dict"])
-    except (ValueError, KeyError) as error:
-        raise DataError(f"the optimizer in {path} does not fit this one: {error}") from error
-    if scheduler is not None:
-        scheduler.load_state_dict(checkpoint["scheduler"])
-    try:
-        if loss_fn is not None:
-            loss_fn.load_state_dict(checkpoint.get("loss_state_dict") or {})
-    except RuntimeError as error:
-        raise DataError(f"the state of the loss in {path} does not fit this one: {error}") from error
+    parts = {
+        "optimizer": (optimizer, "optimizer_state_dict"),
+        "scheduler": (scheduler, "scheduler"),
+        "state of the loss": (loss_fn, "loss_state_dict"),
+    }
+    for what, (part, key) in parts.items():
+        try:
+            if part is not None:
+                part.load_state_dict(checkpoint.get(key) or {})
+        except (ValueError, KeyError, RuntimeError) as error:
+            raise DataError(f"the {what} in {path} does not fit this one: {error}") from error
     return checkpoint
 
 

@@ -1,12 +1,12 @@
-"""Windows of recordings of several data sets: what networks of patches learn from and are asked about."""
+"""Windows of recordings of several data sets, with what is known of each window: the data of networks of patches."""
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..signals.errors import DataError, OptionError, ShapeError, require_list, require_rate
+from ..signals.errors import DataError, OptionError, ShapeError, require, require_list, require_rate
 
 SENSORS = re.compile(r"(acc|gyro|mag|ori)", re.IGNORECASE)
 
@@ -48,32 +48,25 @@ class Windows:
     sources: np.ndarray = ()
 
     def __post_init__(self):
-        if np.ma.isMaskedArray(self.x) or np.iscomplexobj(self.x):
-            raise DataError(
-                f"{self.name}: windows of plain real numbers are wanted: fill what is masked, drop imaginary parts"
-            )
+        plain = not (np.ma.isMaskedArray(self.x) or np.iscomplexobj(self.x))
+        message = "windows of plain real numbers are wanted: fill what is masked, drop imaginary parts"
+        require(plain, DataError, f"{self.name}: {message}")
         x = np.ascontiguousarray(self.x, dtype=np.float32)
-        if x.ndim != 3 or 0 in x.shape[1:]:
-            raise ShapeError(f"{self.name}: windows must be (windows, time, channels), got {x.shape}")
-        if not np.isfinite(x).all():
-            raise DataError(f"{self.name}: the windows hold NaN or infinity: fill or cut out such samples first")
+        message = f"{self.name}: windows must be (windows, time, channels), got {x.shape}"
+        require(x.ndim == 3 and 0 not in x.shape[1:], ShapeError, message)
+        message = f"{self.name}: the windows hold NaN or infinity: fill or cut out such samples first"
+        require(np.isfinite(x).all(), DataError, message)
         channels = tuple(map(str, self.channels))
-        if len(channels) != x.shape[2] or len(set(channels)) < len(channels):
-            raise ShapeError(f"{self.name}: {x.shape[2]} channels need a name of their own each, got {channels}")
+        message = f"{self.name}: {x.shape[2]} channels need a name of their own each, got {channels}"
+        require(len(channels) == x.shape[2] == len(set(channels)), ShapeError, message)
         require_list(channels=self.channels, descriptions=self.descriptions)
         descriptions = tuple(self.descriptions) or tuple(name.replace("_", " ") for name in channels)
-        if len(descriptions) != len(channels):
-            raise ShapeError(
-                f"{self.name}: want a description for each of {len(channels)} channels, got {len(descriptions)}"
-            )
-        per_window = {}
-        for field in ("labels", "groups", "sources"):
-            values = np.asarray(getattr(self, field))
-            if values.shape not in ((0,), (len(x),)):
-                raise ShapeError(
-                    f"{self.name}: want one of {field} for each of {len(x)} windows, or none, got {values.shape}"
-                )
-            per_window[field] = values
+        message = f"{self.name}: want a description for each of {len(channels)} channels, got {len(descriptions)}"
+        require(len(descriptions) == len(channels), ShapeError, message)
+        per_window = {name: np.asarray(getattr(self, name)) for name in ("labels", "groups", "sources")}
+        for name, values in per_window.items():
+            message = f"{self.name}: want one of {name} for each of {len(x)} windows, or none, got {values.shape}"
+            require(values.shape in ((0,), (len(x),)), ShapeError, message)
         if not per_window["sources"].size:
             per_window["sources"] = np.arange(len(x))
         rate = require_rate(self.sampling_rate_hz)
@@ -94,8 +87,7 @@ class Windows:
         rows = np.arange(len(self))[rows]
         fields = {name: getattr(self, name) for name in ("labels", "groups", "sources")}
         fields = {name: values[rows] if len(values) else () for name, values in fields.items()}
-        same = (self.sampling_rate_hz, self.channels, self.descriptions)
-        return Windows(self.name, self.x[rows], *same, **fields)
+        return replace(self, x=self.x[rows], **fields)
 
     @property
     def duration_s(self):
@@ -110,11 +102,10 @@ class Windows:
             )
         at = [self.channels.index(name) for name in names]
         descriptions = tuple(self.descriptions[k] for k in at)
-        fields = (self.labels, self.groups, self.sources)
-        return Windows(self.name, self.x[..., at], self.sampling_rate_hz, tuple(names), descriptions, *fields)
+        return replace(self, x=self.x[..., at], channels=tuple(names), descriptions=descriptions)
 
     def fingerprint(self):
-        """A text that other windows, labels or names would not have."""
+        """A hash of windows, labels and names, as text."""
         words = (self.name, self.sampling_rate_hz, self.channels, self.descriptions)
         words += tuple(values.tolist() for values in (self.labels, self.groups, self.sources))
         return hashlib.blake2b(repr(words).encode() + self.x.tobytes(), digest_size=8).hexdigest()

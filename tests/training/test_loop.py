@@ -534,7 +534,7 @@ LONG_RUN = """
 import signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from test_training import *
+from test_loop import *
 
 class Hanging(UnsupervisedDataset):
     drawn = 0
