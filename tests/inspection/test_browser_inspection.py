@@ -5,6 +5,7 @@ from browser import PICTURE
 
 DATA = """
 import evlib
+from evlib.detection.oracle import oracle_detector
 
 simulation = evlib.make_recording(duration_s=60.0, snr=9.0, seed=1)
 recording, reference = simulation
@@ -43,7 +44,7 @@ def test_thresholds_are_moved_and_applied(open_notebook):
 
 def test_templates_and_their_events(open_notebook):
     view = (
-        "evlib.TemplateView(detector, recording, reference, truth=evlib.detection.oracle.oracle_detector(simulation))"
+        "evlib.TemplateView(detector, recording, reference, truth=oracle_detector(simulation))"
     )
     page = open_notebook([DATA, view])
     page.changed(PICTURE, lambda: page.slide("single events", "ArrowLeft", times=8))
