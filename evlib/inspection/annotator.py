@@ -363,7 +363,7 @@ class Annotator(Widget):
         scale, unit = (1, "s") if log.duration_s < 300 else (60, "min")
         parts = [
             f"<b style='color:{ANNOTATION_COLOURS['undecided']}'>{len(undecided)} undecided</b>",
-            f"<b style='color:{ANNOTATION_COLOURS['event']}'>{n['accepted'] + n['added']} events</b>"
+            f"<b style='color:{ANNOTATION_COLOURS['event']}'>events: {n['accepted'] + n['added']}</b>"
             f" ({n['accepted']} accepted, {n['added']} added)",
             f"{n['rejected']} rejected",
             f"{reviewed_s / scale:.1f} of {log.duration_s / scale:.1f} {unit} complete",

@@ -43,9 +43,7 @@ def test_thresholds_are_moved_and_applied(open_notebook):
 
 
 def test_templates_and_their_events(open_notebook):
-    view = (
-        "evlib.TemplateView(detector, recording, reference, truth=oracle_detector(simulation))"
-    )
+    view = "evlib.TemplateView(detector, recording, reference, truth=oracle_detector(simulation))"
     page = open_notebook([DATA, view])
     page.changed(PICTURE, lambda: page.slide("single events", "ArrowLeft", times=8))
     page.changed(PICTURE, lambda: page.click("▶"))
