@@ -221,7 +221,7 @@ def probe_encoder(encoder, unlabelled, train, test, event, labels_per_type=(1, 5
 
 
 def describe_difference(table, method: str, rival: str) -> list[str]:
-    """For each number of labels a sentence: is ``method`` better than ``rival`` in every draw, worse in every, or neither?
+    """For each number of labels a sentence: is ``method`` better than ``rival`` in every draw, in none, or in some?
 
     >>> import pandas as pd
     >>> rows = [("a", 5, 0, 0.8), ("b", 5, 0, 0.7), ("a", 5, 1, 0.9), ("b", 5, 1, 0.6)]
