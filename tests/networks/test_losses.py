@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from evlib.networks.losses import (
     AutoencoderLoss,
@@ -342,3 +344,27 @@ def test_nt_xent_is_safe_at_extreme_values():
         z = torch.randn(6, 4)
         mixed = nt_xent(z, z.flip(1))
     torch.testing.assert_close(mixed, nt_xent(z, z.flip(1)), rtol=0, atol=0)
+
+
+def _unit(*shape, seed=0):
+    return torch.nn.functional.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+@given(st.integers(2, 6), st.integers(1, 4), st.integers(0, 100))
+@settings(max_examples=30, deadline=None)
+def test_nt_xent_leaves_out_patches_of_one_source(n_sources, each, seed):
+    source = torch.arange(n_sources).repeat_interleave(each)
+    z1, z2 = _unit(len(source), 5, seed=seed).double(), _unit(len(source), 5, seed=seed + 1).double()
+    z, origin, n = torch.cat([z1, z2]), source.repeat(2), len(source)
+    losses = []
+    for i in range(2 * n):
+        partner = (i + n) % (2 * n)
+        others = [j for j in range(2 * n) if origin[j] != origin[i]] + [partner]
+        scores = torch.stack([z[i] @ z[j] / 0.2 for j in others])
+        losses.append(torch.logsumexp(scores, 0) - z[i] @ z[partner] / 0.2)
+    torch.testing.assert_close(nt_xent(z1, z2, 0.2, source), torch.stack(losses).mean())
+
+
+def test_nt_xent_needs_two_sources():
+    with pytest.raises(ShapeError, match="at least 2 sources"):
+        nt_xent(_unit(4, 3), _unit(4, 3), 0.2, torch.zeros(4, dtype=torch.long))

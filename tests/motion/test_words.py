@@ -1,10 +1,9 @@
-"""Words as vectors, and labels that mean the same."""
+"""Words as vectors: the same everywhere, refusals, the encoder that stands in without the extra."""
 
 import pytest
 import torch
 
 from evlib.motion import words
-from evlib.motion.labels import LABEL_GROUPS, group_codes, label_group, map_labels, paraphrases, plain_label
 from evlib.motion.words import HASHED, SENTENCES, SentenceEncoder, text_encoder
 from evlib.networks.transformer import HashedWords
 from evlib.signals.errors import DataError, MissingExtraError, OptionError
@@ -56,33 +55,3 @@ def test_what_is_no_text_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(DataError, match="cannot be read"):
         SentenceEncoder(tmp_path)
-
-
-def test_every_label_is_in_one_group_only():
-    labels = [label for group in LABEL_GROUPS.values() for label in group]
-    assert len(labels) == len(set(labels)) and all(label == plain_label(label) for label in labels)
-    assert all(group == members[0] for group, members in LABEL_GROUPS.items())
-
-
-def test_groups_join_synonyms_and_nothing_else():
-    assert label_group("LAYING") == label_group("lying") == "lying"
-    assert label_group("Walking_Upstairs") == label_group("ascending stairs") != label_group("walking downstairs")
-    codes = group_codes(["walk", "walking", "sit", "yodelling", "Yodelling"])
-    assert codes[0] == codes[1] and codes[3] == codes[4] and len(set(codes.tolist())) == 3
-    assert codes.tolist() == group_codes(["walk", "walking", "sit", "yodelling", "Yodelling"]).tolist()
-    for wrong in ("", "  ", "--", 3, None):
-        with pytest.raises(DataError, match="a label must be words"):
-            plain_label(wrong)
-
-
-def test_a_label_stands_for_a_target_only_where_there_is_no_doubt():
-    assert map_labels(["walk"], ["walking", "sitting"]) == ["walking"]
-    assert map_labels(["stairs up"], ["upstairs", "climbing stairs"]) == [None], "two of one group: which?"
-    assert map_labels(["upstairs"], ["upstairs", "climbing stairs"]) == ["upstairs"], "the same word comes first"
-    assert map_labels(["swimming"], ["walking"]) == [None]
-
-
-def test_ways_to_say_hold_the_label_itself_and_its_synonyms():
-    ways = paraphrases("laying")
-    assert "lying down" in ways and "a person is reclining" in ways and len(ways) == len(set(ways))
-    assert "yodelling" in paraphrases("yodelling")

@@ -1,19 +1,18 @@
-"""Windows of motion and the batches drawn from them."""
+"""Batches of patches: drawn alike from one seed, development batches that stay, rotations of SO(3), neighbours."""
 
 import numpy as np
 import pytest
 import torch
 
-from evlib import Recording
 from evlib.motion.labels import label_words
-from evlib.motion.sessions import Session
-from evlib.motion.windows import ACTIVITIES, GRAVITY, cut_sessions, make_motion
 from evlib.networks.transformer import HashedWords
-from evlib.signals.errors import DataError, OptionError, ShapeError
+from evlib.signals.errors import DataError, OptionError
 from evlib.training.batches import MotionBatches, motion_views
-from evlib.training.windows import Windows, split_labels, triads
+from evlib.training.windows import Windows
 
 SIX = tuple(f"waist_{sensor}_{axis}" for sensor in ("acc", "gyro") for axis in "xyz")
+
+
 TEXT = HashedWords()
 
 
@@ -21,99 +20,8 @@ def windows(name="a", n=20, channels=SIX, time=100, seed=0, **fields):
     return Windows(name, np.random.default_rng(seed).normal(size=(n, time, len(channels))), 50.0, channels, **fields)
 
 
-def test_windows_are_cut_from_sessions_whole():
-    signals = [np.arange(n)[:, None] + np.array([0.0, 1000.0]) for n in (250, 90, 130)]
-    some = [
-        Session(f"s{k}", Recording(x, 50.0, ("acc_x", "ecg")), ("walking",), f"p{k}") for k, x in enumerate(signals)
-    ]
-    some[2] = Session("s2", Recording(signals[2][:, :1], 50.0, ("acc_x",)), ("sitting",), "p2")
-    cut = cut_sessions("set", some, window_s=2.0, stride_s=1.0, descriptions={"acc_x": "up and down"})
-    assert cut.channels == ("acc_x",) and cut.descriptions == ("up and down",), "what all sessions have"
-    assert cut.x[:, 0, 0].tolist() == [0, 50, 100, 150, 0] and cut.sources.tolist() == ["s0"] * 4 + ["s2"]
-    assert cut.labels.tolist() == ["walking"] * 4 + ["sitting"] and cut.groups.tolist() == ["p0"] * 4 + ["p2"]
-    with pytest.raises(DataError, match="as long as a window of 9 s"):
-        cut_sessions("set", some, window_s=9.0)
-    for options in ({"window_s": 0}, {"window_s": 2.0, "stride_s": -1.0}, {"window_s": np.nan}):
-        with pytest.raises(OptionError, match="must be a positive number"):
-            cut_sessions("set", some, **options)
-    with pytest.raises(DataError, match="two sessions are called s0"):
-        cut_sessions("set", [some[0], some[0]], 2.0)
-    with pytest.raises(DataError, match="1 sessions have no label while others have, as x"):
-        cut_sessions("set", [*some, Session("x", some[0].recording)], 2.0)
-    with pytest.raises(DataError, match="sessions of one rate"):
-        cut_sessions("set", [*some, Session("x", Recording(signals[0], 20.0, ("acc_x", "ecg")), ("walking",))], 2.0)
-
-
-def test_windows_know_their_rows_and_channels():
-    some = windows(labels=np.repeat(["walk", "sit"], 10), groups=np.arange(20) % 3)
-    sit = some[some.labels == "sit"]
-    assert (
-        some.fingerprint()
-        == windows(labels=np.repeat(["walk", "sit"], 10).astype(object), groups=np.arange(20) % 3).fingerprint()
-    )
-    others = (sit, windows(seed=1), windows(labels=["walk"] * 20), some.with_channels(SIX[::-1]))
-    assert len({some.fingerprint(), *(one.fingerprint() for one in others)}) == 5, (
-        "another for other windows, labels or channels"
-    )
-    assert len(sit) == 10 and np.array_equal(sit.x, some.x[10:]) and np.array_equal(sit.sources, np.arange(10, 20))
-    rest, out = split_labels(some, ["sit"])
-    assert set(rest.labels) == {"walk"} and set(out.labels) == {"sit"}
-    picked = some.with_channels(("waist_gyro_x", "waist_acc_z"))
-    assert np.array_equal(picked.x, some.x[..., [3, 2]]) and picked.descriptions == ("waist gyro x", "waist acc z")
-    with pytest.raises(OptionError, match="has no channel ecg"):
-        some.with_channels(("ecg",))
-    with pytest.raises(OptionError, match="got the text 'sit'"):
-        split_labels(some, "sit")
-    with pytest.raises(OptionError, match="a has no label swim; it has sit, walk"):
-        split_labels(some, ["swim"])
-
-
-@pytest.mark.parametrize("sessions", [False, True])
-def test_runs_end_with_a_person_or_a_session(sessions):
-    rng = np.random.default_rng(0)
-    fields = {"groups": np.sort(rng.integers(0, 4, 20)).astype(str)} | (
-        {"sources": rng.choice(["a", "b"], 20)} if sessions else {}
-    )
-    some = windows(**fields)
-    for row, (first, last) in enumerate(zip(*some.runs(), strict=True)):
-        same = [all(values[k] == values[row] for values in fields.values()) for k in range(20)]
-        assert first <= row <= last and all(same[first : last + 1])
-        assert (first == 0 or not same[first - 1]) and (last == 19 or not same[last + 1])
-    assert windows().runs()[1].tolist() == [19] * 20, "without persons and sessions all is one run"
-    assert windows()[[0, 1, 5, 6, 7]].runs()[0].tolist() == [0, 0, 2, 2, 2], "what lay between was taken out"
-    assert windows(sources=[f"s{k}" for k in range(20)]).runs()[0].tolist() == list(range(20)), "sessions of one window"
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "words"),
-    [
-        ({"x": np.zeros((3, 100))}, ShapeError, "must be"),
-        ({"x": np.full((3, 100, 6), np.nan)}, DataError, "NaN or infinity"),
-        ({"channels": SIX[:5]}, ShapeError, "6 channels need a name"),
-        ({"channels": (SIX[0],) * 6}, ShapeError, "a name of their own"),
-        ({"descriptions": ("one",)}, ShapeError, "a description for each"),
-        ({"labels": ("walk",)}, ShapeError, "one of labels for each of 3"),
-        ({"sampling_rate_hz": 0}, ValueError, "rate"),
-        ({"x": np.ma.masked_equal(np.zeros((3, 100, 6)), 0)}, DataError, "masked"),
-        ({"x": np.zeros((3, 100, 6), complex)}, DataError, "real numbers"),
-        ({"descriptions": "abcdef"}, OptionError, "must be a list, got the text"),
-    ],
-)
-def test_windows_that_do_not_fit_are_refused(change, error, words):
-    fields = {"name": "a", "x": np.zeros((3, 100, 6)), "sampling_rate_hz": 50.0, "channels": SIX}
-    with pytest.raises(error, match=words):
-        Windows(**fields | change)
-
-
-def test_triads_share_a_location():
-    found, places = triads((*SIX, "wrist_acc_x", "wrist_acc_z", "ecg", "total_acc_x", "total_acc_y", "total_acc_z"))
-    assert found == ((0, 1, 2), (3, 4, 5), (9, 10, 11)) and places == ("waist", "waist", "")
-    both = [f"acc_{place}_{axis}" for place in ("wrist", "ankle") for axis in "xyz"]
-    assert triads(both)[1] == ("wrist", "ankle"), "also where the sensor comes first"
-    assert triads(("total_acc_x", "total_acc_y", "total_acc_z", "body_gyro_x", "body_gyro_y", "body_gyro_z"))[1] == (
-        "",
-        "",
-    )
+def batches(sets, **options):
+    return MotionBatches(sets, TEXT, **{"patch_s": 0.5, "batch_size": 4} | options)
 
 
 def test_rotations_are_of_the_group_so3_one_for_each_location_and_sample():
@@ -147,10 +55,6 @@ def test_strengths():
     )
     with pytest.raises(OptionError, match="strength must be one of none, weak, strong, mixed"):
         motion_views("harsh", SIX, 100)
-
-
-def batches(sets, **options):
-    return MotionBatches(sets, TEXT, **{"patch_s": 0.5, "batch_size": 4} | options)
 
 
 def test_batches_follow_from_seed_epoch_and_number_alone():
@@ -265,19 +169,3 @@ def test_sets_that_cannot_be_drawn_from_are_refused():
             batches(sets)
     with pytest.raises(DataError, match="every data set needs labels"):
         batches([windows()], words=label_words)
-
-
-def test_simulated_people_keep_to_physics():
-    some = make_motion(n_people=3, windows_per_activity=4, places=("waist", "ankle"), magnetometer=True, seed=1)
-    assert some.x.shape == (3 * 4 * len(ACTIVITIES), 128, 18) and len(set(some.groups)) == 3
-    still = some[np.isin(some.labels, ["sitting", "standing", "lying"])]
-    for start in (0, 9):
-        np.testing.assert_allclose(np.linalg.norm(still.x[..., start : start + 3].mean(1), axis=1), GRAVITY, rtol=0.03)
-    upright = {name: some.x[some.labels == name, :, 0].mean() for name in ("standing", "lying")}
-    assert upright["standing"] > 9 and abs(upright["lying"]) < 3
-    again = make_motion(n_people=3, windows_per_activity=4, places=("waist", "ankle"), magnetometer=True, seed=1)
-    other = make_motion(n_people=3, windows_per_activity=4, places=("waist", "ankle"), magnetometer=True, seed=2)
-    assert np.array_equal(some.x, again.x) and not np.array_equal(some.x, other.x)
-    for wrong in ({"activities": ("yodelling",)}, {"places": ()}, {"n_people": 0}):
-        with pytest.raises(OptionError):
-            make_motion(**wrong)

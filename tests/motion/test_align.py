@@ -1,51 +1,17 @@
-"""Contrast and words: exact values, the queue, targets that carry no gradient, prototypes that differ."""
+"""Alignment of windows and words: exact values, the queue, targets without gradient, prototypes that differ."""
 
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from evlib.motion.align import AlignmentLoss, FeatureQueue, prototype_targets, prototype_usage, soft_targets
-from evlib.networks.losses import nt_xent
 from evlib.signals.errors import OptionError, ShapeError
 
 
 def unit(*shape, seed=0):
     return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
-
-
-def test_contrast_of_equal_and_of_orthogonal_views():
-    z = torch.eye(8)
-    assert nt_xent(z, z, 0.05, source=torch.arange(8)) < 1e-6
-    equal = torch.ones(8, 4)
-    assert nt_xent(equal, equal, 0.05, torch.arange(8)).item() == pytest.approx(math.log(15), abs=1e-6)
-    # Four sources of two patches: each sees its partner and the 12 patches of other sources.
-    assert nt_xent(equal, equal, 0.05, torch.arange(4).repeat_interleave(2)).item() == pytest.approx(
-        math.log(13), abs=1e-6
-    )
-
-
-@given(st.integers(2, 6), st.integers(1, 4), st.integers(0, 100))
-@settings(max_examples=30, deadline=None)
-def test_contrast_against_a_plain_loop(n_sources, each, seed):
-    source = torch.arange(n_sources).repeat_interleave(each)
-    z1, z2 = unit(len(source), 5, seed=seed).double(), unit(len(source), 5, seed=seed + 1).double()
-    z, origin, n = torch.cat([z1, z2]), source.repeat(2), len(source)
-    losses = []
-    for i in range(2 * n):
-        partner = (i + n) % (2 * n)
-        others = [j for j in range(2 * n) if origin[j] != origin[i]] + [partner]
-        scores = torch.stack([z[i] @ z[j] / 0.2 for j in others])
-        losses.append(torch.logsumexp(scores, 0) - z[i] @ z[partner] / 0.2)
-    torch.testing.assert_close(nt_xent(z1, z2, 0.2, source), torch.stack(losses).mean())
-
-
-def test_contrast_needs_two_sources():
-    with pytest.raises(ShapeError, match="at least 2 sources"):
-        nt_xent(unit(4, 3), unit(4, 3), 0.2, torch.zeros(4, dtype=torch.long))
 
 
 def test_the_queue_is_first_in_first_out_and_keeps_the_last_of_a_long_batch():
