@@ -22,7 +22,7 @@ from ..scoring.refractory import decode_refractory
 from ..signals.clock import distance_to_nearest, duration_to_samples, rows_within, split_time
 from ..signals.errors import DataError, OptionError, require_int, require_seconds
 from ..signals.events import Events
-from ..signals.recording import Recording, as_list, check_alike, cut
+from ..signals.recording import as_list, check_alike, cut
 from ..signals.refractory import Refractory
 from ..signals.streams import stream
 from .bank import TemplateBank
@@ -128,7 +128,7 @@ def discover(
     >>> len(found.names)
     3
     """
-    recordings: list[Recording] = as_list(recordings)
+    recordings = as_list(recordings)
     rate = check_alike(recordings)
     require_int(1, **({} if n_types is None else {"n_types": n_types}))
     require_int(0, seed=seed)
