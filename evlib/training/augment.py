@@ -343,7 +343,7 @@ class Rotation(Augmentation):
     """
 
     triads: tuple = ((0, 1, 2), (3, 4, 5))
-    one_per_location: tuple = None
+    one_per_location: tuple | None = None
 
     def __post_init__(self):
         triads = tuple(tuple(triad) for triad in self.triads)
@@ -754,8 +754,8 @@ class DataDrivenAugmentation(Augmentation):
         spread = MAD_TO_STD * np.median(np.abs(amplitude - np.median(amplitude))) if len(amplitude) > 1 else 0.0
         # An even choice over the recordings, in which weak bursts are as frequent as they are.
         chosen = np.unique(np.linspace(0, len(snippets) - 1, min(MAX_SNIPPETS, len(snippets))).astype(int))
-        cut = [_cut_snippet(*snippets[i], length) for i in chosen]
-        cut = np.array(cut, dtype=np.float32).reshape(-1, length, recordings[0].n_channels)
+        pieces = [_cut_snippet(snippets[i][0], snippets[i][1], length) for i in chosen]
+        cut = np.array(pieces, dtype=np.float32).reshape(-1, length, recordings[0].n_channels)
         psd, _ = estimate_psd(recordings)
         return cls(psd, float(spread), cut, len(snippets) / max(searched, 1), rate, events is None, **settings)
 

@@ -135,8 +135,8 @@ def load_checkpoint(path: str | Path, model: nn.Module | None = None, kinds: Ite
     """
     content = load(path, what)
     if model is None:
-        stored = (content.get(name) for name in ("model_class", "config", "model_state_dict"))
-        return rebuild(path, *stored, kinds), content
+        kind, config = str(content.get("model_class")), content.get("config")
+        return rebuild(path, kind, config, content["model_state_dict"], kinds), content
     try:
         model.load_state_dict(content["model_state_dict"])
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -200,9 +200,9 @@ def save_encoder(path: str | Path, encoder: nn.Module, metadata: dict, whitener:
         metadata = json.loads(json.dumps(plain(dict(metadata))))
     except (TypeError, ValueError) as error:
         raise OptionError(f"the metadata must be a dict of names, numbers, lists and None: {error}") from error
-    kept = None
+    kept: dict[str, Any] | None = None
     if whitener is not None:
-        kept = {name: torch.from_numpy(getattr(whitener, name)) for name in ("taps", "center")}
+        kept = {"taps": torch.from_numpy(whitener.taps), "center": torch.from_numpy(whitener.center)}
         kept["sampling_rate_hz"] = float(whitener.sampling_rate_hz)
     save_checkpoint(path, encoder, metadata, whitener=kept)
 

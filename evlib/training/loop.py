@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ def train(
     log_dir: str | Path | None = None,
     device: str | torch.device | None = "cpu",
     devices: int = 1,
-    precision: str = "32-true",
+    precision: Any = "32-true",
     gradient_clip_val: float | None = 1.0,
     progress: bool = True,
     seed: int | None = 0,
@@ -121,7 +122,7 @@ def train(
         if folder is None:
             raise OptionError("resume=True needs save_dir, the folder with the checkpoints of the run that was cut off")
         resume_from = latest_checkpoint(folder)
-    start = {"epoch": 0, "global_step": 0, "history": []}
+    start: dict[str, Any] = {"epoch": 0, "global_step": 0, "history": []}
     if resume_from:
         start = _resume(resume_from, model, optimizer, scheduler, state)
     history = list(start["history"])

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -43,9 +44,9 @@ class Windows:
     sampling_rate_hz: float
     channels: tuple
     descriptions: tuple = ()
-    labels: np.ndarray = ()
-    groups: np.ndarray = ()
-    sources: np.ndarray = ()
+    labels: Any = ()
+    groups: Any = ()
+    sources: Any = ()
 
     def __post_init__(self):
         plain = not (np.ma.isMaskedArray(self.x) or np.iscomplexobj(self.x))
