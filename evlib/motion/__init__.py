@@ -1,4 +1,4 @@
-"""Motion: windows of motion sensors, told by words.
+"""Motion: windows of motion sensors, recognised by words.
 
 Sessions on disk and converters of public data sets, windows, the two stages of training, and scores. Imports the core
 (`signals` to `detection`), not `inspection`.

@@ -223,7 +223,7 @@ def test_the_same_seed_gives_the_same_weights_and_resuming_goes_on_exactly(tmp_p
         train(max_epochs=4, save_dir=tmp_path / "whole", contrastive_weight=0.3)
 
 
-def test_words_tell_activities_after_alignment(first, tmp_path):
+def test_words_recognise_activities_after_alignment(first, tmp_path):
     sets, judge = [people()], people(seed=7)
     aligned = align_motion(first, sets, [people(seed=1)], max_epochs=40, batch_size=16, lr=5e-3)
     told = np.array(KINDS)[aligned.scores(judge, KINDS).argmax(1)]
