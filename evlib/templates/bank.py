@@ -1,4 +1,5 @@
-"""Template banks: what each type of event looks like in whitened signal, and how snippets of signal are cut and averaged.
+"""Template banks: what each type of event looks like in whitened signal, and how snippets of signal are cut and
+averaged.
 
 Conventions: whitened signal (n, C) with unit white noise; templates (E, L, C) cover samples [onset - before,
 onset - before + L). The score of a template at time t is the correlation of its unit-energy shape with the signal
@@ -260,7 +261,8 @@ def correlate_snippets(pieces, templates, owner=None):
 
 
 def correlate_own(pieces: np.ndarray, templates: np.ndarray, owner) -> np.ndarray:
-    """Scores of template ``owner`` (N,) at every lag inside of each piece, as of :func:`correlate_snippets`, (N, lags)."""
+    """Scores of template ``owner`` (N,) at every lag inside of each piece, as of :func:`correlate_snippets`, (N,
+    lags)."""
     parts = [np.zeros((0, pieces.shape[1] - templates.shape[1] + 1))]
     return np.concatenate(parts + [score for _, score in correlate_snippets(pieces, templates, owner)])
 

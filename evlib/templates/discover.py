@@ -6,8 +6,8 @@ with them explains the recordings (overlapping events come apart there), and eve
 the types are stable. What the templates leave unexplained is searched once more for types that were missed.
 
 Source: spike sorting by clustering and template matching, e.g. Quiroga et al. 2004 and Yger et al. 2018; here with
-agglomerative clustering (average linkage) under cannot-link constraints. A type that was found has no name until a label
-gives it one, and is called a kind.
+agglomerative clustering (average linkage) under cannot-link constraints. A type that was found has no name until a
+label gives it one, and is called a kind.
 """
 
 from dataclasses import dataclass, replace

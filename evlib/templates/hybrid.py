@@ -3,8 +3,8 @@
 The events that were found are taken out of the whitened signal; what remains is background. A hybrid recording plants
 the templates again, in the order and rhythm that was found (moved, played faster or slower) with new amplitudes, into
 background: the recording's own, turned by a random time, or noise of the same spectrum with random phases, in which
-no overlooked event hides. Another day has another rhythm, so some hybrid recordings plant the events in a rhythm that was
-not found. Of every candidate in a hybrid recording it is known whether it is true.
+no overlooked event hides. Another day has another rhythm, so some hybrid recordings plant the events in a rhythm that
+was not found. Of every candidate in a hybrid recording it is known whether it is true.
 
 Source: hybrid recordings as spike sorters are validated on, e.g. Rossant et al., Nature Neuroscience 19 (2016).
 """
@@ -30,8 +30,8 @@ MATCH_S = 0.005
 TEMPO_SPREAD = 0.03
 # Rhythms that were not found, see `new_rhythm`.
 RHYTHMS = ("tempo", "poisson", "isolated", "swapped", "missing")
-# Of these: greatest change of the logarithm of the tempo; seconds between isolated events; longest mean wait for the next
-# event of a type, in seconds; probability that a type is missing.
+# Of these: greatest change of the logarithm of the tempo; seconds between isolated events; longest mean wait for the
+# next event of a type, in seconds; probability that a type is missing.
 NEW_TEMPO, ISOLATED_S, LONGEST_WAIT_S, SHARE_MISSING = 0.5, (0.7, 3.0), 8.0, 0.4
 # A candidate of the background with a lower log-likelihood ratio is noise; a higher one may be an overlooked event.
 OVERLOOKED_LLR = 4.0
@@ -56,9 +56,9 @@ class Examples:
 def label_examples(candidates: Candidates, labels: Events, match_samples: float, apart_samples=None) -> Examples:
     """Compare candidates with labels: which are true, and of which it cannot be known.
 
-    In completely labelled spans everything is known. Elsewhere a labelled event implies that no other of its type begins
-    within the refractory period, ``apart_samples`` (E,), and none of another type at the same moment; everything else
-    has weight 0.
+    In completely labelled spans everything is known. Elsewhere a labelled event implies that no other of its type
+    begins within the refractory period, ``apart_samples`` (E,), and none of another type at the same moment; everything
+    else has weight 0.
     """
     row, label, distance = nearest_label(candidates, labels, match_samples)
     target, error = np.zeros(len(candidates), np.float32), np.full(len(candidates), np.nan)
@@ -171,7 +171,8 @@ class HybridRecordings:
         return examples
 
     def mix(self, rng, rhythm: str | None = None):
-        """One hybrid recording of one piece: whitened signal (n, C), the events in it, and what its background may hide.
+        """One hybrid recording of one piece: whitened signal (n, C), the events in it, and what its background may
+        hide.
 
         ``rhythm``: one of ``RHYTHMS``; None for the one that was found
         """

@@ -5,9 +5,9 @@ of all times nearby, its event is put there (at a time finer than a sample) and 
 taken away, so that an event is not taken for a second one of a similar type, and overlapping events come apart.
 Explained events then move to a better time nearby where that makes the signal likelier, given their neighbours. What
 remains gives the doubtful candidates. Where an event looks like no template, ever more of them would explain it and
-each other: such a crowd has a limit, at which the pursuit gives up, so that work is linear in the length of the recording
-whatever is in it. Signals pass through in blocks: memory does not grow with the recording except for the candidates
-themselves.
+each other: such a crowd has a limit, at which the pursuit gives up, so that work is linear in the length of the
+recording whatever is in it. Signals pass through in blocks: memory does not grow with the recording except for the
+candidates themselves.
 
 Source: greedy template matching as in spike sorting (Pachitariu et al. 2016; Yger et al. 2018), here with a Gaussian
 prior on the amplitude and sub-sample subtraction from tabulated overlaps.
@@ -420,8 +420,8 @@ def _places(bank, score, time, type, height):
 def _profile(bank, score, time, type, height, places, own, rows):
     """Log-likelihood of each of the events ``rows`` at its places, (N, P), and its height there, (N, P).
 
-    Heights are the most probable ones, of the event and of its neighbours together. Also returns the neighbours, (N, K),
-    and by how much their heights change when the event is at a place, (N, K, P).
+    Heights are the most probable ones, of the event and of its neighbours together. Also returns the neighbours, (N,
+    K), and by how much their heights change when the event is at a place, (N, K, P).
     """
     neighbour, valid = rows_within(time, time[rows], 2 * bank.length)
     valid &= neighbour != rows[:, None]

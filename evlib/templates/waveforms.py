@@ -17,8 +17,8 @@ from .whiten import Whitener
 
 # Events with shorter gaps than this are read together, which is faster, but at most this much signal, both in seconds.
 TOGETHER_S, LONGEST_S = 2.0, 60.0
-# Extra samples read on either side: moving an event by a fraction of a sample then sees the same neighbours, whatever is
-# read together.
+# Extra samples read on either side: moving an event by a fraction of a sample then sees the same neighbours, whatever
+# is read together.
 MARGIN = 16
 # Envelopes are evaluated this many times in a sample, and interpolated between.
 STEPS = 8
@@ -74,7 +74,8 @@ class LookAlike:
 
     def __str__(self):
         share = f"{100 * self.chance:.2g} %" if self.chance < 0.1 else f"{100 * self.chance:.0f} %"
-        return f"{self.name} looks like {self.other}: similarity {self.similarity:.2f}, noise alone mistakes {share} of them"
+        words = f"similarity {self.similarity:.2f}, noise alone mistakes {share} of them"
+        return f"{self.name} looks like {self.other}: {words}"
 
 
 def similar_templates(bank: TemplateBank, least_chance: float = 0.01) -> list[LookAlike]:

@@ -91,8 +91,8 @@ def design_whitener(psd: np.ndarray, sampling_rate_hz: float, center=None) -> Wh
 
     Parameters
     ----------
-    psd : (C, F) two-sided noise spectrum on F equally spaced frequencies from 0 to half the rate, in units in which white
-        noise of standard deviation 1 has the value 1 everywhere
+    psd : (C, F) two-sided noise spectrum on F equally spaced frequencies from 0 to half the rate, in units in which
+        white noise of standard deviation 1 has the value 1 everywhere
     sampling_rate_hz : of the recordings
     center : (C,) the middle of each channel; default: 0
 
@@ -104,7 +104,7 @@ def design_whitener(psd: np.ndarray, sampling_rate_hz: float, center=None) -> Wh
     floor = FLOOR * np.median(psd, axis=1, keepdims=True)
     if not (np.isfinite(psd).all() and (floor > 0).all()):
         raise DataError(
-            "the noise spectrum must be finite and positive: is a channel constant? (evlib.validate lists such channels)"
+            "the noise spectrum must be finite and positive: is a channel constant? (evlib.validate lists them)"
         )
     reach = max(4, int(REACH_S * sampling_rate_hz))
     n = 8 * 2 ** int(np.ceil(np.log2(2 * reach + 1)))

@@ -1,4 +1,5 @@
-"""Audio: mel power against a plain transform, mixtures at their ratio, manifests, classifiers that come back from disk."""
+"""Audio: mel power against a plain transform, mixtures at their ratio, manifests, classifiers that come back from
+disk."""
 
 import json
 

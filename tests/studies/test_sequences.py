@@ -1,4 +1,5 @@
-"""Sequences: padding that changes nothing, known numbers of parameters, training that keeps the best, images as events."""
+"""Sequences: padding that changes nothing, known numbers of parameters, training that keeps the best, images as
+events."""
 
 import copy
 import gzip
