@@ -80,6 +80,13 @@ _RENAMED = {name: f"{module}.{name}" for module, names in _MOVED.items() for nam
     "changes": "inspection.annotate.diff_events",
     "Changes": "inspection.annotate.EventDiff",
 }
+# Names of version 0.1 that are gone, and what to write instead.
+_GONE = {
+    "freeze_encoder": "model.encoder.requires_grad_(False)",
+    "unfreeze_encoder": "model.encoder.requires_grad_(True)",
+    "PinkNoise": "evlib.training.augment.DataDrivenAugmentation, with the spectrum of your recordings",
+    "RecordedBackground": "evlib.training.augment.DataDrivenAugmentation, with the spectrum of your recordings",
+}
 
 __all__ = ["__version__", *_HOME]
 
@@ -93,6 +100,8 @@ def __getattr__(name):
         module, _, new = _RENAMED[name].rpartition(".")
         # An AttributeError would lose its words in ``from evlib import ...``.
         raise ImportError(f"evlib.{name} has moved: from evlib.{module} import {new}", name=name)
+    if name in _GONE:
+        raise ImportError(f"evlib.{name} is gone; write {_GONE[name]}", name=name)
     try:  # evlib.templates, evlib.workbook, ...
         return importlib.import_module(f".{name}", __name__)
     except ModuleNotFoundError as error:

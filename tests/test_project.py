@@ -101,6 +101,12 @@ def test_a_moved_name_says_where_it_is(name, home):
     assert hasattr(importlib.import_module(f"evlib.{module}"), new)
 
 
+@pytest.mark.parametrize("name", sorted(evlib._GONE))
+def test_a_name_that_is_gone_says_what_to_write(name):
+    with pytest.raises(ImportError, match="is gone; write"):
+        getattr(evlib, name)
+
+
 def test_no_public_name_is_a_module():
     modules = {module.name for module in pkgutil.iter_modules(evlib.__path__)}
     assert not modules & set(evlib.__all__)
