@@ -38,6 +38,11 @@ class FeatureQueue(nn.Module):
     (2, [7, 8])
     """
 
+    signal: torch.Tensor
+    text: torch.Tensor
+    group: torch.Tensor
+    pushed: torch.Tensor
+
     def __init__(self, size: int, features: int):
         super().__init__()
         require_int(0, size=size)

@@ -194,7 +194,7 @@ def _accelerometer_and_gyroscope(name, place):
     )
 
 
-PAMAP2_CHANNELS = {}
+PAMAP2_CHANNELS: dict[str, str] = {}
 for _name, _place in {"hand": "the dominant wrist", "chest": "the chest", "ankle": "the ankle"}.items():
     PAMAP2_CHANNELS |= _axes(f"{_name}_acc", f"acceleration with gravity of {_place} in m/s2")
     PAMAP2_CHANNELS |= _axes(f"{_name}_gyro", f"angular velocity of {_place} in rad/s")

@@ -15,7 +15,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, StackDataset
 
 from ..networks.classifier import evaluating
 from ..networks.transformer import join_batches, summarise_tokens
@@ -234,18 +234,20 @@ def train_on_labels(
     batch = join_batches(list(start.batches(labelled, OVERLAP)))
     batch["target"] = torch.tensor([list(classes).index(label) for label in labelled.labels])
 
-    def rows_of(rows):
-        return {name: values[rows] for name, values in batch.items()}
-
     def losses(model, batch):
         return {"total_loss": nn.functional.cross_entropy(model(batch), batch["target"])}
 
-    loader = DataLoader(range(len(labelled)), CLASSIFIER_BATCH, shuffle=True, collate_fn=rows_of)
+    loader = _shuffled(batch)
     optimizer = torch.optim.AdamW(model.parameters(), lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max_epochs * len(loader))
-    options = {"step_every_batch": True, "keep_best": False, "progress": False, "seed": seed}
+    options: dict = {"step_every_batch": True, "keep_best": False, "progress": False, "seed": seed}
     train_loop(model, losses, loader, None, optimizer, num_epochs=max_epochs, scheduler=schedule, **options)
     return model.eval()
+
+
+def _shuffled(batch):
+    """The rows of a batch in small batches, in another order each epoch."""
+    return DataLoader(StackDataset(**batch), CLASSIFIER_BATCH, shuffle=True)
 
 
 def zero_shot(model: MotionModel, windows: Windows, labels: list[str] | None = None) -> tuple[np.ndarray, dict]:

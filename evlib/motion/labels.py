@@ -6,7 +6,7 @@ contrast is drawn between them. A label that is in no group is a group of its ow
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -120,13 +120,14 @@ def label_words(labels: list[str], text) -> tuple:
     return list(vectors.split(list(map(len, phrases)))), text(labels), torch.from_numpy(group_codes(labels))
 
 
-def map_labels(labels: Iterable[str], targets: Iterable[str]) -> list[str | None]:
+def map_labels(labels: Iterable[str], targets: Sequence[str]) -> list[str | None]:
     """For each label the target it stands for: the same word, else the only target of its group, else None.
 
     >>> map_labels(["upstairs", "walk", "swimming"], ["stairs up", "going up stairs", "walking"])
     [None, 'walking', None]
     """
-    plain, groups = {plain_label(target): target for target in targets}, {}
+    plain = {plain_label(target): target for target in targets}
+    groups: dict[str, list[str]] = {}
     for target in targets:
         groups.setdefault(label_group(target), []).append(target)
     # In a group with more than one target it stays open which of them is meant.

@@ -127,7 +127,7 @@ def open_sessions(folder: str | Path) -> SessionSet:
 
 
 def validate_sessions(
-    folder: str | Path, known_labels: Iterable[str] | None = None, progress: bool = False
+    folder: str | Path, known_labels: Sequence[str] | None = None, progress: bool = False
 ) -> ValidationReport:
     """Everything that breaks the format in a folder of sessions; signals are read once manifest and labels are sound.
 
@@ -142,8 +142,7 @@ def validate_sessions(
     folder = Path(folder)
     opened, problems = _open(folder)
     for session_id in tqdm(opened.ids if opened else (), disable=not progress):
-        unknown = set() if known_labels is None else set(opened.labels[session_id]) - set(known_labels)
-        if unknown:
+        if known_labels is not None and (unknown := set(opened.labels[session_id]) - set(known_labels)):
             words, known = ", ".join(map(repr, sorted(unknown))), ", ".join(known_labels)
             message = f"unknown label {words} of {session_id!r}; known are {known}"
             problems.append(Problem("error", "labels.json", message))
@@ -171,7 +170,8 @@ def write_sessions(
     """
     parquet, arrow = require_extra("pyarrow.parquet", "data"), require_extra("pyarrow", "data")
     _check_replaceable(Path(folder))
-    labels, groups = {}, {}
+    labels: dict[str, list[str]] = {}
+    groups: dict[str, str] = {}
     with replace_folder(folder) as new:
         for session in sessions:
             _check_session(session, labels)

@@ -10,11 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from ..networks.classifier import evaluating
 from ..networks.pretext import MaskedPatchModel
-from ..networks.transformer import MAX_PATCHES, SIZES, DualBranchEncoder, make_batch, patch_samples, summarise_tokens
+from ..networks.transformer import (
+    MAX_PATCHES,
+    SIZES,
+    DualBranchEncoder,
+    HashedWords,
+    make_batch,
+    patch_samples,
+    summarise_tokens,
+)
 from ..signals.errors import DataError, OptionError, require_choice
 from ..training.batches import patch_range
 from ..training.checkpoints import load_checkpoint, save_checkpoint
@@ -22,7 +29,7 @@ from ..training.masked import MaskedPretextLoss, fit_patches, masked_losses
 from ..training.windows import Windows
 from .align import AlignmentLoss, TextAlignedModel
 from .labels import label_words
-from .words import text_encoder
+from .words import SentenceEncoder, text_encoder
 
 # Windows that are encoded at a time, which bounds memory.
 WINDOWS_AT_ONCE = 256
@@ -43,16 +50,16 @@ class MotionModel:
 
     Attributes
     ----------
-    model : `MaskedPatchModel` or `TextAlignedModel`
+    model : the network of the first stage or of the second
     patch_s : seconds of a patch, a number or a dict by the name of the data set
     text : the text encoder of channels and labels
     history : losses of each epoch
     metadata : the data and options that it was trained with, ``text_encoder`` among them
     """
 
-    model: nn.Module
+    model: MaskedPatchModel | TextAlignedModel
     patch_s: float | tuple | dict
-    text: object
+    text: HashedWords | SentenceEncoder
     history: list
     metadata: dict
 
@@ -68,7 +75,7 @@ class MotionModel:
         patch_s, rate = choices[len(choices) // 2], windows.sampling_rate_hz
         length = patch_samples(patch_s, rate)
         least = -(-(windows.x.shape[1] - length) // (MAX_PATCHES - 1))
-        channel_text = self.text(windows.descriptions)
+        channel_text = self.text(list(windows.descriptions))
         for part in torch.from_numpy(windows.x).split(WINDOWS_AT_ONCE):
             yield make_batch(part, rate, patch_s, channel_text, max(length // overlap, least, 1) / rate)
 
@@ -83,22 +90,21 @@ class MotionModel:
 
     def vectors(self, windows: Windows) -> np.ndarray:
         """(windows, 384): each window in the space of words (`TextAlignedModel` only)."""
-        self._require_aligned()
-        return self._read(self.model, windows)
+        return self._read(self._aligned_model(), windows)
 
     def scores(self, windows: Windows, labels: list[str]) -> np.ndarray:
         """(windows, labels): similarity of each window and the words of each label (`TextAlignedModel` only)."""
-        self._require_aligned()
-        text = self.text(labels)
-        return self._read(lambda batch: self.model.scores(batch, text), windows)
+        model, text = self._aligned_model(), self.text(labels)
+        return self._read(lambda batch: model.scores(batch, text), windows)
 
     def _read(self, read, windows, overlap=1):
         with evaluating(self.model):
             return torch.cat([read(batch) for batch in self.batches(windows, overlap)]).numpy()
 
-    def _require_aligned(self):
+    def _aligned_model(self):
         if not isinstance(self.model, TextAlignedModel):
             raise OptionError("words need a model that was aligned with them: align_motion(...)")
+        return self.model
 
     def untrained(self, seed: int = 0) -> "MotionModel":
         """The same architecture with random weights, which pretraining must beat."""
@@ -227,7 +233,12 @@ def align_motion(
     config, patch_s = start.encoder.config, start.patch_s if patch_s is None else patch_s
     loss = AlignmentLoss(config["text_size"], queue_size, soft_weight, usage_weight)
     batches = {"strength": strength, "rotate": rotate, "words": label_words}
-    metadata = {"stage": 2, "num_prototypes": num_prototypes, "soft_weight": soft_weight, "queue_size": queue_size}
+    metadata: dict = {
+        "stage": 2,
+        "num_prototypes": num_prototypes,
+        "soft_weight": soft_weight,
+        "queue_size": queue_size,
+    }
     metadata |= {"usage_weight": usage_weight, "freeze": freeze}
     metadata["labels"] = sorted({str(label) for one in train for label in one.labels})
 

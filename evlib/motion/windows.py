@@ -1,7 +1,7 @@
 """Windows of motion sensors: cut from sessions, or of simulated people."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.constants import g as GRAVITY  # standard gravity in m/s2
@@ -55,7 +55,7 @@ def cut_sessions(
         label = session.labels[0] if session.labels else ""
         rows += [(label, session.group, session.id)] * len(pieces[-1])
     labels, groups, sources = map(np.array, zip(*rows, strict=True))
-    labels, groups = (values if (values != "").any() else () for values in (labels, groups))
+    labels, groups = (values if (values != "").any() else values[:0] for values in (labels, groups))
     words = descriptions or {}
     texts = tuple(words.get(channel, channel.replace("_", " ")) for channel in channels)
     return Windows(name, np.concatenate(pieces), rate, tuple(channels), texts, labels, groups, sources)
@@ -84,8 +84,8 @@ def make_motion(
     name: str = "phone",
     n_people: int = 8,
     windows_per_activity: int = 12,
-    activities: Iterable[str] = tuple(ACTIVITIES),
-    places: Iterable[str] = ("waist",),
+    activities: Sequence[str] = tuple(ACTIVITIES),
+    places: Sequence[str] = ("waist",),
     magnetometer: bool = False,
     sampling_rate_hz: float = 50.0,
     window_s: float = 2.56,

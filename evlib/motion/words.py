@@ -44,7 +44,7 @@ class SentenceEncoder:
             self.model = library.SentenceTransformer(str(folder), model_kwargs={"use_safetensors": True}, **options)
         except (OSError, ValueError, RuntimeError) as error:
             raise DataError(f"the sentence encoder in {folder} cannot be read: {error}") from error
-        self._known = {}
+        self._known: dict[str, torch.Tensor] = {}
 
     def __call__(self, texts: list[str]) -> torch.Tensor:
         """Texts -> (n, 384) tensor of unit length; each text is encoded once."""

@@ -50,7 +50,7 @@ class Recording:
 
     signal: Any
     sampling_rate_hz: float
-    channels: tuple | None = None
+    channels: Any = None
     units: tuple | str = ""
     name: str = ""
 

@@ -34,7 +34,8 @@ def mel_filters(
     (40, 513)
     """
     high_hz = sampling_rate_hz / 2 if high_hz is None else high_hz
-    mel = np.linspace(*(2595 * np.log10(1 + np.array([low_hz, high_hz]) / 700)), n_mels + 2)
+    lowest, highest = 2595 * np.log10(1 + np.array([low_hz, high_hz]) / 700)
+    mel = np.linspace(lowest, highest, n_mels + 2)
     edge = 700 * (10 ** (mel / 2595) - 1)
     frequency = np.fft.rfftfreq(n_fft, 1 / sampling_rate_hz)
     rising = (frequency - edge[:-2, None]) / (edge[1:-1] - edge[:-2])[:, None]
@@ -309,5 +310,5 @@ def fit_clip_classifier(
         model = LSTMClassifier(width, hidden_size, num_layers, len(classes), dropout, pooling=pooling)
     weights = compute_class_weight("balanced", classes=np.arange(len(classes)), y=codes)
     training = {"weight_decay": 1e-5, "patience": 5} | training
-    model, history = train_sequences(model, *parts, class_weights=weights, seed=seed, **training)
+    _, history = train_sequences(model, *parts, class_weights=weights, seed=seed, **training)
     return ClipClassifier(model, tuple(map(str, classes)), *scaling, features), history

@@ -15,7 +15,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from torch import nn
 
 from ..networks.classifier import evaluating
-from ..networks.encoders import pool_frames
+from ..networks.encoders import Encoder, pool_frames
 from ..scoring.statistics import draw_rows
 from ..signals.errors import OptionError, ShapeError, require_known
 from ..signals.events import Events
@@ -42,7 +42,7 @@ def event_windows(whitened: np.ndarray, events: Events, before: int, length: int
     return cut_snippets(whitened, time[whole], before, length), events.type[whole]
 
 
-def reinitialised(encoder: nn.Module, seed: int = 0) -> nn.Module:
+def reinitialised(encoder: Encoder, seed: int = 0) -> Encoder:
     """An encoder of the same architecture with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

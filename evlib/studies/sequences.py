@@ -34,6 +34,8 @@ class HeartRateLSTM(nn.Module):
     torch.Size([2, 50, 1])
     """
 
+    config: dict
+
     @keep_arguments
     def __init__(self, input_size=11, hidden_size=128, num_layers=2, dropout=0.3, bidirectional=False, cell="lstm",
                  center=0.0, scale=1.0):  # fmt: skip
@@ -54,6 +56,8 @@ class LSTMClassifier(nn.Module):
     >>> LSTMClassifier(input_size=40, hidden_size=128, num_layers=2, num_classes=10)(torch.randn(16, 100, 40)).shape
     torch.Size([16, 10])
     """
+
+    config: dict
 
     @keep_arguments
     def __init__(
@@ -215,10 +219,11 @@ def sequence_losses(model: nn.Module, loss_fn, batch: dict) -> dict:
     (output, *balance), target = _outputs(model, batch), batch["target"]
     if target.ndim == 2:
         loss = masked_mse(output[..., 0], target, length_mask(batch["lengths"], output.shape[1]))
-        weight, losses = int(batch["lengths"].sum()), {}
+        weight, losses = float(batch["lengths"].sum()), {}
     else:
         loss, losses = loss_fn(output, target), {"errors": (output.argmax(-1) != target).float().mean()}
-        weight = len(target) if loss_fn.weight is None else float(loss_fn.weight[target].sum())
+        class_weights = getattr(loss_fn, "weight", None)
+        weight = len(target) if class_weights is None else float(class_weights[target].sum())
     if balance:
         loss, losses = loss + BALANCE_WEIGHT * balance[0], losses | {"balance_loss": balance[0]}
     # Weighted by its valid steps or its class weights, the mean over an epoch does not depend on the size of batches.
@@ -282,7 +287,7 @@ def train_sequences(
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=plateau_epochs)
     loss = nn.CrossEntropyLoss(None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32))
     batches = SimilarLengths(_lengths(train), batch_size, n_sorted, seed)
-    loaders = DataLoader(train, batch_sampler=batches, collate_fn=collate_sequences), _by_length(validation, batch_size)
+    loaders = _loader(train, batch_sampler=batches), _by_length(validation, batch_size)
     options = {"patience": patience, "save_dir": save_dir, "progress": progress, "seed": seed}
     options |= {"num_epochs": max_epochs, "loss_fn": loss, "scheduler": schedule}
     history = loop.train(
@@ -291,9 +296,13 @@ def train_sequences(
     return model, history
 
 
+def _loader(items, **options):
+    return DataLoader(items, collate_fn=collate_sequences, **options)
+
+
 def _by_length(items, batch_size):
     order = np.argsort(_lengths(items), kind="stable").tolist()
-    return DataLoader(items, batch_size, sampler=order, collate_fn=collate_sequences)
+    return _loader(items, batch_size=batch_size, sampler=order)
 
 
 @few_threads()
@@ -301,12 +310,13 @@ def _by_length(items, batch_size):
 def predict_sequences(model: nn.Module, items: list[dict], batch_size: int = 64) -> list[np.ndarray]:
     """The output of a model for each sequence: (n,) values without padding, or (classes,) logits."""
     model.eval()
-    loader, predicted = _by_length(items, batch_size), [None] * len(items)
+    loader = _by_length(items, batch_size)
+    predicted: dict[int, np.ndarray] = {}
     for where, batch in zip(loader.batch_sampler, loader, strict=True):
         output = _outputs(model, batch)[0]
         for i, one, n in zip(where, output, batch["lengths"], strict=True):
             predicted[i] = one[:n, 0].numpy() if output.ndim == 3 else one.numpy()
-    return predicted
+    return [predicted[i] for i in range(len(items))]
 
 
 def image_events(images: np.ndarray, threshold: float = 0.9) -> tuple[list[np.ndarray], list[np.ndarray]]:

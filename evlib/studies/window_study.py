@@ -81,5 +81,5 @@ def window_study(
     whitener, length = estimate_whitener([learn]), round(window_s * rate)
     before = length - round(event_s * rate)
     unlabelled, held_out = cut_windows([whitener(learn)], length, n_windows, seed)
-    probes = [event_windows(whitener(one), labels, before, length) for one, labels in pairs]
-    return WindowStudy(learn, pairs[0][1].names, unlabelled, held_out, *probes, slice(before, length))
+    train, test = (event_windows(whitener(one), labels, before, length) for one, labels in pairs)
+    return WindowStudy(learn, pairs[0][1].names, unlabelled, held_out, train, test, slice(before, length))
