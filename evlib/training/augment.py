@@ -20,7 +20,16 @@ import torch
 import torch.nn.functional as F
 
 from ..signals.clock import distance_to_nearest, duration_to_samples
-from ..signals.errors import DataError, OptionError, ShapeError, require_int
+from ..signals.errors import (
+    DataError,
+    OptionError,
+    ShapeError,
+    require,
+    require_choice,
+    require_instance,
+    require_int,
+    require_number,
+)
 from ..signals.recording import BLOCK_SAMPLES, Recording
 from ..templates.whiten import estimate_psd, estimate_whitener
 
@@ -40,20 +49,17 @@ class Batch(NamedTuple):
             x = x.masked_fill((torch.arange(time, device=x.device) >= self.lengths[:, None])[..., None], 0)
         return self._replace(x=x)
 
-    def with_events_at(self, timings, lossy, event_samples=0):
+    def with_events_at(self, timings, lossy):
         """The same batch with events at new times; those outside of their sequence are dropped.
 
         A label says whether the *time* of an event lies in the window, so a dropped event has label 0, and time NaN.
-        NaN is the honest label in two cases: the event still shows, because its time is less than ``event_samples``
-        outside; or its time was not known, and samples were lost (``lossy`` (batch,) bool), perhaps those of the event.
+        The label is NaN where the time was not known and samples were lost (``lossy`` (batch,) bool), perhaps those of
+        the event.
         """
         if self.labels is None:
             return self
-        lengths = self.lengths[:, None]
-        gone = (timings < 0) | (timings >= lengths)
-        unsure = (gone & (timings > -event_samples) & (timings < lengths - 1 + event_samples)) | (
-            timings.isnan() & lossy[:, None]
-        )
+        gone = (timings < 0) | (timings >= self.lengths[:, None])
+        unsure = timings.isnan() & lossy[:, None]
         present = self.labels == 1
         labels = self.labels.masked_fill(present & gone, 0).masked_fill(present & unsure, torch.nan)
         return self._replace(labels=labels, timings=timings.masked_fill(gone, torch.nan))
@@ -98,10 +104,7 @@ class Augmentation:
                 check_range(one.name, value, **bounds)
 
     def __call__(self, batch, generator):
-        if not isinstance(generator, torch.Generator):
-            raise OptionError(
-                f"pass a torch.Generator, as torch.Generator().manual_seed(0), got {type(generator).__name__}"
-            )
+        require_instance(torch.Generator, "make one by torch.Generator().manual_seed(0)", generator=generator)
         if torch.is_tensor(batch) and batch.ndim == 2:
             return self(batch[None], generator)[0]
         after = self.apply(_open(batch), generator)
@@ -118,33 +121,30 @@ def _open(batch):
     """Check what came in, once, and make a `Batch` of it."""
     batch = batch if isinstance(batch, dict) else {"input": batch}
     x = batch.get("input")
-    if not torch.is_tensor(x) or x.dtype not in (torch.float32, torch.float64):
-        raise DataError(f"the input must be a float32 or float64 tensor, got {getattr(x, 'dtype', type(x).__name__)}")
-    if x.ndim != 3 or 0 in x.shape:
-        raise ShapeError(
-            f"the input must have shape (batch, time, channels) without an empty axis, got {tuple(x.shape)}"
-        )
+    message = f"the input must be a float32 or float64 tensor, got {getattr(x, 'dtype', type(x).__name__)}"
+    require(torch.is_tensor(x) and x.dtype in (torch.float32, torch.float64), DataError, message)
+    message = f"the input must have shape (batch, time, channels) without an empty axis, got {tuple(x.shape)}"
+    require(x.ndim == 3 and 0 not in x.shape, ShapeError, message)
     size, time, _ = x.shape
     lengths = torch.as_tensor(batch.get("lengths", torch.full((size,), time)), device=x.device)
-    if lengths.shape != (size,) or lengths.is_floating_point() or lengths.min() < 1 or lengths.max() > time:
-        raise ShapeError(f"lengths must be {size} integers in 1..{time}, one for each sequence, got {lengths.tolist()}")
+    whole = lengths.shape == (size,) and not lengths.is_floating_point()
+    message = f"lengths must be {size} integers in 1..{time}, one for each sequence, got {lengths.tolist()}"
+    require(whole and lengths.min() >= 1 and lengths.max() <= time, ShapeError, message)
     events = [batch.get("event_labels"), batch.get("event_timings")]
-    if (events[0] is None) != (events[1] is None):
-        raise ShapeError("event_labels and event_timings come together (NaN where a time is not known)")
+    message = "event_labels and event_timings come together (NaN where a time is not known)"
+    require((events[0] is None) == (events[1] is None), ShapeError, message)
     for name, table in zip(("event_labels", "event_timings"), events, strict=True):
-        if table is not None and (not torch.is_tensor(table) or not table.is_floating_point() or table.ndim != 2):
-            raise ShapeError(
-                f"{name} must be a float tensor (batch, events), got {getattr(table, 'shape', type(table).__name__)}"
-            )
-        if table is not None and table.shape != (size, events[0].shape[1]):
-            raise ShapeError(f"{name} must have shape {(size, events[0].shape[1])}, got {tuple(table.shape)}")
-    opened = Batch(x, lengths.long(), *events)
-    opened = opened.with_signal(x)
+        if table is not None:
+            floats = torch.is_tensor(table) and table.is_floating_point() and table.ndim == 2
+            got = getattr(table, "shape", type(table).__name__)
+            require(floats, ShapeError, f"{name} must be a float tensor (batch, events), got {got}")
+            wanted = (size, events[0].shape[1])
+            require(table.shape == wanted, ShapeError, f"{name} must have shape {wanted}, got {tuple(table.shape)}")
+    opened = Batch(x, lengths.long(), *events).with_signal(x)
     # The sum is infinite or NaN if any value is, and ten times cheaper than to look at each.
-    if not opened.x.sum().isfinite() and not opened.x.isfinite().all():
-        raise DataError(
-            "the input holds NaN or infinity: fill or cut out such samples first (evlib.validate shows where)"
-        )
+    finite = opened.x.sum().isfinite() or opened.x.isfinite().all()
+    message = "the input holds NaN or infinity: fill or cut out such samples first (evlib.validate shows where)"
+    require(finite, DataError, message)
     return opened
 
 
@@ -152,10 +152,8 @@ def check_range(name, value, low=0.0, high=math.inf):
     """Refuse what is neither a finite number in [low, high] nor a pair (least, most) of them."""
     pair = value if isinstance(value, (tuple, list)) else (value, value)
     numeric = len(pair) == 2 and all(isinstance(v, numbers.Real) and math.isfinite(v) for v in pair)
-    if not numeric or not low <= pair[0] <= pair[1] <= high:
-        raise OptionError(
-            f"{name} must be a number in [{low:g}, {high:g}] or a pair (least, most) of them, got {value!r}"
-        )
+    message = f"{name} must be a number in [{low:g}, {high:g}] or a pair (least, most) of them, got {value!r}"
+    require(numeric and low <= pair[0] <= pair[1] <= high, OptionError, message)
 
 
 def uniform(shape, x, generator, dtype=None):
@@ -183,19 +181,6 @@ def take_steps(x, index):
     return x.reshape(-1, channels).index_select(0, rows.flatten()).view(size, -1, channels)
 
 
-def spectral_noise(psd, shape, x, generator):
-    """Gaussian noise (batch, time, channels) with the spectrum ``psd``.
-
-    ``psd`` (channels or 1, F): two-sided, on F equally spaced frequencies from 0 to half the rate, in units in which
-    white noise of standard deviation 1 has the value 1; ``time`` is at most 2 (F - 1).
-    """
-    size, time, channels = shape
-    frequencies = psd.shape[-1]
-    parts = normal((size, channels, frequencies, 2), x, generator)
-    spectrum = torch.view_as_complex(parts * (psd / 2).sqrt().to(x)[..., None])
-    return torch.fft.irfft(spectrum, 2 * (frequencies - 1), norm="ortho")[..., :time].transpose(1, 2)
-
-
 @dataclass(frozen=True)
 class Compose(Augmentation):
     """One augmentation after the other, each on a random part of the sequences.
@@ -221,20 +206,14 @@ class Compose(Augmentation):
 
     def __post_init__(self):
         augmentations = tuple(self.augmentations)
-        single = isinstance(self.probabilities, numbers.Real)
-        probabilities = (self.probabilities,) * len(augmentations) if single else tuple(self.probabilities)
-        for augmentation in augmentations:
-            if not isinstance(augmentation, Augmentation):
-                raise OptionError(
-                    f"augmentations must be Augmentation objects, got {augmentation!r} (a class without brackets?)"
-                )
-        if len(probabilities) != len(augmentations):
-            raise OptionError(
-                f"want one probability for each of {len(augmentations)} augmentations, got {len(probabilities)}"
-            )
-        for p in probabilities:
-            if not (isinstance(p, numbers.Real) and 0 <= p <= 1):
-                raise OptionError(f"probabilities must lie in [0, 1], got {p!r}")
+        n, single = len(augmentations), isinstance(self.probabilities, numbers.Real)
+        probabilities = (self.probabilities,) * n if single else tuple(self.probabilities)
+        for one in augmentations:
+            message = f"augmentations must be Augmentation objects, got {one!r} (a class without brackets?)"
+            require(isinstance(one, Augmentation), OptionError, message)
+        message = f"want one probability for each of {n} augmentations, got {len(probabilities)}"
+        require(len(probabilities) == n, OptionError, message)
+        require_number(0, 1, **{f"probabilities[{k}]": p for k, p in enumerate(probabilities)})
         vars(self).update(augmentations=augmentations, probabilities=probabilities)
 
     def apply(self, batch, generator):
@@ -348,32 +327,27 @@ class Rotation(Augmentation):
     def __post_init__(self):
         triads = tuple(tuple(triad) for triad in self.triads)
         flat = [channel for triad in triads for channel in triad]
-        if any(len(triad) != 3 for triad in triads) or len(set(flat)) != len(flat):
-            raise OptionError(f"each triad must name three channels, none of them twice, got {triads}")
-        if any(not isinstance(channel, numbers.Integral) or channel < 0 for channel in flat):
-            raise OptionError(f"triads must hold channel numbers from 0, got {triads}")
+        fits = all(len(triad) == 3 for triad in triads) and len(set(flat)) == len(flat)
+        require(fits, OptionError, f"each triad must name three channels, none of them twice, got {triads}")
+        fits = all(isinstance(channel, numbers.Integral) and channel >= 0 for channel in flat)
+        require(fits, OptionError, f"triads must hold channel numbers from 0, got {triads}")
         locations = tuple(range(len(triads))) if self.one_per_location is None else tuple(self.one_per_location)
-        if len(locations) != len(triads):
-            raise OptionError(
-                f"one_per_location must name a location for each of {len(triads)} triads, got {locations}"
-            )
+        message = f"one_per_location must name a location for each of {len(triads)} triads, got {locations}"
+        require(len(locations) == len(triads), OptionError, message)
         vars(self).update(triads=triads, one_per_location=locations)
 
     def apply(self, batch, generator):
         size, _, channels = batch.x.shape
         if not self.triads:
             return batch
-        if max(map(max, self.triads)) >= channels:
-            raise ShapeError(
-                f"triads {self.triads} name channels outside of the input's {channels} (numbers start at 0)"
-            )
+        message = f"triads {self.triads} name channels outside of the input's {channels} (numbers start at 0)"
+        require(max(map(max, self.triads)) < channels, ShapeError, message)
         names = sorted(set(self.one_per_location), key=self.one_per_location.index)
         place = [names.index(location) for location in self.one_per_location]
         axes = torch.tensor(self.triads, device=batch.x.device)
         matrix = torch.eye(channels, dtype=batch.x.dtype, device=batch.x.device).repeat(size, 1, 1)
-        matrix[:, axes[:, :, None], axes[:, None, :]] = random_rotations((size, len(names)), batch.x, generator)[
-            :, place
-        ]
+        turns = random_rotations((size, len(names)), batch.x, generator)
+        matrix[:, axes[:, :, None], axes[:, None, :]] = turns[:, place]
         return batch._replace(x=batch.x @ matrix.mT)
 
 
@@ -391,9 +365,6 @@ def random_rotations(shape, x, generator):
 # --- Time: the signal moves, and the times and labels of its events with it.
 
 
-FILLS = ("edge", "zero")
-
-
 @dataclass(frozen=True)
 class TimeShift(Augmentation):
     """Shift each sequence by a whole number of samples, to either side.
@@ -402,8 +373,6 @@ class TimeShift(Augmentation):
     ----------
     max_samples : the largest shift, shorter than the shortest sequence
     fill : vacated samples repeat the last value there is ("edge"), or are 0 ("zero")
-    event_samples : how far an event shows beyond its time; one whose time leaves the window while it still shows gets
-        the label NaN, as neither 0 nor 1 is true of that window
 
     Raises
     ------
@@ -420,20 +389,16 @@ class TimeShift(Augmentation):
 
     max_samples: int = count(10, 0)
     fill: str = "edge"
-    event_samples: float = setting(0)
 
     def __post_init__(self):
         super().__post_init__()
-        if self.fill not in FILLS:
-            raise OptionError(f"fill must be one of {', '.join(FILLS)}, got {self.fill!r}")
+        require_choice(("edge", "zero"), fill=self.fill)
 
     def apply(self, batch, generator):
         x, lengths = batch.x, batch.lengths
-        if self.max_samples >= lengths.min():
-            raise OptionError(
-                f"a shift of up to max_samples={self.max_samples} empties a sequence of {int(lengths.min())} samples "
-                "(max_samples counts samples, not milliseconds)"
-            )
+        empties = f"a shift of up to max_samples={self.max_samples} empties a sequence of {int(lengths.min())} samples"
+        message = f"{empties} (max_samples counts samples, not milliseconds)"
+        require(self.max_samples < lengths.min(), OptionError, message)
         u = uniform((len(x),), x, generator, torch.float64)
         shift = (u * (2 * self.max_samples + 1)).long() - int(self.max_samples)
         source = torch.arange(x.shape[1], device=x.device) - shift[:, None]
@@ -442,7 +407,7 @@ class TimeShift(Augmentation):
         if self.fill == "zero":
             moved = moved.masked_fill(((source < 0) | (source > last))[..., None], 0)
         timings = None if batch.timings is None else batch.timings + shift[:, None]
-        return batch.with_signal(moved).with_events_at(timings, shift != 0, self.event_samples)
+        return batch.with_signal(moved).with_events_at(timings, shift != 0)
 
 
 @dataclass(frozen=True)
@@ -452,7 +417,6 @@ class Crop(Augmentation):
     Parameters
     ----------
     keep : the part of the samples that is kept, in (0, 1]; a pair is drawn from for each sequence
-    event_samples : as in `TimeShift`
 
     Examples
     --------
@@ -464,7 +428,6 @@ class Crop(Augmentation):
     """
 
     keep: float | tuple = setting(0.9, 1e-6, 1)
-    event_samples: float = setting(0)
 
     def apply(self, batch, generator):
         x, lengths = batch.x, batch.lengths
@@ -475,7 +438,7 @@ class Crop(Augmentation):
         moved = take_steps(x, source.minimum(lengths[:, None] - 1))
         timings = None if batch.timings is None else batch.timings - start[:, None]
         cropped = batch._replace(lengths=kept).with_signal(moved)
-        return cropped.with_events_at(timings, kept < lengths, self.event_samples)
+        return cropped.with_events_at(timings, kept < lengths)
 
 
 @dataclass(frozen=True)
@@ -526,7 +489,6 @@ class Resample(Augmentation):
     """
 
     factor: float | tuple = setting((0.95, 1.05), 0.1, 10)
-    event_samples: float = setting(0)
 
     def apply(self, batch, generator):
         x, lengths = batch.x, batch.lengths
@@ -534,7 +496,7 @@ class Resample(Augmentation):
         position = factor * torch.arange(x.shape[1], device=x.device)
         moved = batch.with_signal(interpolate(x, position.minimum(lengths[:, None] - 1.0), lengths))
         timings = None if batch.timings is None else (batch.timings / factor).to(batch.timings.dtype)
-        return moved.with_events_at(timings, factor[:, 0] > 1, self.event_samples)
+        return moved.with_events_at(timings, factor[:, 0] > 1)
 
 
 class WarpMap:
@@ -721,23 +683,20 @@ class DataDrivenAugmentation(Augmentation):
         DataError : NaN, infinity or a constant channel in a recording
         """
         recordings = [recordings] if isinstance(recordings, Recording) else list(recordings)
-        if not recordings or len({r.n_channels for r in recordings}) > 1:
-            raise ShapeError(f"fit wants recordings with the same channels, got {recordings}")
-        rates = {r.sampling_rate_hz for r in recordings}
-        if len(rates) > 1:
-            raise OptionError(
-                f"all recordings must have one rate, got {sorted(rates)} Hz (recording.resample changes it)"
-            )
-        if events is not None and len(events) != len(recordings):
-            raise ShapeError(f"events must hold one table for each of {len(recordings)} recordings, got {len(events)}")
+        n, rates = len(recordings), {r.sampling_rate_hz for r in recordings}
+        message = f"fit wants recordings with the same channels, got {recordings}"
+        require(len({r.n_channels for r in recordings}) == 1, ShapeError, message)
+        message = f"all recordings must have one rate, got {sorted(rates)} Hz (recording.resample changes it)"
+        require(len(rates) == 1, OptionError, message)
+        if events is not None:
+            message = f"events must hold one table for each of {n} recordings, got {len(events)}"
+            require(len(events) == n, ShapeError, message)
         check_range("snippet_s", snippet_s, 1e-9)
         check_range("threshold", threshold)
         rate = recordings[0].sampling_rate_hz
         length = max(8, duration_to_samples(snippet_s, rate))
-        if min(r.n_samples for r in recordings) < 4 * length:
-            raise ShapeError(
-                f"every recording must be longer than 4 snippets of {length} samples (snippet_s is in seconds)"
-            )
+        message = f"every recording must be longer than 4 snippets of {length} samples (snippet_s is in seconds)"
+        require(min(r.n_samples for r in recordings) >= 4 * length, ShapeError, message)
         whitener = estimate_whitener(recordings)
         amplitudes, snippets, searched = [], [], 0
         for k, recording in enumerate(recordings):
@@ -761,21 +720,20 @@ class DataDrivenAugmentation(Augmentation):
 
     def apply(self, batch, generator):
         x = batch.x
-        if x.shape[2] != len(self.noise_psd):
-            raise ShapeError(f"the recordings had {len(self.noise_psd)} channels, the input has {x.shape[2]}")
+        message = f"the recordings had {len(self.noise_psd)} channels, the input has {x.shape[2]}"
+        require(x.shape[2] == len(self.noise_psd), ShapeError, message)
         planting = bool(self.transients and len(self.snippets))
-        if planting and self.maybe_events and batch.labels is not None and not batch.labels.isnan().all():
-            raise OptionError(
-                "the snippets may be events, which the labels of this batch do not hold: fit with events=..., or set "
-                "transients=0 for labelled windows"
-            )
+        labelled = batch.labels is not None and not batch.labels.isnan().all()
+        message = "the snippets may be events, which the labels of this batch do not hold: fit with events=..., or set "
+        message += "transients=0 for labelled windows"
+        require(not (planting and self.maybe_events and labelled), OptionError, message)
         gain = (self.gain * self.gain_spread * normal((len(x), 1, 1), x, generator)).exp()
         level = draw(self.noise, (len(x), 1, 1), x, generator)
         x = x * gain + level * self.make_noise(x, generator)
         return batch.with_signal(x + self.make_transients(batch, generator) if planting else x)
 
     def make_noise(self, x, generator):
-        """Noise like that of the recordings, shaped as ``x`` (batch, time, channels)."""
+        """Gaussian noise with the spectrum of the recordings, shaped as ``x`` (batch, time, channels)."""
         from scipy.fft import next_fast_len
 
         # Not below the spectrum's own resolution, so that a narrow hum is neither missed nor widened in a short window.
@@ -785,7 +743,9 @@ class DataDrivenAugmentation(Augmentation):
         if frequencies > own:
             grid = np.linspace(0, 1, frequencies)
             psd = np.stack([np.interp(grid, np.linspace(0, 1, own), channel) for channel in psd])
-        return spectral_noise(torch.as_tensor(psd), x.shape, x, generator)
+        parts = normal((len(x), x.shape[2], frequencies, 2), x, generator)
+        spectrum = torch.view_as_complex(parts * (torch.as_tensor(psd) / 2).sqrt().to(x)[..., None])
+        return torch.fft.irfft(spectrum, 2 * (frequencies - 1), norm="ortho")[..., : x.shape[1]].transpose(1, 2)
 
     def make_transients(self, batch, generator):
         """(batch, time, channels) zeros with snippets at random places, those across an end cut off."""

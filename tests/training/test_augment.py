@@ -158,15 +158,13 @@ def test_crop_starts_everywhere_and_keeps_what_it_says():
 
 
 def test_labels_stay_honest():
-    """Lost: 0. Lost but still showing, or of unknown time where samples were lost: unknown. The rest stays."""
+    """Lost: 0. Of unknown time where samples were lost: unknown. The rest stays."""
     timings = torch.tensor([[2.0, 60.0, NAN, NAN, NAN]]).repeat(100, 1)
     labels = torch.tensor([[1.0, 1.0, 1.0, 0.0, NAN]]).repeat(100, 1)
     batch = {"input": torch.zeros(100, 121, 1), "event_labels": labels, "event_timings": timings}
-    after = TimeShift(40, event_samples=8)(batch, seeded())
+    after = TimeShift(40)(batch, seeded())
     shift = after["event_timings"][:, 1] - 60
-    first = after["event_labels"][:, 0]
-    assert torch.equal(first == 1, shift >= -2) and torch.equal(first == 0, shift <= -10)
-    assert torch.equal(first.isnan(), (shift < -2) & (shift > -10)) and first.isnan().any()
+    assert torch.equal(after["event_labels"][:, 0] == 1, shift >= -2) and (after["event_labels"][:, 0] == 0).any()
     assert torch.equal(after["event_timings"][:, 0].isnan(), shift < -2)
     assert (after["event_labels"][:, 1] == 1).all()
     assert torch.equal(after["event_labels"][:, 2].isnan(), shift != 0)
@@ -176,13 +174,6 @@ def test_labels_stay_honest():
     assert (cropped["lengths"] == 121).any() and (cropped["event_labels"][:, 3] == 0).all()
     warped = TimeWarp(0.3)(batch, seeded())
     assert torch.equal(warped["event_labels"].nan_to_num(9), labels.nan_to_num(9))
-    right = {
-        "input": torch.zeros(200, 100, 1),
-        "event_labels": torch.ones(200, 1),
-        "event_timings": torch.full((200, 1), 97.0),
-    }
-    after = TimeShift(40, event_samples=8)(right, seeded())["event_labels"].flatten()
-    assert after.isnan().any() and (after == 0).any() and (after == 1).any()
 
 
 def test_what_comes_out_is_a_valid_dataset_again():
