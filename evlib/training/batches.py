@@ -13,14 +13,13 @@ import numpy as np
 import torch
 
 from ..networks.transformer import MAX_PATCHES, PATCH_SAMPLES, make_batch, mask_tokens, patch_samples
-from ..signals.errors import DataError, OptionError, require_int
+from ..signals.errors import DataError, OptionError, require, require_choice, require_int, require_known
 from ..signals.streams import stream
 from .augment import Compose, Gain, MagnitudeWarp, Resample, Rotation, TimeShift, TimeWarp, WhiteNoise
 from .windows import Windows, triads
 
 # Probability that a label is replaced by a paraphrase.
 PARAPHRASED = 0.8
-STRENGTHS = ("none", "weak", "strong", "mixed")
 
 
 def motion_views(strength, channels, n_samples, rotate=False):
@@ -34,16 +33,16 @@ def motion_views(strength, channels, n_samples, rotate=False):
     n_samples : of a window
     rotate : also rotate the sensors, each location by itself; the posture that gravity shows is lost then
     """
-    if strength not in STRENGTHS:
-        raise OptionError(f"strength must be one of {', '.join(STRENGTHS)}, got {strength!r}")
     noise, gain, shift = WhiteNoise(0.05), Gain((0.9, 1.1), per_channel=True), TimeShift(max(1, n_samples // 20))
     warps = [TimeWarp(0.2, 4), MagnitudeWarp(0.3, 4)]
-    parts, probability = {
+    strengths = {
         "none": ([], 1.0),
         "weak": ([noise, gain, shift], 0.8),
         "strong": ([*warps, Resample((0.95, 1.05))], 0.6),
         "mixed": ([noise, gain, *warps], 0.7),
-    }[strength]
+    }
+    require_choice(strengths, strength=strength)
+    parts, probability = strengths[strength]
     if rotate:
         sensors, locations = triads(channels)
         parts = [*parts, Rotation(sensors, locations)]
@@ -103,14 +102,15 @@ class MotionBatches(torch.utils.data.Dataset):
         require_int(2, batch_size=batch_size, patch_samples=patch_samples)
         require_int(0, seed=seed, neighbours=neighbours)
         self.sets = [] if isinstance(sets, Windows) else list(sets)
-        if not self.sets or not all(isinstance(one, Windows) and len(one) > 1 for one in self.sets):
-            raise DataError("a list of Windows with at least 2 windows each is wanted (a single one? put it in a list)")
-        if twice := [name for name, n in Counter(one.name for one in self.sets).items() if n > 1]:
-            raise DataError(f"two data sets are called {', '.join(twice)}")
-        if words and not all(len(one.labels) for one in self.sets):
-            raise DataError("to give words, every data set needs labels")
-        if mask_ratio is not None and not 0 < mask_ratio < 1:
-            raise OptionError(f"mask_ratio must lie strictly between 0 and 1, got {mask_ratio!r}")
+        message = "a list of Windows with at least 2 windows each is wanted (a single one? put it in a list)"
+        fits = self.sets and all(isinstance(one, Windows) and len(one) > 1 for one in self.sets)
+        require(fits, DataError, message)
+        twice = [name for name, n in Counter(one.name for one in self.sets).items() if n > 1]
+        require(not twice, DataError, f"two data sets are called {', '.join(twice)}")
+        labelled = all(len(one.labels) for one in self.sets)
+        require(labelled or not words, DataError, "to give words, every data set needs labels")
+        message = f"mask_ratio must lie strictly between 0 and 1, got {mask_ratio!r}"
+        require(mask_ratio is None or 0 < mask_ratio < 1, OptionError, message)
         self.seed, self.train, self.words, self.mask_ratio, self.view = seed, train, words, mask_ratio, view
         self.patch_s = [patch_range(patch_s, one) for one in self.sets]
         self.noise = WhiteNoise(noise) if noise else None
@@ -118,20 +118,16 @@ class MotionBatches(torch.utils.data.Dataset):
         self.channel_text = [text(one.descriptions) for one in self.sets]
         self.x = [torch.from_numpy(one.x) for one in self.sets]
         self.source = [torch.from_numpy(np.unique(one.sources, return_inverse=True)[1]) for one in self.sets]
-        if words:
-            self._embed_labels(text)
+        if words:  # the vectors of every paraphrase of every label, computed once
+            kinds = sorted({str(label) for one in self.sets for label in one.labels})
+            self.ways, self.label_text, self.group = words(kinds, text)
+            self.label = [torch.tensor([kinds.index(str(label)) for label in one.labels]) for one in self.sets]
         self.batch_size, self.alpha, self.neighbours = batch_size, alpha, neighbours
         self.runs = [torch.from_numpy(np.stack(one.runs())) for one in self.sets]
         self.patching = {"n_samples": patch_samples, "normalise": normalise}
         # Workers that live on into the next epoch see it change.
         self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
         self._plan, self._planned = None, None
-
-    def _embed_labels(self, text):
-        """The vectors of every paraphrase of every label, computed once."""
-        kinds = sorted({str(label) for one in self.sets for label in one.labels})
-        self.ways, self.label_text, self.group = self.words(kinds, text)
-        self.label = [torch.tensor([kinds.index(str(label)) for label in one.labels]) for one in self.sets]
 
     def set_epoch(self, epoch):
         """Set the epoch whose batches come next."""
@@ -140,11 +136,15 @@ class MotionBatches(torch.utils.data.Dataset):
     def __len__(self):
         return len(self._batches())
 
+    @property
+    def epoch(self):
+        """Number of the epoch that is drawn from: always 0 for development."""
+        return int(self._epoch) if self.train else 0
+
     def _batches(self):
         """(set, rows) of each batch of this epoch."""
-        epoch = int(self._epoch) if self.train else 0
-        if self._planned != epoch:
-            self._plan, self._planned = self._draw(stream("batches of patches", self.seed, epoch)), epoch
+        if self._planned != self.epoch:
+            self._plan, self._planned = self._draw(stream("batches of patches", self.seed, self.epoch)), self.epoch
         return self._plan
 
     def _draw(self, rng):
@@ -167,12 +167,12 @@ class MotionBatches(torch.utils.data.Dataset):
         if not 0 <= index < len(self):
             raise IndexError(index)
         k, rows = self._batches()[index]
-        epoch = int(self._epoch) if self.train else 0
-        generator = torch.Generator().manual_seed(
-            int(stream("views of patches", self.seed, epoch, index).integers(2**62))
-        )
+        seed = stream("views of patches", self.seed, self.epoch, index).integers(2**62)
+        generator = torch.Generator().manual_seed(int(seed))
         one, x = self.sets[k], self.x[k][rows]
-        patch_s = self._patch_s(k, generator)
+        choices = self.patch_s[k]
+        middle = len(choices) // 2
+        patch_s = choices[int(torch.randint(len(choices), (), generator=generator)) if self.train else middle]
 
         def patches(signal):
             return make_batch(signal, one.sampling_rate_hz, patch_s, self.channel_text[k], **self.patching)
@@ -191,11 +191,8 @@ class MotionBatches(torch.utils.data.Dataset):
                 batch |= patches(self.noise(x, generator))
         if self.words:
             label = self.label[k][rows]
-            batch |= {
-                "text": self._text(label, generator),
-                "label_text": self.label_text[label],
-                "group": self.group[label],
-            }
+            words = {"label_text": self.label_text[label], "group": self.group[label]}
+            batch |= {"text": self._text(label, generator), **words}
         return batch
 
     def _beside(self, k, rows, generator):
@@ -204,21 +201,14 @@ class MotionBatches(torch.utils.data.Dataset):
         first, last = self.runs[k][:, rows]
         return (torch.as_tensor(rows) + step).maximum(first).minimum(last)
 
-    def _patch_s(self, k, generator):
-        choices = self.patch_s[k]
-        if not self.train:
-            return choices[len(choices) // 2]
-        return choices[int(torch.randint(len(choices), (), generator=generator))]
-
     def _text(self, label, generator):
         """(n, 384): mostly the vector of a paraphrase of each label."""
         if not self.train:
             return self.label_text[label]
         u = torch.rand(2, len(label), generator=generator)
-        count = torch.tensor([len(self.ways[k]) for k in label])
-        other = torch.stack(
-            [self.ways[k][i] for k, i in zip(label.tolist(), (u[0] * count).long().tolist(), strict=True)]
-        )
+        ways = [self.ways[k] for k in label.tolist()]
+        chosen = (u[0] * torch.tensor(list(map(len, ways)))).long().tolist()
+        other = torch.stack([vectors[i] for vectors, i in zip(ways, chosen, strict=True)])
         return torch.where((u[1] < PARAPHRASED)[:, None], other, self.label_text[label])
 
 
@@ -228,24 +218,19 @@ def patch_range(patch_s, windows):
     >>> patch_range((0.5, 1.0, 0.25), Windows("a", np.zeros((2, 100, 1)), 50.0, ("ecg",)))
     [0.5, 0.75, 1.0]
     """
-    if isinstance(patch_s, dict) and windows.name not in patch_s:
-        raise OptionError(f"patch_s has no seconds for {windows.name}; it has some for {', '.join(map(str, patch_s))}")
-    wanted = patch_s[windows.name] if isinstance(patch_s, dict) else patch_s
-    numbers = wanted if isinstance(wanted, tuple | list) else (wanted, wanted, 1.0)
-    if (
-        len(numbers) != 3
-        or not all(isinstance(n, Real) and 0 < n < math.inf for n in numbers)
-        or numbers[0] > numbers[1]
-    ):
-        raise OptionError(f"patch_s of {windows.name} must be seconds, or (least, most, step), got {wanted!r}")
+    name, longest = windows.name, windows.duration_s
+    if isinstance(patch_s, dict):
+        require_known([name], patch_s, "patch_s", "data set")
+        patch_s = patch_s[name]
+    numbers = patch_s if isinstance(patch_s, tuple | list) else (patch_s, patch_s, 1.0)
+    fits = len(numbers) == 3 and all(isinstance(n, Real) and 0 < n < math.inf for n in numbers)
+    message = f"patch_s of {name} must be seconds, or (least, most, step), got {patch_s!r}"
+    require(fits and numbers[0] <= numbers[1], OptionError, message)
     least, most, step = numbers
     choices = [least + step * i for i in range(int((most - least) / step + 1e-9) + 1)]
-    if choices[-1] > windows.duration_s * (1 + 1e-6):
-        raise OptionError(
-            f"a patch of {choices[-1]:g} s is longer than the windows of {windows.name}, {windows.duration_s:g} s"
-        )
-    if windows.x.shape[1] // patch_samples(least, windows.sampling_rate_hz) > MAX_PATCHES:
-        raise OptionError(
-            f"{windows.name}: patches of {least:g} s are more than {MAX_PATCHES} in {windows.duration_s:g} s"
-        )
+    message = f"a patch of {choices[-1]:g} s is longer than the windows of {name}, {longest:g} s"
+    require(choices[-1] <= longest * (1 + 1e-6), OptionError, message)
+    message = f"{name}: patches of {least:g} s are more than {MAX_PATCHES} in {longest:g} s"
+    n_patches = windows.x.shape[1] // patch_samples(least, windows.sampling_rate_hz)
+    require(n_patches <= MAX_PATCHES, OptionError, message)
     return choices

@@ -8,15 +8,15 @@ from torch import nn
 
 from ..networks.losses import masked_mean, nt_xent
 from ..networks.transformer import log_spectrum
-from ..signals.errors import OptionError, require_int
+from ..signals.errors import OptionError, require, require_int
 from .batches import MotionBatches
 from .checkpoints import remember_run
 from .loop import train
 
 # Weights in the reconstruction. The shape of a hidden patch of a walk is mostly its phase, which cannot be predicted.
 PART_WEIGHTS = {"shape": 0.1, "stats": 1.0, "spectrum": 1.0}
-# Temperature of the contrastive loss.
-TEMPERATURE = 0.2
+# Temperature of the contrastive loss, and decay of the running means from one batch to the next.
+TEMPERATURE, DECAY = 0.2, 0.99
 # Weight decay of AdamW, and the share of the epochs in which the learning rate rises.
 WEIGHT_DECAY, WARM_UP = 1e-2, 0.1
 
@@ -30,39 +30,23 @@ class MaskedPretextLoss(nn.Module):
     Parameters
     ----------
     reconstruction_weight, contrastive_weight : a weight of 0 leaves a loss out
-    temperature : of the contrastive loss
-    decay : of the running means
     parts : weights of what is predicted of a hidden token: its shape, stats and spectrum
     level : "patch" or "window", what is to be recognised in the other view; a window is the mean of its patches
 
     Raises
     ------
-    OptionError : negative weights, both 0, a temperature that is not positive, an unknown level
+    OptionError : negative weights, both 0
     """
 
     monitor = "raw_loss"
 
-    def __init__(
-        self,
-        reconstruction_weight=1.0,
-        contrastive_weight=0.1,
-        temperature=TEMPERATURE,
-        decay=0.99,
-        parts=PART_WEIGHTS,
-        level="patch",
-    ):
+    def __init__(self, reconstruction_weight=1.0, contrastive_weight=0.1, parts=PART_WEIGHTS, level="patch"):
         super().__init__()
-        if min(reconstruction_weight, contrastive_weight) < 0 or reconstruction_weight + contrastive_weight == 0:
-            raise OptionError(
-                f"want weights of at least 0, not both 0; got {reconstruction_weight!r}, {contrastive_weight!r}"
-            )
-        if not temperature > 0 or not 0 <= decay < 1:
-            raise OptionError(f"want temperature > 0 and decay in [0, 1), got {temperature!r} and {decay!r}")
-        if level not in ("patch", "window"):
-            raise OptionError(f"level must be patch or window, got {level!r}")
-        self.level = level
+        weights = reconstruction_weight, contrastive_weight
+        message = f"want weights of at least 0, not both 0; got {weights[0]!r}, {weights[1]!r}"
+        require(min(weights) >= 0 and sum(weights) > 0, OptionError, message)
+        self.level, self.parts = level, dict(parts)
         self.weights = {"reconstruction": float(reconstruction_weight), "contrastive": float(contrastive_weight)}
-        self.temperature, self.decay, self.parts = float(temperature), float(decay), dict(parts)
         self.register_buffer("running_mean", torch.full((2,), torch.nan))
 
     def forward(self, predicted, view, batch):
@@ -76,7 +60,7 @@ class MaskedPretextLoss(nn.Module):
         now = torch.stack([losses.get(name, none).detach() for name in self.weights])
         if self.training:
             first = self.running_mean.isnan()
-            self.running_mean = torch.where(first, now, self.decay * self.running_mean + (1 - self.decay) * now)
+            self.running_mean = torch.where(first, now, DECAY * self.running_mean + (1 - DECAY) * now)
         scale = self.running_mean.where(~self.running_mean.isnan(), now).clamp(min=1e-6)
         total = sum(self.weights[name] * loss / scale[list(self.weights).index(name)] for name, loss in losses.items())
         raw = sum(self.weights[name] * loss.detach() for name, loss in losses.items())
@@ -90,10 +74,10 @@ class MaskedPretextLoss(nn.Module):
             return 0.0 * predicted.sum()
         if self.level == "patch":
             source = batch["source"][:, None].expand_as(valid)[valid]
-            return nt_xent(predicted[valid], view[valid], self.temperature, source)
+            return nt_xent(predicted[valid], view[valid], TEMPERATURE, source)
         weight = valid[..., None] / valid.sum(1)[:, None, None]
         windows = [nn.functional.normalize((patches * weight).sum(1), dim=-1) for patches in (predicted, view)]
-        return nt_xent(*windows, self.temperature, batch["source"])
+        return nt_xent(*windows, TEMPERATURE, batch["source"])
 
 
 def reconstruction_loss(predicted, batch, parts=PART_WEIGHTS):
@@ -160,24 +144,17 @@ def fit_patches(
     model (on the CPU, in evaluation mode), history, metadata
     """
     require_int(1, max_epochs=max_epochs)
-    if not 0 < lr < math.inf or not 0 <= alpha < math.inf:
-        raise OptionError(f"want a learning rate above 0 and alpha of at least 0, got {lr!r} and {alpha!r}")
+    message = f"want a learning rate above 0 and alpha of at least 0, got {lr!r} and {alpha!r}"
+    require(0 < lr < math.inf and 0 <= alpha < math.inf, OptionError, message)
     drawn = {"batch_size": batch_size, "alpha": alpha, "seed": seed}
     if save_dir is not None:
-        settings = (
-            metadata | drawn | {"patch_s": patch_s, "lr": lr, "max_epochs": max_epochs, "text_encoder": text.name}
-        )
-        settings |= {
-            name: options.get(name, default) for name, default in (("precision", "32-true"), ("patience", None))
-        }
-        settings |= {"data": [one.fingerprint() for one in (*training, *development)]}
+        settings = metadata | drawn | {"patch_s": patch_s, "lr": lr, "max_epochs": max_epochs}
+        settings |= {"text_encoder": text.name, "data": [one.fingerprint() for one in (*training, *development)]}
+        settings |= {"precision": options.get("precision", "32-true"), "patience": options.get("patience")}
         remember_run(Path(save_dir), settings, resume)
-    loaders = [
-        torch.utils.data.DataLoader(
-            MotionBatches(sets, text, patch_s, train=learn, **drawn, **batches), batch_size=None
-        )
-        for sets, learn in ((training, True), (development, False))
-    ]
+    sets = [MotionBatches(training, text, patch_s, **drawn, **batches)]
+    sets += [MotionBatches(development, text, patch_s, train=False, **drawn, **batches)]
+    loaders = [torch.utils.data.DataLoader(one, batch_size=None) for one in sets]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = build()
@@ -201,8 +178,6 @@ def fit_patches(
         **options,
     )
     metadata = metadata | {"text_encoder": text.name, "seed": int(seed), "epochs": len(history)}
-    metadata |= {
-        "data_sets": {one.name: len(one) for one in training},
-        "channels": {one.name: list(one.channels) for one in training},
-    }
+    metadata["data_sets"] = {one.name: len(one) for one in training}
+    metadata["channels"] = {one.name: list(one.channels) for one in training}
     return model.requires_grad_(True), history, metadata

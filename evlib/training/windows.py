@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..signals.errors import DataError, OptionError, ShapeError, require, require_list, require_rate
+from ..signals.errors import DataError, ShapeError, require, require_known, require_list, require_rate
 
 SENSORS = re.compile(r"(acc|gyro|mag|ori)", re.IGNORECASE)
 
@@ -77,11 +77,9 @@ class Windows:
         return len(self.x)
 
     def __repr__(self):
-        size = (
-            f"{len(self)} windows of {self.duration_s:g} s, {len(self.channels)} channels, {self.sampling_rate_hz:g} Hz"
-        )
+        size = f"{len(self)} windows of {self.duration_s:g} s, {len(self.channels)} channels"
         kinds = f", {len(np.unique(self.labels))} activities" if len(self.labels) else ""
-        return f"Windows({self.name}: {size}{kinds})"
+        return f"Windows({self.name}: {size}, {self.sampling_rate_hz:g} Hz{kinds})"
 
     def __getitem__(self, rows):
         """The windows of some rows: a slice, integers or booleans."""
@@ -97,10 +95,7 @@ class Windows:
 
     def with_channels(self, names):
         """The same windows with some of the channels, in the order of ``names``."""
-        if unknown := set(names) - set(self.channels):
-            raise OptionError(
-                f"{self.name} has no channel {', '.join(sorted(unknown))}; it has {', '.join(self.channels)}"
-            )
+        require_known(names, self.channels, self.name, "channel")
         at = [self.channels.index(name) for name in names]
         descriptions = tuple(self.descriptions[k] for k in at)
         return replace(self, x=self.x[..., at], channels=tuple(names), descriptions=descriptions)
@@ -134,9 +129,7 @@ class Windows:
 def split_labels(windows, labels):
     """The windows without those of some labels, and the windows of those labels alone."""
     require_list(labels=labels)
-    if unknown := sorted(set(labels) - set(windows.labels)):
-        has = ", ".join(map(str, np.unique(windows.labels))) or "none"
-        raise OptionError(f"{windows.name} has no label {', '.join(map(str, unknown))}; it has {has}")
+    require_known(labels, [str(label) for label in np.unique(windows.labels)], windows.name, "label")
     out = np.isin(windows.labels, list(labels))
     return windows[~out], windows[out]
 

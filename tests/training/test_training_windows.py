@@ -29,11 +29,11 @@ def test_windows_know_their_rows_and_channels():
     assert set(rest.labels) == {"walk"} and set(out.labels) == {"sit"}
     picked = some.with_channels(("waist_gyro_x", "waist_acc_z"))
     assert np.array_equal(picked.x, some.x[..., [3, 2]]) and picked.descriptions == ("waist gyro x", "waist acc z")
-    with pytest.raises(OptionError, match="has no channel ecg"):
+    with pytest.raises(OptionError, match="unknown channel 'ecg' in a"):
         some.with_channels(("ecg",))
     with pytest.raises(OptionError, match="got the text 'sit'"):
         split_labels(some, "sit")
-    with pytest.raises(OptionError, match="a has no label swim; it has sit, walk"):
+    with pytest.raises(OptionError, match="unknown label 'swim' in a; known: sit, walk"):
         split_labels(some, ["swim"])
 
 
