@@ -332,6 +332,7 @@ def plot_templates(
             line.set_color(f"C{c}")
         ax.axvline(0, **ZERO_LINE)
         _label_stack(ax, n_channels, channels)
+        ax.set_ylim(-LANE * (n_channels - 1) - 1.7, 1.7)  # the highest peak is 1 / 0.6 from its line
         ax.tick_params(axis="y", labelsize="x-small")
         ax.set_title(names[k] if names is not None else f"type {k}", fontsize="small")
         if ax.get_subplotspec() is None or ax.get_subplotspec().is_last_row():
@@ -722,6 +723,7 @@ def plot_learning_curves(history, x: str = "epoch", y=("train_loss", "val_loss")
         rows = history[[x, column]].dropna()
         ax.plot(rows[x], rows[column], label=column.replace("_", " "), marker="." if len(rows) < 50 else None)
     ax.set(xlabel=x, ylabel=f"loss ({unit})" if unit else "loss")
+    ax.xaxis.get_major_locator().set_params(integer=True)  # epochs and steps are counted
     ax.legend(fontsize="small")
     return ax
 
