@@ -21,11 +21,13 @@ import torch
 from torch import nn
 
 from ..networks.encoders import encoder_of
-from ..signals.errors import DataError, OptionError
+from ..signals.errors import DataError, OptionError, require
 from ..signals.files import replace_file
 from ..templates.whiten import Whitener
 
 FORMAT = 3
+# What torch and zipfile raise for files that are damaged, truncated or of another kind.
+UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, zipfile.BadZipFile)
 CHECKPOINT_NAME = re.compile(r"checkpoint_epoch_(\d+)\.pth")
 ENCODERS = {
     "LSTMEncoder": "networks.encoders",
@@ -77,7 +79,7 @@ def load(path: str | Path, what: str = "checkpoint") -> dict:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 if damaged := archive.testzip():
-                    raise DataError(f"{path} is damaged: {damaged} is not what was written")
+                    raise zipfile.BadZipFile(f"{damaged} is not what was written")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise DataError(f"no {what} at {path}") from error
@@ -87,16 +89,14 @@ def load(path: str | Path, what: str = "checkpoint") -> dict:
         raise DataError(
             f"{path} is not a {what} that can be read safely: it holds more than plain values, and might run code"
         ) from error
-    except zipfile.BadZipFile as error:
-        raise DataError(f"{path} is damaged: {error}") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        raise DataError(f"{path} is not a {what}, or a truncated one: {error}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} is not a {what}: it must hold a dictionary, got a {type(content).__name__}")
-    if content.get("format", FORMAT) != FORMAT:
-        raise DataError(f"{path} has format {content['format']!r}; this version of evlib reads format {FORMAT}")
-    if "model_state_dict" not in content:
-        raise DataError(f"{path} is not a {what}: it must hold model_state_dict")
+    except UNREADABLE as error:
+        raise DataError(f"{path} is not a {what}, or a damaged or truncated one: {error}") from error
+    message = f"{path} is not a {what}: it must hold a dictionary, got a {type(content).__name__}"
+    require(isinstance(content, dict), DataError, message)
+    written = content.get("format", FORMAT)
+    message = f"{path} has format {written!r}; this version of evlib reads format {FORMAT}"
+    require(written == FORMAT, DataError, message)
+    require("model_state_dict" in content, DataError, f"{path} is not a {what}: it must hold model_state_dict")
     return content
 
 
@@ -150,10 +150,8 @@ def latest_checkpoint(folder: str | Path) -> Path | None:
     >>> latest_checkpoint("no/such/folder") is None
     True
     """
-    found = {
-        int(match[1]): path for path in Path(folder).glob("*.pth") if (match := CHECKPOINT_NAME.fullmatch(path.name))
-    }
-    return found[max(found)] if found else None
+    found = [path for path in Path(folder).glob("*.pth") if CHECKPOINT_NAME.fullmatch(path.name)]
+    return max(found, key=lambda path: int(path.stem.rpartition("_")[2]), default=None)
 
 
 def remember_run(folder, settings, resume):
@@ -168,14 +166,11 @@ def remember_run(folder, settings, resume):
         with replace_file(file) as temporary:
             temporary.write_text(json.dumps(now, indent=1))
         return
-    if not resume:
-        raise OptionError(
-            f"{folder} holds {latest.name}: resume=True goes on with that run, a new one needs another folder"
-        )
+    message = f"{folder} holds {latest.name}: resume=True goes on with that run, a new one needs another folder"
+    require(resume, OptionError, message)
     before = json.loads(file.read_text()) if file.is_file() else {}
-    if changed := [name for name in now if before.get(name) != now[name]]:
-        was = "; ".join(f"{name} {now[name]!r}, was {before.get(name)!r}" for name in changed)
-        raise OptionError(f"the run in {folder} had other settings: {was}")
+    changed = [f"{name} {now[name]!r}, was {before.get(name)!r}" for name in now if before.get(name) != now[name]]
+    require(not changed, OptionError, f"the run in {folder} had other settings: {'; '.join(changed)}")
 
 
 def save_encoder(path: str | Path, encoder: nn.Module, metadata: dict, whitener: Whitener | None = None):
@@ -194,16 +189,21 @@ def save_encoder(path: str | Path, encoder: nn.Module, metadata: dict, whitener:
     OptionError : no encoder, a metadata that is not made of plain values
     """
     encoder = encoder_of(encoder)
-    if type(encoder).__name__ not in ENCODERS:
-        raise OptionError(f"only one of {', '.join(ENCODERS)} can be saved alone, got a {type(encoder).__name__}")
+    message = f"only one of {', '.join(ENCODERS)} can be saved alone, got a {type(encoder).__name__}"
+    require(type(encoder).__name__ in ENCODERS, OptionError, message)
     try:
         metadata = json.loads(json.dumps(plain(dict(metadata))))
     except (TypeError, ValueError) as error:
         raise OptionError(f"the metadata must be a dict of names, numbers, lists and None: {error}") from error
-    kept: dict[str, Any] | None = None
-    if whitener is not None:
-        kept = {"taps": torch.from_numpy(whitener.taps), "center": torch.from_numpy(whitener.center)}
-        kept["sampling_rate_hz"] = float(whitener.sampling_rate_hz)
+    kept = (
+        None
+        if whitener is None
+        else {
+            "taps": torch.from_numpy(whitener.taps),
+            "center": torch.from_numpy(whitener.center),
+            "sampling_rate_hz": float(whitener.sampling_rate_hz),
+        }
+    )
     save_checkpoint(path, encoder, metadata, whitener=kept)
 
 
@@ -239,8 +239,8 @@ def load_pretrained(path: str | Path) -> tuple[nn.Module, dict, Whitener | None]
     DataError : as in `load_encoder`; a whitener that is none
     """
     encoder, content = load_checkpoint(path, kinds=ENCODERS, what="encoder file")
-    if not isinstance(content.get("metadata"), dict):
-        raise DataError(f"{path} is not an encoder file: it must hold metadata")
+    message = f"{path} is not an encoder file: it must hold metadata"
+    require(isinstance(content.get("metadata"), dict), DataError, message)
     kept = content.get("whitener")
     if kept is None:
         return encoder, content["metadata"], None

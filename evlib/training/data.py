@@ -213,10 +213,8 @@ class ContrastiveDataset(UnsupervisedDataset):
             second = self._view(index, generator)
             if not torch.equal(first, second):
                 return first, second
-        raise DataError(
-            f"the augmentation gave the same view of window {index} {VIEW_DRAWS} times "
-            "(does it draw nothing, or is the window silent?)"
-        )
+        message = f"the augmentation gave the same view of window {index} {VIEW_DRAWS} times"
+        raise DataError(f"{message} (does it draw nothing, or is the window silent?)")
 
     def _view(self, index, generator):
         window = super().__getitem__(index)
