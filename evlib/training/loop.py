@@ -328,10 +328,9 @@ def unsupervised_losses(model, loss_fn, batch):
     """The losses of one batch for an autoencoder: a tensor, or a dict with input and lengths."""
     if torch.is_tensor(batch):
         batch = {"input": batch, "lengths": None}
-    message = (
-        "a batch must be a tensor (batch, time, channels) or a dict with 'input' and 'lengths': make the DataLoader "
-    )
-    message += "of an UnsupervisedDataset, with collate_fn=collate_fn_unsupervised if windows differ in length"
+    hint = "UnsupervisedDataset, with collate_fn=collate_fn_unsupervised if windows differ in length"
+    message = "a batch must be a tensor (batch, time, channels) or a dict with 'input' and 'lengths': make the "
+    message += f"DataLoader of an {hint}"
     require(isinstance(batch, dict) and {"input", "lengths"} <= batch.keys(), DataError, message)
     return loss_fn(model(batch["input"], batch["lengths"]), batch["input"], batch["lengths"])
 

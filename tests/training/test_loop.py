@@ -3,9 +3,7 @@
 import pickle
 import subprocess
 import sys
-import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,34 +74,23 @@ def test_importing_the_trainer_does_not_import_fabric():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_history_and_files_of_a_run(trained):
+def test_defect_17_a_run_leaves_checkpoints_of_plain_types_that_rebuild_the_model_alone(trained):
     folder, trainer = trained
-    assert [epoch["epoch"] for epoch in trainer.history] == [1, 2]
-    names = {
-        f"{stage}_{loss}_loss" for stage in ("train", "val") for loss in ("total", "event", "timing", "refractory")
+    assert [epoch["epoch"] for epoch in trainer.history] == [1, 2] and trainer.model.training
+    losses = {
+        f"{stage}_{name}_loss" for stage in ("train", "val") for name in ("total", "event", "timing", "refractory")
     }
-    assert set(trainer.history[0]) == names | {"epoch", "lr"}
-    assert {path.name for path in (folder / "checkpoints").iterdir()} == {
-        "best_model.pth", "checkpoint_epoch_1.pth", "checkpoint_epoch_2.pth",
-    }  # fmt: skip
+    assert set(trainer.history[0]) == losses | {"epoch", "lr"}
+    names = {"best_model.pth", "checkpoint_epoch_1.pth", "checkpoint_epoch_2.pth"}
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == names
     assert list((folder / "runs").rglob("events.out.tfevents*"))
-
-
-def test_defect_17_a_checkpoint_is_the_documented_dictionary_of_plain_types(trained):
-    folder, trainer = trained
     checkpoint = torch.load(folder / "checkpoints" / "checkpoint_epoch_2.pth")
     assert {"epoch", "model_state_dict", "optimizer_state_dict", "global_step", "val_loss"} <= checkpoint.keys()
-    assert {"config", "scheduler", "rng", "history", "model_class", "format"} <= checkpoint.keys()
     assert checkpoint["epoch"] == 2 and checkpoint["global_step"] == 4
     assert checkpoint["val_loss"] == trainer.history[-1]["val_total_loss"]
-
-
-def test_defect_17_a_checkpoint_rebuilds_its_model_alone(trained):
-    folder, trainer = trained
-    model, checkpoint = load_checkpoint(folder / "checkpoints" / "checkpoint_epoch_2.pth")
+    model, _ = load_checkpoint(folder / "checkpoints" / "checkpoint_epoch_2.pth")
     assert model.config == trainer.model.config and not model.training
-    for name, weight in trainer.model.state_dict().items():
-        assert torch.equal(model.state_dict()[name], weight)
+    assert_equal_weights(model, trainer.model)
 
 
 @pytest.mark.parametrize("with_scheduler", [False, True])
@@ -121,8 +108,7 @@ def test_defect_17_resuming_equals_never_having_stopped(tmp_path, with_scheduler
     resume_from = tmp_path / "half" / "checkpoint_epoch_2.pth"
     fit(second, tmp_path, *loaders, num_epochs=4, resume_from=resume_from, **options)
     assert second.history == whole.history
-    for name, weight in whole.model.state_dict().items():
-        assert torch.equal(second.model.state_dict()[name], weight), name
+    assert_equal_weights(whole.model, second.model)
     # Nothing is left to do: nothing is changed.
     assert fit(second, tmp_path, *loaders, num_epochs=2, resume_from=resume_from) == whole.history[:2]
 
@@ -157,23 +143,6 @@ def test_training_is_seeded_and_leaves_global_random_state_alone(tmp_path):
     assert losses[0] == losses[1] != losses[2]
 
 
-def test_best_is_not_last_when_validation_worsens(tmp_path):
-    """Validation labels contradict the training labels: the better the fit, the worse the validation."""
-    train = make_loader(shuffle=False)
-    data = train.dataset
-    wrong = EventDataset(data.data, 1 - data.event_labels, np.full_like(data.event_timings, np.nan))
-    val = DataLoader(wrong, batch_size=8, collate_fn=collate_fn_supervised)
-    trainer = make_trainer(tmp_path, make_model(dropout=0.0))
-    history = fit(trainer, tmp_path, train, val, num_epochs=12, save_freq=12, patience=4)
-    val_losses = [epoch["val_total_loss"] for epoch in history]
-    best, _ = load_checkpoint(tmp_path / "checkpoints" / "best_model.pth")
-    checkpoint = load(tmp_path / "checkpoints" / "best_model.pth")
-    assert checkpoint["epoch"] == 1 + int(np.argmin(val_losses)) < len(history)
-    assert checkpoint["val_loss"] == min(val_losses)
-    assert len(history) < 12, "patience must end the training"
-    assert not torch.equal(best.event_head[1].weight, trainer.model.event_head[1].weight)
-
-
 def train_supervised(model, train_loader, val_loader, num_epochs, **options):
     optimizer, loss = torch.optim.Adam(model.parameters(), lr=1e-2), EventTimingLoss()
     options = {"loss_fn": loss, "num_epochs": num_epochs, "progress": False} | options
@@ -183,18 +152,27 @@ def train_supervised(model, train_loader, val_loader, num_epochs, **options):
 
 
 def test_train_ends_with_the_best_weights_wherever_they_are(tmp_path):
+    """Labels of validation contradict those of training: the better the fit, the worse the validation."""
     loader = make_loader(shuffle=False)
     data = loader.dataset
     wrong = EventDataset(data.data, 1 - data.event_labels, np.full_like(data.event_timings, np.nan))
     val = DataLoader(wrong, batch_size=8, collate_fn=collate_fn_supervised)
     folder = tmp_path / "kept"
     in_memory, first, second = (make_model(dropout=0.0) for _ in range(3))
+    assert len(train_supervised(make_model(dropout=0.0), loader, val, 12, patience=4)) < 12
     history = train_supervised(in_memory, loader, val, 6)
     assert train_supervised(first, loader, val, 6, save_dir=folder, save_freq=1) == history
     best, checkpoint = load_checkpoint(folder / "best_model.pth")
     assert_equal_weights(in_memory, best)
     assert_equal_weights(first, best)
-    assert not first.training and checkpoint["epoch"] < len(history)
+    least = [epoch["val_total_loss"] for epoch in history]
+    assert checkpoint["epoch"] == 1 + np.argmin(least) < len(history) and checkpoint["val_loss"] == min(least)
+    assert not first.training
+    # Without validation the training loss decides.
+    history = train_supervised(make_model(), loader, None, 2, save_dir=tmp_path / "blind")
+    blind = load(tmp_path / "blind" / "best_model.pth")
+    assert blind["val_loss"] is None and blind["monitor"] == "train_total_loss"
+    assert blind["epoch"] == 1 + np.argmin([epoch["train_total_loss"] for epoch in history])
     # Nothing gets better after it is resumed: the best stands beside the checkpoint.
     resumed = {"resume_from": folder / "checkpoint_epoch_6.pth"}
     train_supervised(second, loader, val, 8, **resumed)
@@ -206,37 +184,6 @@ def test_train_ends_with_the_best_weights_wherever_they_are(tmp_path):
     (folder / "best_model.pth").unlink()
     with pytest.raises(DataError, match="its best epoch is lost"):
         train_supervised(make_model(dropout=0.0), loader, val, 8, save_dir=other, **resumed)
-
-
-def test_without_validation_the_training_loss_decides(tmp_path):
-    trainer = make_trainer(tmp_path)
-    history = fit(trainer, tmp_path, make_loader(), num_epochs=2)
-    checkpoint = load(tmp_path / "checkpoints" / "best_model.pth")
-    assert checkpoint["val_loss"] is None and checkpoint["monitor"] == "train_total_loss"
-    assert checkpoint["epoch"] == 1 + int(np.argmin([epoch["train_total_loss"] for epoch in history]))
-
-
-def test_one_batch_is_overfitted():
-    batch = next(iter(make_loader(n=4, shuffle=False)))
-    model, loss_fn = make_model(dropout=0.0), EventTimingLoss()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(120):
-        optimizer.zero_grad()
-        losses = supervised_losses(model, loss_fn, batch)
-        losses["total_loss"].backward()
-        optimizer.step()
-    assert losses["total_loss"] < 0.05
-    detections, timings, _ = model.predict_events(batch["input"], lengths=batch["lengths"])
-    assert torch.equal(detections, batch["event_labels"])
-    assert (timings - batch["event_timings"]).abs().nan_to_num().max() < 2
-
-
-def test_every_parameter_gets_a_gradient_from_the_loss():
-    model = make_model()
-    supervised_losses(model, EventTimingLoss(), next(iter(make_loader())))["total_loss"].backward()
-    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
-    still = {name for name, parameter in model.named_parameters() if not parameter.grad.any()}
-    assert still <= {"timing_head.4.bias"}, "a softmax does not see a constant; nothing else may stand still"
 
 
 def test_defect_5_lengths_reach_the_model_and_padding_no_loss():
@@ -256,23 +203,12 @@ def test_defect_5_lengths_reach_the_model_and_padding_no_loss():
         torch.testing.assert_close(dirty[name], value, rtol=0, atol=0)
 
 
-def test_mixed_precision_runs(tmp_path):
-    history = fit(make_trainer(tmp_path), tmp_path, make_loader(), num_epochs=1, precision="bf16-mixed")
-    assert np.isfinite(history[0]["train_total_loss"])
-
-
 def test_only_the_progress_bar_is_printed(tmp_path, capfd):
     fit(make_trainer(tmp_path), tmp_path, make_loader(), num_epochs=1)
     assert capfd.readouterr() == ("", "")
     fit(make_trainer(tmp_path), tmp_path, make_loader(), num_epochs=1, progress_bar=True)
     out, bar = capfd.readouterr()
     assert out == "" and "epoch 1 of 1" in bar and "train_total_loss" in bar
-
-
-def test_a_model_in_evaluation_mode_is_trained_with_dropout(tmp_path):
-    trainer = make_trainer(tmp_path, make_model().eval())
-    fit(trainer, tmp_path, make_loader(), num_epochs=1)
-    assert trainer.model.training
 
 
 class Hostile:
@@ -300,26 +236,24 @@ def test_files_that_are_no_checkpoints_are_refused(trained, tmp_path):
     path = tmp_path / "bad.pth"
     with pytest.raises(DataError, match="no checkpoint at"):
         load(path)
-    path.write_bytes(good.read_bytes()[:5000])
-    with pytest.raises(DataError, match="truncated|checkpoint"):
-        load(path)
-    path.write_bytes(b"")
-    with pytest.raises(DataError, match="truncated|checkpoint"):
-        load(path)
+    for content in (good.read_bytes()[:5000], b""):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="truncated"):
+            load(path)
     torch.save({"weights": torch.zeros(1)}, path)
     with pytest.raises(DataError, match="must hold model_state_dict"):
         load(path)
     checkpoint = torch.load(good)
-    torch.save({**checkpoint, "format": 99}, path)
-    with pytest.raises(DataError, match="format 99"):
-        load(path)
-    for change in ({"model_class": "Module"}, {"model_class": "annotations"}, {"model_class": None}, {"config": None}):
-        torch.save({**checkpoint, **change}, path)
-        with pytest.raises(DataError, match="cannot rebuild"):
+    for change, words in (
+        ({"format": 99}, "format 99"),
+        ({"model_class": "Module"}, "cannot rebuild"),
+        ({"model_class": None}, "cannot rebuild"),
+        ({"config": None}, "cannot rebuild"),
+        ({"config": {"hidden": 3}}, "do not fit"),
+    ):
+        torch.save(checkpoint | change, path)
+        with pytest.raises(DataError, match=words):
             load_checkpoint(path)
-    torch.save({**checkpoint, "config": {"hidden": 3}}, path)
-    with pytest.raises(DataError, match="do not fit"):
-        load_checkpoint(path)
     with pytest.raises(DataError, match="do not fit"):
         load_checkpoint(good, make_model(hidden_size=8))
 
@@ -431,22 +365,10 @@ def test_pretraining_resumes_as_if_it_had_never_stopped(tmp_path, pretext):
     assert_equal_weights(whole.model, second.model)
 
 
-@pretexts
-def test_pretraining_in_mixed_precision_runs(tmp_path, pretext):
-    history = fit(
-        pretext_trainer(tmp_path, pretext), tmp_path, *pretext_loaders(pretext), num_epochs=1, precision="bf16-mixed"
-    )
+def test_mixed_precision_runs(tmp_path):
+    trainer, loaders = pretext_trainer(tmp_path, "variational"), pretext_loaders("variational")
+    history = fit(trainer, tmp_path, *loaders, num_epochs=1, precision="bf16-mixed")
     assert np.isfinite(history[0]["val_total_loss"])
-
-
-def test_pretraining_learns(tmp_path):
-    for pretext in PRETEXTS:
-        trainer = pretext_trainer(tmp_path, pretext)
-        data = [5 * np.sin(0.1 * (i + 1) * np.arange(60))[:, None].repeat(2, 1) for i in range(8)]
-        dataset = ContrastiveDataset(data, shaken) if pretext == "contrastive" else UnsupervisedDataset(data)
-        history = fit(trainer, tmp_path, DataLoader(dataset, batch_size=8), num_epochs=40)
-        watched = "train_full_loss" if pretext == "variational" else "train_total_loss"
-        assert history[-1][watched] < 0.9 * history[0][watched], pretext
 
 
 def test_bare_tensors_padded_batches_and_labelled_ones_give_the_same_reconstruction_loss(tmp_path):
@@ -459,23 +381,6 @@ def test_bare_tensors_padded_batches_and_labelled_ones_give_the_same_reconstruct
     ]
     histories = [fit(pretext_trainer(tmp_path, "autoencoder"), tmp_path, loader, num_epochs=1) for loader in loaders]
     assert histories[0] == histories[1] == histories[2]
-
-
-def test_the_views_change_with_the_epoch_and_those_of_validation_do_not(tmp_path):
-    class Recording(ContrastiveDataset):
-        def __getitem__(self, index):
-            views = super().__getitem__(index)
-            self.seen.append((index, views[0].sum().item()))
-            return views
-
-    datasets = [Recording(pretext_windows(4), shaken, train=train) for train in (True, False)]
-    for dataset in datasets:
-        dataset.seen = []
-    loaders = [DataLoader(dataset, batch_size=4, collate_fn=collate_fn_contrastive) for dataset in datasets]
-    fit(pretext_trainer(tmp_path, "contrastive"), tmp_path, *loaders, num_epochs=3)
-    train, val = datasets
-    assert len(train.seen) == 12 and len(set(train.seen)) == 12
-    assert len(val.seen) == 12 and len(set(val.seen)) == 4
 
 
 def test_workers_see_the_epoch(tmp_path):
@@ -528,62 +433,14 @@ def test_batches_that_do_not_fit_the_trainer_are_refused(tmp_path):
         fit(trainer, tmp_path, pretext_loaders("autoencoder")[0], num_epochs=2, resume_from=best)
 
 
-# --- killed ------------------------------------------------------------------------------------------------------
-
-LONG_RUN = """
-import signal, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from test_loop import *
-
-class Hanging(UnsupervisedDataset):
-    drawn = 0
-    def __getitem__(self, index):
-        self.drawn += 1
-        if self.drawn > 2 * len(self) + 4:  # in the middle of the third epoch
-            signal.pause()
-        return super().__getitem__(index)
-
-folder = Path(sys.argv[2])
-loader = DataLoader(Hanging(pretext_windows()), batch_size=4, shuffle=True, collate_fn=collate_fn_unsupervised)
-fit(pretext_trainer(folder, "variational"), folder, loader, num_epochs=4, save_freq=1)
-"""
-
-
-def test_a_killed_training_resumes_to_the_weights_of_one_that_was_not(tmp_path):
-    arguments = [sys.executable, "-c", LONG_RUN, str(Path(__file__).parent), str(tmp_path / "killed")]
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    try:
-        while not (tmp_path / "killed" / "checkpoints" / "checkpoint_epoch_2.pth").exists():
-            assert process.poll() is None, process.stderr.read().decode()
-            time.sleep(0.02)
-    finally:
-        process.kill()
-        process.communicate()
-    assert process.returncode == -9
-    latest = latest_checkpoint(tmp_path / "killed" / "checkpoints")
-    assert latest.name == "checkpoint_epoch_2.pth"
-    whole, resumed = (pretext_trainer(tmp_path, "variational") for _ in range(2))
-    train, _ = pretext_loaders("variational")
-    fit(whole, tmp_path / "whole", train, num_epochs=4)
-    fit(resumed, tmp_path / "killed", train, num_epochs=4, resume_from=latest)
-    assert resumed.history == whole.history
-    assert_equal_weights(whole.model, resumed.model)
+# --- files of training, and encoders on their own ------------------------------------------------------------------
 
 
 def test_the_latest_checkpoint_is_that_of_the_largest_epoch(tmp_path):
     assert latest_checkpoint(tmp_path) is None
-    for name in (
-        "checkpoint_epoch_9.pth",
-        "checkpoint_epoch_10.pth",
-        "best_model.pth",
-        ".checkpoint_epoch_11.half.pth",
-    ):
-        (tmp_path / name).touch()
+    for name in ("checkpoint_epoch_9", "checkpoint_epoch_10", "best_model", ".checkpoint_epoch_11.half"):
+        (tmp_path / f"{name}.pth").touch()
     assert latest_checkpoint(tmp_path).name == "checkpoint_epoch_10.pth"
-
-
-# --- encoders on their own ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [{}, {"cell": "gru", "resolution": 1, "bidirectional": False}])
@@ -595,13 +452,6 @@ def test_an_encoder_comes_back_with_its_card(tmp_path, options):
     assert read == {"sampling_rate_hz": 2000.0, "channels": ["x", "y", "z"], "units": None, "seed": 4}
     assert again.config == encoder.config and not again.training
     assert_equal_weights(encoder, again)
-
-
-def test_a_model_s_encoder_is_saved_and_handed_to_a_classifier(tmp_path):
-    model = LSTMAutoencoder(hidden_size=16)
-    save_encoder(tmp_path / "encoder.pth", model, {"pretext": "autoencoder"})
-    encoder, _ = load_encoder(tmp_path / "encoder.pth")
-    assert_equal_weights(model.encoder, encoder)
 
 
 def test_encoder_files_that_cannot_be_used_are_refused(tmp_path, trained):
@@ -617,11 +467,8 @@ def test_encoder_files_that_cannot_be_used_are_refused(tmp_path, trained):
     with pytest.raises(DataError, match="truncated"):
         load_encoder(path)
     for change, words in [
-        ({"model_class": "Module"}, "cannot rebuild"),
         ({"config": {**good["config"], "hidden_size": 9}}, "do not fit"),
-        ({"config": {"hidden": 9}}, "do not fit"),
         ({"config": {**good["config"], "hidden_size": 0}}, "do not fit"),
-        ({"format": 99}, "format 99"),
         ({"metadata": Hostile(trace)}, "might run code"),
     ]:
         torch.save({**good, **change}, path)
