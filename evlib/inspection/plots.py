@@ -808,7 +808,8 @@ def plot_label_budgets(summary, ax=None, value: str = "F1 at ±5 ms", legend: bo
     for method, rows in summary.groupby("method", sort=False):
         x = rows["labels_per_type"].map(budgets.index).to_numpy()
         if method == "oracle":
-            ax.plot(x, rows["mean"], "k--", linewidth=1, label="oracle (knows the templates)")
+            ends = np.r_[x[0] - 0.5, x, x[-1] + 0.5]
+            ax.plot(ends, np.pad(rows["mean"], 1, "edge"), "k--", linewidth=1, label="oracle (knows the templates)")
             continue
         k = order.index(method)
         # Side by side, so that no interval hides another.
@@ -818,7 +819,7 @@ def plot_label_budgets(summary, ax=None, value: str = "F1 at ±5 ms", legend: bo
         line = ":" if method.startswith("probe, ") else "-"
         ax.errorbar(x, rows["mean"], bars, linestyle=line, elinewidth=1, label=method, **style)
     ax.set_xticks(range(len(budgets)), ["all" if budget == 0 else f"{budget:g}" for budget in budgets])
-    ax.set(xlabel="labelled events per type", ylabel=value)
+    ax.set(xlabel="labelled events per type", ylabel=value, xlim=(-0.5, len(budgets) - 0.5))
     if legend:
         _legend_right(ax)
     return ax
