@@ -81,9 +81,8 @@ def test_items_of_one_group_are_no_negatives_neither_in_the_batch_nor_in_the_que
     assert with_zero > empty, "to items of another group they are negatives"
     only = torch.tensor([0, 0, 0, 0])
     before = losses_of(AlignmentLoss(8, 0, 0.0, 0.0).eval(), z, prototypes, only)["alignment_loss"]
-    assert torch.equal(losses_of(loss, z, prototypes, only)["alignment_loss"], before), (
-        "to their own group they are nothing"
-    )
+    after = losses_of(loss, z, prototypes, only)["alignment_loss"]
+    assert torch.equal(after, before), "to their own group they are nothing"
 
 
 def test_a_perfect_alignment_costs_nothing_and_the_queue_moves_in_training_only():

@@ -99,17 +99,8 @@ def test_wisdm(tmp_path):
 
 
 def motionsense(folder):
-    header = [
-        "",
-        "attitude.roll",
-        "attitude.pitch",
-        "attitude.yaw",
-        "gravity.x",
-        "gravity.y",
-        "gravity.z",
-        "rotationRate.x",
-    ]
-    header += ["rotationRate.y", "rotationRate.z", "userAcceleration.x", "userAcceleration.y", "userAcceleration.z"]
+    header = ["", "attitude.roll", "attitude.pitch", "attitude.yaw"]
+    header += [f"{sensor}.{axis}" for sensor in ("gravity", "rotationRate", "userAcceleration") for axis in "xyz"]
     for trial in ("dws_1", "sit_5"):
         place = folder / "A_DeviceMotion_data" / trial
         place.mkdir(parents=True)
@@ -123,20 +114,8 @@ def test_motionsense(tmp_path):
     assert opened.ids == ["dws_1_sub_7", "sit_5_sub_7"] and validate_sessions(opened.folder).ok
     session = opened.read("dws_1_sub_7")
     assert (session.labels, session.group) == (("walking downstairs",), "person 7")
-    expected = [
-        1.2 * GRAVITY,
-        1.4 * GRAVITY,
-        1.6 * GRAVITY,
-        7,
-        8,
-        9,
-        0.1 * GRAVITY,
-        0.2 * GRAVITY,
-        0.3 * GRAVITY,
-        1,
-        2,
-        3,
-    ]
+    acceleration, gravity = np.array([1.2, 1.4, 1.6]) * GRAVITY, np.array([0.1, 0.2, 0.3]) * GRAVITY
+    expected = [*acceleration, 7, 8, 9, *gravity, 1, 2, 3]
     np.testing.assert_allclose(session.recording.read()[5], expected, rtol=1e-6)
 
 

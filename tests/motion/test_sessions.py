@@ -1,10 +1,10 @@
 """The session format: what is written comes back, and each way of breaking a folder is named."""
 
 import json
+import math
 
 import numpy as np
-import pyarrow as arrow
-import pyarrow.parquet as parquet
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,13 +34,11 @@ def folder(tmp_path):
 
 
 def table_of(folder, name="s1"):
-    return parquet.read_table(folder / "sessions" / name / "data.parquet").to_pandas()
+    return pd.read_parquet(folder / "sessions" / name / "data.parquet")
 
 
 def put_table(folder, table, name="s1"):
-    parquet.write_table(
-        arrow.Table.from_pandas(table, preserve_index=False), folder / "sessions" / name / "data.parquet"
-    )
+    table.to_parquet(folder / "sessions" / name / "data.parquet", index=False)
 
 
 def test_what_is_written_comes_back(folder):
@@ -64,72 +62,24 @@ def test_every_uniform_clock_is_accepted(rate, samples, tmp_path_factory):
     assert validate_sessions(place).ok
 
 
-def without_a_column(table):
-    return table.drop(columns=["waist_acc_y"]).rename(columns={"waist_acc_z": "other"})
-
-
-def at_another_rate(table):
-    return table.assign(timestamp_sec=table.timestamp_sec * 2.5)
-
-
-def with_nan(table):
-    table.loc[7, "waist_acc_y"] = np.nan
-    return table
-
-
-def unsorted(table):
-    return table.assign(timestamp_sec=table.timestamp_sec.iloc[::-1].to_numpy())
-
-
-def one_swapped(table):
-    time = table.timestamp_sec.to_numpy().copy()
-    time[[10, 11]] = time[[11, 10]]
-    return table.assign(timestamp_sec=time)
-
-
-def late(table):
-    return table.assign(timestamp_sec=table.timestamp_sec + 0.5)
-
-
-def with_words(table):
-    return table.assign(waist_acc_x="fast")
-
-
-def with_whole_numbers(table):
-    return table.assign(waist_acc_x=1)
-
-
-def one_row(table):
-    return table.iloc[:1]
-
-
-def with_a_gap(table):
-    return table.drop(index=[20, 21])
-
-
-def time_is_last(table):
-    return table[[*NAMES, "timestamp_sec"]]
-
-
-def no_channel(table):
-    return table[["timestamp_sec"]]
-
-
 @pytest.mark.parametrize(
     ("mutate", "words"),
     [
-        (without_a_column, "columns that the manifest does not have: other"),
-        (at_another_rate, "the manifest says 50 Hz, timestamp_sec has 20 Hz"),
-        (with_nan, "waist_acc_y: 1 values are NaN or infinite, the first in row 7"),
-        (unsorted, "must increase strictly"),
-        (one_swapped, "must increase strictly; row 11"),
-        (late, "must begin at 0.0, got 0.5"),
-        (with_words, "columns must hold floats: waist_acc_x"),
-        (with_whole_numbers, "columns must hold floats: waist_acc_x"),
-        (one_row, "at least 2 samples"),
-        (with_a_gap, "a step of 0.06 s at row 19"),
-        (time_is_last, "the first column must be timestamp_sec"),
-        (no_channel, "there must be channels beside the time"),
+        (lambda t: t.rename(columns={"waist_acc_z": "other"}), "columns that the manifest does not have: other"),
+        (lambda t: t.assign(timestamp_sec=2.5 * t.timestamp_sec), "the manifest says 50 Hz, timestamp_sec has 20 Hz"),
+        (
+            lambda t: t.assign(waist_acc_y=t.waist_acc_y.where(t.index != 7)),
+            "waist_acc_y: 1 values are NaN or infinite, the first in row 7",
+        ),
+        (lambda t: t.iloc[::-1], "must increase strictly"),
+        (lambda t: t.iloc[[*range(10), 11, 10, *range(12, len(t))]], "must increase strictly; row 11"),
+        (lambda t: t.assign(timestamp_sec=t.timestamp_sec + 0.5), "must begin at 0.0, got 0.5"),
+        (lambda t: t.assign(waist_acc_x="fast"), "columns must hold floats: waist_acc_x"),
+        (lambda t: t.assign(waist_acc_x=1), "columns must hold floats: waist_acc_x"),
+        (lambda t: t[:1], "at least 2 samples"),
+        (lambda t: t.drop(index=[20, 21]), "a step of 0.06 s at row 19"),
+        (lambda t: t[[*NAMES, "timestamp_sec"]], "the first column must be timestamp_sec"),
+        (lambda t: t[["timestamp_sec"]], "there must be channels beside the time"),
     ],
 )
 def test_a_mutated_table_is_named(folder, mutate, words):
@@ -160,13 +110,9 @@ def change_json(folder, name, change):
         (
             "manifest.json",
             lambda c: c["channels"][0].update(sampling_rate_hz="50"),
-            "waist_acc_x needs a sampling_rate_hz",
+            "acc_x needs a sampling_rate_hz",
         ),
-        (
-            "manifest.json",
-            lambda c: c["channels"][0].update(sampling_rate_hz=float("inf")),
-            "needs a sampling_rate_hz above 0",
-        ),
+        ("manifest.json", lambda c: c["channels"][0].update(sampling_rate_hz=math.inf), "a sampling_rate_hz above 0"),
         ("manifest.json", lambda c: c["channels"][0].update(name="waist_acc_y"), "a name of its own"),
         ("manifest.json", lambda c: c.update(description=" "), "description must be a text"),
         ("groups.json", lambda c: c.update(s9="someone"), "1 groups of sessions that are not labelled"),
@@ -202,9 +148,8 @@ def test_a_damaged_file_is_named(folder, name, damage):
 def test_missing_values_are_allowed_where_the_manifest_says_so(tmp_path):
     signal = np.array([[np.nan], [1.0], [np.nan], [3.0]])
     channels = [Channel("acc_x", "x axis", RATE, may_be_missing=True)]
-    opened = write_sessions(
-        tmp_path / "set", "set", "One.", channels, [Session("a", Recording(signal, RATE, ("acc_x",)))]
-    )
+    session = Session("a", Recording(signal, RATE, ("acc_x",)))
+    opened = write_sessions(tmp_path / "set", "set", "One.", channels, [session])
     assert validate_sessions(opened.folder).ok
     assert opened.read("a").recording.read().ravel().tolist() == [1.0, 1.0, 1.0, 3.0]
     assert np.isnan(opened.read("a", fill=False).recording.read()[0, 0])
@@ -218,11 +163,7 @@ def test_what_cannot_be_written_is_refused_and_an_older_folder_stays(folder):
         (OptionError, "names its folder", [Session("../evil", recording)]),
         (DataError, "two sessions", [Session("a", recording), Session("a", recording)]),
         (DataError, "must be a list of words", [Session("a", recording, "walking")]),
-        (
-            DataError,
-            "columns that the manifest does not have: ecg",
-            [Session("a", Recording(np.ones((10, 1)), RATE, ("ecg",)))],
-        ),
+        (DataError, "does not have: ecg", [Session("a", Recording(np.ones((10, 1)), RATE, ("ecg",)))]),
         (DataError, "50 Hz, timestamp_sec has 20 Hz", [Session("a", Recording(np.ones((10, 1)), 20.0, NAMES[:1]))]),
         (DataError, "no session to write", []),
     ]

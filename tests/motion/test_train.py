@@ -3,6 +3,7 @@ learnt."""
 
 import copy
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -11,18 +12,13 @@ import torch
 
 from evlib.motion.align import AlignmentLoss, TextAlignedModel
 from evlib.motion.labels import label_words
-from evlib.motion.train import (
-    OVERLAP,
-    align_motion,
-    aligned_losses,
-    load_motion_model,
-    pretrain_motion,
-)
+from evlib.motion.train import OVERLAP, align_motion, aligned_losses, load_motion_model, pretrain_motion
 from evlib.motion.windows import make_motion
 from evlib.networks.pretext import MaskedPatchModel
 from evlib.networks.transformer import MAX_PATCHES, SIZES, HashedWords, log_spectrum, make_batch
 from evlib.signals.errors import DataError, OptionError
 from evlib.training.batches import MotionBatches
+from evlib.training.checkpoints import save_checkpoint
 from evlib.training.masked import TEMPERATURE, MaskedPretextLoss, masked_losses, reconstruction_loss
 from evlib.training.windows import Windows
 
@@ -30,54 +26,50 @@ TEXT = HashedWords()
 KINDS = ("walking", "running", "sitting", "lying")
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
-    monkeypatch.setitem(SIZES, "nano", {"d_model": 16, "num_heads": 2, "num_layers": 1})
+@pytest.fixture(autouse=True, scope="module")
+def small():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SIZES, "nano", {"d_model": 16, "num_heads": 2, "num_layers": 1})
+        yield
 
 
 def people(name="phone", seed=0, **options):
     return make_motion(name, **{"n_people": 3, "windows_per_activity": 4, "activities": KINDS, "seed": seed} | options)
 
 
-def train(**options):
-    return pretrain_motion(
-        [people()], [people(seed=1)], 0.64, **{"text": TEXT, "max_epochs": 2, "batch_size": 16} | options
-    )
+def train(sets=None, **options):
+    options = {"text": TEXT, "max_epochs": 2, "batch_size": 16} | options
+    return pretrain_motion(sets or [people()], [people(seed=1)], 0.64, **options)
 
 
 @pytest.fixture(scope="module")
-def first():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SIZES, "nano", {"d_model": 16, "num_heads": 2, "num_layers": 1})
-        sets = [people(), people("watch", 2, places=("wrist",), magnetometer=True, sampling_rate_hz=100.0)]
-        return pretrain_motion(
-            sets, [people(seed=1)], 0.64, text=TEXT, max_epochs=6, batch_size=16, contrastive_weight=0.5
-        )
+def first(small):
+    sets = [people(), people("watch", 2, places=("wrist",), magnetometer=True, sampling_rate_hz=100.0)]
+    return train(sets, max_epochs=6, contrastive_weight=0.5)
 
 
 def one_batch(**options):
     return MotionBatches([people()], TEXT, 0.64, 8, **{"mask_ratio": 0.5} | options)[0]
 
 
-def told_truly(batch):
-    """What a model would say that knows everything."""
+def perfect_prediction(batch):
+    """What a model predicts that knows everything."""
     patches = batch["input"].transpose(2, 3)
     view = torch.eye(8 * 4)[:, :20].reshape(8, 4, 20)
     return {"shape": patches, "stats": batch["stats"], "spectrum": log_spectrum(patches), "projection": view}
 
 
-def test_nothing_is_lost_by_telling_the_truth_and_only_hidden_tokens_count():
+def test_a_perfect_prediction_costs_nothing_and_only_hidden_tokens_count():
     batch = one_batch()
-    told = told_truly(batch)
-    assert reconstruction_loss(told, batch) == 0
+    perfect = perfect_prediction(batch)
+    assert reconstruction_loss(perfect, batch) == 0
     counted = batch["hidden"] & ~batch["dropped"][:, None]
-    wrong = {name: torch.where(counted[..., None], told[name], torch.nan) for name in ("shape", "stats", "spectrum")}
+    wrong = {name: torch.where(counted[..., None], perfect[name], torch.nan) for name in ("shape", "stats", "spectrum")}
     assert reconstruction_loss(wrong, batch) == 0, "tokens that were seen or dropped do not count"
-    off = told | {"stats": told["stats"] + 2.0}
+    off = perfect | {"stats": perfect["stats"] + 2.0}
     assert reconstruction_loss(off, batch).item() == pytest.approx(4.0)
-    assert reconstruction_loss(told | {"shape": told["shape"] + 2.0}, batch, {"shape": 0.5}).item() == pytest.approx(
-        2.0
-    )
+    off = perfect | {"shape": perfect["shape"] + 2.0}
+    assert reconstruction_loss(off, batch, {"shape": 0.5}).item() == pytest.approx(2.0)
 
 
 def test_the_raw_loss_chooses_and_the_running_means_only_move_in_training():
@@ -98,25 +90,21 @@ def test_the_raw_loss_chooses_and_the_running_means_only_move_in_training():
         MaskedPretextLoss(reconstruction_weight=0.0, contrastive_weight=0.0)
 
 
-def test_patches_of_one_session_are_no_negatives():
-    """All projections equal: log(1 + the number of patches of other sessions in both views)."""
-    batch, loss = one_batch(), MaskedPretextLoss(reconstruction_weight=0.0, contrastive_weight=1.0)
-    told = told_truly(batch) | {"projection": torch.ones(8, 4, 20)}
-    found = loss(told, told, batch)["contrastive_loss"]
-    assert found.item() == pytest.approx(math.log(1 + 2 * 7 * 4), abs=1e-5)
+@pytest.mark.parametrize(("level", "pieces"), [("patch", 4), ("window", 1)])
+def test_pieces_of_one_session_are_no_negatives(level, pieces):
+    """All projections equal: log(1 + the number of pieces of other sessions in both views)."""
+    batch, loss = one_batch(), MaskedPretextLoss(0.0, 1.0, level=level)
+    equal = perfect_prediction(batch) | {"projection": torch.ones(8, 4, 20)}
+    for source, others in ((batch["source"], 7), (torch.arange(8) // 4, 4)):
+        found = loss(equal, equal, batch | {"source": source})["contrastive_loss"]
+        assert found.item() == pytest.approx(math.log(1 + 2 * others * pieces), abs=1e-5)
 
 
-def test_windows_are_known_again_as_the_means_of_their_patches():
-    """All projections equal: log(1 + the number of windows of other sessions in both views); apart and found again:
-    near 0."""
+def test_windows_are_found_again_by_the_means_of_their_patches():
     batch, loss = one_batch(), MaskedPretextLoss(0.0, 1.0, level="window")
-    told = told_truly(batch) | {"projection": torch.ones(8, 4, 20)}
-    assert loss(told, told, batch)["contrastive_loss"].item() == pytest.approx(math.log(1 + 2 * 7), abs=1e-5)
-    own = torch.eye(8, 20)[:, None].expand(8, 4, 20)
-    clear = loss(told | {"projection": own}, told | {"projection": own.flip(1)}, batch)["contrastive_loss"]
-    assert clear.item() == pytest.approx(math.log(1 + 2 * 7 * math.exp(-1 / TEMPERATURE)), abs=1e-5)
-    halves = loss(told, told, batch | {"source": torch.arange(8) // 4})["contrastive_loss"]
-    assert halves.item() == pytest.approx(math.log(1 + 2 * 4), abs=1e-5), "windows of one session are no negatives"
+    own = perfect_prediction(batch) | {"projection": torch.eye(8, 20)[:, None].expand(8, 4, 20)}
+    found = loss(own, own | {"projection": own["projection"].flip(1)}, batch)["contrastive_loss"]
+    assert found.item() == pytest.approx(math.log(1 + 2 * 7 * math.exp(-1 / TEMPERATURE)), abs=1e-5)
 
 
 def test_neighbours_train_as_well():
@@ -128,20 +116,13 @@ def test_neighbours_train_as_well():
 @pytest.mark.parametrize("kind", [MaskedPatchModel, TextAlignedModel])
 def test_a_batch_can_be_learnt_by_heart(kind):
     torch.manual_seed(0)
+    least = 0.0
     if kind is MaskedPatchModel:
-        model, loss, losses, least = (
-            kind(32, 2, 1, dropout=0.0),
-            MaskedPretextLoss(contrastive_weight=0.0),
-            masked_losses,
-            0.0,
-        )
-        batch = one_batch()
+        model, batch = kind(32, 2, 1, dropout=0.0), one_batch()
+        loss, losses = MaskedPretextLoss(contrastive_weight=0.0), masked_losses
     else:
-        model, loss, losses = (
-            kind(32, 2, 1, dropout=0.0, num_prototypes=1),
-            AlignmentLoss(384, 0, 0.0, 0.0),
-            aligned_losses,
-        )
+        model = kind(32, 2, 1, dropout=0.0, num_prototypes=1)
+        loss, losses = AlignmentLoss(384, 0, 0.0, 0.0), aligned_losses
         batch = one_batch(mask_ratio=None, words=label_words)
         # A cross-entropy ends at the entropy of its targets: windows of one label share them.
         least = (batch["group"][:, None] == batch["group"]).sum(1).log().mean().item()
@@ -158,9 +139,8 @@ def test_a_batch_can_be_learnt_by_heart(kind):
 def test_training_without_labels_lowers_the_raw_loss_of_each_data_set(first):
     raw = [epoch["val_raw_loss"] for epoch in first.history]
     assert min(raw) < 0.9 * raw[0]
-    assert {"train_raw_loss/phone", "train_raw_loss/watch", "val_raw_loss/phone"} <= set().union(
-        *map(dict.keys, first.history)
-    )
+    logged = set().union(*map(dict.keys, first.history))
+    assert {"train_raw_loss/phone", "train_raw_loss/watch", "val_raw_loss/phone"} <= logged
     assert first.metadata["text_encoder"] == "hashed words" and first.metadata["data_sets"] == {
         "phone": 48,
         "watch": 48,
@@ -172,26 +152,22 @@ def test_the_best_epoch_by_raw_loss_is_kept_not_the_last(first):
     batches = MotionBatches([people(seed=1)], TEXT, 0.64, 16, mask_ratio=0.5, strength="weak", train=False)
     with torch.no_grad():
         found = [masked_losses(first.model, loss, batches[k])["raw_loss"].item() for k in range(3)]
-    assert len(batches) == 3 and np.mean(found) == pytest.approx(
-        min(epoch["val_raw_loss"] for epoch in first.history), rel=1e-4
-    )
+    least = min(epoch["val_raw_loss"] for epoch in first.history)
+    assert len(batches) == 3 and np.mean(found) == pytest.approx(least, rel=1e-4)
 
 
 def test_the_same_seed_gives_the_same_weights_and_resuming_goes_on_exactly(tmp_path):
-    whole = train(max_epochs=4, save_dir=tmp_path / "whole", contrastive_weight=0.3)
+    options = {"max_epochs": 4, "contrastive_weight": 0.3}
+    whole = train(save_dir=tmp_path / "whole", **options)
     torch.manual_seed(3)
     before = torch.random.get_rng_state()
-    again = train(max_epochs=4, contrastive_weight=0.3)
+    again = train(**options)
     assert torch.equal(before, torch.random.get_rng_state()), "no global state is touched"
     (tmp_path / "parts").mkdir()
-    copies = {
-        "checkpoint_epoch_2.pth": "checkpoint_epoch_2.pth",
-        "best_model.pth": "checkpoint_epoch_2.pth",
-        "run.json": "run.json",
-    }
-    for name, source in copies.items():
-        (tmp_path / "parts" / name).write_bytes((tmp_path / "whole" / source).read_bytes())
-    resumed = train(max_epochs=4, save_dir=tmp_path / "parts", resume=True, contrastive_weight=0.3)
+    for name in ("checkpoint_epoch_2.pth", "run.json"):
+        shutil.copy(tmp_path / "whole" / name, tmp_path / "parts")
+    shutil.copy(tmp_path / "parts" / "checkpoint_epoch_2.pth", tmp_path / "parts" / "best_model.pth")
+    resumed = train(save_dir=tmp_path / "parts", resume=True, **options)
     for other in (again, resumed):
         assert [e["val_raw_loss"] for e in other.history] == [e["val_raw_loss"] for e in whole.history]
         for name, value in whole.model.state_dict().items():
@@ -203,28 +179,18 @@ def test_the_same_seed_gives_the_same_weights_and_resuming_goes_on_exactly(tmp_p
         train(resume=True)
     for changed in ({"seed": 5}, {"mask_ratio": 0.3}, {"neighbours": 2}, {"lr": 1e-4}):
         with pytest.raises(OptionError, match=f"had other settings: .*{next(iter(changed))}"):
-            train(max_epochs=4, save_dir=tmp_path / "whole", resume=True, **{"contrastive_weight": 0.3} | changed)
+            train(save_dir=tmp_path / "whole", resume=True, **options | changed)
     with pytest.raises(OptionError, match="had other settings: data"):
-        pretrain_motion(
-            [people(seed=7)],
-            [people(seed=1)],
-            0.64,
-            text=TEXT,
-            max_epochs=4,
-            batch_size=16,
-            contrastive_weight=0.3,
-            save_dir=tmp_path / "whole",
-            resume=True,
-        )
+        train([people(seed=7)], save_dir=tmp_path / "whole", resume=True, **options)
     with pytest.raises(OptionError, match="a new one needs another folder"):
-        train(max_epochs=4, save_dir=tmp_path / "whole", contrastive_weight=0.3)
+        train(save_dir=tmp_path / "whole", **options)
 
 
 def test_words_recognise_activities_after_alignment(first, tmp_path):
     sets, judge = [people()], people(seed=7)
     aligned = align_motion(first, sets, [people(seed=1)], max_epochs=40, batch_size=16, lr=5e-3)
-    told = np.array(KINDS)[aligned.scores(judge, KINDS).argmax(1)]
-    assert np.mean(told == judge.labels) > 0.7, "chance is 0.25"
+    predicted = np.array(KINDS)[aligned.scores(judge, KINDS).argmax(1)]
+    assert np.mean(predicted == judge.labels) > 0.7, "chance is 0.25"
     assert aligned.vectors(judge).shape == (48, 384) and aligned.metadata["labels"] == sorted(KINDS)
     assert {"val_alignment_loss", "val_usage", "train_alignment_loss/phone"} <= aligned.history[-1].keys()
     aligned.save(tmp_path / "aligned.pth")
@@ -240,10 +206,8 @@ def test_words_recognise_activities_after_alignment(first, tmp_path):
 def test_the_same_weights_embed_6_9_and_23_channels(first):
     many = people("many", places=("waist", "wrist", "ankle", "chest"))
     for one in (people(), people(places=("wrist",), magnetometer=True), many.with_channels(many.channels[:23])):
-        assert first.embed(one).shape == (48, 16) and first.embed(one, channels=True).shape == (
-            48,
-            3 * 16 * len(one.channels),
-        )
+        assert first.embed(one).shape == (48, 16)
+        assert first.embed(one, channels=True).shape == (48, 3 * 16 * len(one.channels))
 
 
 def test_an_embedding_is_read_from_overlapping_patches(first):
@@ -258,9 +222,8 @@ def test_an_embedding_is_read_from_overlapping_patches(first):
     wanted = torch.cat([tokens.mean(1), tokens.amax(1), tokens.std(1, correction=0)], -1).flatten(1)
     assert len(cuts) > 4
     np.testing.assert_allclose(first.embed(one, channels=True), wanted, atol=1e-3)
-    np.testing.assert_allclose(
-        first.embed(one)[0], first.encoder.pooled(next(first.batches(one)))[0].detach(), atol=1e-5
-    )
+    pooled = first.encoder.pooled(next(first.batches(one)))[0].detach()
+    np.testing.assert_allclose(first.embed(one)[0], pooled, atol=1e-5)
 
 
 def test_patches_overlap_less_where_there_is_no_room_for_more(first):
@@ -278,39 +241,27 @@ def test_patches_overlap_less_where_there_is_no_room_for_more(first):
 
 
 def test_an_untrained_twin_differs_in_its_weights_alone(first):
-    blank = first.untrained(3)
-    assert blank.embed(people()).shape == first.embed(people()).shape and not np.allclose(
-        blank.embed(people()), first.embed(people())
-    )
-    assert np.array_equal(blank.embed(people()), first.untrained(3).embed(people()))
+    trained, blank, again = (model.embed(people()) for model in (first, first.untrained(3), first.untrained(3)))
+    assert blank.shape == trained.shape and not np.allclose(blank, trained) and np.array_equal(blank, again)
 
 
-def test_mixed_precision_and_compiling_train_too(tmp_path):
+def test_mixed_precision_trains_too():
     mixed = train(precision="bf16-mixed", max_epochs=1, contrastive_weight=0.5)
     assert all(value.dtype == torch.float32 and value.isfinite().all() for value in mixed.model.state_dict().values())
-    torch.manual_seed(0)
-    plain = MaskedPatchModel(16, 2, 1).eval()
-    names = list(plain.state_dict())
-    plain.compile(backend="eager")
-    with torch.no_grad():
-        plain(one_batch())
-    assert list(plain.state_dict()) == names, "a compiled model is saved under the same names"
 
 
 def test_a_batch_of_one_session_has_nothing_to_contrast():
-    batch, loss = one_batch(), MaskedPretextLoss(reconstruction_weight=0.0, contrastive_weight=1.0)
-    told = told_truly(batch)
-    assert loss(told, told, batch | {"source": torch.zeros(8)})["raw_loss"] == 0
+    batch, loss = one_batch(), MaskedPretextLoss(0.0, 1.0)
+    perfect = perfect_prediction(batch)
+    assert loss(perfect, perfect, batch | {"source": torch.zeros(8)})["raw_loss"] == 0
     alone = replace(people(), sources=np.repeat("one", 48))
     with pytest.raises(DataError, match="phone: windows of one session are not contrasted"):
-        pretrain_motion([alone], [people(seed=1)], 0.64, text=TEXT)
+        train([alone])
 
 
 def test_files_that_hold_no_model_of_motion_are_refused(first, tmp_path):
     with pytest.raises(DataError):
         load_motion_model(tmp_path / "nothing.pth")
-    from evlib.training.checkpoints import save_checkpoint
-
     save_checkpoint(tmp_path / "other.pth", first.model)
     with pytest.raises(DataError, match="holds no model of motion"):
         load_motion_model(tmp_path / "other.pth")
@@ -341,15 +292,16 @@ def test_a_flipped_bit_is_found(first, tmp_path):
         except (DataError, OptionError):
             refused += 1
         else:
-            assert np.array_equal(found.embed(people()[:2]), before), f"a bit flipped in byte {at} changed what is told"
+            assert np.array_equal(found.embed(people()[:2]), before), f"a bit flipped in byte {at} changes predictions"
     assert refused > len(places) / 2
 
 
 def test_options_that_make_no_sense_are_refused():
-    for options, words in (
+    wrong = [
         ({"size": "huge"}, "size must be one of"),
         ({"max_epochs": 0}, "max_epochs"),
         ({"mask_ratio": 1.0}, "ratio"),
-    ):
+    ]
+    for options, words in wrong:
         with pytest.raises(OptionError, match=words):
             train(**options)
