@@ -108,7 +108,7 @@ def design_whitener(psd: np.ndarray, sampling_rate_hz: float, center=None) -> Wh
         )
     reach = max(4, int(REACH_S * sampling_rate_hz))
     n = 8 * 2 ** int(np.ceil(np.log2(2 * reach + 1)))
-    gain = _on_grid(1 / np.sqrt(np.maximum(psd, floor)), n // 2 + 1)
+    gain = on_grid(1 / np.sqrt(np.maximum(psd, floor)), n // 2 + 1)
     response = np.fft.irfft(gain, n, axis=1)[:, np.arange(-reach, reach + 1)]
     taper = np.hanning(2 * reach + 3)[1:-1]
     taps = response * taper
@@ -117,7 +117,7 @@ def design_whitener(psd: np.ndarray, sampling_rate_hz: float, center=None) -> Wh
     return Whitener(taps, center, float(sampling_rate_hz), psd)
 
 
-def _on_grid(spectrum, n):
+def on_grid(spectrum: np.ndarray, n: int) -> np.ndarray:
     """A spectrum (C, F) interpolated to n equally spaced frequencies, (C, n)."""
     grid, own = np.linspace(0, 1, n), np.linspace(0, 1, spectrum.shape[1])
     return np.stack([np.interp(grid, own, channel) for channel in spectrum])
@@ -144,7 +144,7 @@ def refine_whitener(whitener: Whitener, residuals: list[np.ndarray]) -> Whitener
     left, _ = estimate_psd([Recording(residual, rate) for residual in residuals])
     n = max(left.shape[1], whitener.psd.shape[1])
     refined = design_whitener(
-        np.exp(_on_grid(np.log(whitener.psd), n) + _on_grid(np.log(left), n)), rate, whitener.center
+        np.exp(on_grid(np.log(whitener.psd), n) + on_grid(np.log(left), n)), rate, whitener.center
     )
     return replace(refined, change=float(np.abs(np.log(left)).mean(axis=1).max()))
 

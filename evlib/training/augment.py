@@ -31,7 +31,7 @@ from ..signals.errors import (
     require_number,
 )
 from ..signals.recording import BLOCK_SAMPLES, Recording
-from ..templates.whiten import estimate_psd, estimate_whitener
+from ..templates.whiten import estimate_whitener, on_grid
 
 
 class Batch(NamedTuple):
@@ -702,12 +702,12 @@ class DataDrivenAugmentation(Augmentation):
         for k, recording in enumerate(recordings):
             peaks, amplitude = find_bursts(recording, whitener, length, threshold)
             amplitudes.append(amplitude)
+            labelled = recording.n_samples
             if events is not None:
                 table = events[k].at_rate(rate)
                 peaks = peaks[_unexplained(peaks, table, length, recording.n_samples)]
-                searched += int(table.is_labelled(np.arange(recording.n_samples)).sum())
-            else:
-                searched += recording.n_samples
+                labelled = int(table.is_labelled(np.arange(recording.n_samples)).sum())
+            searched += labelled
             snippets += [(recording, peak - length // 2) for peak in peaks]
         amplitude = np.log(np.concatenate(amplitudes))
         spread = MAD_TO_STD * np.median(np.abs(amplitude - np.median(amplitude))) if len(amplitude) > 1 else 0.0
@@ -715,8 +715,8 @@ class DataDrivenAugmentation(Augmentation):
         chosen = np.unique(np.linspace(0, len(snippets) - 1, min(MAX_SNIPPETS, len(snippets))).astype(int))
         pieces = [_cut_snippet(snippets[i][0], snippets[i][1], length) for i in chosen]
         cut = np.array(pieces, dtype=np.float32).reshape(-1, length, recordings[0].n_channels)
-        psd, _ = estimate_psd(recordings)
-        return cls(psd, float(spread), cut, len(snippets) / max(searched, 1), rate, events is None, **settings)
+        often = len(snippets) / max(searched, 1)
+        return cls(whitener.psd, float(spread), cut, often, rate, events is None, **settings)
 
     def apply(self, batch, generator):
         x = batch.x
@@ -737,14 +737,10 @@ class DataDrivenAugmentation(Augmentation):
         from scipy.fft import next_fast_len
 
         # Not below the spectrum's own resolution, so that a narrow hum is neither missed nor widened in a short window.
-        own = self.noise_psd.shape[1]
-        frequencies = max(own, next_fast_len(-(-x.shape[1] // 2), real=True) + 1)
-        psd = self.noise_psd
-        if frequencies > own:
-            grid = np.linspace(0, 1, frequencies)
-            psd = np.stack([np.interp(grid, np.linspace(0, 1, own), channel) for channel in psd])
+        frequencies = max(self.noise_psd.shape[1], next_fast_len(-(-x.shape[1] // 2), real=True) + 1)
+        psd = torch.as_tensor(on_grid(self.noise_psd, frequencies))
         parts = normal((len(x), x.shape[2], frequencies, 2), x, generator)
-        spectrum = torch.view_as_complex(parts * (torch.as_tensor(psd) / 2).sqrt().to(x)[..., None])
+        spectrum = torch.view_as_complex(parts * (psd / 2).sqrt().to(x)[..., None])
         return torch.fft.irfft(spectrum, 2 * (frequencies - 1), norm="ortho")[..., : x.shape[1]].transpose(1, 2)
 
     def make_transients(self, batch, generator):

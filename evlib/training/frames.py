@@ -113,27 +113,29 @@ class FrameCrops(torch.utils.data.IterableDataset):
             yield {name: torch.from_numpy(np.stack([crop[name] for crop in crops])) for name in crops[0]}
 
     def _crop(self, rng):
-        signal, target, offset, weight = self._cut(rng)
-        if not self.augment:
-            return {"input": signal, "target": target, "offset": offset, "weight": weight}
-        if rng.random() < SHARE_HYBRID:
-            other = self._cut(rng)
-            signal = signal + np.float32(np.exp(rng.uniform(*HYBRID_LOG_GAIN))) * other[0]
-            offset = np.where(other[1] > target, other[2], offset)
-            # An event in either is one in the sum; that there is none is only known where it is known of both.
-            known = np.where(
-                np.maximum(target, other[1]) > OFFSET_WITHIN, np.maximum(weight, other[3]), np.minimum(weight, other[3])
-            )
-            target, weight = np.maximum(target, other[1]), known
-        if rng.random() < SHARE_SPLICED:
-            signal, target, offset, weight = self._splice((signal, target, offset, weight), self._cut(rng), rng)
-        n_channels = signal.shape[1]
-        mix = np.diag(np.exp(CHANNEL_GAIN * rng.standard_normal(n_channels)))
-        if n_channels > 1:
-            mix += CHANNEL_MIX * rng.standard_normal(mix.shape) / np.sqrt(n_channels)
-            if rng.random() < CHANNEL_DROPOUT:
-                mix[:, rng.integers(n_channels)] = 0
-        return {"input": signal @ mix.astype(np.float32), "target": target, "offset": offset, "weight": weight}
+        crop = self._cut(rng)
+        if self.augment:
+            if rng.random() < SHARE_HYBRID:
+                crop = self._sum(crop, self._cut(rng), rng)
+            if rng.random() < SHARE_SPLICED:
+                crop = self._splice(crop, self._cut(rng), rng)
+            n_channels = crop[0].shape[1]
+            mix = np.diag(np.exp(CHANNEL_GAIN * rng.standard_normal(n_channels)))
+            if n_channels > 1:
+                mix += CHANNEL_MIX * rng.standard_normal(mix.shape) / np.sqrt(n_channels)
+                if rng.random() < CHANNEL_DROPOUT:
+                    mix[:, rng.integers(n_channels)] = 0
+            crop = crop[0] @ mix.astype(np.float32), *crop[1:]
+        return dict(zip(("input", "target", "offset", "weight"), crop, strict=True))
+
+    def _sum(self, crop, other, rng):
+        """Both crops at once, the second one louder or softer."""
+        (signal, target, offset, weight), (added, target2, offset2, weight2) = crop, other
+        highest = np.maximum(target, target2)
+        # An event in either is one in the sum; that there is none is only known where it is known of both.
+        weight = np.where(highest > OFFSET_WITHIN, np.maximum(weight, weight2), np.minimum(weight, weight2))
+        signal = signal + np.float32(np.exp(rng.uniform(*HYBRID_LOG_GAIN))) * added
+        return signal, highest, np.where(target2 > target, offset2, offset), weight
 
     def _splice(self, crop, other, rng):
         """Stretches of one crop, of another and of noise, one after the other in any order."""
@@ -275,6 +277,7 @@ def train_frames(
         groups = network.parameters()
     else:
         transfer_encoder(encoder, network)
+        network.encoder.requires_grad_(not freeze)
         groups = parameter_groups(network, LEARNING_RATE, ENCODER_LR_FACTOR)
     optimizer = torch.optim.AdamW(groups, LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     peaks = [group["lr"] for group in optimizer.param_groups]
@@ -295,8 +298,6 @@ def train_frames(
     if development:
         held_out = list(FrameCrops(development, resolution, sigma, seed, augment=False, n_batches=4))
         development_loader = torch.utils.data.DataLoader(held_out, batch_size=None)
-    if encoder is not None and freeze:
-        network.encoder.requires_grad_(False)
     loss = FrameLoss()
     history = train(
         network,
