@@ -196,6 +196,12 @@ lon="{lon}"><ele>{altitude}</ele><time>2020-01-01T10:00:{second:02d}Z</time><ext
 <g:TrackPointExtension><g:hr>{heart}</g:hr></g:TrackPointExtension></extensions></trkpt>"""
 
 
+def assert_fifteen_seconds(workout):
+    assert workout.time_s.tolist() == [0, 5, 10, 15] and workout.heart_rate_bpm.tolist() == [100, 101, 102, 103]
+    assert workout.altitude_m.tolist() == [10, 11, 12, 13]
+    assert workout.speed_kmh[1:].tolist() == pytest.approx([10.8] * 3)
+
+
 def test_tcx_and_gpx(tmp_path):
     pytest.importorskip("activity_parser")
     points = [
@@ -205,10 +211,7 @@ def test_tcx_and_gpx(tmp_path):
     (tmp_path / "run.tcx").write_text(TCX.format(points="".join(TCX_POINT.format(**p) for p in points)))
     (tmp_path / "run.gpx").write_text(GPX.format(points="".join(GPX_POINT.format(**p) for p in points)))
     for name in ("run.tcx", "run.gpx"):
-        workout = read_activity(tmp_path / name)
-        assert workout.time_s.tolist() == [0, 5, 10, 15] and workout.heart_rate_bpm.tolist() == [100, 101, 102, 103]
-        assert workout.altitude_m.tolist() == [10, 11, 12, 13]
-        assert workout.speed_kmh[1:].tolist() == pytest.approx([10.8] * 3)
+        assert_fifteen_seconds(read_activity(tmp_path / name))
     (tmp_path / "no_heart.tcx").write_text((tmp_path / "run.tcx").read_text().replace("HeartRateBpm", "Nothing"))
     with pytest.raises(DataError, match="no heart_rate"):
         read_activity(tmp_path / "no_heart.tcx")
@@ -233,10 +236,7 @@ def test_fit(tmp_path, measured):
         record |= {} if measured == "speed" else {"distance": 15.0 * i}
         encoder.write_mesg({"mesg_num": sdk.Profile["mesg_num"]["RECORD"], **record})
     (tmp_path / "run.fit").write_bytes(encoder.close())
-    workout = read_activity(tmp_path / "run.fit")
-    assert workout.time_s.tolist() == [0, 5, 10, 15] and workout.heart_rate_bpm.tolist() == [100, 101, 102, 103]
-    assert workout.altitude_m.tolist() == [10, 11, 12, 13]
-    assert workout.speed_kmh[1:].tolist() == pytest.approx([10.8] * 3)
+    assert_fifteen_seconds(read_activity(tmp_path / "run.fit"))
     (tmp_path / "cut.fit").write_bytes((tmp_path / "run.fit").read_bytes()[:40])
     with pytest.raises(DataError, match="cannot be read as a TCX, GPX or FIT file"):
         read_activity(tmp_path / "cut.fit")
