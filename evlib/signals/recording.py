@@ -202,7 +202,7 @@ def _checked_signal(signal):
     if 0 in shape:
         raise DataError(f"signal is empty: it has shape {shape}")
     if len(shape) == 2 and shape[1] > shape[0]:
-        raise ShapeError(f"{wanted}: transposed? (more channels than samples) pass signal.T")
+        raise ShapeError(f"{wanted}: transposed? (more channels than samples) store or pass signal.T")
     if not isinstance(signal, np.ndarray | StoredSignal):
         return StoredSignal(signal)
     return signal[:, None] if len(shape) == 1 else signal

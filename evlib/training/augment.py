@@ -266,11 +266,11 @@ class ChannelDropout(Augmentation):
     tensor([[[0., 1., 0., 0., 0., 1.]]])
     """
 
-    probability: float = setting(0.1, 0, 1)
+    probability: float | tuple = setting(0.1, 0, 1)
 
     def apply(self, batch, generator):
         u = uniform((len(batch.x), 1, batch.x.shape[2]), batch.x, generator)
-        keep = (u >= self.probability) | (u == u.amax(2, keepdim=True))
+        keep = (u >= draw(self.probability, (len(u), 1, 1), u, generator)) | (u == u.amax(2, keepdim=True))
         return batch._replace(x=batch.x * keep)
 
 
@@ -282,12 +282,13 @@ class MagnitudeWarp(Augmentation):
     torch.Size([2, 500, 6])
     """
 
-    strength: float = setting(0.2, 0, 1)
+    strength: float | tuple = setting(0.2, 0, 1)
     knots: int = count(5, 2)
 
     def apply(self, batch, generator):
         size, time, channels = batch.x.shape
-        gains = 1 + self.strength * (2 * uniform((size, self.knots, channels), batch.x, generator) - 1)
+        strength = draw(self.strength, (size, 1, 1), batch.x, generator)
+        gains = 1 + strength * (2 * uniform((size, self.knots, channels), batch.x, generator) - 1)
         position = torch.linspace(0, self.knots - 1, time, dtype=gains.dtype, device=gains.device)
         distance = (position[:, None] - torch.arange(self.knots, device=gains.device)).abs().clamp(max=1)
         # Raised cosines: smooth, they add up to 1, and never leave the range of the knots.
@@ -463,13 +464,14 @@ class TimeWarp(Augmentation):
     tensor([[78.84...]])
     """
 
-    stretch: float = setting(0.1, 0, 0.99)
+    stretch: float | tuple = setting(0.1, 0, 0.99)
     knots: int = count(5, 2)
 
     def apply(self, batch, generator):
         x, lengths = batch.x, batch.lengths
         u = uniform((len(x), int(self.knots)), x, generator, torch.float64)
-        warp = WarpMap(1 + self.stretch * (2 * u - 1), lengths - 1)
+        stretch = draw(self.stretch, (len(x), 1), u, generator)
+        warp = WarpMap(1 + stretch * (2 * u - 1), lengths - 1)
         steps = torch.arange(x.shape[1], device=x.device, dtype=torch.float64).expand(len(x), -1)
         warped = batch.with_signal(interpolate(x, warp.source(steps), lengths))
         timings = None if batch.timings is None else warp.target(batch.timings.double()).to(batch.timings.dtype)

@@ -204,10 +204,10 @@ def test_damaged_files_never_break_out(kind, at, value, tmp_path):
 def test_missing_unknown_and_empty_files(tmp_path):
     with pytest.raises(DataError, match=r"no recording at .*night\.npz"):
         read_recording(tmp_path / "night.npz")
-    with pytest.raises(DataError, match=r"night\.mat: unknown kind of file '\.mat'"):
-        read_recording(tmp_path / "night.mat")
+    with pytest.raises(DataError, match=r"night\.xyz: unknown kind of file '\.xyz'"):
+        read_recording(tmp_path / "night.xyz")
     with pytest.raises(DataError, match="cannot be written"):
-        write_recording(Recording(noise(), 2000), tmp_path / "night.mat")
+        write_recording(Recording(noise(), 2000), tmp_path / "night.xyz")
     for kind in (".npz", ".npy", ".csv", ".wav", ".h5"):
         (tmp_path / f"empty{kind}").touch()
         with pytest.raises(DataError, match=f"empty{kind}"):
