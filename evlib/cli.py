@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     >>> folder = tempfile.mkdtemp()
     >>> main(["simulate", "-o", folder, "--duration-s", "10"])
     Recording(synthetic_rounds_snr12_seed0: 20000 samples, 6 channels, 2000 Hz, 10 s)
-    Events(61 events, 16 types, 2000 Hz, all labelled)
+    Events(61 events, 16 types, 2000 Hz)
     0
     >>> main(["validate", f"{folder}/recording.npz", f"{folder}/events.tsv"])
     no problems found

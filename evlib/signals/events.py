@@ -147,8 +147,8 @@ class Events:
         return replace(self, **{name: getattr(self, name)[rows] for name in ARRAYS})
 
     def __repr__(self):
-        spans = "all labelled" if self.labelled_spans is None else f"{len(self.labelled_spans)} labelled spans"
-        return f"Events({len(self)} events, {len(self.names)} types, {self.sampling_rate_hz:g} Hz, {spans})"
+        spans = "" if self.labelled_spans is None else f", {len(self.labelled_spans)} labelled spans"
+        return f"Events({len(self)} events, {len(self.names)} types, {self.sampling_rate_hz:g} Hz{spans})"
 
     @property
     def time_samples(self) -> np.ndarray:

@@ -228,13 +228,14 @@ def make_recording(
     ----------
     templates : from :func:`make_templates`; default 16 types on 6 channels
     snr : mean matched-filter output sqrt(template energy) / noise_std
-    schedule : "rounds" or "poisson"; further keywords go to ``schedule_rounds`` or ``schedule_poisson``
+    schedule : "rounds" or "poisson"
     amplitude_spread : standard deviation of the log amplitude
     transients_per_s : unlabelled bursts of random shape, as strong as events
     variation : how much the events of a kind differ in pitch, damping, channel gains, delays and length, how many of
         them bounce, and how much a kind differs from session to session: 0 not at all, 1 so much that mean templates
         find them poorly. Each event keeps the energy of its kind: a filter of its own true shape has the output ``snr``
     session : number of the session; its recordings share how the kinds differ from those of other sessions
+    schedule_options : of ``schedule_rounds`` or ``schedule_poisson``
 
     >>> recording, events = make_recording(duration_s=10.0, seed=3)
     >>> recording.shape, len(events.names)
