@@ -48,6 +48,7 @@ app: $(V)/.stamp
 lint: $(V)/.stamp
 	$(B)/ruff check .
 	$(B)/ruff format --check .
+	$(B)/python -m mypy
 ifneq ($(strip $(ALL_NOTEBOOKS)),)
 	$(B)/nbstripout --keep-id --verify $(ALL_NOTEBOOKS)
 endif

@@ -1,12 +1,13 @@
 """Training: one loop for all models, which differ only in the losses of a batch.
 
-`train` is the loop. Devices and mixed precision are those of Lightning Fabric. The trainers of the
+`train` is the loop. Devices, mixed precision and several processes are those of Lightning Fabric. The trainers of the
 original package, `SupervisedTrainer`, `UnsupervisedTrainer` and `ContrastiveTrainer`, are thin adapters on it.
 """
 
 import contextlib
 import importlib.util
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import nn
 
 from ..networks.losses import nt_xent
 from ..networks.threads import few_threads
-from ..signals.errors import DataError, OptionError, require, require_int
+from ..signals.errors import DataError, OptionError, require_int
 from .checkpoints import latest_checkpoint, load, load_checkpoint, restore_rng, rng_state, save_checkpoint
 
 # Steps from one logged loss of a single batch to the next.
@@ -55,6 +56,7 @@ def train(
     resume_from: str | Path | bool | None = None,
     log_dir: str | Path | None = None,
     device: str | torch.device | None = "cpu",
+    devices: int = 1,
     precision: Any = "32-true",
     gradient_clip_val: float | None = 1.0,
     progress: bool = True,
@@ -84,7 +86,7 @@ def train(
         was never interrupted
     log_dir : folder for TensorBoard's logs (a CSV file where tensorboard is not installed); None for ``save_dir``
     device : "cpu", "cuda", "cuda:1" or "mps"; None for the best there is
-    precision : for example "bf16-mixed" or "16-mixed", as in Lightning's ``Fabric``
+    devices, precision : number of devices, and for example "bf16-mixed" or "16-mixed", as in Lightning's ``Fabric``
     gradient_clip_val : largest norm of the gradient; None for no limit
     progress : show a progress bar
     seed : of dropout and shuffling; the global random state is left as it was. None draws from the global random state
@@ -129,16 +131,18 @@ def train(
         task, step_optimizer = fabric.setup(_Task(model, losses, state), optimizer)
         _follow(optimizer, fabric.device)
         loaders = [loader for loader in (train_loader, val_loader) if loader is not None]
+        if fabric.world_size > 1:
+            loaders = [fabric.setup_dataloaders(loader) for loader in loaders]
         set_epoch(train_loader, start["epoch"])
         # Nothing may draw random numbers between here and the first shuffle, as nothing does between two epochs.
         if "rng" in start:
             restore_rng(start["rng"], train_loader)
         step, best, least = start["global_step"], None, min((row[monitor] for row in history), default=np.inf)
-        try:
-            n_batches = len(train_loader) * (num_epochs - start["epoch"])
-        except TypeError:  # a loader that does not know
-            n_batches = None
-        bar = tqdm(total=n_batches, unit="batch", disable=not progress)
+        bar = tqdm(
+            total=_n_batches(train_loader, num_epochs - start["epoch"]),
+            unit="batch",
+            disable=not (progress and fabric.is_global_zero),
+        )
 
         def learn(batch_losses):
             nonlocal step
@@ -155,19 +159,20 @@ def train(
             bar.update()
 
         def save(name):
-            save_checkpoint(
-                folder / name,
-                model,
-                optimizer_state_dict=optimizer.state_dict(),
-                epoch=epoch,
-                global_step=step,
-                val_loss=None if val_loader is None else history[-1][monitor],
-                monitor=monitor,
-                scheduler=scheduler and scheduler.state_dict(),
-                loss_state_dict=state and state.state_dict(),
-                rng=rng_state(train_loader),
-                history=history,
-            )
+            if fabric.is_global_zero:
+                save_checkpoint(
+                    folder / name,
+                    model,
+                    optimizer_state_dict=optimizer.state_dict(),
+                    epoch=epoch,
+                    global_step=step,
+                    val_loss=None if val_loader is None else history[-1][monitor],
+                    monitor=monitor,
+                    scheduler=scheduler and scheduler.state_dict(),
+                    loss_state_dict=state and state.state_dict(),
+                    rng=rng_state(train_loader),
+                    history=history,
+                )
 
         for epoch in range(start["epoch"] + 1, num_epochs + 1):
             bar.set_description(f"epoch {epoch} of {num_epochs}")
@@ -176,8 +181,10 @@ def train(
                 task.train(stage == "train")
                 row |= _mean_losses(fabric, task, loader, stage, learn)
             task.train()
-            message = f"the loss is no longer finite in epoch {epoch}: lower the learning rate or check the data"
-            require(np.isfinite(list(row.values())).all(), DataError, message)
+            if not np.isfinite(list(row.values())).all():
+                raise DataError(
+                    f"the loss is no longer finite in epoch {epoch}: lower the learning rate or check the data"
+                )
             history.append(row)
             bar.set_postfix({name: value for name, value in row.items() if name.endswith("total_loss")})
             fabric.log_dict(row, step)
@@ -200,17 +207,19 @@ def train(
             logger.finalize("success")
         task.cpu()
         _follow(optimizer, torch.device("cpu"))
-        return best
+        return history, best, model.state_dict(), os.getpid()
 
     best = None
     if start["epoch"] < num_epochs:
         logs = _loggers(save_dir if log_dir is None else log_dir)
-        fabric = Fabric(**_accelerator(device), precision=precision, loggers=logs)
+        fabric = Fabric(**_accelerator(device, devices), precision=precision, loggers=logs)
         with contextlib.ExitStack() as stack:
             if seed is not None:
                 stack.enter_context(torch.random.fork_rng(range(torch.cuda.device_count())))
                 torch.manual_seed(seed)
-            best = fabric.launch(run)
+            history, best, last, process = fabric.launch(run)
+        if process != os.getpid():  # a notebook trains on several devices in processes of their own
+            model.load_state_dict(last)
     if keep_best:
         model.load_state_dict(best or _earlier_best(folder, resume_from, history, monitor))
         model.eval()
@@ -224,7 +233,7 @@ def train(
 
 
 def _mean_losses(fabric, task, loader, stage, learn):
-    """The mean of each loss over the batches of a loader, as ``train_...`` or ``val_...``."""
+    """The mean of each loss over a loader, over its batches on all devices, as ``train_...`` or ``val_...``."""
     sums = {}
     for batch in loader:
         batch = fabric.to_device(batch)
@@ -236,7 +245,23 @@ def _mean_losses(fabric, task, loader, stage, learn):
         for name, (loss, weight) in pairs.items():
             total, count = sums.get(name, (0.0, 0))
             sums[name] = total + loss.detach().float() * weight, count + weight
+    if fabric.world_size > 1:
+        parts = [{}] * fabric.world_size
+        here = {name: (total.cpu(), count) for name, (total, count) in sums.items()}
+        torch.distributed.all_gather_object(parts, here)
+        names = dict.fromkeys(name for part in parts for name in part)
+        sums = {
+            name: [sum(column) for column in zip(*(p[name] for p in parts if name in p), strict=True)] for name in names
+        }
     return {f"{stage}_{name}": (total / count).item() for name, (total, count) in sums.items()}
+
+
+def _n_batches(loader, num_epochs):
+    """Number of batches in some epochs, None where a loader does not know it."""
+    try:
+        return len(loader) * num_epochs
+    except TypeError:
+        return None
 
 
 def _n_items(batch):
@@ -249,10 +274,10 @@ def _n_items(batch):
 def _resume(path, model, optimizer, scheduler, loss_fn):
     """Put everything into the state that a checkpoint holds, and return the checkpoint."""
     _, checkpoint = load_checkpoint(path, model)
-    message = f"{path} holds weights but no state of a training: it cannot be resumed from"
-    require("rng" in checkpoint, DataError, message)
-    message = f"{path} and this trainer must both have a scheduler, or neither"
-    require((scheduler is None) == (checkpoint["scheduler"] is None), DataError, message)
+    if "rng" not in checkpoint:
+        raise DataError(f"{path} holds weights but no state of a training: it cannot be resumed from")
+    if (scheduler is None) != (checkpoint["scheduler"] is None):
+        raise DataError(f"{path} and this trainer must both have a scheduler, or neither")
     parts = {
         "optimizer": (optimizer, "optimizer_state_dict"),
         "scheduler": (scheduler, "scheduler"),
@@ -285,12 +310,13 @@ def _follow(optimizer, device):
         optimizer.load_state_dict(optimizer.state_dict())
 
 
-def _accelerator(device):
+def _accelerator(device, devices):
     """Fabric's words for a torch device."""
     if device is None:
-        return {"accelerator": "auto", "devices": 1}
+        return {"accelerator": "auto", "devices": devices}
     device = torch.device(device)
-    devices = 1 if device.index is None or device.type == "cpu" else [device.index]
+    if device.index is not None and devices == 1:
+        devices = [device.index] if device.type != "cpu" else 1
     return {"accelerator": "gpu" if device.type == "cuda" else device.type, "devices": devices}
 
 
@@ -317,8 +343,8 @@ def set_epoch(loader, epoch):
 
 def supervised_losses(model, loss_fn, batch):
     """The losses of one batch of `collate_fn_supervised`, for any model that returns an `EventOutput`."""
-    message = "the batch has no 'lengths': make the DataLoader with collate_fn=collate_fn_supervised"
-    require("lengths" in batch, DataError, message)
+    if "lengths" not in batch:
+        raise DataError("the batch has no 'lengths': make the DataLoader with collate_fn=collate_fn_supervised")
     output = model(batch["input"], batch["lengths"])
     scores = (output.template_scores,) if getattr(loss_fn, "needs_templates", False) else ()
     return loss_fn(output.event_logits, output.timing_logits, *scores, batch["event_labels"], batch["event_timings"])
@@ -328,17 +354,18 @@ def unsupervised_losses(model, loss_fn, batch):
     """The losses of one batch for an autoencoder: a tensor, or a dict with input and lengths."""
     if torch.is_tensor(batch):
         batch = {"input": batch, "lengths": None}
-    hint = "UnsupervisedDataset, with collate_fn=collate_fn_unsupervised if windows differ in length"
-    message = "a batch must be a tensor (batch, time, channels) or a dict with 'input' and 'lengths': make the "
-    message += f"DataLoader of an {hint}"
-    require(isinstance(batch, dict) and {"input", "lengths"} <= batch.keys(), DataError, message)
+    if not isinstance(batch, dict) or not {"input", "lengths"} <= batch.keys():
+        raise DataError(
+            "a batch must be a tensor (batch, time, channels) or a dict with 'input' and 'lengths': make the "
+            "DataLoader of an UnsupervisedDataset, with collate_fn=collate_fn_unsupervised if windows differ in length"
+        )
     return loss_fn(model(batch["input"], batch["lengths"]), batch["input"], batch["lengths"])
 
 
 def contrastive_losses(model, loss_fn, batch):
     """The losses of one batch of `collate_fn_contrastive`, for a model that returns z1, h1, z2, h2."""
-    message = "a batch must be two views: make the DataLoader with collate_fn=collate_fn_contrastive"
-    require(isinstance(batch, (tuple, list)) and len(batch) in (2, 4), DataError, message)
+    if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 4):
+        raise DataError("a batch must be two views: make the DataLoader with collate_fn=collate_fn_contrastive")
     z1, _, z2, _ = model(*batch)
     return {"total_loss": loss_fn(z1, z2)}
 
@@ -373,12 +400,15 @@ class SupervisedTrainer:
 
     def __init__(self, model, loss_fn, optimizer, device=None, log_dir="./runs", scheduler=None):
         own = {id(parameter) for parameter in model.parameters()}
-        held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        message = "the optimizer holds parameters that are not the model's (was the model made anew after it?)"
-        require(held <= own, OptionError, message)
-        of_model, of_loss = (getattr(part, "timing_resolution_samples", None) for part in (model, loss_fn))
-        message = f"timing_resolution_samples is {of_model} in the model but {of_loss} in the loss"
-        require(None in (of_model, of_loss) or of_model == of_loss, OptionError, message)
+        if not all(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
+            raise OptionError(
+                "the optimizer holds parameters that are not the model's (was the model made anew after it?)"
+            )
+        resolutions = [getattr(part, "timing_resolution_samples", None) for part in (model, loss_fn)]
+        if None not in resolutions and resolutions[0] != resolutions[1]:
+            raise OptionError(
+                f"timing_resolution_samples is {resolutions[0]} in the model but {resolutions[1]} in the loss"
+            )
         self.model, self.loss_fn, self.optimizer, self.scheduler = model, loss_fn, optimizer, scheduler
         self.device, self.log_dir, self.history = device, log_dir, []
 
@@ -395,15 +425,18 @@ class SupervisedTrainer:
         """Train, and return the history.
 
         The model holds the weights of the last epoch afterwards, ``best_model.pth`` those of the best. The parameters
-        and ``options`` (``patience``, ``resume_from``, ``precision``, ``gradient_clip_val``, ``seed``) are
+        and ``options`` (``patience``, ``resume_from``, ``precision``, ``devices``, ``gradient_clip_val``, ``seed``) are
         those of `train`.
         """
         options |= {"device": self.device, "log_dir": self.log_dir, "scheduler": self.scheduler}
         options |= {"save_dir": save_dir, "save_freq": save_freq, "progress": progress_bar, "keep_best": False}
 
+        def losses(model, batch):
+            return self.losses(model, self.loss_fn, batch)
+
         self.history = train(
             self.model,
-            lambda model, batch: self.losses(model, self.loss_fn, batch),
+            losses,
             train_loader,
             val_loader,
             self.optimizer,

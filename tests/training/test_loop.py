@@ -481,3 +481,34 @@ def test_encoder_files_that_cannot_be_used_are_refused(tmp_path, trained):
     with pytest.raises(OptionError, match="has no encoder"):
         save_encoder(path, torch.nn.Linear(2, 2), {})
     assert path.read_bytes() == whole, "a refusal leaves the old file as it was"
+
+
+TWO_PROCESSES = """
+import sys
+import torch
+from torch.utils.data import DataLoader
+from evlib.training.loop import train
+
+n = int(sys.argv[1])
+torch.manual_seed(0)
+model, x = torch.nn.Linear(3, 1), torch.randn(64, 3)
+items = [{"input": row, "target": row.sum(0, keepdim=True)} for row in x]
+
+def losses(model, batch):
+    return {"total_loss": torch.nn.functional.mse_loss(model(batch["input"]), batch["target"])}
+
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+history = train(model, losses, DataLoader(items, 16 // n), None, optimizer, num_epochs=3, devices=n, progress=False)
+print(*(round(row["train_total_loss"], 5) for row in history))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_lose_what_one_does(tmp_path):
+    """Two processes with half of each batch have the loss curve of one with whole batches."""
+    script = tmp_path / "two.py"
+    script.write_text(TWO_PROCESSES)
+    runs = [subprocess.run([sys.executable, script, n], capture_output=True, text=True, check=True) for n in "12"]
+    one, two = (run.stdout.split() for run in runs)
+    # Each of the two processes prints its line.
+    assert len(one) == 3 and two == 2 * one
