@@ -30,9 +30,7 @@ def on_one_clock(reference: Events, estimated: Events) -> tuple:
     """
     if reference.names and estimated.names and not set(reference.names) & set(estimated.names):
         both = f"reference names {', '.join(reference.names)}, estimated names {', '.join(estimated.names)}"
-        raise OptionError(
-            f"{both}: no name in common (are they tables of the same study? discovered kinds are named by a fit with labels)"
-        )
+        raise OptionError(f"{both}: no name in common (of one study? a fit with labels names discovered kinds)")
     names = reference.names + tuple(name for name in estimated.names if name not in reference.names)
     return reference.at_rate(estimated.sampling_rate_hz).with_names(names), estimated.with_names(names)
 

@@ -65,22 +65,9 @@ def everything(time=400, channels=6):
     rng = np.random.default_rng(1)
     snippets = rng.normal(size=(5, 20, channels)).astype(np.float32)
     fitted = DataDrivenAugmentation(np.ones((channels, 65)), 0.3, snippets, 0.01, RATE, maybe_events=False)
-    kinds = [
-        WhiteNoise(0.1),
-        Gain(),
-        Gain(per_channel=True),
-        ChannelDropout((0.4, 0.5)),
-        MagnitudeWarp((0.2, 0.3)),
-        Rotation(),
-    ]
-    kinds += [
-        TimeShift(30),
-        TimeShift(30, fill="zero"),
-        Crop((0.5, 0.8)),
-        TimeWarp((0.2, 0.3)),
-        Resample((0.9, 1.1)),
-        fitted,
-    ]
+    kinds = [WhiteNoise(0.1), Gain(), Gain(per_channel=True), ChannelDropout((0.4, 0.5)), MagnitudeWarp((0.2, 0.3))]
+    kinds += [Rotation(), TimeShift(30), TimeShift(30, fill="zero"), Crop((0.5, 0.8)), TimeWarp((0.2, 0.3))]
+    kinds += [Resample((0.9, 1.1)), fitted]
     return [*kinds, Compose([WhiteNoise(), Crop(0.7), TimeWarp(0.2)], [0.5, 0.5, 1.0])]
 
 
