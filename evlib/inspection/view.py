@@ -116,7 +116,9 @@ class Overview:
         if bins < 2:
             raise OptionError(f"bins must be at least 2, got {bins}")
         check_part(start_s, stop_s, n / rate)
-        start, stop = max(int(np.floor(start_s * rate)), 0), min(int(np.ceil(stop_s * rate)), n)
+        # Seconds times a rate may miss a whole sample by a rounding error; a millionth of a sample is none.
+        first, last = np.floor(round(start_s * rate, 6)), np.ceil(round(stop_s * rate, 6))
+        start, stop = max(int(first), 0), min(int(last), n)
         # One bin is kept for a beginning between two bins.
         step = -(-(stop - start) // (int(bins) - 1))
         unit = 1
