@@ -14,7 +14,7 @@ SNIPPETS = dict(re.findall(r"^## (.*?)\n+```python\n(.*?)^```", TEXT, re.DOTALL 
 
 
 def run(snippet, names):
-    exec(re.sub(r"from lstm_classifier\.\w+ import", "from evlib import", snippet), names)  # noqa: S102
+    exec(re.sub(r"from lstm_classifier\.\w+ import", "from evlib import", snippet), names)
     return names
 
 
@@ -53,7 +53,7 @@ def test_quick_start_1_trains(session):
 def imports():
     """What the snippets of Quick Start 2 and 3 take over from that of 1."""
     names = {}
-    exec("from torch.utils.data import DataLoader\nimport torch\nfrom evlib import LSTMEventClassifier", names)  # noqa: S102
+    exec("from torch.utils.data import DataLoader\nimport torch\nfrom evlib import LSTMEventClassifier", names)
     return names
 
 
@@ -93,7 +93,7 @@ def test_refractory_snippet_filters(session):
 
 def test_model_configuration_is_the_default():
     names = {"LSTMEventClassifier": evlib.LSTMEventClassifier}
-    exec("model = " + SNIPPETS["configuration"], names)  # noqa: S102
+    exec("model = " + SNIPPETS["configuration"], names)
     assert names["model"].config == evlib.LSTMEventClassifier().config
 
 

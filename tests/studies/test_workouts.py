@@ -185,12 +185,14 @@ LON_M = 6_371_000 * np.pi / 180 * np.cos(np.radians(52))
 TCX = """<?xml version="1.0"?>
 <TrainingCenterDatabase xmlns="http://www.garmin.com/xmlschemas/TrainingCenterDatabase/v2">
 <Activities><Activity Sport="Running"><Id>2020-01-01T10:00:00Z</Id><Lap StartTime="2020-01-01T10:00:00Z">
-<TotalTimeSeconds>20</TotalTimeSeconds><DistanceMeters>60</DistanceMeters><Calories>1</Calories><Intensity>Active</Intensity>
+<TotalTimeSeconds>20</TotalTimeSeconds><DistanceMeters>60</DistanceMeters>
+<Calories>1</Calories><Intensity>Active</Intensity>
 <TriggerMethod>Manual</TriggerMethod><Track>{points}</Track></Lap></Activity></Activities></TrainingCenterDatabase>"""
 TCX_POINT = """<Trackpoint><Time>2020-01-01T10:00:{second:02d}Z</Time><AltitudeMeters>{altitude}</AltitudeMeters>
 <DistanceMeters>{distance}</DistanceMeters><HeartRateBpm><Value>{heart}</Value></HeartRateBpm></Trackpoint>"""
 GPX = """<?xml version="1.0"?><gpx version="1.1" creator="t" xmlns="http://www.topografix.com/GPX/1/1"
-xmlns:g="http://www.garmin.com/xmlschemas/TrackPointExtension/v1"><trk><type>running</type><trkseg>{points}</trkseg></trk></gpx>"""
+xmlns:g="http://www.garmin.com/xmlschemas/TrackPointExtension/v1">
+<trk><type>running</type><trkseg>{points}</trkseg></trk></gpx>"""
 GPX_POINT = """<trkpt lat="52.0"
 lon="{lon}"><ele>{altitude}</ele><time>2020-01-01T10:00:{second:02d}Z</time><extensions>
 <g:TrackPointExtension><g:hr>{heart}</g:hr></g:TrackPointExtension></extensions></trkpt>"""
