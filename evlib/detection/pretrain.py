@@ -51,7 +51,7 @@ PATIENCE_EPOCHS = 5
 # Seconds in a frame of an encoder; times within a frame are read from its states. A frame of the frame network has at
 # least four samples: slowly sampled events are slow, and single samples would see too little of them.
 FRAME_S, LEAST_FRAME_SAMPLES = 0.005, 4
-# Seconds: longer windows hold so many events that their encoding is not of any one of them.
+# Seconds: in longer windows the encoding mixes many events.
 LONGEST_WINDOW_S = 10.0
 # Of the frame network's encoder: learning rate, windows in a batch.
 FRAME_LEARNING_RATE, FRAME_BATCH = 2e-3, 16

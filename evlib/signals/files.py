@@ -80,7 +80,7 @@ def read_recording(path: str | Path, sampling_rate_hz: float | None = None, chan
     Parameters
     ----------
     path : .npz, .npy, .csv, .tsv, .parquet, .h5, .hdf5, .wav or .zarr
-    sampling_rate_hz : needed where the file does not tell it; refused where the file tells another one
+    sampling_rate_hz : needed where the file does not hold it; refused where the file holds another one
     channels, units : used instead of those in the file
 
     Raises

@@ -301,7 +301,7 @@ class Rotation(Augmentation):
     """Rotate three-axis sensors: a sensor that was mounted another way.
 
     Each sequence and each sensor gets a matrix of its own, uniform over all rotations. Lengths of vectors are kept;
-    what only the direction tells (gravity, which axis an event moves) is not.
+    what only the direction shows (gravity, the axis that an event moves) is lost.
 
     Parameters
     ----------
