@@ -207,6 +207,9 @@ def train(
             logger.finalize("success")
         task.cpu()
         _follow(optimizer, torch.device("cpu"))
+        if fabric.world_size > 1:  # a process that ends first would take the connection from the others
+            fabric.barrier()
+            torch.distributed.destroy_process_group()
         return history, best, model.state_dict(), os.getpid()
 
     best = None
