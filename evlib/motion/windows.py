@@ -8,6 +8,7 @@ from scipy.constants import g as GRAVITY  # standard gravity in m/s2
 
 from ..signals.clock import duration_to_samples
 from ..signals.errors import DataError, require_int, require_known, require_positive, require_rate
+from ..signals.recording import cut
 from ..signals.streams import stream
 from ..training.windows import Windows
 from .sessions import Session
@@ -51,7 +52,7 @@ def cut_sessions(
     pieces, rows = [], []
     for session in sessions:
         signal = session.recording.read()[:, [session.recording.channels.index(channel) for channel in channels]]
-        pieces.append(np.lib.stride_tricks.sliding_window_view(signal, length, axis=0)[::step].swapaxes(1, 2))
+        pieces.append(cut(signal, np.arange(0, len(signal) - length + 1, step), length))
         label = session.labels[0] if session.labels else ""
         rows += [(label, session.group, session.id)] * len(pieces[-1])
     labels, groups, sources = map(np.array, zip(*rows, strict=True))
