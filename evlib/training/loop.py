@@ -209,7 +209,6 @@ def train(
         _follow(optimizer, torch.device("cpu"))
         if fabric.world_size > 1:  # a process that ends first would take the connection from the others
             fabric.barrier()
-            torch.distributed.destroy_process_group()
         return history, best, model.state_dict(), os.getpid()
 
     best = None
@@ -221,6 +220,9 @@ def train(
                 stack.enter_context(torch.random.fork_rng(range(torch.cuda.device_count())))
                 torch.manual_seed(seed)
             history, best, last, process = fabric.launch(run)
+        # Only here, where the wrapped model is gone: a model that outlives the connection can wait for it for ever.
+        if fabric.world_size > 1 and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
         if process != os.getpid():  # a notebook trains on several devices in processes of their own
             model.load_state_dict(last)
     if keep_best:
