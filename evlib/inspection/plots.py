@@ -752,7 +752,7 @@ def plot_probes(table, chance: float | None = None, ax=None):
     Parameters
     ----------
     table : pandas table with the columns method, labels_per_type and accuracy, as
-        `evlib.studies.probing.compare_probes` gives
+        `evlib.studies.probing.probe_encoder` gives
     chance : accuracy of a guess, drawn as a dashed line
     """
     import seaborn as sns

@@ -25,17 +25,14 @@ POWER_FLOOR = 1e-10
 MODEL_FILE = "best_model.pth"
 
 
-def mel_filters(
-    n_mels: int, n_fft: int, sampling_rate_hz: float, low_hz: float = 0.0, high_hz: float | None = None
-) -> np.ndarray:
-    """(n_mels, n_fft // 2 + 1) triangles of equal area, evenly spaced in mel (2595 log10(1 + f / 700)).
+def mel_filters(n_mels: int, n_fft: int, sampling_rate_hz: float) -> np.ndarray:
+    """(n_mels, n_fft // 2 + 1) triangles of equal area, evenly spaced in mel, 2595 log10(1 + f / 700), from 0 to half
+    the rate.
 
     >>> mel_filters(40, 1024, 16_000).shape
     (40, 513)
     """
-    high_hz = sampling_rate_hz / 2 if high_hz is None else high_hz
-    lowest, highest = 2595 * np.log10(1 + np.array([low_hz, high_hz]) / 700)
-    mel = np.linspace(lowest, highest, n_mels + 2)
+    mel = np.linspace(0, 2595 * np.log10(1 + sampling_rate_hz / 2 / 700), n_mels + 2)
     edge = 700 * (10 ** (mel / 2595) - 1)
     frequency = np.fft.rfftfreq(n_fft, 1 / sampling_rate_hz)
     rising = (frequency - edge[:-2, None]) / (edge[1:-1] - edge[:-2])[:, None]
@@ -137,29 +134,6 @@ def read_clip(row, folder: str | Path, sampling_rate_hz: float) -> np.ndarray:
     return mix_at_snr(signal, np.resize(read(row["noise_path"]), signal.shape), row["snr_db"])
 
 
-def manifest_of_folders(folder: str | Path, group=lambda name: name.rsplit("_", 1)[0]):
-    """A manifest of a folder with a subfolder for each class, as HEAR-DS; ``group``: file name -> place or speaker."""
-    import pandas as pd
-
-    paths = sorted(path.relative_to(folder) for path in Path(folder).glob("*/*.wav"))
-    if not paths:
-        raise DataError(f"{folder} has no subfolders with .wav files")
-    rows = [(str(path), path.parent.name, group(path.stem)) for path in paths]
-    return pd.DataFrame(rows, columns=["path", "label", "group"])
-
-
-def manifest_of_esc(folder: str | Path):
-    """A manifest of a folder as ESC-50's: ``meta/esc50.csv`` beside ``audio/``; the source recording is the group."""
-    import pandas as pd
-
-    names = {"filename": "path", "category": "label", "src_file": "group", "fold": "fold"}
-    try:
-        table = pd.read_csv(Path(folder) / "meta" / "esc50.csv")[list(names)].rename(columns=names)
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{folder} holds no meta/esc50.csv with {', '.join(names)}: {error}") from error
-    return table.assign(path="audio/" + table.path)
-
-
 def class_codes(labels, classes) -> np.ndarray:
     """(n,) index of each label in ``classes``; an unknown label is an error."""
     labels, code = list(labels), {str(name): k for k, name in enumerate(classes)}
@@ -205,11 +179,23 @@ class ClipClassifier:
             raise DataError(f"mean and scale must be {width} finite numbers each")
         if not (self.scale > 0).all():
             raise DataError("scale must be above 0")
-        _check_features(self.features, width)
+        try:
+            rate = self.features.get("sampling_rate_hz", 0)
+            bands = log_mel(np.zeros(1), **self.features).shape[1] if self.features and 1 <= rate <= 1e6 else 0
+        except (AttributeError, TypeError, ValueError) as error:
+            raise OptionError(f"features must be options of evlib.studies.audio.log_mel: {error}") from error
+        if self.features and bands != width:
+            wanted = f"name a sampling_rate_hz up to 1 MHz and make {width} bands as the clips"
+            raise OptionError(f"features must {wanted}: {self.features}")
+
+    def _items(self, clips: list[np.ndarray], codes) -> list[dict]:
+        """Clips as features and the index of the class of each, as standardised items for `train_sequences`."""
+        _check_width(clips, len(self.mean))
+        return sequence_items([(clip - self.mean) / self.scale for clip in clips], codes)
 
     def probabilities(self, clips: list[np.ndarray]) -> np.ndarray:
         """(n, classes) for a list of clips as features (frames, n_features)."""
-        items = _items(clips, np.zeros(len(clips), int), self.mean, self.scale)
+        items = self._items(clips, np.zeros(len(clips), int))
         return torch.tensor(np.array(predict_sequences(self.model, items))).softmax(-1).numpy()
 
     def classify_file(self, path: str | Path) -> dict:
@@ -250,24 +236,10 @@ class ClipClassifier:
             raise DataError(f"{path} must hold classes, mean, scale and features of its weights: {error}") from error
 
 
-def _check_features(features, width):
-    """Refuse what are no options of `log_mel`, or make another number of bands; none at all are allowed."""
-    try:
-        rate = features.get("sampling_rate_hz", 0)
-        bands = log_mel(np.zeros(1), **features).shape[1] if features and 1 <= rate <= 1e6 else 0
-    except (AttributeError, TypeError, ValueError) as error:
-        raise OptionError(f"features must be options of evlib.studies.audio.log_mel: {error}") from error
-    if features and bands != width:
-        wanted = f"name a sampling_rate_hz up to 1 MHz and make {width} bands as the clips"
-        raise OptionError(f"features must {wanted}: {features}")
-
-
-def _items(clips, codes, mean, scale):
-    """Clips as standardised sequences, after refusing clips of another width."""
+def _check_width(clips, width):
     shapes = {np.shape(clip)[1:] for clip in clips}
-    if shapes != {(len(mean),)}:
-        raise ShapeError(f"clips must be features (frames, bands) with {len(mean)} bands each, got {sorted(shapes)}")
-    return sequence_items([(clip - mean) / scale for clip in clips], codes)
+    if shapes != {(width,)}:
+        raise ShapeError(f"clips must be features (frames, bands) with {width} bands each, got {sorted(shapes)}")
 
 
 def fit_clip_classifier(
@@ -296,19 +268,18 @@ def fit_clip_classifier(
     -------
     ClipClassifier, history
     """
-    codes, features = class_codes(train[1], classes), dict(features or {})
-    width = np.shape(train[0][0])[-1] if len(train[0]) else 0
-    _items(train[0], codes, np.zeros(width), np.ones(width))
-    _check_features(features, width)
+    codes = class_codes(train[1], classes)
     if missing := [str(name) for k, name in enumerate(classes) if k not in codes]:
         raise DataError(f"no training clip of class {', '.join(missing)}")
+    width = np.shape(train[0][0])[-1]
+    _check_width(train[0], width)
     scaler = StandardScaler().fit(np.concatenate(train[0]))
-    scaling = (scaler.mean_, scaler.scale_)
-    parts = [_items(clips, class_codes(labels, classes), *scaling) for clips, labels in (train, validation)]
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         model = LSTMClassifier(width, hidden_size, num_layers, len(classes), dropout, pooling=pooling)
+    classifier = ClipClassifier(model, tuple(map(str, classes)), scaler.mean_, scaler.scale_, dict(features or {}))
+    parts = [classifier._items(clips, class_codes(labels, classes)) for clips, labels in (train, validation)]
     weights = compute_class_weight("balanced", classes=np.arange(len(classes)), y=codes)
     training = {"weight_decay": 1e-5, "patience": 5} | training
     _, history = train_sequences(model, *parts, class_weights=weights, seed=seed, **training)
-    return ClipClassifier(model, tuple(map(str, classes)), *scaling, features), history
+    return classifier, history

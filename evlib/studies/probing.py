@@ -1,31 +1,99 @@
 """Probes: how well the type of an event can be read from a representation, with how many labels.
 
-Windows are (N, time, C) with one event in each, all at the same place; a representation of them is (N, features). A
-linear probe shows what a classifier could use without training the encoder. Two baselines see the same labels: a probe
-on principal components of the samples, and averaged snippets, compared as a matched filter does.
+`window_study` makes the windows that notebooks 03 pretrain on and probe with. Windows of probes are (N, time, C) with
+one event in each, all at the same place; a representation of them is (N, features). A linear probe shows what a
+classifier could use without training the encoder. Two baselines see the same labels: a probe on principal components of
+the samples, and averaged snippets, compared as a matched filter does.
 """
 
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics.pairwise import cosine_similarity
-from torch import nn
 
+from ..detection.pretrain import cut_windows
 from ..networks.classifier import evaluating
-from ..networks.encoders import Encoder, pool_frames
+from ..networks.encoders import Encoder
 from ..scoring.statistics import draw_rows
-from ..signals.errors import OptionError, ShapeError, require_known
-from ..signals.events import Events
+from ..signals.errors import OptionError, require, require_known
+from ..signals.events import Events, read_events
+from ..signals.files import read_recording
+from ..signals.recording import Recording
 from ..signals.streams import stream
+from ..signals.synthetic import make_recording, make_templates
 from ..templates.bank import TemplateBank, average_snippets, cut_snippets, shrink_templates
+from ..templates.whiten import estimate_whitener
 
 # Windows that are encoded at a time, which bounds memory.
 BATCH = 512
 # Principal components: as many as the latent vector of an autoencoder has numbers.
 N_COMPONENTS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class WindowStudy:
+    """Whitened windows to pretrain on and to probe with, of one recording to learn from and another one to judge.
+
+    ``recording`` the one to learn from; ``names`` of its types; ``unlabelled`` and ``held_out`` (N, time, C) windows
+    most of which lie around a peak of energy, those of the held-out stretches apart; ``train`` and ``test`` pairs of
+    windows (N, time, C), each of which ends with one event, and types (N,); ``event`` the slice of the event.
+    """
+
+    recording: Recording
+    names: tuple
+    unlabelled: np.ndarray
+    held_out: np.ndarray
+    train: tuple
+    test: tuple
+    event: slice
+
+
+def window_study(
+    recording: str = "",
+    events: str = "",
+    *,
+    snr: float = 12.0,
+    train_s: float = 300.0,
+    test_s: float = 150.0,
+    event_s: float = 0.04,
+    window_s: float = 0.06,
+    n_windows: int = 4096,
+    seed: int = 0,
+) -> WindowStudy:
+    """Windows of a simulation, or of the halves of a recording of your own.
+
+    Parameters
+    ----------
+    recording, events : paths of a recording and its events; empty for a simulation
+    snr, train_s, test_s : of the simulation: its signal-to-noise ratio, seconds to learn from and to judge
+    event_s, window_s : about how long an event and a window are, seconds
+    n_windows : unlabelled windows
+    seed : of the simulation and of the windows
+
+    >>> study = window_study(train_s=20.0, test_s=20.0, n_windows=64)
+    >>> study.unlabelled.shape[1:], study.test[0].shape[1:], study.event
+    ((120, 6), (120, 6), slice(40, 120, None))
+    """
+    if recording:
+        whole = read_recording(recording)
+        table, half = read_events(events, whole.sampling_rate_hz), whole.n_samples // 2
+        half_s = whole.duration_s / 2
+        later = table.within(half, whole.n_samples).shift(-half)
+        pairs = [(whole.between(0, half_s), table.within(0, half)), (whole.between(half_s), later)]
+    else:
+        templates = make_templates(seed=seed)
+        lengths = {1000 + seed: train_s, 2000 + seed: test_s}
+        pairs = [tuple(make_recording(templates, s, snr=snr, seed=draw)) for draw, s in lengths.items()]
+    learn, rate = pairs[0][0], pairs[0][0].sampling_rate_hz
+    whitener, length = estimate_whitener([learn]), round(window_s * rate)
+    before = length - round(event_s * rate)
+    unlabelled, held_out = cut_windows([whitener(learn)], length, n_windows, seed)
+    train, test = (event_windows(whitener(one), labels, before, length) for one, labels in pairs)
+    return WindowStudy(learn, pairs[0][1].names, unlabelled, held_out, train, test, slice(before, length))
 
 
 def event_windows(whitened: np.ndarray, events: Events, before: int, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -49,29 +117,26 @@ def reinitialised(encoder: Encoder, seed: int = 0) -> Encoder:
         return type(encoder)(**encoder.config)
 
 
-def encode_windows(encoder: nn.Module, windows: np.ndarray, pooling: str = "mean") -> np.ndarray:
+def encode_windows(encoder: Encoder, windows: np.ndarray, all_frames: bool = False) -> np.ndarray:
     """States of an encoder in evaluation mode; the encoder's mode is put back.
 
     Parameters
     ----------
     encoder : LSTMEncoder or PatchFrameEncoder
     windows : (N, time, C) array
-    pooling : "mean", "max" or "last" over the frames, or "none": the states of all frames side by side
+    all_frames : the states of all frames side by side, instead of their mean
 
     Returns
     -------
     (N, features) float32 array
 
     >>> from evlib.networks.encoders import LSTMEncoder
-    >>> encode_windows(LSTMEncoder(6, hidden_size=8), np.zeros((3, 200, 6)), "none").shape
+    >>> encode_windows(LSTMEncoder(6, hidden_size=8), np.zeros((3, 200, 6)), all_frames=True).shape
     (3, 320)
     """
-    x = torch.as_tensor(np.asarray(windows, dtype=np.float32))
+    parts = torch.as_tensor(np.asarray(windows, dtype=np.float32)).split(BATCH)
     with evaluating(encoder):
-        states = torch.cat([encoder(part) for part in x.split(BATCH)])
-    if pooling == "none":
-        return states.flatten(1).numpy()
-    return pool_frames(states, torch.ones(states.shape[:2], dtype=torch.bool), pooling).numpy()
+        return torch.cat([encoder(x).flatten(1) if all_frames else encoder.pooled(x) for x in parts]).numpy()
 
 
 def draw_labels(type: np.ndarray, labels_per_type: int, seed: int = 0) -> np.ndarray:
@@ -89,104 +154,41 @@ def draw_labels(type: np.ndarray, labels_per_type: int, seed: int = 0) -> np.nda
 
 
 def probe(train: np.ndarray, train_type: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Types of ``test`` predicted by logistic regression on features that share one scale.
+    """Types (M,) of ``test`` predicted by logistic regression on features that share one scale.
 
     A scale for each feature, from a few labelled rows, would be mostly noise.
 
     Parameters
     ----------
     train, test : (N, ...) and (M, ...) features; further axes are flattened
-    train_type : (N,) integers
-
-    Returns
-    -------
-    (M,) integers
+    train_type : (N,) integers, at least two kinds
     """
-    train, train_type, test = _checked(train, train_type, test)
     train, test = train.reshape(len(train), -1), test.reshape(len(test), -1)
     mean, scale = train.mean(axis=0), max(train.std(), np.finfo(np.float32).tiny)
     model = LogisticRegression(max_iter=500).fit((train - mean) / scale, train_type)
     return model.predict((test - mean) / scale)
 
 
-def match_snippets(train: np.ndarray, train_type: np.ndarray, test: np.ndarray, reach: int = 0) -> np.ndarray:
-    """Types of ``test`` predicted by a matched filter from averaged snippets: the average that fits a window best.
+def match_snippets(train: np.ndarray, train_type: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Types (M,) of ``test`` predicted by a matched filter from averaged snippets: the average that fits a window best.
 
     Parameters
     ----------
-    train, test : (N, time, C) and (M, time, C) whitened windows; the events of ``train`` at the same place
+    train, test : (N, time, C) and (M, time, C) whitened windows, all events at the same place
     train_type : (N,) integers
-    reach : samples by which an event in ``test`` may lie elsewhere; averages are compared at each lag
-
-    Returns
-    -------
-    (M,) integers
 
     >>> windows = np.eye(2)[:, :, None] * 9
     >>> match_snippets(windows, np.array([0, 1]), windows)
     array([0, 1])
     """
-    train, train_type, test = _checked(train, train_type, test)
-    if train.ndim != 3:
-        raise ShapeError(f"windows must be (events, time, channels), got {train.shape}")
-    time = train.shape[1]
-    if not 0 <= reach < time / 2:
-        raise OptionError(f"reach must lie between 0 and less than half a window of {time} samples, got {reach}")
     kinds, index = np.unique(train_type, return_inverse=True)
-    length = time - 2 * reach
-    mean, worth = average_snippets(train[:, reach : reach + length], index, np.ones(len(index)), len(kinds))
+    mean, worth = average_snippets(train, index, np.ones(len(index)), len(kinds))
     bank = TemplateBank(shrink_templates(mean, worth), before=0, names=tuple(kinds.tolist()))
-    lags = [np.einsum("mlc,elc->me", test[:, k : k + length], bank.shapes, optimize=True) for k in range(2 * reach + 1)]
-    return kinds[np.max([bank.log_likelihood_ratio(lag) for lag in lags], axis=0).argmax(axis=1)]
+    match = np.einsum("mlc,elc->me", test, bank.shapes, optimize=True)
+    return kinds[bank.log_likelihood_ratio(match).argmax(axis=1)]
 
 
-def compare_probes(representations, train_type, test_type, labels_per_type=(1, 5, 20), seeds=(0, 1, 2), methods=None):
-    """Accuracy of the predicted types, for each representation, number of labels and draw of labels.
-
-    All representations see the same labelled events in each draw.
-
-    Parameters
-    ----------
-    representations : dict of name to (train, test), features of all training and test events
-    train_type, test_type : (N,) and (M,) integers
-    labels_per_type : labelled training events of each type
-    seeds : one draw of labels each
-    methods : dict of name to a function (train, train_type, test) -> types; default: `probe`
-
-    Returns
-    -------
-    pandas table : method, labels_per_type, seed, accuracy
-
-    Raises
-    ------
-    OptionError : more labels than the rarest type has events; a method for an unknown representation
-    ShapeError : features and types of different lengths
-
-    Examples
-    --------
-    >>> x, type = np.eye(2).repeat(4, axis=0), np.arange(2).repeat(4)
-    >>> compare_probes({"exact": (x, x)}, type, type, labels_per_type=(1,), seeds=(0,)).accuracy.tolist()
-    [1.0]
-    """
-    import pandas as pd
-
-    methods = methods or {}
-    require_known(methods, representations, "methods", "representation")
-    train_type, test_type = np.asarray(train_type), np.asarray(test_type)
-    for name, (train, test) in representations.items():
-        if len(train) != len(train_type) or len(test) != len(test_type):
-            got = f"{len(train)} training and {len(test)} test rows for {len(train_type)} and {len(test_type)} types"
-            raise ShapeError(f"{name!r} has {got}")
-    rows = []
-    for n, seed in itertools.product(labels_per_type, seeds):
-        chosen = draw_labels(train_type, n, seed)
-        for name, (train, test) in representations.items():
-            predicted = methods.get(name, probe)(train[chosen], train_type[chosen], test)
-            rows.append((name, n, seed, float(np.mean(predicted == test_type))))
-    return pd.DataFrame(rows, columns=["method", "labels_per_type", "seed", "accuracy"])
-
-
-def probe_encoder(encoder, unlabelled, train, test, event, labels_per_type=(1, 5, 20), seeds=(0, 1, 2)):
+def probe_encoder(encoder: Encoder, study: WindowStudy, labels_per_type=(1, 5, 20), seeds=(0, 1, 2)):
     """A pretrained encoder compared with methods that need no pretraining and see the same labels.
 
     The encoder and an untrained one of the same architecture are read in two ways: the mean of their states over a
@@ -196,28 +198,41 @@ def probe_encoder(encoder, unlabelled, train, test, event, labels_per_type=(1, 5
     Parameters
     ----------
     encoder : LSTMEncoder or PatchFrameEncoder
-    unlabelled : (M, time, C) windows for the principal components: those of the encoder, for a fair comparison
-    train, test : pairs of windows (N, time, C) and types (N,), as from `event_windows`; labels are drawn from ``train``
-    event : slice of a window's samples that the snippets are cut to
-    labels_per_type, seeds : as in `compare_probes`
+    study : principal components are those of its unlabelled windows, for a fair comparison; labels are drawn from its
+        ``train``
+    labels_per_type : labelled training events of each type
+    seeds : one draw of labels each
 
     Returns
     -------
-    pandas table as that of `compare_probes`
+    pandas table : method, labels_per_type, seed, accuracy
+
+    Raises
+    ------
+    OptionError : more labels than the rarest type has events, a single type
     """
-    (train, train_type), (test, test_type) = train, test
-    flat = unlabelled.reshape(len(unlabelled), -1)
+    import pandas as pd
+
+    (train, train_type), (test, test_type) = study.train, study.test
+    require(len(np.unique(train_type)) > 1, OptionError, "a probe needs labels of at least two types")
+    flat = study.unlabelled.reshape(len(study.unlabelled), -1)
     components = PCA(min(N_COMPONENTS, *flat.shape), random_state=0).fit(flat)
-    representations = {
-        f"{name}, {how}": [encode_windows(one, x, pooling) for x in (train, test)]
+    features = {
+        f"{name}, {how}": [encode_windows(one, x, how == "all states") for x in (train, test)]
         for name, one in (("pretrained", encoder), ("untrained", reinitialised(encoder)))
-        for how, pooling in (("mean state", "mean"), ("all states", "none"))
+        for how in ("mean state", "all states")
     }
-    representations["principal components"] = [components.transform(x.reshape(len(x), -1)) for x in (train, test)]
-    representations["samples"] = train, test
-    representations["matched filter"] = train[:, event], test[:, event]
-    methods = {"matched filter": match_snippets}
-    return compare_probes(representations, train_type, test_type, labels_per_type, seeds, methods)
+    features["principal components"] = [components.transform(x.reshape(len(x), -1)) for x in (train, test)]
+    features["samples"] = [train, test]
+    features["matched filter"] = [train[:, study.event], test[:, study.event]]
+    rows = []
+    for n, seed in itertools.product(labels_per_type, seeds):
+        chosen = draw_labels(train_type, n, seed)
+        for name, (known, new) in features.items():
+            predict = match_snippets if name == "matched filter" else probe
+            predicted = predict(known[chosen], train_type[chosen], new)
+            rows.append((name, n, seed, float(np.mean(predicted == test_type))))
+    return pd.DataFrame(rows, columns=["method", "labels_per_type", "seed", "accuracy"])
 
 
 def describe_difference(table, method: str, rival: str) -> list[str]:
@@ -241,27 +256,12 @@ def describe_difference(table, method: str, rival: str) -> list[str]:
     return sentences
 
 
-def nearest_neighbours(features: np.ndarray, k: int = 1) -> np.ndarray:
-    """(N, k) rows with the largest cosine similarity to each row, the nearest first.
+def nearest_neighbour(features: np.ndarray) -> np.ndarray:
+    """(N,) the other row with the largest cosine similarity to each row of (N, features).
 
-    >>> nearest_neighbours(np.array([[1.0, 0.0], [2.0, 0.1], [0.0, 1.0]])).ravel()
+    >>> nearest_neighbour(np.array([[1.0, 0.0], [2.0, 0.1], [0.0, 1.0]]))
     array([1, 0, 1])
     """
-    features = np.asarray(features, dtype=np.float64)
-    if features.ndim != 2 or not 1 <= k < len(features):
-        raise ShapeError(f"features must be (rows, features) with more than k = {k} rows, got {features.shape}")
-    similarity = cosine_similarity(features)
+    similarity = cosine_similarity(np.asarray(features, dtype=np.float64))
     np.fill_diagonal(similarity, -np.inf)
-    return np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-
-
-def _checked(train, train_type, test):
-    """Arrays of features and types that belong together."""
-    train, train_type, test = np.asarray(train), np.asarray(train_type), np.asarray(test)
-    if train_type.shape != (len(train),):
-        raise ShapeError(f"train has {len(train)} rows, train_type has shape {train_type.shape}")
-    if train.shape[1:] != test.shape[1:]:
-        raise ShapeError(f"train and test must have the same features, got {train.shape[1:]} and {test.shape[1:]}")
-    if len(np.unique(train_type)) < 2:
-        raise OptionError("a probe needs labels of at least two types")
-    return train, train_type, test
+    return similarity.argmax(axis=1)

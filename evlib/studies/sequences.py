@@ -1,13 +1,8 @@
 """Sequences of unequal length with a value at each step (heart rate) or one class each (audio clips, events in images).
 
-Models, batches, training and predictions; images as sequences of events. Sizes, ``dropout``, ``bidirectional`` and
+Models, batches, training and predictions. Sizes, ``dropout``, ``bidirectional`` and
 ``cell`` of the models are those of `LSTMEncoder`; steps from ``lengths`` (batch,) on are padding.
 """
-
-import gzip
-import struct
-import zlib
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +14,7 @@ from ..networks.encoders import LSTMEncoder, check_batch, keep_arguments, length
 from ..networks.losses import masked_mse
 from ..networks.threads import few_threads
 from ..networks.time_embeddings import balance_loss, make_time_embedding
-from ..signals.errors import DataError, OptionError, ShapeError, require_choice, require_int
+from ..signals.errors import DataError, ShapeError, require_choice, require_int
 from ..training import loop
 
 
@@ -250,6 +245,7 @@ def train_sequences(
     class_weights=None,
     n_sorted: int = 1,
     plateau_epochs: int = PLATEAU_EPOCHS,
+    augment=None,
     seed: int = 0,
     save_dir=None,
     progress: bool = False,
@@ -269,6 +265,7 @@ def train_sequences(
     class_weights : (classes,) weights of the cross-entropy
     n_sorted : batches that are sorted by length together (`SimilarLengths`): 1 is fully random, 20 pads least
     plateau_epochs : see above
+    augment : function of an item that returns another one, called for each training item in each epoch
     seed : of dropout and batches
     save_dir : folder for ``best_model.pth`` and the logs; None writes no files
     progress : show a progress bar
@@ -287,7 +284,7 @@ def train_sequences(
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=plateau_epochs)
     loss = nn.CrossEntropyLoss(None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32))
     batches = SimilarLengths(_lengths(train), batch_size, n_sorted, seed)
-    loaders = _loader(train, batch_sampler=batches), _by_length(validation, batch_size)
+    loaders = _loader(train, augment, batch_sampler=batches), _by_length(validation, batch_size)
     options = {"patience": patience, "save_dir": save_dir, "progress": progress, "seed": seed}
     options |= {"num_epochs": max_epochs, "loss_fn": loss, "scheduler": schedule}
     history = loop.train(
@@ -296,8 +293,11 @@ def train_sequences(
     return model, history
 
 
-def _loader(items, **options):
-    return DataLoader(items, collate_fn=collate_sequences, **options)
+def _loader(items, augment=None, **options):
+    def collate(items):
+        return collate_sequences(list(map(augment, items)) if augment else items)
+
+    return DataLoader(items, collate_fn=collate, **options)
 
 
 def _by_length(items, batch_size):
@@ -317,83 +317,3 @@ def predict_sequences(model: nn.Module, items: list[dict], batch_size: int = 64)
         for i, one, n in zip(where, output, batch["lengths"], strict=True):
             predicted[i] = one[:n, 0].numpy() if output.ndim == 3 else one.numpy()
     return [predicted[i] for i in range(len(items))]
-
-
-def image_events(images: np.ndarray, threshold: float = 0.9) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Images as events: the places of bright pixels, row by row, are the times of events.
-
-    Parameters
-    ----------
-    images : (N, height, width) unsigned bytes, or numbers in 0..1
-    threshold : share of full brightness above which a pixel is an event
-
-    Returns
-    -------
-    places, intensities : lists of (n,) and (n, 1) arrays; an image without a bright pixel has one event at place 0
-
-    >>> times, features = image_events(np.array([[[0.0, 1.0], [0.95, 0.2]], [[0.0, 0.0], [0.0, 0.0]]]))
-    >>> [time.tolist() for time in times]
-    [[1, 2], [0]]
-    """
-    images = np.asarray(images)
-    if images.ndim != 3 or images.size == 0:
-        raise ShapeError(f"images must have shape (images, height, width) without an empty axis, got {images.shape}")
-    flat = images.reshape(len(images), -1) / (255 if images.dtype == np.uint8 else 1)
-    if not (flat.min() >= 0 and flat.max() <= 1):
-        raise DataError(f"intensities must lie in 0..1 or be unsigned bytes, got {flat.min():g}..{flat.max():g}")
-    if not 0 <= threshold < 1:
-        raise OptionError(f"threshold must lie in [0, 1), got {threshold!r}")
-    times = [np.flatnonzero(row > threshold) if row.max() > threshold else np.zeros(1, int) for row in flat]
-    return times, [row[time][:, None] for row, time in zip(flat, times, strict=True)]
-
-
-def read_idx(path: str | Path) -> np.ndarray:
-    """An array of unsigned bytes from an IDX file (gzipped or not), the format of MNIST."""
-    try:
-        with (gzip.open if str(path).endswith(".gz") else open)(path, "rb") as file:
-            content = file.read()
-        zero, kind, n_axes = struct.unpack(">HBB", content[:4])
-        shape = struct.unpack(f">{n_axes}I", content[4 : 4 + 4 * n_axes])
-        if zero != 0 or kind != 8:
-            raise ValueError("its first bytes are those of another format")
-        return np.frombuffer(content, np.uint8, offset=4 + 4 * n_axes).reshape(shape)
-    except (OSError, EOFError, struct.error, zlib.error, ValueError) as error:
-        raise DataError(f"{path} is no IDX file of unsigned bytes, or a truncated one: {error}") from error
-
-
-class AugmentedSequences(list):
-    """Items whose events are moved and thinned out at random each time one is taken; iterating gives them unchanged.
-
-    Parameters
-    ----------
-    items : items of `sequence_items` with ``times``, the places of pixels
-    shape : (height, width) of the images
-    shift : largest move of an image in pixels, in each direction; events that leave it are lost
-    thinning : largest probability with which an event is left out; each image draws its own between 0 and this one
-    seed : of the draws
-
-    An image that would lose all events stays as it is.
-    """
-
-    def __init__(self, items, shape: tuple[int, int], shift: int = 1, thinning: float = 0.5, seed: int = 0):
-        super().__init__(items)
-        require_int(0, shift=shift)
-        if any(item["times"].max() >= shape[0] * shape[1] for item in items):
-            raise ShapeError(f"events lie outside of images of shape {tuple(shape)}")
-        if not (shift < min(shape) and 0 <= thinning < 1):
-            wanted = f"shift must lie in 0..{min(shape) - 1} and thinning in [0, 1)"
-            raise OptionError(f"{wanted}, got {shift!r} and {thinning!r}")
-        self.shape, self.shift, self.thinning = shape, shift, thinning
-        self.rng = np.random.default_rng(seed)
-
-    def __getitem__(self, index):
-        item = super().__getitem__(index)
-        down, right = self.rng.integers(-self.shift, self.shift + 1, 2)
-        share, draw = self.rng.uniform(0, self.thinning), self.rng.random(len(item["times"]))
-        height, width = self.shape
-        row, column = item["times"] // width + down, item["times"] % width + right
-        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-        left = inside.numpy() & (draw >= share)
-        if not left.any():
-            return item
-        return item | {"times": (row * width + column)[left], "input": item["input"][left]}

@@ -1,10 +1,4 @@
-"""Sequences: padding that changes nothing, known numbers of parameters, training that keeps the best, images as
-events."""
-
-import copy
-import gzip
-import itertools
-import struct
+"""Sequences: padding that changes nothing, known numbers of parameters, training that keeps the best."""
 
 import numpy as np
 import pytest
@@ -12,15 +6,12 @@ import torch
 
 from evlib.signals.errors import DataError, OptionError, ShapeError
 from evlib.studies.sequences import (
-    AugmentedSequences,
     HeartRateLSTM,
     LSTMClassifier,
     SimilarLengths,
     TimeLSTM,
     collate_sequences,
-    image_events,
     predict_sequences,
-    read_idx,
     sequence_items,
     sequence_losses,
     train_sequences,
@@ -95,24 +86,6 @@ def test_a_gradient_reaches_every_parameter(model, items):
     model.zero_grad()
 
 
-@pytest.mark.parametrize(
-    ("model", "items"), [study for study in STUDIES if study.id in ("heart rate", "audio True", "lete")]
-)
-def test_one_batch_is_overfitted(model, items):
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        model, batch = copy.deepcopy(model).train(), collate_sequences(items)
-        for dropout in (part for part in model.modules() if isinstance(part, (torch.nn.Dropout, torch.nn.LSTM))):
-            setattr(dropout, "p" if isinstance(dropout, torch.nn.Dropout) else "dropout", 0.0)
-        optimizer, losses = torch.optim.Adam(model.parameters(), lr=0.02), []
-        for _ in range(300):
-            optimizer.zero_grad()
-            losses.append(sequence_losses(model, torch.nn.CrossEntropyLoss(), batch)["total_loss"][0])
-            losses[-1].backward()
-            optimizer.step()
-    assert losses[-1] < 0.02 * losses[0]
-
-
 @pytest.mark.parametrize(("model", "items"), STUDIES[::2])
 def test_training_keeps_the_best_and_is_the_same_again(model, items, tmp_path):
     state = {name: value.clone() for name, value in model.state_dict().items()}
@@ -128,19 +101,6 @@ def test_training_keeps_the_best_and_is_the_same_again(model, items, tmp_path):
     rebuilt, checkpoint = load_checkpoint(tmp_path / "best_model.pth")
     assert type(rebuilt) is type(model) and checkpoint["val_loss"] == pytest.approx(least)
     assert all(np.allclose(a, b, atol=1e-6) for a, b in zip(predict_sequences(rebuilt, items), answers[0], strict=True))
-
-
-def test_the_best_is_not_the_last():
-    """Trained on noise, a network gets worse on other noise: the weights that come back are those from before."""
-    rng = np.random.default_rng(0)
-    train, other = ([rng.standard_normal((6, 3)) for _ in range(40)] for _ in range(2))
-    sets = [sequence_items(part, rng.integers(0, 2, 40)) for part in (train, other)]
-    torch.manual_seed(0)
-    model, history = train_sequences(LSTMClassifier(3, 32, 1, 2, 0.0), *sets, lr=0.02, max_epochs=25, patience=25)
-    losses = [epoch["val_total_loss"] for epoch in history]
-    assert losses[-1] > 1.2 * min(losses)
-    loss = sequence_losses(model, torch.nn.CrossEntropyLoss(), collate_sequences(sets[1]))["total_loss"][0].item()
-    assert loss == pytest.approx(min(losses), rel=0.01)
 
 
 def test_class_weights_are_used():
@@ -221,6 +181,18 @@ def test_every_model_sees_the_same_batches():
     assert sorted(sum(batches[0], [])) == list(range(49)) and len(batches[0]) == 13
 
 
+def test_every_training_item_is_augmented_in_each_epoch():
+    items, seen = sequence_items([np.full((2, 3), float(k)) for k in range(4)], [0, 1, 0, 1]), []
+
+    def augment(item):
+        seen.append(int(item["input"][0, 0]))
+        return item | {"input": item["input"].repeat(2, 1)}
+
+    model = LSTMClassifier(3, 4, 1, 2, 0.0)
+    train_sequences(model, items, items, batch_size=2, max_epochs=3, augment=augment)
+    assert [sorted(seen[k : k + 4]) for k in (0, 4, 8)] == [[0, 1, 2, 3]] * 3 and len(seen) == 12
+
+
 def test_training_needs_sequences_and_whole_numbers():
     items = sequence_items([np.zeros((2, 3))], [0])
     model = LSTMClassifier(3, 4, 1, 2)
@@ -229,91 +201,3 @@ def test_training_needs_sequences_and_whole_numbers():
     for option in ({"batch_size": 0}, {"n_sorted": 0}, {"patience": 2.5}, {"plateau_epochs": -1}, {"seed": 0.5}):
         with pytest.raises(OptionError, match=next(iter(option))):
             train_sequences(model, items, items, **option)
-
-
-def test_events_are_the_bright_pixels(rng):
-    images = rng.integers(0, 256, (30, 7, 5)).astype(np.uint8)
-    images[3] = 0
-    times, features = image_events(images, 0.9)
-    for image, time, feature in zip(images, times, features, strict=True):
-        pixels = image.ravel() / 255
-        expected = [place for place, value in enumerate(pixels) if value > 0.9] or [0]
-        assert time.tolist() == expected and feature.tolist() == [[pixels[place]] for place in expected]
-    again, _ = image_events(images / 255, 0.9)
-    assert all(np.array_equal(a, b) for a, b in zip(times, again, strict=True))
-
-
-def test_idx_files(tmp_path, rng):
-    images = rng.integers(0, 256, (5, 3, 4)).astype(np.uint8)
-    content = struct.pack(">HBB3I", 0, 8, 3, 5, 3, 4) + images.tobytes()
-    (tmp_path / "images-idx3-ubyte").write_bytes(content)
-    (tmp_path / "images-idx3-ubyte.gz").write_bytes(gzip.compress(content))
-    for path in tmp_path.iterdir():
-        assert np.array_equal(read_idx(path), images)
-    broken = {"long": content + b"0", "float": b"\0\0\x0d" + content[3:], "short": b"\0", "text": b"hello world"}
-    broken |= {"cut": content[:-1], "cut.gz": gzip.compress(content)[:-9]}
-    for name, bad in broken.items():
-        (tmp_path / name).write_bytes(bad)
-    for name in (*broken, "missing"):
-        with pytest.raises(DataError, match="no IDX file"):
-            read_idx(tmp_path / name)
-
-
-def test_mnist(data_home):
-    images = read_idx(data_home / "mnist_t10k" / "t10k-images-idx3-ubyte.gz")
-    labels = read_idx(data_home / "mnist_t10k" / "t10k-labels-idx1-ubyte.gz")
-    counts = np.array([980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009])
-    assert images.shape == (10_000, 28, 28) and np.array_equal(np.bincount(labels), counts)
-    times, _ = image_events(images)
-    lengths = np.array([len(time) for time in times])
-    assert 40 < lengths.mean() < 90 and lengths.min() >= 1
-
-
-def test_varied_events_are_events_of_the_moved_image(rng):
-    images = np.zeros((20, 6, 7))
-    images[:, 2:4, 2:5] = rng.choice([0.0, 1.0], (20, 2, 3))
-    images[:, 2, 3] = 1.0
-    times, features = image_events(images, 0.5)
-    varied = AugmentedSequences(sequence_items(features, list(range(20)), times), (6, 7), shift=2, thinning=0.0)
-    moves = set()
-    for k in [*range(20)] * 5:
-        item = varied[k]
-        drawn = np.zeros(42)
-        drawn[item["times"].long().numpy()] = 1
-        every = itertools.product(range(-2, 3), repeat=2)
-        fits = [move for move in every if np.array_equal(np.roll(images[k], move, (0, 1)).ravel(), drawn)]
-        assert fits and item["target"] == k and len(item["input"]) == len(item["times"])
-        moves |= set(fits)
-    assert len(moves) == 25
-    assert [len(item["times"]) for item in varied] == [len(one) for one in times]  # as they are
-
-
-def test_thinning_leaves_a_share_and_never_nothing():
-    n = 4000
-    items = sequence_items([np.ones((n, 1)), np.ones((1, 1))], [0, 1], [np.arange(n), np.array([3])])
-    varied = AugmentedSequences(items, (80, 50), shift=0, thinning=0.5)
-    shares = np.array([len(varied[0]["times"]) / n for _ in range(200)])
-    assert 0.48 < shares.min() < 0.55 and 0.95 < shares.max() <= 1.0 and shares.mean() == pytest.approx(0.75, abs=0.04)
-    assert all(len(varied[1]["times"]) == 1 for _ in range(50))
-    assert (varied[0]["times"].diff() > 0).all()
-    again = (AugmentedSequences(items, (80, 50), seed=4) for _ in range(2))
-    assert torch.equal(*(one[0]["times"] for one in again))
-
-
-@pytest.mark.parametrize("options", [{"shift": -1}, {"shift": 6}, {"thinning": 1.0}, {"thinning": -0.1}])
-def test_bad_variations(options):
-    with pytest.raises(OptionError, match=r"shift must (lie in 0..5|be a whole number of at least 0)"):
-        AugmentedSequences([], (6, 7), **options)
-
-
-def test_bad_images():
-    with pytest.raises(ShapeError, match="height, width"):
-        image_events(np.zeros((3, 4)))
-    with pytest.raises(DataError, match="0..1 or be unsigned"):
-        image_events(np.full((1, 2, 2), 255.0))
-    with pytest.raises(OptionError, match="threshold"):
-        image_events(np.zeros((1, 2, 2)), threshold=90)
-    with pytest.raises(ShapeError, match=r"outside of images of shape \(4, 8\)"):
-        AugmentedSequences(sequence_items([np.ones((1, 1))], [0], [np.array([63])]), (4, 8))
-    with pytest.raises(ShapeError, match="without an empty axis"):
-        image_events(np.zeros((0, 8, 8)))
