@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..networks.transformer import PATCH_SAMPLES, TEXT_SIZE, DualBranchEncoder
-from ..signals.errors import OptionError, ShapeError, require_int
+from ..networks.transformer import DualBranchEncoder
+from ..signals.errors import ShapeError, require_int, require_number
 
 # Temperature of the choice among the prototypes of one label: a similarity higher by 0.1 is e times as likely.
 PROTOTYPE_TEMPERATURE = 0.1
@@ -45,8 +45,7 @@ class FeatureQueue(nn.Module):
 
     def __init__(self, size: int, features: int):
         super().__init__()
-        require_int(0, size=size)
-        require_int(1, features=features)
+        require_int(0, queue_size=size)
         self.size = int(size)
         self.register_buffer("signal", torch.zeros(size, features))
         self.register_buffer("text", torch.zeros(size, features))
@@ -64,9 +63,6 @@ class FeatureQueue(nn.Module):
     @torch.no_grad()
     def push(self, signal: torch.Tensor, text: torch.Tensor, group: torch.Tensor):
         """Add vectors (n, features) with their groups (n,); of more than ``size`` of them the last stay."""
-        if signal.shape != text.shape or signal.ndim != 2 or group.shape != signal.shape[:1]:
-            shapes = [tuple(values.shape) for values in (signal, text, group)]
-            raise ShapeError(f"signal and text must be (n, features) and group (n,), got {shapes}")
         norm = torch.stack([signal, text]).float().norm(dim=2)
         good = (norm.isfinite() & (norm > MIN_NORM)).all(0)
         n = int(good.sum())
@@ -88,8 +84,6 @@ def soft_targets(text: torch.Tensor, group: torch.Tensor, weight: float = 0.5) -
     tensor([[1., 0.],
             [0., 1.]])
     """
-    if not 0 <= weight <= 1:
-        raise OptionError(f"weight must lie in [0, 1], got {weight!r}")
     with torch.no_grad():
         unit = F.normalize(text.float(), dim=1)
         similarity = unit @ unit.T
@@ -141,9 +135,8 @@ class AlignmentLoss(nn.Module):
 
     def __init__(self, features: int, queue_size: int = 256, soft_weight: float = 0.5, usage_weight: float = 1.0):
         super().__init__()
-        if not 0 <= soft_weight <= 1 or not usage_weight >= 0:
-            got = f"{soft_weight!r} and {usage_weight!r}"
-            raise OptionError(f"want soft_weight in [0, 1] and usage_weight of at least 0, got {got}")
+        require_number(0, 1, soft_weight=soft_weight)
+        require_number(usage_weight=usage_weight)
         self.soft_weight, self.usage_weight = float(soft_weight), float(usage_weight)
         self.queue = FeatureQueue(queue_size, features)
 
@@ -235,9 +228,9 @@ class TextAlignedModel(nn.Module):
 
     Parameters
     ----------
-    d_model ... patch_samples : as in `DualBranchEncoder`
     num_prototypes : of each label
     num_queries : of the attention pooling
+    encoder : options of `DualBranchEncoder`
 
     Examples
     --------
@@ -248,21 +241,14 @@ class TextAlignedModel(nn.Module):
     (torch.Size([2, 8]), torch.Size([5, 3, 8]), torch.Size([2, 5]))
     """
 
-    def __init__(
-        self,
-        d_model=384,
-        num_heads=8,
-        num_layers=4,
-        dropout=0.1,
-        text_size=TEXT_SIZE,
-        patch_samples=PATCH_SAMPLES,
-        num_prototypes=3,
-        num_queries=4,
-    ):
+    def __init__(self, num_prototypes=3, num_queries=4, **encoder):
         super().__init__()
         require_int(1, num_prototypes=num_prototypes, num_queries=num_queries)
-        self.encoder = DualBranchEncoder(d_model, num_heads, num_layers, dropout, text_size, patch_samples)
+        self.encoder = DualBranchEncoder(**encoder)
         self.config = self.encoder.config | {"num_prototypes": int(num_prototypes), "num_queries": int(num_queries)}
+        d_model, num_heads, dropout, text_size = (
+            self.encoder.config[name] for name in ("d_model", "num_heads", "dropout", "text_size")
+        )
         self.queries = nn.Parameter(0.02 * torch.randn(num_queries, d_model))
         self.pooling = nn.MultiheadAttention(d_model, num_heads, batch_first=True)
         width = num_queries * d_model

@@ -4,7 +4,6 @@
 sessions. Accelerations are in m/s2, angular velocities in rad/s, and each person is a group.
 """
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,9 +71,19 @@ def convert(kind: str, raw_folder: str | Path, folder: str | Path) -> SessionSet
     return write_sessions(folder, kind, source.description, channels, source.sessions(raw_folder))
 
 
-def _axes(name, words):
-    """Names and descriptions of the three channels of a sensor."""
-    return {f"{name}_{axis}": f"{words}, {axis} axis" for axis in "xyz"}
+# What each kind of sensor measures.
+SENSORS = {
+    "acc": "acceleration with gravity of {} in m/s2",
+    "gyro": "angular velocity of {} in rad/s",
+    "mag": "magnetic field at {} in microtesla",
+    "gravity": "direction of gravity seen by {} in m/s2",
+}
+
+
+def _channels(name, place, *sensors):
+    """Names and descriptions of three channels for each sensor at one place."""
+    words = {sensor: SENSORS[sensor].format(place) for sensor in sensors}
+    return {f"{name}_{sensor}_{axis}": f"{words[sensor]}, {axis} axis" for sensor in sensors for axis in "xyz"}
 
 
 def _labels(codes, words):
@@ -88,17 +97,17 @@ def _files(folder, pattern):
     return found
 
 
-def _table(path, columns, finite=0, text=None, dtype=np.float64, **options):
+def _table(path, columns, finite=0, dtype=np.float64, **options):
     """A pandas table of a text file.
 
     ``columns``: how many there must be, or their names in the header; ``finite``: how many of the first columns must
-    hold finite numbers; ``text``: the content, if it is not that of the file.
+    hold finite numbers.
     """
     import pandas as pd
 
     named = not isinstance(columns, int)
     try:
-        table = pd.read_csv(io.StringIO(text) if text else path, header=0 if named else None, **options)
+        table = pd.read_csv(path, header=0 if named else None, **options)
         table = (table[columns] if named else table).astype(dtype)
     except (OSError, KeyError, ValueError) as error:  # the errors of pandas are ValueErrors
         raise DataError(f"{path} cannot be read as a table of numbers: {error}") from error
@@ -151,13 +160,8 @@ def _read_wisdm(folder):
 
 def _wisdm_activities(path):
     """Activity -> (n, 4) seconds and three axes by time; a line is ``1600,A,252207666810782,-0.3,8.7,1.0;``."""
-    try:
-        text = path.read_text(encoding="utf-8").replace(";", "\n")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
     dtype = {0: np.int64, 1: str, 2: np.int64} | dict.fromkeys((3, 4, 5), np.float64)
-    table = _table(path, 6, text=text or "\n", dtype=dtype)
-    table = table.drop_duplicates([1, 2]).sort_values(2)
+    table = _table(path, 6, dtype=dtype, comment=";").drop_duplicates([1, 2]).sort_values(2)
     table[2] *= 1e-9
     return {code: rows[[2, 3, 4, 5]].to_numpy() for code, rows in table.groupby(1)}
 
@@ -187,35 +191,22 @@ def _read_motionsense(folder):
         yield path, f"{trial}_{path.stem}", trial.split("_")[0], path.stem.removeprefix("sub_"), signal
 
 
-def _accelerometer_and_gyroscope(name, place):
-    """Six channels of a phone."""
-    return _axes(f"{name}_acc", f"acceleration with gravity of a phone {place} in m/s2") | _axes(
-        f"{name}_gyro", f"angular velocity of a phone {place} in rad/s"
-    )
-
-
-PAMAP2_CHANNELS: dict[str, str] = {}
-for _name, _place in {"hand": "the dominant wrist", "chest": "the chest", "ankle": "the ankle"}.items():
-    PAMAP2_CHANNELS |= _axes(f"{_name}_acc", f"acceleration with gravity of {_place} in m/s2")
-    PAMAP2_CHANNELS |= _axes(f"{_name}_gyro", f"angular velocity of {_place} in rad/s")
-    PAMAP2_CHANNELS |= _axes(f"{_name}_mag", f"magnetic field at {_place} in microtesla")
-MOTIONSENSE_CHANNELS = (
-    _accelerometer_and_gyroscope("pocket", "in the front pocket")
-    | _axes("pocket_gravity", "direction of gravity seen by a phone in the front pocket in m/s2")
-    | {f"pocket_{k}": f"{k} angle of a phone in the front pocket in rad" for k in ("roll", "pitch", "yaw")}
-)
+POCKET = "a phone in the front pocket"
+ATTITUDE = {f"pocket_{angle}": f"{angle} angle of {POCKET} in rad" for angle in ("roll", "pitch", "yaw")}
 SOURCES = {
     "uci_har": RawSource(
         "Six activities of 30 people with a phone at the waist.",
         50.0,
-        _accelerometer_and_gyroscope("waist", "at the waist"),
+        _channels("waist", "a phone at the waist", "acc", "gyro"),
         _labels(range(1, 7), "walking, walking upstairs, walking downstairs, sitting, standing, laying"),
         _read_uci_har,
     ),
     "pamap2": RawSource(
         "Eighteen activities of 9 people, sensors at wrist, chest and ankle.",
         100.0,
-        PAMAP2_CHANNELS,
+        _channels("hand", "the dominant wrist", "acc", "gyro", "mag")
+        | _channels("chest", "the chest", "acc", "gyro", "mag")
+        | _channels("ankle", "the ankle", "acc", "gyro", "mag"),
         _labels(
             (1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 16, 17, 18, 19, 20, 24),
             "lying, sitting, standing, walking, running, cycling, nordic walking, watching television, computer work, "
@@ -228,7 +219,7 @@ SOURCES = {
     "wisdm": RawSource(
         "Eighteen activities of 51 people with a phone in the pocket.",
         WISDM_RATE_HZ,
-        _accelerometer_and_gyroscope("pocket", "in the pocket"),
+        _channels("pocket", "a phone in the pocket", "acc", "gyro"),
         _labels(
             "ABCDEFGHIJKLMOPQRS",
             "walking, jogging, stairs, sitting, standing, typing, brushing teeth, eating soup, eating chips, "
@@ -240,7 +231,7 @@ SOURCES = {
     "motionsense": RawSource(
         "Six activities of 24 people, phone in the front pocket.",
         50.0,
-        MOTIONSENSE_CHANNELS,
+        _channels("pocket", POCKET, "acc", "gyro", "gravity") | ATTITUDE,
         _labels(
             ("dws", "ups", "wlk", "jog", "sit", "std"),
             "walking downstairs, walking upstairs, walking, jogging, sitting, standing",

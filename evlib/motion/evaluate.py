@@ -5,6 +5,7 @@ split holds; a class that is missing from the split counts 0. All methods see th
 """
 
 import copy
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +19,9 @@ from torch import nn
 from torch.utils.data import DataLoader, StackDataset
 
 from ..networks.classifier import evaluating
-from ..networks.transformer import join_batches, summarise_tokens
+from ..networks.transformer import DualBranchEncoder, join_batches, summarise_tokens
 from ..scoring.statistics import draw_rows
-from ..signals.errors import DataError, OptionError, ShapeError, require_extra, require_int, require_known, require_list
+from ..signals.errors import DataError, OptionError, ShapeError, require, require_extra, require_known, require_list
 from ..signals.streams import stream
 from ..training.loop import train as train_loop
 from ..training.windows import Windows
@@ -32,17 +33,13 @@ PROBE, TUNED = "pretrained encoder, linear probe", "pretrained encoder, fine-tun
 SCRATCH, BLANK = "same encoder from scratch", "untrained encoder, linear probe"
 # ... and without any.
 BASELINES = ("features, linear probe", "features, logistic regression", "features, random forest", "ROCKET, ridge")
+METHODS = (PROBE, TUNED, SCRATCH, BLANK, *BASELINES)
 # Trees of the random forest; random kernels of ROCKET for each channel.
 TREES, KERNELS = 300, 500
 # Quantiles among the features made by hand, and the highest frequency in Hz of their spectrum: people move more slowly.
 QUANTILES, BANDS_HZ = (0.0, 0.25, 0.5, 0.75, 1.0), 15
-# Epochs and windows in a batch of fine-tuning: long enough for a few labels, the same for every start.
-CLASSIFIER_EPOCHS, CLASSIFIER_BATCH = 60, 32
-
-
-def method_names() -> tuple[str, ...]:
-    """The names of the methods that `label_efficiency` compares."""
-    return (PROBE, TUNED, SCRATCH, BLANK, *BASELINES)
+# Epochs, windows in a batch and learning rate of fine-tuning: long enough for a few labels, the same for every start.
+CLASSIFIER_EPOCHS, CLASSIFIER_BATCH, CLASSIFIER_LR = 60, 32, 1e-3
 
 
 def class_scores(truth, predicted, classes) -> dict:
@@ -118,12 +115,12 @@ def logistic_regression():
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
 
 
-def baselines(labels, seed: int = 0) -> dict:
-    """The methods without an encoder: name -> (which features, a classifier of them)."""
+def classifiers(labels, seed: int = 0) -> dict:
+    """A classifier for each method that reads features, by the name of the method."""
+    probes = [linear_probe(labels) for _ in range(3)]
     forest = RandomForestClassifier(TREES, random_state=seed)
     ridge = make_pipeline(StandardScaler(), RidgeClassifierCV(np.logspace(-1, 4, 6)))
-    of_features = [("features", classifier) for classifier in (linear_probe(labels), logistic_regression(), forest)]
-    return dict(zip(BASELINES, [*of_features, ("rocket", ridge)], strict=True))
+    return dict(zip((PROBE, BLANK, *BASELINES), [*probes, logistic_regression(), forest, ridge], strict=True))
 
 
 def label_efficiency(
@@ -132,7 +129,7 @@ def label_efficiency(
     models: list[MotionModel],
     shares=(0.01, 0.1),
     seeds=(0, 1, 2, 3, 4),
-    methods=None,
+    methods=METHODS,
     progress: bool = True,
 ):
     """Macro F1 and accuracy of every method at every share of labels, a row for each draw of labels.
@@ -143,7 +140,7 @@ def label_efficiency(
     models : a `MotionModel` for each seed, pretrained on windows without labels
     shares : of the training windows that are labelled
     seeds : of the labels and of what is trained
-    methods : names out of `method_names`; default: all
+    methods : names out of ``METHODS``
     progress : show a progress bar
 
     Returns
@@ -158,36 +155,35 @@ def label_efficiency(
     import pandas as pd
     from tqdm.auto import tqdm
 
-    methods = list(method_names() if methods is None else methods)
-    require_known(methods, method_names(), what="method")
+    require_known(methods, METHODS, what="method")
     if len(models) != len(seeds):
         raise OptionError(f"a model for each of {len(seeds)} seeds is wanted, got {len(models)}")
     for what in ("channels", "sampling_rate_hz", "duration_s"):
-        if (wanted := getattr(train, what)) != (got := getattr(test, what)):
-            raise DataError(
-                f"the {what} of the training windows are {wanted}, of the test windows {got} (another order?)"
-            )
+        wanted, got = getattr(train, what), getattr(test, what)
+        message = f"the {what} of the training windows are {wanted}, of the test windows {got} (another order?)"
+        require(wanted == got, DataError, message)
     if len(np.unique(train.labels)) < 2 or not len(test.labels):
         raise DataError("both training and test windows need labels, those for training of at least two kinds")
     classes, rows = sorted(set(train.labels) | set(test.labels)), []
-    features = {"features": [motion_features(part) for part in (train, test)]}
+    # Features of the training and of the test windows, by method.
+    features = dict.fromkeys(BASELINES[:-1], [motion_features(part) for part in (train, test)])
     if BASELINES[-1] in methods:
-        features["rocket"] = rocket_features(train, test)
+        features[BASELINES[-1]] = rocket_features(train, test)
     for seed, model in zip(tqdm(seeds, desc="draws of labels", disable=not progress), models, strict=True):
         blank = model.untrained(seed)
-        probed, tuned = {PROBE: model, BLANK: blank}, {TUNED: model, SCRATCH: blank}
-        embedded = {name: [probed[name].embed(part, True) for part in (train, test)] for name in {*probed} & {*methods}}
+        tuned = {TUNED: model, SCRATCH: blank}
+        for name, one in ((PROBE, model), (BLANK, blank)):
+            if name in methods:
+                features[name] = [one.embed(part, channels=True) for part in (train, test)]
         for share in shares:
             chosen = draw_labelled(train.labels, share, seed)
             labelled = train[chosen]
-            classifiers = {name: (name, linear_probe(labelled.labels)) for name in probed}
-            classifiers |= baselines(labelled.labels, seed)
             for method in methods:
                 if method in tuned:
-                    predicted = train_on_labels(tuned[method], labelled, classes, seed).predict(test)
+                    predicted = fine_tune(tuned[method], labelled, test, classes, seed)
                 else:
-                    which, classifier = classifiers[method]
-                    learn, judge = (features | embedded)[which]
+                    learn, judge = features[method]
+                    classifier = classifiers(labelled.labels, seed)[method]
                     predicted = classifier.fit(learn[chosen], labelled.labels).predict(judge)
                 row = {"method": method, "share": share, "n_labels": len(chosen), "seed": seed}
                 rows.append(row | class_scores(test.labels, predicted, classes))
@@ -197,57 +193,38 @@ def label_efficiency(
 class MotionClassifier(nn.Module):
     """An encoder and a linear layer on the summary of its tokens that a probe reads too (`summarise_tokens`)."""
 
-    def __init__(self, motion_model: MotionModel, channels, classes):
+    def __init__(self, encoder: DualBranchEncoder, n_channels: int, n_classes: int):
         super().__init__()
-        self.motion_model, self.encoder = motion_model, motion_model.encoder
-        self.channels, self.classes = tuple(channels), np.asarray(classes)
-        self.head = nn.Linear(len(self.channels) * 3 * self.encoder.output_size, len(classes))
+        self.encoder, self.head = encoder, nn.Linear(n_channels * 3 * encoder.output_size, n_classes)
 
     def forward(self, batch: dict) -> torch.Tensor:
         """A batch of `evlib.networks.transformer.make_batch` -> logits (batch, classes)."""
         return self.head(summarise_tokens(self.encoder(batch)))
 
-    def predict(self, windows: Windows) -> np.ndarray:
-        """The class of each window; the channels must be those of training."""
-        if windows.channels != self.channels:
-            wanted, got = ", ".join(self.channels), ", ".join(windows.channels)
-            raise DataError(f"the classifier reads the channels {wanted}, got {got}")
-        with evaluating(self):
-            logits = torch.cat([self(batch) for batch in self.motion_model.batches(windows, OVERLAP)])
-        return self.classes[logits.argmax(1).numpy()]
 
-
-def train_on_labels(
-    start: MotionModel, labelled: Windows, classes, seed: int = 0, lr: float = 1e-3, max_epochs: int | None = None
-) -> MotionClassifier:
-    """Fine-tune a copy of a `MotionModel`'s encoder with a linear layer on labelled windows, for ``max_epochs`` epochs.
+def fine_tune(start: MotionModel, labelled: Windows, test: Windows, classes, seed: int = 0) -> np.ndarray:
+    """The classes of test windows, after a copy of an encoder and a linear layer were trained on labelled windows.
 
     No label is spared for early stopping: every start is trained for equally long, with a rate that falls to zero.
     """
-    max_epochs = CLASSIFIER_EPOCHS if max_epochs is None else max_epochs
-    require_int(1, max_epochs=max_epochs)
-    if not len(labelled.labels) or not set(labelled.labels) <= set(classes):
-        raise DataError(f"windows labelled with some of {', '.join(map(str, classes))} are wanted, got {labelled!r}")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = MotionClassifier(copy.deepcopy(start), labelled.channels, classes)
-    batch = join_batches(list(start.batches(labelled, OVERLAP)))
+        model = MotionClassifier(copy.deepcopy(start.encoder), len(labelled.channels), len(classes))
+    batch: dict[str, Any] = join_batches(list(start.batches(labelled, OVERLAP)))
     batch["target"] = torch.tensor([list(classes).index(label) for label in labelled.labels])
 
     def losses(model, batch):
         return {"total_loss": nn.functional.cross_entropy(model(batch), batch["target"])}
 
-    loader = _shuffled(batch)
-    optimizer = torch.optim.AdamW(model.parameters(), lr)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max_epochs * len(loader))
+    loader = DataLoader(StackDataset(**batch), CLASSIFIER_BATCH, shuffle=True)
+    optimizer = torch.optim.AdamW(model.parameters(), CLASSIFIER_LR)
+    steps = CLASSIFIER_EPOCHS * len(loader)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, CLASSIFIER_LR, total_steps=steps)
     options: dict = {"step_every_batch": True, "keep_best": False, "progress": False, "seed": seed}
-    train_loop(model, losses, loader, None, optimizer, num_epochs=max_epochs, scheduler=schedule, **options)
-    return model.eval()
-
-
-def _shuffled(batch):
-    """The rows of a batch in small batches, in another order each epoch."""
-    return DataLoader(StackDataset(**batch), CLASSIFIER_BATCH, shuffle=True)
+    train_loop(model, losses, loader, None, optimizer, num_epochs=CLASSIFIER_EPOCHS, scheduler=schedule, **options)
+    with evaluating(model):
+        logits = torch.cat([model(batch) for batch in start.batches(test, OVERLAP)])
+    return np.asarray(classes)[logits.argmax(1).numpy()]
 
 
 def zero_shot(model: MotionModel, windows: Windows, labels: list[str] | None = None) -> tuple[np.ndarray, dict]:

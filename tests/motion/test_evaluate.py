@@ -68,7 +68,7 @@ def model(monkeypatch):
 
 
 def test_every_method_has_a_row_at_every_share_and_seed(model):
-    methods = [name for name in evaluation.method_names() if "ROCKET" not in name]
+    methods = [name for name in evaluation.METHODS if "ROCKET" not in name]
     shares, seeds = (0.06, 0.5), (0, 1)
     table = evaluation.label_efficiency(people(), people(2), [model, model], shares, seeds, methods, progress=False)
     assert len(table) == len(methods) * 4 and table.macro_f1.between(0, 1).all()
@@ -88,17 +88,14 @@ def test_windows_to_judge_are_like_those_learnt_from(model):
     for judge, words in ((swapped, "channels"), (fast, "sampling_rate_hz"), (other[:0], "labels")):
         with pytest.raises(DataError, match=words):
             evaluation.label_efficiency(learn, judge, [model], (0.5,), (0,), [evaluation.PROBE], progress=False)
-    classifier = evaluation.train_on_labels(model, learn, sorted(KINDS), max_epochs=1)
-    with pytest.raises(DataError, match="channels"):
-        classifier.predict(swapped)
 
 
-def test_training_on_labels_learns_and_leaves_the_start_as_it_was(model):
+def test_fine_tuning_learns_and_leaves_the_start_as_it_was(model, monkeypatch):
     before = {name: value.clone() for name, value in model.encoder.state_dict().items()}
+    monkeypatch.setattr(evaluation, "CLASSIFIER_EPOCHS", 12)
+    monkeypatch.setattr(evaluation, "CLASSIFIER_LR", 5e-3)
     learn = people()
-    with pytest.raises(DataError, match="windows labelled with some of running, sitting are wanted"):
-        evaluation.train_on_labels(model, learn, ("running", "sitting"))
-    predicted = evaluation.train_on_labels(model, learn, sorted(KINDS), max_epochs=12, lr=5e-3).predict(learn)
+    predicted = evaluation.fine_tune(model, learn, learn, sorted(KINDS))
     assert np.mean(predicted == learn.labels) > 0.8
     assert all((before[name] == value).all() for name, value in model.encoder.state_dict().items())
 

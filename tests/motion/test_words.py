@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from evlib.motion import words
-from evlib.motion.words import HASHED, SENTENCES, SentenceEncoder, text_encoder
+from evlib.motion.words import HASHED, SENTENCES, text_encoder
 from evlib.networks.transformer import HashedWords
 from evlib.signals.errors import DataError, MissingExtraError, OptionError
 
@@ -43,15 +43,9 @@ def refuse(module, extra):
     raise MissingExtraError(f"extra {extra}")
 
 
-def test_what_is_no_text_is_refused(tmp_path):
+def test_what_is_no_text_is_refused():
     for texts in ([], [""], ["..."], [3], [None]):
         with pytest.raises(DataError, match="texts must be words"):
             HashedWords()(texts)
     with pytest.raises(OptionError, match="text encoder must be"):
         text_encoder("bert")
-    pytest.importorskip("sentence_transformers", reason="extra text")
-    with pytest.raises(DataError, match="no sentence encoder in"):
-        SentenceEncoder(tmp_path / "nowhere")
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(DataError, match="cannot be read"):
-        SentenceEncoder(tmp_path)
