@@ -30,8 +30,6 @@ ALTERNATIVE_SHARE = 0.5
 # Most rounds of explaining. A round explains one event in two template lengths; long templates and dense events need
 # many.
 ROUNDS = 40
-# Peaks of one type are compared with their surroundings one by one while that reads each sample at most this often.
-DENSE = 4
 # Least samples of a block, and least template lengths: a block is long beside what it sees of its neighbours.
 BLOCK_SAMPLES, BLOCK_LENGTHS = 1 << 17, 32
 # Template lengths that a block sees of its neighbours.
@@ -137,9 +135,10 @@ def find_candidates(bank, whitened, n_samples=None, block=None, advance=None) ->
 def explain(bank, whitened):
     """Candidates in one piece of whitened signal (n, C), and the signal without the explained events, (n, C)."""
     score = bank.scores(whitened)
-    time, type, peak, score = refine_times(bank, whitened, score, *_pursue(bank, score))
+    time, type, peak, moved = refine_times(bank, whitened, score, *_pursue(bank, score))
     amplitude, llr = bank.amplitude(peak, type), bank.log_likelihood_ratio(peak, type)
     residual = whitened - bank.render(len(whitened), time, type, amplitude)
+    score = bank.scores(residual) if moved else score
     margin, alternatives = _alternatives(bank, score, time, type, amplitude, llr)
     energy = np.r_[0.0, np.cumsum((residual.astype(np.float64) ** 2).sum(1))]
     explained = Candidates(time, type, llr, None, margin, amplitude, _misfit(bank, energy, time, 0.0))
@@ -262,22 +261,10 @@ def _alternatives(bank, score, time, type, amplitude, llr):
 def _doubtful(bank, score):
     """Peaks of each type in what is left: time, type, peak score."""
     llr = bank.log_likelihood_ratio(score)
-    lags = np.arange(-bank.reach, bank.reach + 1)
-    # Only the few peaks over the limit are looked at: a maximum filter over all types would cost more than all else.
-    peak = (llr[1:-1] > DOUBTFUL) & (llr[1:-1] >= llr[:-2]) & (llr[1:-1] >= llr[2:])
-    sample, type = np.nonzero(peak)
-    sample += 1
-    top = np.zeros(len(sample), bool)
-    for e in np.unique(type):
-        rows, own = np.flatnonzero(type == e), llr[:, e]
-        if len(rows) * len(lags) <= DENSE * len(own):
-            highest = own[np.clip(sample[rows, None] + lags, 0, len(own) - 1)].max(axis=1)
-        else:
-            highest = maximum_filter1d(own, len(lags), mode="nearest")[sample[rows]]
-        top[rows] = own[sample[rows]] >= highest
-    sample, type = sample[top], type[top]
-    offset, peak = refine_peak(score, sample, type)
-    return sample + offset, type, peak
+    peak = (llr > DOUBTFUL) & (llr == maximum_filter1d(llr, 2 * bank.reach + 1, axis=0, mode="nearest"))
+    sample, type = np.nonzero(peak[1:-1])
+    offset, peak = refine_peak(score, sample + 1, type)
+    return sample + 1 + offset, type, peak
 
 
 # --- Better times for explained events, once their neighbours are known
@@ -295,7 +282,8 @@ def refine_times(bank, whitened, score, time, type, peak):
 
     Returns
     -------
-    time, type, peak, score : as they are after the last move, events sorted by time
+    time, type, peak : as they are after the last move, events sorted by time
+    moved : whether any event has moved: then ``score`` no longer holds
     """
     order = np.lexsort((type, time))
     time, type, peak = time[order], type[order], peak[order]
@@ -305,31 +293,25 @@ def refine_times(bank, whitened, score, time, type, peak):
     left = None  # the signal without the events; computed before the first move
     for _ in range(REFINING_ROUNDS):
         rows = np.flatnonzero(open_)
-        gain, place, best, (owner, neighbour, change) = _best_moves(bank, score, time, type, height, rows)
+        gain = _gains(bank, score, time, type, height, rows)
         hopeful = np.flatnonzero(gain > GAIN)
         # Of events whose neighbours overlap, one moves at a time.
         rival, valid = rows_within(time[rows], time[rows[hopeful]], 4 * bank.length)
-        movers = hopeful[gain[hopeful] >= np.where(valid, gain[rival], 0).max(axis=1, initial=0)]
-        if len(movers) == 0:
+        own = rows[hopeful[gain[hopeful] >= np.where(valid, gain[rival], 0).max(axis=1, initial=0)]]
+        if len(own) == 0:
             break
         if left is None:
             left = whitened - bank.render(len(whitened), time, type, height / bank.norm[type])
-        own, moving = rows[movers], np.isin(owner, movers)
-        new_time, new_height = time.copy(), height.copy()
-        new_time[own], new_height[own] = place[movers], best[movers]
-        np.add.at(new_height, neighbour[moving], change[moving])
-        changed, owner = np.r_[own, neighbour[moving]], np.r_[own, rows[owner[moving]]]
-        after = _move(bank, left, time, type, height, new_time, new_height, changed)
+        new_time, new_height, mover = _moved(bank, score, time, type, height, own)
+        after = _left_after(bank, left, time, type, height, new_time, new_height)
         # The table of overlaps is not exact: an event that made the signal less likely goes back, and stays for good.
-        worse = own[_is_worse(bank, left, after, time, type, height, new_height, own, changed, owner)]
+        worse = own[_is_worse(bank, left, after, time, type, height, new_height, own, mover)]
         if len(worse):
             fixed[worse] = True
-            back = np.isin(owner, worse)
-            undo = changed[back]
-            new_time[undo], new_height[undo] = time[undo], height[undo]
-            changed = np.setdiff1d(changed, undo)
-            after = _move(bank, left, time, type, height, new_time, new_height, changed)
-        changed = np.unique(changed)
+            back = np.isin(mover, worse)
+            new_time[back], new_height[back], mover[back] = time[back], height[back], -1
+            after = _left_after(bank, left, time, type, height, new_time, new_height)
+        changed = np.flatnonzero(mover >= 0)
         near = np.sort(np.r_[time[changed], new_time[changed]])
         time, height, left = new_time, new_height, after
         if len(changed):
@@ -341,48 +323,50 @@ def refine_times(bank, whitened, score, time, type, peak):
         open_ &= ~fixed
         order = np.lexsort((type, time))
         time, type, peak, height, open_, fixed = (v[order] for v in (time, type, peak, height, open_, fixed))
-    if left is not None:
-        score = bank.scores(whitened - bank.render(len(whitened), time, type, bank.amplitude(peak, type)))
-    return time, type, peak, score
+    return time, type, peak, left is not None
 
 
-def _best_moves(bank, score, time, type, height, rows):
-    """The best place of each of the events ``rows`` (R,): its gain, the place and the height there, (R,) each.
-
-    And how heights around it change: number of the event among ``rows``, row of its neighbour, change, (M,) each.
-    """
-    gain, place, best = np.zeros((3, len(rows)))
-    changes = [(np.zeros(0, int), np.zeros(0, int), np.zeros(0))]
+def _gains(bank, score, time, type, height, rows):
+    """By how much the best other place of each of the events ``rows`` makes the signal likelier, 0 where none does."""
+    gain = np.zeros(len(rows))
     widest = int(n_near(time[rows], time, 2 * bank.length).max(initial=1))
     for some in portions(len(rows), widest**2):
-        places, own = _places(bank, score, *(v[rows[some]] for v in (time, type, height)))
-        evidence, heights, neighbour, change = _profile(bank, score, time, type, height, places, own, rows[some])
-        choice, here = evidence.argmax(axis=1), np.arange(len(evidence))
-        gain[some] = evidence[here, choice] - evidence[:, 0]
-        place[some], best[some] = places[here, choice], heights[here, choice]
-        change = change[here, :, choice]
-        number, column = np.nonzero(change)
-        changes.append((some.start + number, neighbour[number, column], change[number, column]))
-    return gain, place, best, [np.concatenate(column) for column in zip(*changes, strict=True)]
+        evidence = _profile(bank, score, time, type, height, rows[some])[1]
+        gain[some] = evidence.max(axis=1) - evidence[:, 0]
+    return gain
 
 
-def _move(bank, left, time, type, height, new_time, new_height, changed):
-    """The signal without events, once the ``changed`` ones have their new times and heights, (n, C)."""
-    changed = np.unique(changed)
+def _moved(bank, score, time, type, height, own):
+    """Times and heights once the events ``own`` are at their best places; which of these events changed each, or -1."""
+    places, evidence, heights, neighbour, change = _profile(bank, score, time, type, height, own)
+    choice, here = evidence.argmax(axis=1), np.arange(len(own))
+    new_time, new_height, mover = time.copy(), height.copy(), np.full(len(time), -1)
+    number, column = np.nonzero(change[here, :, choice])
+    beside = neighbour[number, column]
+    new_height[beside] += change[number, column, choice[number]]
+    mover[beside] = own[number]
+    new_time[own], new_height[own], mover[own] = places[here, choice], heights[here, choice], own
+    return new_time, new_height, mover
+
+
+def _left_after(bank, left, time, type, height, new_time, new_height):
+    """The signal without events, (n, C), once they have their new times and heights."""
+    changed = (new_time != time) | (new_height != height)
     times, types = np.r_[time[changed], new_time[changed]], np.r_[type[changed], type[changed]]
     heights = np.r_[height[changed], -new_height[changed]]
     return left + bank.render(len(left), times, types, heights / bank.norm[types])
 
 
-def _is_worse(bank, before, after, time, type, height, new_height, movers, changed, owner):
-    """Which movers make their surroundings less likely: by the energy that is left, and by improbable heights."""
+def _is_worse(bank, before, after, time, type, height, new_height, own, mover):
+    """Which of the moved events ``own`` make their surroundings less likely: by the energy that is left, and by
+    improbable heights of those that they changed."""
     difference = np.square(after, dtype=np.float64).sum(1) - np.square(before, dtype=np.float64).sum(1)
     total = np.r_[0.0, np.cumsum(difference)]
     reach = 3 * bank.length + bank.reach
-    low, high = (np.clip(np.floor(time[movers] + r).astype(int), 0, len(before)) for r in (-reach, reach))
-    norm = bank.norm[type[changed]]
-    unlikely = (new_height[changed] - norm) ** 2 - (height[changed] - norm) ** 2
-    unlikely = np.bincount(owner, unlikely * _precision(bank, type[changed]), len(time))[movers]
+    low, high = (np.clip(np.floor(time[own] + r).astype(int), 0, len(before)) for r in (-reach, reach))
+    norm, changed = bank.norm[type], mover >= 0
+    unlikely = ((new_height - norm) ** 2 - (height - norm) ** 2) * _precision(bank, type)
+    unlikely = np.bincount(mover[changed], unlikely[changed], len(time))[own]
     return total[high] - total[low] + unlikely > 0
 
 
@@ -417,12 +401,13 @@ def _places(bank, score, time, type, height):
     return at, value
 
 
-def _profile(bank, score, time, type, height, places, own, rows):
-    """Log-likelihood of each of the events ``rows`` at its places, (N, P), and its height there, (N, P).
+def _profile(bank, score, time, type, height, rows):
+    """Places of each of the events ``rows``, its log-likelihood and its height there, (N, P) each.
 
     Heights are the most probable ones, of the event and of its neighbours together. Also returns the neighbours, (N,
     K), and by how much their heights change when the event is at a place, (N, K, P).
     """
+    places, own = _places(bank, score, time[rows], type[rows], height[rows])
     neighbour, valid = rows_within(time, time[rows], 2 * bank.length)
     valid &= neighbour != rows[:, None]
     near_time, near_type = time[neighbour], type[neighbour]
@@ -445,7 +430,7 @@ def _profile(bank, score, time, type, height, places, own, rows):
     free = (denominator > OWN_SHARE) & (denominator[:, :1] > OWN_SHARE)
     best = numerator / np.where(free, denominator, 1)
     evidence = np.where(free, 0.5 * np.maximum(numerator, 0) * best, 0)
-    return evidence, best, neighbour, (alone - shared * best[:, None]) * valid[:, :, None]
+    return places, evidence, best, neighbour, (alone - shared * best[:, None]) * valid[:, :, None]
 
 
 def _overlap(bank, time, type, other_time, other_type):

@@ -195,8 +195,8 @@ def test_no_more_than_a_crowd_is_explained_in_a_template_length(wide_bank, kind)
 @pytest.mark.parametrize("kind", KINDS)
 def test_work_grows_with_the_recording_alone(wide_bank, kind, monkeypatch):
     """Counted in events explained and in events weighed, not in seconds."""
-    weighed, best_moves, work = [], pursue._best_moves, []
-    monkeypatch.setattr(pursue, "_best_moves", lambda *args: (weighed.append(len(args[-1])), best_moves(*args))[1])
+    weighed, gains, work = [], pursue._gains, []
+    monkeypatch.setattr(pursue, "_gains", lambda *args: (weighed.append(len(args[-1])), gains(*args))[1])
     for n in (50 * LENGTH, 200 * LENGTH):
         weighed.clear()
         found, _ = explain(wide_bank, strange(kind, n))
@@ -306,8 +306,7 @@ def test_gain_is_the_gain_of_the_posterior(ringing, seed, monkeypatch):
     _, height = posterior(ringing, signal, wrong, type)
     height *= 1 + 0.1 * rng.standard_normal(5)  # nor need the amplitudes be at their best
     score = ringing.scores(signal - ringing.render(len(signal), wrong, type, height / ringing.norm[type]))
-    places, own = pursue._places(ringing, score, wrong, type, height)
-    evidence, best, neighbour, change = pursue._profile(ringing, score, wrong, type, height, places, own, np.arange(5))
+    places, evidence, best, neighbour, change = pursue._profile(ringing, score, wrong, type, height, np.arange(5))
     for place in range(1, places.shape[1]):
         moved = wrong.copy()
         moved[1] = places[1, place]
@@ -339,19 +338,16 @@ def test_events_on_top_of_each_other_stay_finite(ringing, rng):
     peak = np.r_[ringing.norm[type], np.full(len(doubled[0]) - 20, 40.0)]
     amplitude = ringing.amplitude(peak, doubled[1])
     score = ringing.scores(signal - ringing.render(len(signal), *doubled, amplitude))
-    _, _, peak, score = refine_times(ringing, signal, score, *doubled, peak)
-    assert np.isfinite(score).all() and np.abs(peak).max() < 5 * ringing.norm.max()
+    _, _, peak, _ = refine_times(ringing, signal, score, *doubled, peak)
+    assert np.isfinite(peak).all() and np.abs(peak).max() < 5 * ringing.norm.max()
 
 
 def test_nothing_to_move_leaves_all_as_it_is(ringing):
-    score = np.zeros((4000, 3), np.float32)
-    none = np.zeros(0), np.zeros(0, np.int64), np.zeros(0)
-    time, type, peak, left = refine_times(ringing, np.zeros((4000, 1), np.float32), score, *none)
-    assert len(time) == len(type) == len(peak) == 0 and left is score
-    alone = np.r_[2000.25], np.r_[1], ringing.norm[1:2]
-    signal = ringing.render(4000, *alone[:2], np.ones(1))
-    time, type, peak, left = refine_times(ringing, signal, score, *alone)
-    assert (time, type, peak) == (alone[0], alone[1], alone[2]) and left is score
+    score, signal = np.zeros((4000, 3), np.float32), ringing.render(4000, np.r_[2000.25], np.r_[1], np.ones(1))
+    for time in (np.zeros(0), np.r_[2000.25]):
+        type = np.ones(len(time), int)
+        *events, moved = refine_times(ringing, signal, score, time, type, ringing.norm[type])
+        assert not moved and np.array_equal(events, [time, type, ringing.norm[type]])
 
 
 def test_ringing_blocks_decide_alike(ringing):
