@@ -13,12 +13,13 @@ import numpy as np
 
 from ..signals.clock import distance_to_nearest, duration_to_samples, split_time
 from ..signals.errors import OptionError
+from ..signals.events import Events
 from ..signals.recording import require_fit
 from ..signals.streams import stream
 from ..templates.bank import TemplateBank
-from ..templates.discover import Discovery, discover_in, find_kinds, name_kinds, naming_reach_s
+from ..templates.discover import Discovery, discover_in, find_kinds, name_kinds
 from ..templates.hybrid import HybridRecordings, one_at_a_time
-from ..templates.learn import PRIOR_LOGIT, choose_window, learn_templates, self_train
+from ..templates.learn import choose_window, learn_templates, self_train
 from ..templates.overlaps import can_separate
 from ..templates.pursue import explain
 from ..templates.whiten import Whitener, estimate_whitener, refine_whitener
@@ -53,10 +54,7 @@ class LearnedTemplates:
     @cached_property
     def hybrids(self) -> HybridRecordings:
         """Hybrid recordings made from these recordings and templates."""
-        data = self.data
-        return HybridRecordings(
-            self.bank, self.signals, data.train, PRIOR_LOGIT, data.rate, apart_samples=data.apart_samples
-        )
+        return HybridRecordings(self.bank, self.signals, self.data.train, self.data.apart_samples)
 
     @cached_property
     def isolated(self) -> list:
@@ -65,10 +63,8 @@ class LearnedTemplates:
         rng, out = stream("isolated events"), []
         for signal, *tables in zip(self.signals, self.data.train, self.data.development, strict=True):
             train, held = (table[table.is_labelled(table.sample)] for table in tables)
-            time, type = (
-                np.concatenate([getattr(e, name) for e in (train, held)]) for name in ("time_samples", "type")
-            )
-            if len(held) and can_separate([signal], [time], [type], self.bank.length):
+            every = Events.concatenate([train, held])
+            if len(held) and can_separate([signal], [every.time_samples], [every.type], self.bank.length):
                 out.append(one_at_a_time(self.bank, signal, held, train, rng))
         return out
 
@@ -106,8 +102,8 @@ def whiten_and_learn(
         rounds, whitener = WHITENING_ROUNDS, estimate_whitener(data.recordings)
     for attempt in range(rounds):
         signals = [whitener(recording) for recording in data.recordings]
-        window = choose_window(signals, data.train, rate) if find_window else _given_window(template_s, rate)
-        bank, jitter, _ = learn_templates(signals, data.train, *window, rate, shrink=shrink)
+        window = choose_window(signals, data.train) if find_window else _given_window(template_s, rate)
+        bank, jitter = learn_templates(signals, data.train, *window, shrink=shrink)
         if attempt == rounds - 1:
             break
         longest = int(SPECTRUM_S * rate / len(signals)) + 4 * bank.length
@@ -119,8 +115,8 @@ def whiten_and_learn(
         advance("discover recurring kinds")
         found = _found_before(discovery, data, signals, None if find_window else window[1] / rate, seed)
         labels = _with_found(data, *found)
-        window = choose_window(signals, labels, rate) if find_window else window
-        bank, jitter, _ = learn_templates(signals, labels, *window, rate, shrink=shrink)
+        window = choose_window(signals, labels) if find_window else window
+        bank, jitter = learn_templates(signals, labels, *window, shrink=shrink)
     self_training = bool(self_training and data.has_unlabelled)
     if self_training:
         # Held-out blocks are no unlabelled signal, and their labels are not known here.
@@ -183,7 +179,7 @@ def _found_before(discovery, data, signals, event_s, seed):
     else:
         options = {} if event_s is None else {"event_s": event_s}
         bank, tables = discover_in(signals, data.rate, None, shortest, seed=seed, **options)
-    return tables, *name_kinds(data.train, tables, naming_reach_s(bank, data.rate))
+    return tables, *name_kinds(data.train, tables, bank.length)
 
 
 def _with_found(data, tables, kind, offset):

@@ -60,7 +60,6 @@ class Discovery:
     bank: TemplateBank
     events: list
     whitener: Whitener
-    refractory_s: float
 
     def __repr__(self):
         counts = ", ".join(f"{name} {n}" for name, n in zip(self.names, self.counts(), strict=True))
@@ -75,20 +74,20 @@ class Discovery:
         """(K,) events found of each kind."""
         return sum(table.counts() for table in self.events)
 
-    def name(self, labels: list[Events], reach_s: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def name(self, labels: list[Events]) -> tuple[np.ndarray, np.ndarray]:
         """Which kind is which labelled type, from as little as one label each.
 
         Parameters
         ----------
-        labels : list of Events, one for each recording that was searched, or for the first of them
-        reach_s : how far a label may be from the template's own time origin; default: half the template, at least 20 ms
+        labels : list of Events, one for each recording that was searched, or for the first of them; a label may be
+            half a template, at least 20 ms, from the time origin of its kind
 
         Returns
         -------
         kind : (E,) row of the bank for each labelled type, -1 for a type that matches no kind
         offset : (E,) samples from the kind's time origin to the label
         """
-        return name_kinds(labels, self.events, naming_reach_s(self.bank, self.events[0].sampling_rate_hz, reach_s))
+        return name_kinds(labels, self.events, self.bank.length)
 
 
 def discover(
@@ -151,7 +150,7 @@ def discover(
         bar.n = bar.total // 2
         bank, events = discover_in([whitener(recording) for recording in recordings], rate, n_types, **options)
         bar.update(bar.total - bar.n)
-    return Discovery(bank, events, whitener, float(refractory_s))
+    return Discovery(bank, events, whitener)
 
 
 def discover_in(signals, rate, n_types=None, refractory_s=2.0, event_s=0.04, seed=0, advance=lambda steps: None):
@@ -301,8 +300,8 @@ def _settle(signals, tables, rate, refractory_s, advance):
     """Average, detect, drop duplicates and what does not recur, until the kinds are stable: bank and tables, or None
     twice."""
     for _ in range(ROUNDS):
-        window = choose_window(signals, tables, rate)
-        bank, _, _ = learn_templates(signals, tables, *window, rate, rounds=2, scale_evidence=False)
+        window = choose_window(signals, tables)
+        bank, _ = learn_templates(signals, tables, *window, rounds=2, scale_evidence=False)
         tables = [find_kinds(bank, signal, rate, refractory_s) for signal in signals]
         keep = _kinds_to_keep(bank, tables, refractory_s * rate)
         if len(keep) == 0:
@@ -378,17 +377,13 @@ def _join(old, new):
     return _table(time, type, len(old.names) + len(new.names), old.sampling_rate_hz)
 
 
-def naming_reach_s(bank: TemplateBank, rate: float, reach_s: float | None = None) -> float:
-    """How far a label may be from a kind's time origin: ``reach_s``, or half the template, at least 20 ms."""
-    return max(LEAST_REACH_S, bank.length / 2 / rate) if reach_s is None else reach_s
-
-
-def name_kinds(labels: list[Events], tables: list[Events], reach_s: float = LEAST_REACH_S):
+def name_kinds(labels: list[Events], tables: list[Events], length: int):
     """Which discovered kind is which labelled type, and how far its time origin is off; see
-    :meth:`Discovery.name`."""
+    :meth:`Discovery.name`. ``length`` : samples of a template."""
+    reach = max(LEAST_REACH_S * labels[0].sampling_rate_hz, length / 2)
     votes, pairs = np.zeros((len(labels[0].names), len(tables[0].names))), []
     for table, found in zip(labels, tables, strict=False):
-        rows, valid = rows_within(found.time_samples, table.time_samples, reach_s * table.sampling_rate_hz)
+        rows, valid = rows_within(found.time_samples, table.time_samples, reach)
         label, row = np.nonzero(valid)[0], rows[valid]
         np.add.at(votes, (table.type[label], found.type[row]), found.score[row])
         pairs.append((table.type[label], found.type[row], table.time_samples[label] - found.time_samples[row]))

@@ -18,7 +18,7 @@ from ..signals.clock import distance_to_nearest, distance_to_own, split_time
 from ..signals.events import Events
 from ..signals.recording import add_windows
 from .bank import cut_snippets
-from .learn import nearest_label
+from .learn import PRIOR_LOGIT, nearest_label
 from .overlaps import cut_apart
 from .pursue import Candidates, crowded_share, explain, find_candidates
 
@@ -33,6 +33,8 @@ RHYTHMS = ("tempo", "poisson", "isolated", "swapped", "missing")
 # Of these: greatest change of the logarithm of the tempo; seconds between isolated events; longest mean wait for the
 # next event of a type, in seconds; probability that a type is missing.
 NEW_TEMPO, ISOLATED_S, LONGEST_WAIT_S, SHARE_MISSING = 0.5, (0.7, 3.0), 8.0, 0.4
+# Share of hybrid recordings that keep the recording's own background.
+OWN_BACKGROUND = 1 / 3
 # A candidate of the background with a lower log-likelihood ratio is noise; a higher one may be an overlooked event.
 OVERLOOKED_LLR = 4.0
 
@@ -93,10 +95,7 @@ class HybridRecordings:
     ----------
     bank : TemplateBank
     signals : whitened recordings, (n, C) each
-    labels : Events of each, with ``labelled_spans``
-    prior_logit : a candidate with a greater llr is an event where nothing is labelled
-    rate : Hz
-    own_background : share of hybrid recordings that keep the recording's own background
+    labels : Events of each, with ``labelled_spans``; elsewhere what is likelier an event than not is one
     apart_samples : (E,) refractory periods, which new rhythms keep too
 
     Attributes
@@ -105,25 +104,24 @@ class HybridRecordings:
     crowded_share : share of the recordings in which templates do not fit
     """
 
-    def __init__(self, bank, signals, labels, prior_logit, rate, own_background=1 / 3, apart_samples=None):
-        self.bank, self.rate, self.own_background = bank, rate, own_background
-        self.apart = np.zeros(len(bank.names)) if apart_samples is None else apart_samples
+    def __init__(self, bank, signals, labels, apart_samples):
+        self.bank, self.rate, self.apart = bank, labels[0].sampling_rate_hz, apart_samples
         self.pieces, crowded = [], 0.0
         for signal, table in zip(signals, labels, strict=True):
-            edges = np.linspace(0, len(signal), max(1, round(len(signal) / int(PIECE_S * rate))) + 1).astype(int)
+            edges = np.linspace(0, len(signal), max(1, round(len(signal) / int(PIECE_S * self.rate))) + 1).astype(int)
             for start, stop in zip(edges[:-1], edges[1:], strict=True):
                 own = table.within(start, stop).shift(-start)
-                piece, share = self._take_apart(signal[start:stop], own, prior_logit)
+                piece, share = self._take_apart(signal[start:stop], own)
                 self.pieces.append(piece)
                 crowded += share * (stop - start)
         self.crowded_share = float(crowded / max(sum(map(len, signals)), 1))
 
-    def _take_apart(self, signal, labels, prior_logit):
+    def _take_apart(self, signal, labels):
         """A Piece of a signal, and the share of it in which templates do not fit."""
         found, _ = explain(self.bank, signal)
         row, _, _ = nearest_label(found, labels, MATCH_S * 4 * self.rate)
         labelled = labels.is_labelled(split_time(found.time)[0])
-        is_event = ~labelled & (found.llr > prior_logit) & (found.margin > 0)
+        is_event = ~labelled & (found.llr > PRIOR_LOGIT) & (found.margin > 0)
         is_event[row] = True
         events = found[is_event]
         background = signal - self.bank.render(len(signal), events.time, events.type, events.amplitude)
@@ -179,7 +177,7 @@ class HybridRecordings:
         piece = self.pieces[rng.integers(len(self.pieces))]
         n, type = len(piece.background), piece.type
         turn = int(rng.integers(n))
-        own = rng.random() < self.own_background
+        own = rng.random() < OWN_BACKGROUND
         signal = np.roll(piece.background, turn, axis=0) if own else _surrogate(piece.background, rng)
         time = piece.time * np.exp(rng.normal(0, TEMPO_SPREAD)) + rng.uniform(0, self.rate)
         if rhythm is not None and len(time):

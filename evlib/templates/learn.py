@@ -40,12 +40,13 @@ SAME_LABEL_S = 0.02
 WIDEN_EVENTS = 1000
 
 
-def choose_window(signals, labels, rate) -> tuple[int, int]:
+def choose_window(signals, labels) -> tuple[int, int]:
     """How far templates reach before and after the label, (before, length) in samples.
 
     From the strongest lag of the averages outwards, until for ``GAP_S`` the energy is below what chance explains, or
     below ``SHARE`` of the greatest. What comes after a gap is another event that often follows, not this one.
     """
+    rate = labels[0].sampling_rate_hz
     reach = max(4, int(round(SEARCH_S * rate)))
     type = np.concatenate([table.type for table in labels])
     pieces = cut_all(signals, [table.time_samples for table in labels], reach, 2 * reach + 1)
@@ -111,7 +112,7 @@ class _LabelledEvents:
         return self.time if self.overlapping else self.label
 
 
-def learn_templates(signals, labels, before, length, rate, shrink=True, rounds=3, scale_evidence=True):
+def learn_templates(signals, labels, before, length, shrink=True, rounds=3, scale_evidence=True):
     """Template bank from labels alone: average (of events that overlap: least squares), re-align, repeat.
 
     How far a snippet may move is learned too: exact labels hardly move, labels by hand move freely; the mean move of
@@ -121,7 +122,6 @@ def learn_templates(signals, labels, before, length, rate, shrink=True, rounds=3
     ----------
     signals, labels : whitened (n, C), and Events, of each recording
     before, length : samples of a template ahead of the label, and in all
-    rate : Hz
     shrink : Wiener shrinkage of the averages
     rounds : averages; with 1, labels are taken as exact
     scale_evidence : learn ``evidence_scale`` too
@@ -130,7 +130,6 @@ def learn_templates(signals, labels, before, length, rate, shrink=True, rounds=3
     -------
     bank : TemplateBank
     jitter : standard deviation of label minus signal time, samples
-    times : (N,) times of the events of each recording, in samples
 
     Raises
     ------
@@ -139,7 +138,8 @@ def learn_templates(signals, labels, before, length, rate, shrink=True, rounds=3
     if not any(len(table) for table in labels):
         raise DataError("there is not one labelled event to learn from; give events with at least one row")
     events, names = _LabelledEvents(signals, labels, length), labels[0].names
-    jitter, type = LABEL_JITTER_S * rate, events.type
+    first_guess, type = LABEL_JITTER_S * labels[0].sampling_rate_hz, events.type
+    jitter = first_guess
     for round_ in range(rounds):
         mean, worth = events.average(before, length)
         bank = TemplateBank(shrink_templates(mean, worth) if shrink else mean, before, names)
@@ -149,7 +149,7 @@ def learn_templates(signals, labels, before, length, rate, shrink=True, rounds=3
         moves, amplitude = _best_fit(bank, pieces, events.search_from - events.label, type, jitter)
         bias = events.mean_of_type(moves)[type]
         events.time = events.label + moves - bias
-        jitter = float(np.clip(np.sqrt(np.mean((moves - bias) ** 2)), 0.2, LABEL_JITTER_S * 5 * rate))
+        jitter = float(np.clip(np.sqrt(np.mean((moves - bias) ** 2)), 0.2, 5 * first_guess))
         if events.overlapping:
             events.amplitude = amplitude / events.mean_of_type(amplitude)[type]
     bank = replace(bank, amplitude_spread=_amplitude_spread(bank, events), log_rate=_log_rate(labels))
@@ -157,7 +157,7 @@ def learn_templates(signals, labels, before, length, rate, shrink=True, rounds=3
         reach = _search_reach(jitter)
         wide = events.around(bank, events.search_from, reach)
         bank = replace(bank, evidence_scale=_evidence_scale(bank, wide, type, reach))
-    return bank, jitter, np.split(events.time, events.ends)
+    return bank, jitter
 
 
 def _search_reach(jitter):
@@ -273,7 +273,7 @@ def _widened(bank, signals, table, times, types, weights):
         sure = np.flatnonzero(weight > 0.5)
         sure = sure[:: max(1, len(sure) * len(times) // WIDEN_EVENTS)]
         found.append(Events(*split_time(time[sure]), type[sure], table.names, table.sampling_rate_hz))
-    before, length = choose_window(signals, found, table.sampling_rate_hz)
+    before, length = choose_window(signals, found)
     ahead = max(before - bank.before, 0)
     behind = max(length - before - (bank.length - bank.before), 0)
     templates = np.pad(bank.templates, ((0, 0), (ahead, behind), (0, 0)))

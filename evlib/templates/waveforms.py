@@ -9,23 +9,22 @@ import numpy as np
 import scipy.fft
 from scipy.special import ndtr
 
-from ..signals.errors import DataError, OptionError, ShapeError, require_int, require_rate
+from ..signals.errors import DataError, ShapeError, require_rate
 from ..signals.events import Events
 from ..signals.recording import Recording
 from .bank import TemplateBank, correlate_own, cut_snippets, refine_peak
 from .whiten import Whitener
 
-# Events with shorter gaps than this are read together, which is faster, but at most this much signal, both in seconds.
-TOGETHER_S, LONGEST_S = 2.0, 60.0
-# Extra samples read on either side: moving an event by a fraction of a sample then sees the same neighbours, whatever
-# is read together.
+# Extra samples read on either side: moving an event by a fraction of a sample sees its neighbours.
 MARGIN = 16
 # Envelopes are evaluated this many times in a sample, and interpolated between.
 STEPS = 8
 # An onset is where the envelope first reaches this share of its maximum.
 RISE = 0.5
-# Quantiles of the bootstrap: intervals of 95 %.
-INTERVAL = (0.025, 0.975)
+# Draws of the bootstrap, and its quantiles: intervals of 95 %.
+DRAWS, INTERVAL = 200, (0.025, 0.975)
+# Types that noise mistakes for each other less often than this do not look alike.
+LEAST_CHANCE = 0.01
 # Least signal-to-noise ratio of an event in a channel that dates it.
 AUDIBLE = 3.0
 
@@ -37,7 +36,7 @@ def read_snippets(whitener: Whitener, recording: Recording, time_samples, before
     ----------
     whitener : Whitener
     recording : Recording; only what is around the events is read
-    time_samples : (N,) floats, rising
+    time_samples : (N,) floats
     before, length : samples ahead of the onset, and in all
 
     Returns
@@ -45,14 +44,11 @@ def read_snippets(whitener: Whitener, recording: Recording, time_samples, before
     (N, length, C) float32; 0 beyond the ends of the recording
     """
     time = np.asarray(time_samples, dtype=np.float64)
-    rate, n = recording.sampling_rate_hz, recording.n_samples
-    apart = (np.diff(time) > TOGETHER_S * rate) | (np.diff(time // (LONGEST_S * rate)) > 0)
     out = np.zeros((len(time), length, recording.n_channels), np.float32)
-    for rows in np.split(np.arange(len(time)), np.flatnonzero(apart) + 1) if len(time) else []:
-        first = max(int(time[rows[0]]) - before - MARGIN, 0)
-        stop = min(int(time[rows[-1]]) + length - before + MARGIN, n)
+    for k, at in enumerate(time):
+        first, stop = max(int(at) - before - MARGIN, 0), min(int(at) - before + length + MARGIN, recording.n_samples)
         if stop > first:
-            out[rows] = cut_snippets(whitener(recording, first, stop), time[rows] - first, before, length)
+            out[k] = cut_snippets(whitener(recording, first, stop), [at - first], before, length)[0]
     return out
 
 
@@ -78,21 +74,12 @@ class LookAlike:
         return f"{self.name} looks like {self.other}: {words}"
 
 
-def similar_templates(bank: TemplateBank, least_chance: float = 0.01) -> list[LookAlike]:
-    """Pairs of types that are mistaken for each other, the worst first.
+def similar_templates(bank: TemplateBank) -> list[LookAlike]:
+    """Pairs of types that are mistaken for each other with a chance of at least 1 %, the worst first.
 
     Both types are put where they are most alike, and an event of mean size is judged as the bank judges it, size
     included: the difference in evidence is on average D and scatters, through noise alone, with a standard deviation S;
     the event is mistaken with a chance of Phi(-D / S).
-
-    Parameters
-    ----------
-    bank : TemplateBank
-    least_chance : 0 < p < 0.5; pairs with a lower chance are left out
-
-    Raises
-    ------
-    OptionError : a chance outside of this range
 
     Examples
     --------
@@ -103,8 +90,6 @@ def similar_templates(bank: TemplateBank, least_chance: float = 0.01) -> list[Lo
     toe looks like heel: similarity 0.98, noise alone mistakes 31 % of them
     heel looks like toe: similarity 0.98, noise alone mistakes 31 % of them
     """
-    if not (isinstance(least_chance, (int, float)) and 0 < least_chance < 0.5):
-        raise OptionError(f"least_chance must be a probability between 0 and 0.5, got {least_chance!r} (percent?)")
     similarity, norm = np.clip(bank.similarity(), -1, 1).astype(np.float64), bank.norm
     score = similarity * norm[:, None]  # of type b (columns) in an event of type a (rows)
     own = bank.log_likelihood_ratio(norm.astype(np.float32))
@@ -114,7 +99,7 @@ def similar_templates(bank: TemplateBank, least_chance: float = 0.01) -> list[Lo
     scatter = np.sqrt(np.maximum(slope**2 + norm[:, None] ** 2 - 2 * similarity * slope * norm[:, None], 1e-12))
     chance = ndtr(-lead / scatter)
     np.fill_diagonal(chance, 0)
-    pairs = np.argwhere(chance >= least_chance)
+    pairs = np.argwhere(chance >= LEAST_CHANCE)
     worst_first = pairs[np.argsort(-chance[tuple(pairs.T)], kind="stable")]
     return [LookAlike(bank.names[a], bank.names[b], similarity[a, b], chance[a, b]) for a, b in worst_first]
 
@@ -135,21 +120,20 @@ class ChannelDelays:
     n_events: int
 
 
-def channel_delays(snippets, sampling_rate_hz: float, n_bootstrap: int = 200, seed: int = 0) -> ChannelDelays:
+def channel_delays(snippets, sampling_rate_hz: float) -> ChannelDelays:
     """When each channel receives an event of one type, relative to the common onset.
 
-    The onset in a channel is where the envelope of the mean snippet first reaches half of its maximum.
+    The onset in a channel is where the envelope of the mean snippet first reaches half of its maximum. Intervals come
+    from means of as many events, drawn with replacement; one event alone has none (NaN).
 
     Parameters
     ----------
     snippets : (N, L, C) pieces of signal, aligned events of one type
     sampling_rate_hz : their rate
-    n_bootstrap : means of N events drawn with replacement, from which the intervals come; one event has none (NaN)
-    seed : of these draws
 
     Raises
     ------
-    ShapeError, OptionError, DataError : arrays that do not fit, numbers out of range, no event or no signal at all
+    ShapeError, UnitError, DataError : arrays that do not fit, a rate that is none, no event or no signal at all
 
     Examples
     --------
@@ -167,7 +151,6 @@ def channel_delays(snippets, sampling_rate_hz: float, n_bootstrap: int = 200, se
         raise DataError("there are no events to take delays from")
     if not np.isfinite(snippets).all():
         raise DataError("snippets must be finite; found NaN or infinity")
-    require_int(1, n_bootstrap=n_bootstrap)
     mean = snippets.mean(axis=0)
     energy = (mean**2).sum(axis=0)
     if not energy.any():
@@ -177,8 +160,8 @@ def channel_delays(snippets, sampling_rate_hz: float, n_bootstrap: int = 200, se
     common = np.nansum(weight * time)
     low = high = np.full(len(time), np.nan)
     if (n := len(snippets)) > 1:
-        share = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), n_bootstrap) / n
-        drawn = _rises((share @ snippets.reshape(n, -1)).reshape(n_bootstrap, *mean.shape))
+        share = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), DRAWS) / n
+        drawn = _rises((share @ snippets.reshape(n, -1)).reshape(DRAWS, *mean.shape))
         drawn = drawn - np.nansum(weight * drawn, axis=1, keepdims=True)
         low, high = np.quantile(drawn, INTERVAL, axis=0) / rate
     return ChannelDelays((time - common) / rate, low, high, weight, float(common / rate), n)

@@ -28,21 +28,18 @@ def bank():
     return make_bank(TEMPLATES, 15.0)
 
 
-def test_scores_are_correlations(rng):
-    bank = TemplateBank(rng.standard_normal((3, 9, 2)), 4, ("a", "b", "c"))
-    signal = rng.standard_normal((50, 2)).astype(np.float32)
-    padded = np.pad(signal, ((4, 9), (0, 0)))
-    direct = np.array([[(padded[t : t + 9] * bank.shapes[e]).sum() for e in range(3)] for t in range(50)])
-    assert np.allclose(bank.scores(signal), direct, atol=1e-5)
-    assert bank.scores(signal).dtype == np.float32
-
-
 @pytest.mark.parametrize("n", [0, 1, 5, FFT_LENGTH - 8, FFT_LENGTH - 7, 2 * FFT_LENGTH + 17])
-def test_scores_of_any_length(rng, n):
-    bank = TemplateBank(rng.standard_normal((2, 9, 1)), 4, ("a", "b"))
-    signal = rng.standard_normal((n, 1)).astype(np.float32)
-    expected = [np.convolve(signal[:, 0], shape[::-1, 0])[4 : 4 + n] if n else [] for shape in bank.shapes]
-    assert np.allclose(bank.scores(signal), np.stack(expected, axis=1), atol=1e-4)
+@pytest.mark.parametrize("length", [9, 40_000])
+def test_scores_are_correlations(rng, n, length):
+    """Also for a template of more samples than the usual transform has."""
+    bank = TemplateBank(rng.standard_normal((2, length, 2)), 4, ("a", "b"))
+    signal = rng.standard_normal((n, 2)).astype(np.float32)
+    padded = np.pad(signal, ((4, length - 5), (0, 0))) if n else np.zeros((length - 1, 2))
+    expected = [
+        sum(np.correlate(*pair, "valid") for pair in zip(padded.T, shape.T, strict=True)) for shape in bank.shapes
+    ]
+    scores = bank.scores(signal)
+    assert np.allclose(scores, np.stack(expected, axis=1)[:n], atol=1e-4) and scores.dtype == np.float32
 
 
 def test_the_score_peaks_at_the_onset_of_every_type(bank):
@@ -70,7 +67,9 @@ def test_rendering_is_a_fourier_shift(rng):
         assert np.allclose(bank.render(400, np.array([onset]), np.array([0]), np.ones(1)), expected, atol=1e-4)
 
 
-def test_renders_add_up_and_are_cut_at_the_ends(bank, rng):
+@pytest.mark.parametrize("portion", [3000, 1 << 21])
+def test_renders_add_up_and_are_cut_at_the_ends(bank, rng, monkeypatch, portion):
+    monkeypatch.setattr("evlib.templates.bank.PORTION", portion)
     time, type, amplitude = rng.uniform(-60, 660, 40), rng.integers(0, 16, 40), rng.uniform(0.5, 2, 40)
     together = bank.render(600, time, type, amplitude)
     wide = sum(bank.render(1600, time[k : k + 1] + 500, type[k : k + 1], amplitude[k : k + 1]) for k in range(40))
@@ -87,10 +86,6 @@ def test_overlaps_are_the_scores_of_rendered_events(bank):
             signal = bank.render(1400, onset, np.array([kind]), 1 / bank.norm[[kind]])
             score = bank.scores(signal)[centre + lags]
             assert np.abs(bank.overlap[kind, k] - score).max() < 0.02
-    middle = bank.overlap[:, SUBSAMPLES // 2]
-    assert np.allclose(middle[:, length - 1][np.arange(16), np.arange(16)], 1, atol=1e-5)
-    # A in B at a lag is B in A at the opposite one.
-    assert np.allclose(middle, middle[:, ::-1].transpose(2, 1, 0), atol=1e-5)
 
 
 def test_similarity(bank):
@@ -165,7 +160,9 @@ def test_snippets_are_put_back_on_whole_samples(bank, onset, kind):
     assert np.linalg.norm(snippet - bank.templates[kind]) < 0.05 * bank.norm[kind]
 
 
-def test_snippets_at_whole_samples_are_the_signal_itself(rng):
+@pytest.mark.parametrize("portion", [60, 1 << 21])
+def test_snippets_at_whole_samples_are_the_signal_itself(rng, monkeypatch, portion):
+    monkeypatch.setattr("evlib.templates.bank.PORTION", portion)
     signal = rng.standard_normal((100, 2)).astype(np.float32)
     snippets = cut_snippets(signal, np.array([30.0, -2.0, 95.0]), 5, 20)
     padded = np.pad(signal, ((50, 50), (0, 0)))
@@ -185,14 +182,10 @@ def test_averages_are_weighted_means(rng):
 
 
 @pytest.mark.parametrize("worth", [1, 3, 10])
-def test_shrinkage_takes_noise_away(bank, worth):
-    rng, before, after = np.random.default_rng(worth), 0.0, 0.0
-    for _ in range(5):
-        noisy = bank.templates + rng.standard_normal(bank.templates.shape) / np.sqrt(worth)
-        shrunk = shrink_templates(noisy, np.full(16, worth))
-        before += ((noisy - bank.templates) ** 2).sum()
-        after += ((shrunk - bank.templates) ** 2).sum()
-    assert after < 0.7 * before
+def test_shrinkage_takes_noise_away(bank, rng, worth):
+    noisy = bank.templates + rng.standard_normal((5, *bank.templates.shape)) / np.sqrt(worth)
+    shrunk = np.stack([shrink_templates(each, np.full(16, worth)) for each in noisy])
+    assert ((shrunk - bank.templates) ** 2).sum() < 0.7 * ((noisy - bank.templates) ** 2).sum()
 
 
 def test_shrinkage_leaves_what_has_no_noise_and_removes_what_is_nothing_else(bank, rng):
@@ -233,25 +226,3 @@ def test_correlation_is_the_sum_at_every_lag(rng, monkeypatch, portion):
     every, own = (list(correlate_snippets(pieces, templates, rows)) for rows in (None, owner))
     assert np.allclose(np.concatenate([scores for _, scores in every]), expected, atol=1e-5)
     assert np.allclose(np.concatenate([scores for _, scores in own]), expected[np.arange(7), :, owner], atol=1e-5)
-
-
-def test_portions_change_no_snippet_and_no_rendering(bank, rng, monkeypatch):
-    signal, time = rng.standard_normal((3000, 6)).astype(np.float32), rng.uniform(-50, 3050, 40)
-    type, amplitude = rng.integers(0, 16, 40), rng.uniform(0.5, 2, 40)
-    before = cut_snippets(signal, time, 10, 60), bank.render(3000, time, type, amplitude)
-    monkeypatch.setattr("evlib.templates.bank.PORTION", 3000)
-    after = cut_snippets(signal, time, 10, 60), bank.render(3000, time, type, amplitude)
-    for one, other in zip(before, after, strict=True):
-        assert np.allclose(one, other, atol=1e-5)
-
-
-def test_templates_longer_than_a_transform_give_the_same_scores(rng):
-    """Scores by the definition, for a template of more samples than the usual transform has."""
-    template = rng.standard_normal((1, 40_000, 1))
-    long = TemplateBank(template, 100, ("a",))
-    signal = rng.standard_normal((50_000, 1)).astype(np.float32)
-    score = long.scores(signal)
-    for at in (0, 100, 9000):
-        piece = np.zeros(40_000)
-        piece[max(0, 100 - at) :] = signal[max(0, at - 100) : at - 100 + 40_000, 0]
-        assert score[at, 0] == pytest.approx(piece @ long.shapes[0, :, 0], abs=1e-2)

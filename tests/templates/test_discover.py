@@ -35,9 +35,9 @@ def with_events(signal, templates, time_s, type, amplitude=15.0):
     return evlib.Recording(signal.astype(np.float32), RATE), table
 
 
-def named(found, labels, reach_s=0.02):
+def named(found, labels):
     """What was found under the names, and with the time origin, of the labels."""
-    kind, offset = found.name(labels, reach_s)
+    kind, offset = found.name(labels)
     type = np.full(len(found.names) + 1, -1)
     type[kind[kind >= 0]] = np.flatnonzero(kind >= 0)
     out = []
@@ -128,7 +128,7 @@ def test_slower_events_at_lower_rates(rate, event_s):
     templates = make_templates(3, sampling_rate_hz=rate, seed=1)
     simulation = evlib.make_recording(templates, 60.0, 15.0, "poisson", 1, rate, mean_interval_s=4.0)
     found = found_in(simulation.recording, n_types=3, event_s=event_s)
-    tables = named(found, [simulation.events], reach_s=event_s / 2)
+    tables = named(found, [simulation.events])
     assert evlib.compare(simulation.events, *tables, tolerance_s=0.01).f1 >= 0.95
 
 
@@ -172,7 +172,7 @@ def test_only_one_event_of_a_kind_in_a_refractory_period():
     for refractory_s in (0.5, 2.0):
         found = found_in(recording, refractory_s=refractory_s, n_types=1)
         (table,) = found.events
-        assert found.refractory_s == refractory_s and table.labelled_spans.shape == (0, 2)
+        assert table.labelled_spans.shape == (0, 2)
         assert len(find_violations(table, refractory_s)[0]) == 0
         assert len(table) == 28 if refractory_s == 0.5 else len(table) <= 14
         assert ((table.score > 0.5) & (table.score <= 1)).all()
@@ -186,7 +186,7 @@ def test_no_other_naming_gets_more_votes(n_types, n_kinds, seed):
     labels = planted.table(time, rng.integers(n_types, size=12), tuple(f"e{k}" for k in range(n_types)))
     names = tuple(f"kind_{k + 1:02d}" for k in range(n_kinds))
     found = planted.table(kind_time, rng.integers(n_kinds, size=25), names, score=rng.uniform(0.1, 1, 25))
-    kind, offset = name_kinds([labels], [found])
+    kind, offset = name_kinds([labels], [found], 40)
     votes = np.zeros((n_types, n_types + n_kinds))
     near = np.abs(labels.time_samples[:, None] - found.time_samples) <= 0.02 * RATE
     for label, row in np.argwhere(near):
@@ -208,7 +208,7 @@ def test_offsets_are_samples_from_the_kind_to_the_label():
     rows = type != 1  # nothing was found of "b"
     own, names = (time - shift[type])[rows], ("kind_01", "kind_02", "kind_03")
     found = planted.table(own, kind_of[type][rows], names, score=np.ones(rows.sum()))
-    kind, offset = name_kinds([labels], [found])
+    kind, offset = name_kinds([labels], [found], 40)
     assert kind.tolist() == [2, -1, 1] and offset.tolist() == [-17.25, 0.0, 22.5]
 
 

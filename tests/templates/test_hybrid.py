@@ -38,8 +38,8 @@ def scene():
     return signal, table(time, type, NAMES)
 
 
-def hybrid(bank, signal, labels, **options):
-    return HybridRecordings(bank, [signal], [labels], PRIOR_LOGIT, RATE, **options)
+def hybrid(bank, signal, labels):
+    return HybridRecordings(bank, [signal], [labels], np.zeros(N_TYPES))
 
 
 def test_the_background_is_what_is_left_without_the_events(bank, scene):
@@ -53,8 +53,9 @@ def test_the_background_is_what_is_left_without_the_events(bank, scene):
 
 
 @pytest.mark.parametrize("own_background", [0.0, 1.0])
-def test_targets_are_the_planted_events(bank, scene, own_background):
-    recordings = hybrid(bank, *scene, own_background=own_background)
+def test_targets_are_the_planted_events(bank, scene, own_background, monkeypatch):
+    monkeypatch.setattr("evlib.templates.hybrid.OWN_BACKGROUND", own_background)
+    recordings = hybrid(bank, *scene)
     for seed in range(3):
         examples = recordings.draw(np.random.default_rng(seed))
         _, truth, _ = recordings.mix(np.random.default_rng(seed))
@@ -91,7 +92,7 @@ def test_a_seed_is_a_hybrid_recording(bank, scene):
     assert not np.array_equal(first.candidates.llr, other.candidates.llr)
 
 
-def test_only_doubtful_places_have_no_weight(bank):
+def test_only_doubtful_places_have_no_weight(monkeypatch):
     """Weak events that nobody labelled may hide in the recording's own background, and only there."""
     rng = np.random.default_rng(4)
     time, type, n = schedule(rng, 100, N_TYPES)
@@ -99,15 +100,17 @@ def test_only_doubtful_places_have_no_weight(bank):
     signal = plant(TEMPLATES, time, type, np.where(weak, 4.8, 18.0), n, rng)
     labels = table(time[~weak], type[~weak], NAMES, labelled_spans=NOTHING_COMPLETE)
     bank = make_bank(TEMPLATES, 18.0, amplitude_spread=0.25)
-    own, noise = (hybrid(bank, signal, labels, own_background=share) for share in (1.0, 0.0))
+    recordings = hybrid(bank, signal, labels)
     for seed in range(3):
-        examples = own.draw(np.random.default_rng(seed))
+        monkeypatch.setattr("evlib.templates.hybrid.OWN_BACKGROUND", 1.0)
+        examples = recordings.draw(np.random.default_rng(seed))
         unknown = examples.weight == 0
-        _, _, doubtful = own.mix(np.random.default_rng(seed))
+        _, _, doubtful = recordings.mix(np.random.default_rng(seed))
         assert 0 < unknown.sum() <= len(doubtful)
         assert (examples.target[unknown] == 0).all()
         assert near(examples.candidates[unknown], doubtful.time_samples, doubtful.type, 20).any(1).all()
-        assert (noise.draw(np.random.default_rng(seed)).weight == 1).all()
+        monkeypatch.setattr("evlib.templates.hybrid.OWN_BACKGROUND", 0.0)
+        assert (recordings.draw(np.random.default_rng(seed)).weight == 1).all()
 
 
 def test_labels_decide_where_they_are_complete(bank, scene):

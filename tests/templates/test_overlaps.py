@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import BEFORE, LENGTH, RATE, make_bank, make_templates, plant, table
+from planted import BEFORE, LENGTH, make_bank, make_templates, plant, table
 
 from evlib.templates.bank import TemplateBank, average_snippets, cut_snippets
 from evlib.templates.learn import learn_templates
@@ -123,9 +123,8 @@ def test_templates_learned_in_rounds_are_those_of_single_events():
     time, type, n = rounds(rng, 60, 60.0, 2.0)
     signal = plant(TEMPLATES, time, type, 20.0 * np.exp(0.2 * rng.standard_normal(len(time))), n, rng)
     labels = table(time + rng.normal(0, 0.5, len(time)), type, TEMPLATES.names)
-    bank, _, times = learn_templates([signal], [labels], BEFORE, LENGTH, RATE)
+    bank, _ = learn_templates([signal], [labels], BEFORE, LENGTH)
     assert (bank.shapes * TRUTH.shapes).sum((1, 2)).min() > 0.98
-    assert np.abs(times[0] - time - np.median(times[0] - time)).max() < 1.0
     assert bank.evidence_scale > 0.9 and bank.amplitude_spread < 0.3
 
 
