@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..networks.transformer import DualBranchEncoder
-from ..signals.errors import ShapeError, require_int, require_number
+from ..signals.errors import require_int, require_number
 
 # Temperature of the choice among the prototypes of one label: a similarity higher by 0.1 is e times as likely.
 PROTOTYPE_TEMPERATURE = 0.1
@@ -155,10 +155,6 @@ class AlignmentLoss(nn.Module):
         -------
         dict of scalars : total_loss, alignment_loss, usage (see `prototype_usage`)
         """
-        size, _, features = prototypes.shape
-        if z.shape != (size, features) or text.shape[0] != size or group.shape != (size,):
-            wanted = "z (batch, features), prototypes (batch, K, features), text (batch, ...), group (batch,)"
-            raise ShapeError(f"want {wanted}; got {[tuple(v.shape) for v in (z, prototypes, text, group)]}")
         with torch.autocast(z.device.type, enabled=False):
             z, prototypes = z.float(), prototypes.float()
             scale = log_scale.float().clamp(*map(math.log, SCALE_RANGE)).exp()
@@ -167,7 +163,7 @@ class AlignmentLoss(nn.Module):
             shares = prototype_targets(similarity, targets).flatten(1)
             to_text = self._cross_entropy(similarity.flatten(1), shares, scale, z, group, self.queue.text)
             own = similarity.diagonal(dim1=0, dim2=1).T  # (batch, K): each window with the prototypes of its label
-            nearest = prototypes[torch.arange(size, device=z.device), own.detach().argmax(1)]
+            nearest = prototypes[torch.arange(len(z), device=z.device), own.detach().argmax(1)]
             shares = targets.T / targets.T.sum(1, keepdim=True)
             to_signal = self._cross_entropy(similarity.amax(2).T, shares, scale, nearest, group, self.queue.signal)
             usage = prototype_usage((own / PROTOTYPE_TEMPERATURE).softmax(1), group)

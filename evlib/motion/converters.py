@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy.constants import g as GRAVITY  # standard gravity in m/s2, the unit of UCI HAR and MotionSense
 
-from ..signals.errors import DataError, OptionError, require_choice
+from ..signals.errors import DataError, OptionError, require, require_choice
 from ..signals.recording import Recording
 from .sessions import Channel, Session, SessionSet, write_sessions
 
@@ -97,24 +97,17 @@ def _files(folder, pattern):
     return found
 
 
-def _table(path, columns, finite=0, dtype=np.float64, **options):
-    """A pandas table of a text file.
-
-    ``columns``: how many there must be, or their names in the header; ``finite``: how many of the first columns must
-    hold finite numbers.
-    """
+def _table(path, n_columns, finite=0, dtype=np.float64, header=None, **options):
+    """A pandas table of a text file; ``finite``: how many of its first columns must hold finite numbers."""
     import pandas as pd
 
-    named = not isinstance(columns, int)
     try:
-        table = pd.read_csv(path, header=0 if named else None, **options)
-        table = (table[columns] if named else table).astype(dtype)
+        table = pd.read_csv(path, header=header, **options).astype(dtype)
     except (OSError, KeyError, ValueError) as error:  # the errors of pandas are ValueErrors
         raise DataError(f"{path} cannot be read as a table of numbers: {error}") from error
-    if not named and table.shape[1] != columns:
-        raise DataError(f"{path} must have {columns} columns, got {table.shape[1]}")
-    if not np.isfinite(table.iloc[:, :finite]).all(axis=None):
-        raise DataError(f"{path} holds NaN or infinity in its first {finite} columns")
+    require(table.shape[1] == n_columns, DataError, f"{path} must have {n_columns} columns, got {table.shape[1]}")
+    message = f"{path} holds NaN or infinity in its first {finite} columns"
+    require(np.isfinite(table.iloc[:, :finite]).all(axis=None), DataError, message)
     return table
 
 
@@ -185,7 +178,8 @@ def _read_motionsense(folder):
     columns = [f"attitude.{angle}" for angle in ("roll", "pitch", "yaw")]
     columns += [f"{sensor}.{axis}" for sensor in sensors for axis in "xyz"]
     for path in _files(folder, "**/sub_*.csv"):
-        angles, gravity, user, rotation = np.split(_table(path, columns).to_numpy(), 4, axis=1)
+        table = _table(path, len(columns), header=0, usecols=columns)[columns]
+        angles, gravity, user, rotation = np.split(table.to_numpy(), 4, axis=1)
         signal = np.hstack([(gravity + user) * GRAVITY, rotation, gravity * GRAVITY, angles])
         trial = path.parent.name
         yield path, f"{trial}_{path.stem}", trial.split("_")[0], path.stem.removeprefix("sub_"), signal

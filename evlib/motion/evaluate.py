@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, StackDataset
 from ..networks.classifier import evaluating
 from ..networks.transformer import DualBranchEncoder, join_batches, summarise_tokens
 from ..scoring.statistics import draw_rows
-from ..signals.errors import DataError, OptionError, ShapeError, require, require_extra, require_known, require_list
+from ..signals.errors import DataError, OptionError, require, require_extra, require_known, require_list
 from ..signals.streams import stream
 from ..training.loop import train as train_loop
 from ..training.windows import Windows
@@ -49,10 +49,6 @@ def class_scores(truth, predicted, classes) -> dict:
     {'accuracy': 0.5, 'macro_f1': 0.2222222222222222}
     """
     truth, predicted, classes = [np.asarray(values, dtype=str) for values in (truth, predicted, list(classes))]
-    if truth.shape != predicted.shape or not truth.size:
-        raise ShapeError(f"want a predicted label for each true one, got {predicted.shape} for {truth.shape}")
-    if unknown := set(truth) - set(classes):
-        raise DataError(f"the truth holds {', '.join(sorted(unknown))}; the classes are {', '.join(classes)}")
     f1 = f1_score(truth, predicted, labels=classes, average="macro", zero_division=0)
     return {"accuracy": float(accuracy_score(truth, predicted)), "macro_f1": float(f1)}
 
@@ -66,8 +62,6 @@ def draw_labelled(labels, share: float, seed: int = 0) -> np.ndarray:
     if not 0 < share <= 1:
         raise OptionError(f"share must lie in (0, 1], got {share!r}")
     labels = np.asarray(labels)
-    if not labels.size:
-        raise DataError("there are no labels to draw from")
     each = max(1, int(len(labels) * share) // len(np.unique(labels)))
     return draw_rows(labels, each, stream("labelled windows", seed))
 

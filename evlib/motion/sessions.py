@@ -103,25 +103,14 @@ class SessionSet:
             table = _read_table(self.folder, session_id, self.channels).drop(columns=TIME)
         except DataError as error:
             raise DataError(f"sessions/{session_id}: {error}") from error
-        channels, signal = tuple(table.columns), table.to_numpy(np.float32)
+        signal, channels = (table.ffill().bfill().fillna(0) if fill else table).to_numpy(np.float32), tuple(table)
         rate = next(channel.sampling_rate_hz for channel in self.channels if channel.name == channels[0])
-        recording = Recording(fill_gaps(signal) if fill else signal, rate, channels, name=session_id)
+        recording = Recording(signal, rate, channels, name=session_id)
         return Session(session_id, recording, self.labels[session_id], self.groups.get(session_id, ""))
 
     def load(self) -> list[Session]:
         """All sessions."""
         return list(map(self.read, self.ids))
-
-
-def fill_gaps(signal: np.ndarray) -> np.ndarray:
-    """(n, C): NaN becomes the last value before it, at the beginning the first one after it, and 0 in an empty channel.
-
-    >>> fill_gaps(np.array([[np.nan], [1.0], [np.nan]])).ravel().tolist()
-    [1.0, 1.0, 1.0]
-    """
-    import pandas as pd
-
-    return pd.DataFrame(signal).ffill().bfill().fillna(0).to_numpy()
 
 
 def open_sessions(folder: str | Path) -> SessionSet:

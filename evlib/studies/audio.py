@@ -175,10 +175,9 @@ class ClipClassifier:
         class_codes(self.classes, self.classes)
         self.classes = tuple(self.classes)
         self.mean, self.scale = np.asarray(self.mean, dtype=float), np.asarray(self.scale, dtype=float)
-        if not self.mean.shape == self.scale.shape == (width,) or not np.isfinite([self.mean, self.scale]).all():
-            raise DataError(f"mean and scale must be {width} finite numbers each")
-        if not (self.scale > 0).all():
-            raise DataError("scale must be above 0")
+        fits = self.mean.shape == self.scale.shape == (width,) and np.isfinite([self.mean, self.scale]).all()
+        if not (fits and (self.scale > 0).all()):
+            raise DataError(f"mean and scale must be {width} finite numbers each, those of scale above 0")
         try:
             rate = self.features.get("sampling_rate_hz", 0)
             bands = log_mel(np.zeros(1), **self.features).shape[1] if self.features and 1 <= rate <= 1e6 else 0

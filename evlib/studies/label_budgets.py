@@ -9,20 +9,20 @@ import numpy as np
 from ..scoring.statistics import bootstrap_interval
 
 
-def summarise(table, value="f1"):
-    """Mean over seeds with its 95 % bootstrap interval, for each ratio, budget and method.
+def summarise(table, value="f1", by=("snr", "labels_per_type", "method")):
+    """Mean over seeds with its 95 % bootstrap interval, for each ratio, budget and method (or what ``by`` names).
 
-    Returns a pandas table with the columns snr, labels_per_type, method, mean, low, high, n; a missing value (no event
-    found, so no timing error either) is left out and not counted in n.
+    Returns a pandas table with the columns of ``by``, mean, low, high, n; a missing value (no event found, so no timing
+    error either) is left out and not counted in n.
     """
     import pandas as pd
 
     rows = []
-    for (snr, budget, method), part in table.groupby(["snr", "labels_per_type", "method"], sort=False):
-        values = part[value].dropna().to_numpy(float)
-        low, high = bootstrap_interval(values) if len(values) else (np.nan, np.nan)
-        rows.append((snr, budget, method, values.mean() if len(values) else np.nan, low, high, len(values)))
-    return pd.DataFrame(rows, columns=["snr", "labels_per_type", "method", "mean", "low", "high", "n"])
+    for group, values in table.groupby(list(by), sort=False)[value]:
+        known = values.dropna().to_numpy(float)
+        mean, interval = (known.mean(), bootstrap_interval(known)) if len(known) else (np.nan, (np.nan, np.nan))
+        rows.append((*group, mean, *interval, len(known)))
+    return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "n"])
 
 
 def paired_differences(table, pairs, value="f1"):
@@ -34,13 +34,9 @@ def paired_differences(table, pairs, value="f1"):
     import pandas as pd
 
     wide = table.pivot_table(index=["snr", "labels_per_type", "seed"], columns="method", values=value, sort=False)
-    rows = []
-    for method, baseline in pairs:
-        difference = (wide[method] - wide[baseline]).dropna()
-        for (snr, budget), part in difference.groupby(level=[0, 1], sort=False):
-            low, high = bootstrap_interval(part.to_numpy())
-            sure = len(part) >= 3 and (low > 0 or high < 0)
-            outcome = ("better" if low > 0 else "worse") if sure else "open"
-            rows.append((method, baseline, snr, budget, part.mean(), low, high, outcome))
-    columns = ["method", "baseline", "snr", "labels_per_type", "difference", "low", "high", "outcome"]
-    return pd.DataFrame(rows, columns=columns)
+    differences = {pair: (wide[pair[0]] - wide[pair[1]]).dropna() for pair in pairs}
+    long = pd.concat(differences, names=["method", "baseline"]).rename("difference").reset_index()
+    found = summarise(long, "difference", ("method", "baseline", "snr", "labels_per_type"))
+    found = found.rename(columns={"mean": "difference"})
+    better, worse = ((found.n >= 3) & side for side in (found.low > 0, found.high < 0))
+    return found.assign(outcome=np.select([better, worse], ["better", "worse"], "open")).drop(columns="n")

@@ -284,7 +284,8 @@ def train_sequences(
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=plateau_epochs)
     loss = nn.CrossEntropyLoss(None if class_weights is None else torch.as_tensor(class_weights, dtype=torch.float32))
     batches = SimilarLengths(_lengths(train), batch_size, n_sorted, seed)
-    loaders = _loader(train, augment, batch_sampler=batches), _by_length(validation, batch_size)
+    by_length = sorted(validation, key=lambda item: len(item["input"]))
+    loaders = _loader(train, augment, batch_sampler=batches), _loader(by_length, batch_size=batch_size)
     options = {"patience": patience, "save_dir": save_dir, "progress": progress, "seed": seed}
     options |= {"num_epochs": max_epochs, "loss_fn": loss, "scheduler": schedule}
     history = loop.train(
@@ -300,20 +301,13 @@ def _loader(items, augment=None, **options):
     return DataLoader(items, collate_fn=collate, **options)
 
 
-def _by_length(items, batch_size):
-    order = np.argsort(_lengths(items), kind="stable").tolist()
-    return _loader(items, batch_size=batch_size, sampler=order)
-
-
 @few_threads()
 @torch.no_grad()
 def predict_sequences(model: nn.Module, items: list[dict], batch_size: int = 64) -> list[np.ndarray]:
     """The output of a model for each sequence: (n,) values without padding, or (classes,) logits."""
     model.eval()
-    loader = _by_length(items, batch_size)
-    predicted: dict[int, np.ndarray] = {}
-    for where, batch in zip(loader.batch_sampler, loader, strict=True):
-        output = _outputs(model, batch)[0]
-        for i, one, n in zip(where, output, batch["lengths"], strict=True):
-            predicted[i] = one[:n, 0].numpy() if output.ndim == 3 else one.numpy()
-    return [predicted[i] for i in range(len(items))]
+    order, predicted = np.argsort(_lengths(items), kind="stable"), []
+    for batch in _loader([items[k] for k in order], batch_size=batch_size):
+        for one, n in zip(_outputs(model, batch)[0].numpy(), batch["lengths"], strict=True):
+            predicted.append(one[:n, 0] if one.ndim == 2 else one)
+    return [predicted[k] for k in np.argsort(order)]

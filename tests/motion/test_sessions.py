@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evlib import Recording
-from evlib.motion.sessions import Channel, Session, fill_gaps, open_sessions, validate_sessions, write_sessions
+from evlib.motion.sessions import Channel, Session, open_sessions, validate_sessions, write_sessions
 from evlib.signals.errors import DataError, OptionError
 
 RATE = 50.0
@@ -144,14 +144,13 @@ def test_a_damaged_file_is_named(folder, name, damage):
 
 
 def test_missing_values_are_allowed_where_the_manifest_says_so(tmp_path):
-    signal = np.array([[np.nan], [1.0], [np.nan], [3.0]])
-    channels = [Channel("acc_x", "x axis", RATE, may_be_missing=True)]
-    session = Session("a", Recording(signal, RATE, ("acc_x",)))
+    signal = np.array([[np.nan, np.nan], [1.0, np.nan], [np.nan, np.nan], [3.0, np.nan]])
+    channels = [Channel(name, "x axis", RATE, may_be_missing=True) for name in NAMES[:2]]
+    session = Session("a", Recording(signal, RATE, NAMES[:2]))
     opened = write_sessions(tmp_path / "set", "set", "One.", channels, [session])
     assert validate_sessions(opened.folder).ok
-    assert opened.read("a").recording.read().ravel().tolist() == [1.0, 1.0, 1.0, 3.0]
-    assert np.isnan(opened.read("a", fill=False).recording.read()[0, 0])
-    assert fill_gaps(np.full((2, 1), np.nan)).tolist() == [[0.0], [0.0]]
+    assert opened.read("a").recording.read().T.tolist() == [[1.0, 1.0, 1.0, 3.0], [0.0] * 4]
+    np.testing.assert_array_equal(opened.read("a", fill=False).recording.read(), signal)
 
 
 def test_what_cannot_be_written_is_refused_and_an_older_folder_stays(folder):
