@@ -38,7 +38,7 @@ CERTAIN = 20.0
 
 
 def window_candidates(
-    model, read: Callable, n_samples: int, window: int, block: int = 1 << 17, advance: Callable = lambda n: None
+    model, read: Callable, n_samples: int, window: int, advance: Callable = lambda n: None
 ) -> Candidates:
     """The most likely occurrence of each type in each window, with its log odds.
 
@@ -48,21 +48,18 @@ def window_candidates(
     read : (start, stop) -> whitened signal (stop - start, C)
     n_samples : of the recording
     window : samples in a window, a multiple of 4
-    block : samples in memory at a time; changes nothing in the result
     advance : called with the number of samples that are done
     """
     hop = window // 2
     # The first window begins before the recording, so that its middle covers the first samples.
     starts = np.arange(-window // 4, n_samples - window // 4, hop)
-    per_block, parts = max(1, block // hop), []
-    for first in range(0, len(starts), per_block):
-        mine = starts[first : first + per_block]
-        low = max(int(mine[0]), 0)
-        signal = read(low, min(int(mine[-1]) + window, n_samples))
-        for k in range(0, len(mine), BATCH):
-            some = mine[k : k + BATCH]
-            parts.append(_in_windows(model, cut(signal, some - low, window), some, window))
-        advance(min(int(mine[-1]) + window // 4 + hop, n_samples) - (int(mine[0]) + window // 4))
+    parts = []
+    for first in range(0, len(starts), BATCH):
+        some = starts[first : first + BATCH]
+        low = max(int(some[0]), 0)
+        signal = read(low, min(int(some[-1]) + window, n_samples))
+        parts.append(_in_windows(model, cut(signal, some - low, window), some, window))
+        advance(min(int(some[-1]) + window // 4 + hop, n_samples) - (int(some[0]) + window // 4))
     found = Candidates.concatenate(parts)
     return found[(found.time >= 0) & (found.time <= n_samples - 1)]
 

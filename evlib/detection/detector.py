@@ -179,9 +179,7 @@ class Detector:
         """Candidates of whitened signal, of which ``read(start, stop)`` gives (stop - start, C)."""
         options = {} if block is None else {"block": block}
         if self.classifier is not None:
-            return window_candidates(
-                self.classifier, read, n_samples, self.classifier_window, advance=advance, **options
-            )
+            return window_candidates(self.classifier, read, n_samples, self.classifier_window, advance)
         if self.frames is None:
             return find_candidates(self.bank, read, n_samples, advance=advance, **options)
         templates = find_candidates(self.bank, read, n_samples, **options) if self.uses_templates else None

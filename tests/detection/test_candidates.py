@@ -82,27 +82,25 @@ def test_every_onset_is_found_once_wherever_it_lies(search, n_samples):
         assert found.time == pytest.approx([time], abs=1e-4)
 
 
-@pytest.mark.parametrize("block", [1, WINDOW // 2, 57, 1 << 17])
-def test_blocks_and_neighbours_change_nothing(rng, block):
+@pytest.mark.parametrize("batch", [1, 3, 256])
+def test_batches_and_neighbours_change_nothing(rng, monkeypatch, batch):
+    """And no more is read at a time than a batch of windows."""
+    monkeypatch.setattr(scanning, "BATCH", batch)
     time = 3 + np.cumsum(rng.integers(WINDOW, 2 * WINDOW, 200))
     type = rng.integers(3, size=200)
     close = [(0, time[-1] + 60, 3.0), (1, time[-1] + 60, 3.0), (2, time[-1] + 61, 3.0)]
-    places, done = [*zip(type, time, np.full(200, 3.0), strict=True), *close], []
-    found = in_windows(markers(time[-1] + 105, places, 3), block=block, advance=done.append)
-    assert list(zip(found.type, found.time, found.llr, strict=True)) == places
-    assert sum(done) == time[-1] + 105 and min(done) > 0
-
-
-def test_memory_is_bounded():
-    signal, spans = markers(5003, [(0, 2500, 3.0)]), []
+    places, done, spans = [*zip(type, time, np.full(200, 3.0), strict=True), *close], [], []
+    signal = markers(time[-1] + 105, places, 3)
 
     def read(start, stop):
         spans.append((start, stop))
         return signal[start:stop]
 
-    window_candidates(WindowMarkers(), read, len(signal), WINDOW, block=500)
+    found = window_candidates(WindowMarkers(), read, len(signal), WINDOW, done.append)
+    assert list(zip(found.type, found.time, found.llr, strict=True)) == places
+    assert sum(done) == len(signal) and min(done) > 0
     assert min(spans)[0] == 0 and max(spans)[1] == len(signal)
-    assert max(stop - start for start, stop in spans) <= 500 + WINDOW
+    assert max(stop - start for start, stop in spans) <= (batch + 1) * WINDOW // 2
 
 
 def test_improbable_types_are_no_candidates():
