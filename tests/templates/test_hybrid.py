@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from planted import RATE, make_bank, make_templates, near, plant, schedule, table
 
+from evlib.signals.events import Events
 from evlib.templates.hybrid import (
     ISOLATED_S,
     MATCH_S,
@@ -129,8 +130,7 @@ def test_long_recordings_are_cut_into_pieces(bank, scene):
     signal, labels = scene
     times = 35
     long = np.tile(signal, (times, 1))
-    shifted = [labels.shift(k * len(signal)) for k in range(times)]
-    joined = table(np.concatenate([t.time_samples for t in shifted]), np.concatenate([t.type for t in shifted]), NAMES)
+    joined = Events.concatenate(labels.shift(k * len(signal)) for k in range(times))
     pieces = hybrid(bank, long, joined).pieces
     assert len(pieces) == round(len(long) / RATE / 300) == 2
     assert sum(len(piece.background) for piece in pieces) == len(long)

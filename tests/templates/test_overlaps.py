@@ -9,7 +9,7 @@ from planted import BEFORE, LENGTH, make_bank, make_templates, plant, table
 
 from evlib.templates.bank import TemplateBank, average_snippets, cut_snippets
 from evlib.templates.learn import learn_templates
-from evlib.templates.overlaps import are_apart, can_separate, cut_apart, separate_templates
+from evlib.templates.overlaps import can_separate, separate_templates
 
 N_TYPES = 4
 TEMPLATES = make_templates(N_TYPES, seed=3)
@@ -68,9 +68,8 @@ def test_it_is_the_least_squares_solution():
     found, _ = separate(signal, time, type, ones)
 
     def unexplained(templates):
-        return float(
-            ((signal - TemplateBank(templates, BEFORE, TEMPLATES.names).render(n, time, type, ones)) ** 2).sum()
-        )
+        bank = TemplateBank(templates, BEFORE, TEMPLATES.names)
+        return float(((signal - bank.render(n, time, type, ones)) ** 2).sum())
 
     best = unexplained(found)
     for seed in range(5):
@@ -91,26 +90,6 @@ def test_kinds_that_cannot_be_told_apart_share_what_they_explain():
     assert np.isfinite(found).all() and (worth == [20, 20, 0, 0]).all() and (found[2:] == 0).all()
     left = signal - TemplateBank(found, BEFORE, TEMPLATES.names).render(n, time, type, np.ones(40))
     assert left.std() == pytest.approx(1.0, abs=0.02)
-
-
-def test_events_are_cut_out_of_their_neighbours():
-    rng = np.random.default_rng(2)
-    time, type, n = rounds(rng, 10, 50.0, 8.0)
-    amplitude = np.exp(0.2 * rng.standard_normal(len(time)))
-    pieces = cut_apart(TRUTH, rendered(time, type, amplitude, n), time, type, amplitude, 10)
-    assert pieces.shape == (len(time), LENGTH + 20, TEMPLATES.n_channels)
-    assert (
-        np.abs(pieces[:, 10:-10] - amplitude[:, None, None] * TRUTH.templates[type]).max()
-        < 0.02 * TRUTH.templates.max()
-    )
-    assert np.abs(pieces[:, :10]).max() < 0.02 * TRUTH.templates.max()
-
-
-@pytest.mark.parametrize(
-    ("times", "length", "apart"), [([[1.0, 9.0, 5.0]], 4, True), ([[1.0, 4.9], [2.0]], 4, False), ([[]], 4, True)]
-)
-def test_events_are_apart_from_a_length_on(times, length, apart):
-    assert are_apart([np.array(time) for time in times], length) == apart
 
 
 def test_templates_learned_in_rounds_are_those_of_single_events():

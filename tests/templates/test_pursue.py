@@ -4,13 +4,11 @@ import logging
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from planted import BEFORE, LENGTH, make_bank, make_templates, near, plant, schedule
 
 import evlib
 from evlib.templates import pursue
-from evlib.templates.bank import SUBSAMPLES, TemplateBank, nearest_step
+from evlib.templates.bank import TemplateBank, nearest_step
 from evlib.templates.pursue import (
     CERTAIN,
     CROWD,
@@ -184,23 +182,18 @@ def strange(kind, n, seed=0):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_more_than_a_crowd_is_explained_in_a_template_length(wide_bank, kind):
+def test_a_crowd_has_a_limit_and_work_grows_with_the_recording_alone(wide_bank, kind, monkeypatch):
+    """Counted in events explained and in events weighed, not in seconds."""
     time = np.sort(pursue._pursue(wide_bank, wide_bank.scores(strange(kind, 40 * LENGTH)))[0])
     first = np.searchsorted(time, time - wide_bank.length)
     assert (np.arange(1, len(time) + 1) - first).max() <= CROWD + 2
-    found, residual = explain(wide_bank, strange(kind, 40 * LENGTH))
-    assert len(found) <= 40 * LENGTH and np.isfinite(residual).all()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_work_grows_with_the_recording_alone(wide_bank, kind, monkeypatch):
-    """Counted in events explained and in events weighed, not in seconds."""
     weighed, gains, work = [], pursue._gains, []
     monkeypatch.setattr(pursue, "_gains", lambda *args: (weighed.append(len(args[-1])), gains(*args))[1])
     for n in (50 * LENGTH, 200 * LENGTH):
         weighed.clear()
-        found, _ = explain(wide_bank, strange(kind, n))
+        found, residual = explain(wide_bank, strange(kind, n))
         work.append((len(found), sum(weighed)))
+        assert np.isfinite(residual).all()
     assert work[1][0] <= 4.5 * work[0][0] and work[1][1] <= 6 * work[0][1] + 200
 
 
@@ -355,10 +348,3 @@ def test_ringing_blocks_decide_alike(ringing):
     whole, parts = (find_candidates(ringing, signal, block=size) for size in (10**6, 7000))
     whole, parts = (found[found.llr > CERTAIN] for found in (whole, parts))
     assert np.array_equal(whole.type, parts.type) and np.allclose(whole.time, parts.time, atol=1e-3)
-
-
-@given(st.floats(-1e5, 1e5))
-def test_the_nearest_step_is_nearest(time):
-    sample, step = nearest_step(np.float64(time))
-    assert 0 <= step < SUBSAMPLES
-    assert abs(sample + step / SUBSAMPLES - 0.5 - time) <= 0.5 / SUBSAMPLES + 1e-9
