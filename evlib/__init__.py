@@ -44,7 +44,7 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names.sp
 _MOVED = {
     "signals.errors": "ShapeError UnitError OptionError DataError MissingExtraError",
     "signals.synthetic": "make_templates Simulation SyntheticTemplates cramer_rao_bound_s",
-    "scoring.refractory": "decode_refractory decode_events find_violations refractory_penalty StreamingDecoder",
+    "scoring.refractory": "decode_refractory find_violations refractory_penalty StreamingDecoder",
     "scoring.matching": "match_events",
     "templates.bank": "TemplateBank",
     "templates.discover": "Discovery",
@@ -82,6 +82,7 @@ _RENAMED = {name: f"{module}.{name}" for module, names in _MOVED.items() for nam
 }
 # Names of version 0.1 that are gone, and what to write instead.
 _GONE = {
+    "decode_events": "events[evlib.scoring.refractory.decode_refractory(times, types, scores, period)]",
     "freeze_encoder": "model.encoder.requires_grad_(False)",
     "unfreeze_encoder": "model.encoder.requires_grad_(True)",
     "PinkNoise": "evlib.training.augment.DataDrivenAugmentation, with the spectrum of your recordings",

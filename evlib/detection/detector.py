@@ -253,7 +253,7 @@ class Detector:
         thresholds = self.thresholds if thresholds is None else thresholds
         rise = log_odds - np.broadcast_to(np.asarray(thresholds, float), len(self.names))[candidates.type]
         period = Refractory(self.refractory_s, self.names).samples(self.sampling_rate_hz)
-        return decode_refractory(candidates.time, candidates.type, rise + 1e-9 * (rise >= 0), period)[0]
+        return decode_refractory(candidates.time, candidates.type, rise + 1e-9 * (rise >= 0), period)
 
     def decode(self, candidates: Candidates, log_odds: np.ndarray | None = None, thresholds=None) -> Events:
         """The events among candidates, see `keep`."""

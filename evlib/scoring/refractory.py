@@ -5,9 +5,9 @@ greatest total score. Taking the first lets a weak early candidate suppress the 
 suppress two good events for one that is slightly better. Dynamic programming does neither, and needs O(n log n).
 (J. Kleinberg and E. Tardos, Algorithm Design, 2005, section 6.1; here with intervals of equal length per type.)
 
-The periods themselves are in `evlib.signals.refractory`. Here are the decoder of a table, the same for candidates that
-arrive block by block (`StreamingDecoder`), the enforcer for presence and time per block of the original event
-classifier, and a penalty for training.
+The periods themselves are in `evlib.signals.refractory`. Here are the decoder, the same for candidates that arrive
+block by block (`StreamingDecoder`), the enforcer for presence and time per block of the original event classifier, and
+a penalty for training.
 """
 
 import bisect
@@ -73,45 +73,37 @@ class Schedule:
         A further candidate continues from one of the last nodes. Where the best paths of all of these meet, the past
         is decided: whatever comes, the answer up to that node stays the same.
         """
-        n = first = len(self.time)
-        if np.isfinite(up_to):
-            first = int(np.searchsorted(self.time, up_to - self.period + SLACK_SAMPLES, side="right"))
-        open_paths, node = set(range(first, n + 1)), n
-        while len(open_paths) > 1:
-            if node in open_paths:
-                open_paths.remove(node)
-                open_paths.add(self._parent(node))
-            node -= 1
-        meeting = node = open_paths.pop()
-        kept = []
-        while node:
-            if self.taken[node - 1]:
-                kept.append(self.row[node - 1])
-            node = self._parent(node)
+        first = int(np.searchsorted(self.time, up_to - self.period + SLACK_SAMPLES, side="right"))
+        paths = [self._path_from(node) for node in range(first, len(self.time) + 1)]
+        meeting = max(set(paths[0]).intersection(*paths[1:]))
+        kept = [self.row[node - 1] for node in paths[0][::-1] if 0 < node <= meeting and self.taken[node - 1]]
         for name in ("time", "row", "taken", "best"):
             setattr(self, name, getattr(self, name)[meeting:])
         self.before = [node - meeting for node in self.before[meeting:]]
-        return kept[::-1]
+        return kept
 
-    def _parent(self, node):
-        return self.before[node - 1] if self.taken[node - 1] else node - 1
+    def _path_from(self, node):
+        """The nodes that lead to this one, itself first."""
+        path = [node]
+        while node:
+            node = self.before[node - 1] if self.taken[node - 1] else node - 1
+            path.append(node)
+        return path
 
 
-def decode_refractory(time, type, score, period, threshold=0.0):
+def decode_refractory(time, type, score, period) -> np.ndarray:
     """Of each type, the candidates with the greatest total score that keep the refractory rule.
 
     Parameters
     ----------
     time : (n,) samples, any order, fractions allowed
     type : (n,) integers in 0..E-1
-    score : (n,) finite numbers; what counts is the score above the threshold, and it must be positive
+    score : (n,) finite numbers; only candidates with a positive score are kept
     period : samples, one number or (E,)
-    threshold : one number or (E,)
 
     Returns
     -------
     keep : (n,) booleans; of equally good choices the earlier candidates are kept
-    suppressed_by : (n,) the nearest kept candidate within the period; -1 for kept ones and those below the threshold
 
     Raises
     ------
@@ -119,9 +111,8 @@ def decode_refractory(time, type, score, period, threshold=0.0):
 
     Examples
     --------
-    >>> keep, by = decode_refractory([0, 3999, 4000], [0, 0, 0], [0.5, 0.9, 0.6], period=4000)
-    >>> keep, by
-    (array([ True, False,  True]), array([-1,  2, -1]))
+    >>> decode_refractory([0, 3999, 4000], [0, 0, 0], [0.5, 0.9, 0.6], period=4000)
+    array([ True, False,  True])
     """
     time, score = np.asarray(time, dtype=np.float64), np.asarray(score, dtype=np.float64)
     type = np.asarray(type, dtype=np.int64) if np.size(type) else np.zeros(0, dtype=np.int64)
@@ -132,77 +123,22 @@ def decode_refractory(time, type, score, period, threshold=0.0):
         raise DataError("candidates need finite times and scores; found NaN or infinity (a reference has no scores)")
     if type.min(initial=0) < 0:
         raise OptionError(f"types must be 0..E-1, got {type.min()}")
-    n_types = int(type.max(initial=-1)) + 1
-    period, threshold = _for_each_type(n_types, period=period), _for_each_type(n_types, threshold=threshold)
-    weight = score - threshold[type]
-    keep, suppressed_by = np.zeros(len(time), dtype=bool), np.full(len(time), -1)
+    n_types, period = int(type.max(initial=-1)) + 1, np.asarray(period, dtype=np.float64)
+    if period.ndim > 1 or (period.ndim and len(period) < n_types):
+        raise ShapeError(f"period must be one number or one for each of {n_types} types, got shape {period.shape}")
+    keep = np.zeros(len(time), dtype=bool)
     order = np.lexsort((time, type))
-    order = order[weight[order] > 0]
-    for rows in np.split(order, np.flatnonzero(np.diff(type[order])) + 1):
-        if not len(rows):
-            continue
-        schedule = Schedule(period[type[rows[0]]])
-        schedule.extend(time[rows].tolist(), weight[rows].tolist(), rows.tolist())
-        kept = np.array(schedule.settle())
-        keep[kept] = True
-        lost = rows[~keep[rows]]
-        after = np.searchsorted(time[kept], time[lost])
-        left, right = kept[np.maximum(after - 1, 0)], kept[np.minimum(after, len(kept) - 1)]
-        suppressed_by[lost] = np.where(np.abs(time[left] - time[lost]) <= np.abs(time[right] - time[lost]), left, right)
-    return keep, suppressed_by
-
-
-def _for_each_type(n_types, **argument):
-    ((name, value),) = argument.items()
-    value = np.asarray(value, dtype=np.float64)
-    if value.ndim > 1 or (value.ndim and len(value) < n_types):
-        raise ShapeError(f"{name} must be one number or one for each of {n_types} types, got shape {value.shape}")
-    return value if value.ndim else np.full(n_types, value)
-
-
-def decode_events(events: Events, refractory_s, threshold=0.0):
-    """Keep the best subset of scored candidates, and say what was suppressed by what.
-
-    Parameters
-    ----------
-    events : candidates with scores
-    refractory_s : see `evlib.signals.refractory.Refractory`
-    threshold : score that a candidate must exceed; a number, a dict by name, or one per type
-
-    Returns
-    -------
-    kept : Events
-    suppressed : table with one row per candidate that passed its threshold and lost to the rule: ``onset_s``,
-        ``type``, ``score``, and of the kept event nearest to it ``kept_row`` (in ``kept``), ``kept_onset_s``,
-        ``kept_score``
-
-    Examples
-    --------
-    >>> events = Events.from_seconds([0.0, 0.5, 3.0], ["bell"] * 3, sampling_rate_hz=2000, score=[0.4, 0.9, 0.7])
-    >>> kept, suppressed = decode_events(events, refractory_s=2.0)
-    >>> kept.onset_s, suppressed["kept_onset_s"].tolist()
-    (array([0.5, 3. ]), [0.5])
-    """
-    import pandas as pd
-
-    period = Refractory(refractory_s, events.names).samples(events.sampling_rate_hz)
-    threshold = per_type_values(threshold, events.names, "threshold", missing=0.0)
-    keep, suppressed_by = decode_refractory(events.time_samples, events.type, events.score, period, threshold)
-    lost = np.flatnonzero(suppressed_by >= 0)
-    by = suppressed_by[lost]
-    suppressed = {
-        "onset_s": events.onset_s[lost],
-        "type": np.array(events.names, dtype=object)[events.type[lost]],
-        "score": events.score[lost],
-        "kept_row": np.cumsum(keep)[by] - 1,
-        "kept_onset_s": events.onset_s[by],
-        "kept_score": events.score[by],
-    }
-    return events[keep], pd.DataFrame(suppressed)
+    order = order[score[order] > 0]
+    for kind in np.unique(type[order]):
+        rows = order[type[order] == kind]
+        schedule = Schedule(period[kind] if period.ndim else period)
+        schedule.extend(time[rows].tolist(), score[rows].tolist(), rows.tolist())
+        keep[schedule.settle()] = True
+    return keep
 
 
 class StreamingDecoder:
-    """`decode_events` for candidates that arrive block by block: the same events, each as soon as it is final.
+    """`decode_refractory` for events that arrive block by block: the same choice, each event as soon as it is final.
 
     An event is final once no later candidate can change it. After one period without a candidate everything before is
     final; where candidates are denser it takes longer (random scores: in the median 1.2 periods with 2 candidates per
@@ -310,14 +246,13 @@ class RefractoryPeriodEnforcer:
         """Forget all earlier events."""
         self._kept: list = [[] for _ in range(self.num_events)]  # sorted global times of each type
 
-    def enforce(self, detected_events, event_timings, probs=None, global_offset=0):
+    def enforce(self, detected_events, event_timings, *, global_offset=0):
         """Apply the rule to one block.
 
         Parameters
         ----------
         detected_events : (E,) flags 0 or 1
         event_timings : (E,) samples from the start of the block, read where the flag is 1
-        probs : (E,); accepted for symmetry with `enforce_batch`: one event per type leaves nothing to weigh
         global_offset : first sample of the block
 
         Returns
@@ -325,62 +260,23 @@ class RefractoryPeriodEnforcer:
         events : (E,) flags, 0 where rejected
         timings : (E,) floats, NaN wherever the flag is 0
         """
-        given = detected_events, event_timings
-        for values in (*given, *([] if probs is None else [probs])):
-            if np.shape(values) != (self.num_events,):
-                wanted, shape = f"({self.num_events},)", tuple(np.shape(values))
-                raise ShapeError(f"flags, timings and probs have shape {wanted}, got {shape} (blocks: enforce_batch)")
-        one_block = [values[None] if hasattr(values, "ndim") else [values] for values in given]
-        flags, timings = self.enforce_batch(*one_block, sequence_lengths=[0], global_offset=global_offset)
-        return flags[0], timings[0]
-
-    def enforce_batch(self, detected_events, event_timings, sequence_lengths, probs=None, global_offset=0):
-        """Apply the rule to consecutive blocks; block b starts at ``global_offset + sum(sequence_lengths[:b])``.
-
-        Parameters
-        ----------
-        detected_events, event_timings : (B, E) as in `enforce`
-        sequence_lengths : (B,) samples
-        probs : (B, E); with them the events kept within the batch have the greatest total probability, without them
-            the earlier of two events stays
-        global_offset : first sample of the first block
-
-        Returns
-        -------
-        events, timings : (B, E) as in `enforce`
-        """
-        flags, timings, lengths = (_array(values) for values in (detected_events, event_timings, sequence_lengths))
-        weight = np.ones_like(flags) if probs is None else _array(probs)
-        if flags.ndim != 2 or flags.shape[1] != self.num_events:
-            raise ShapeError(f"detected_events must have shape (batch, {self.num_events}), got {flags.shape}")
-        if timings.shape != flags.shape or weight.shape != flags.shape:
-            raise ShapeError(f"timings and probs must have shape {flags.shape}; got {timings.shape} and {weight.shape}")
-        if lengths.shape != flags.shape[:1]:
-            wanted = f"{flags.shape[:1]}, one length per block"
-            raise ShapeError(f"sequence_lengths must have shape {wanted}; got {lengths.shape}")
+        flags, timings = _array(detected_events), _array(event_timings)
+        for values in (flags, timings):
+            if values.shape != (self.num_events,):
+                raise ShapeError(f"flags and timings must have shape ({self.num_events},), got {values.shape}")
         if not np.isin(flags, (0, 1)).all():
             raise OptionError("detected_events must be 0 or 1 (probabilities? compare them with a threshold first)")
-        block, kind = np.nonzero(flags)
-        if not (np.isfinite(timings[block, kind]).all() and np.isfinite(weight[block, kind]).all()):
-            raise DataError("timings and probs must be finite where an event is detected")
-        start = float(global_offset) + np.cumsum(lengths) - lengths
-        time = start[block] + timings[block, kind]
-        free = np.array([self._is_free(k, t) for k, t in zip(kind, time, strict=True)], dtype=bool)
-        block, kind, time = block[free], kind[free], time[free]
-        keep, _ = decode_refractory(time, kind, weight[block, kind], self.refractory_period_samples)
-        for k, t in zip(kind[keep], time[keep], strict=True):
-            bisect.insort(self._kept[k], t)
-        flags_out, timings_out = np.zeros_like(flags), np.full_like(timings, np.nan)
-        flags_out[block[keep], kind[keep]] = 1
-        timings_out[block[keep], kind[keep]] = timings[block[keep], kind[keep]]
-        return _like(detected_events, flags_out), _like(event_timings, timings_out, floating=True)
-
-    def _is_free(self, kind, time):
-        """Whether no kept event of this type lies within a period, before or after."""
-        kept = self._kept[kind]
-        k = bisect.bisect_left(kept, time)
-        period = self.refractory_period_samples[kind] - SLACK_SAMPLES
-        return all(abs(time - other) >= period for other in kept[max(k - 1, 0) : k + 1])
+        if not np.isfinite(timings[flags == 1]).all():
+            raise DataError("timings must be finite where an event is detected")
+        for kind in np.flatnonzero(flags):
+            kept, time = self._kept[kind], global_offset + timings[kind]
+            place, period = bisect.bisect(kept, time), self.refractory_period_samples[kind] - SLACK_SAMPLES
+            if all(abs(time - other) >= period for other in kept[max(place - 1, 0) : place + 1]):
+                kept.insert(place, time)
+            else:
+                flags[kind] = 0
+        timings[flags == 0] = np.nan
+        return _like(detected_events, flags), _like(event_timings, timings, floating=True)
 
 
 def _array(values):

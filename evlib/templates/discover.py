@@ -324,7 +324,7 @@ def _decoded(bank, signal, rate, refractory_s):
     found = find_candidates(bank, signal)
     found = found[(found.margin > 0) & (found.llr > PRIOR_LOGIT)]
     period = Refractory(refractory_s, bank.names).samples(rate)
-    return found[decode_refractory(found.time, found.type, found.llr - PRIOR_LOGIT, period)[0]]
+    return found[decode_refractory(found.time, found.type, found.llr - PRIOR_LOGIT, period)]
 
 
 def _unexplained(bank, signal, rate, refractory_s):

@@ -40,7 +40,7 @@ class Decider:
     def keep(self, candidates, log_odds, thresholds=None):
         thresholds = self.thresholds if thresholds is None else np.broadcast_to(thresholds, 2)
         rise = log_odds - thresholds[candidates.type]
-        return decode_refractory(candidates.time, candidates.type, rise + 1e-9 * (rise >= 0), np.full(2, PERIOD))[0]
+        return decode_refractory(candidates.time, candidates.type, rise + 1e-9 * (rise >= 0), np.full(2, PERIOD))
 
 
 def f1(detector, held_out, **options):

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from evlib.scoring.refractory import (
     RefractoryPeriodEnforcer,
     StreamingDecoder,
-    decode_events,
     decode_refractory,
     find_violations,
     refractory_penalty,
@@ -44,25 +43,22 @@ def best_total(time, score, period):
 @given(CANDIDATES, PERIODS)
 def test_decoding_is_as_good_as_the_best_of_all_subsets(rows, period):
     events = table(rows)
-    keep, by = decode_refractory(events.time_samples, events.type, events.score, period)
+    keep = decode_refractory(events.time_samples, events.type, events.score, period)
     for kind in (0, 1):
         of_kind = events.type == kind
         total = events.score[keep & of_kind].sum()
         assert total == best_total(events.sample[of_kind], events.score[of_kind], period[kind])
-        assert (np.diff(events.sample[keep & of_kind]) >= period[kind]).all()
     assert (events.score[keep] > 0).all()
-    # Everything positive is either kept or names a kept event of its type within the period.
-    lost = ~keep & (events.score > 0)
-    assert ((by >= 0) == lost).all()
-    assert keep[by[lost]].all() and (events.type[by[lost]] == events.type[lost]).all()
-    assert (np.abs(events.sample[by[lost]] - events.sample[lost]) < np.array(period)[events.type[lost]]).all()
+    period_s = [p / RATE for p in period]
+    assert len(find_violations(events[keep], period_s)[0]) == 0
 
 
 @given(CANDIDATES, PERIODS, st.lists(st.integers(0, 45), max_size=8), st.floats(-0.5, 0.49))
 def test_any_chunking_gives_the_answer_of_one_piece(rows, period, cuts, fraction):
     events = table(rows, fraction)
     period_s = dict(zip(NAMES, (p / RATE for p in period), strict=True))
-    whole, _ = decode_events(events, period_s, threshold={"a": 0.25, "default": 0})
+    over = events.score - np.where(events.type == 0, 0.25, 0)
+    whole = events[decode_refractory(events.time_samples, events.type, over, period)]
     decoder = StreamingDecoder(NAMES, period_s, RATE, threshold={"a": 0.25, "default": 0})
     cuts = sorted(cuts)
     parts = [decoder.push(events.within(a, b), b) for a, b in zip([-1, *cuts], cuts, strict=False)]
@@ -82,8 +78,7 @@ def test_streaming_decides_soon_and_holds_little(rng):
         final = decoder.push(events.within(start, start + 1000), start + 1000)
         delays.extend(start + 1000 - final.sample)
         assert len(decoder._schedules[0].time) < 60
-    whole, _ = decode_events(events, 0.2)
-    assert len(delays) + len(decoder.flush()) == len(whole)
+    assert len(delays) + len(decoder.flush()) == decode_refractory(sample, events.type, events.score, period).sum()
     assert np.median(delays) < 3 * period and max(delays) < 15 * period
 
 
@@ -107,68 +102,46 @@ def test_streaming_refuses_what_breaks_the_promise():
         decoder.push(Events.from_seconds([1.0], ["a"], RATE, names=NAMES), 3000)
 
 
-def test_ties_keep_the_earlier_and_equal_gaps_are_allowed():
-    assert decode_refractory([0, 3999, 4000], [0] * 3, [1, 1, 1], 4000)[0].tolist() == [True, False, True]
-    assert decode_refractory([0, 3999], [0] * 2, [1, 1], 4000)[0].tolist() == [True, False]
-    assert decode_refractory([0.3, 4000.3, 8000.3], [0] * 3, [1, 1, 1], 4000)[0].all(), (
-        "rounding of fractions is no violation"
-    )
+@pytest.mark.parametrize(
+    ("time", "keep"),
+    [
+        ([0, 3999, 4000], [True, False, True]),  # a gap of the period is allowed
+        ([0, 3999], [True, False]),  # of equal choices the earlier
+        ([0.3, 4000.3, 8000.3], [True, True, True]),  # rounding of fractions is no violation
+    ],
+)
+def test_ties_keep_the_earlier_and_equal_gaps_are_allowed(time, keep):
+    assert decode_refractory(time, [0] * len(time), [1] * len(time), 4000).tolist() == keep
 
 
-def test_decoded_events_and_log(rng):
-    n = 300
-    events = Events.from_seconds(
-        rng.uniform(0, 60, n), rng.integers(0, 2, n), RATE, names=NAMES, score=rng.random(n), sigma_s=rng.random(n)
-    )
-    kept, log = decode_events(events, {"a": 2.0, "b": 0.5}, threshold=0.3)
-    assert len(find_violations(events, {"a": 2.0, "b": 0.5})[0]) > 0
-    assert len(find_violations(kept, {"a": 2.0, "b": 0.5})[0]) == 0
-    assert len(kept) + len(log) == (events.score > 0.3).sum()
-    np.testing.assert_allclose(kept.onset_s[log["kept_row"]], log["kept_onset_s"])
-    period = log["type"].map({"a": 2.0, "b": 0.5})
-    assert (np.abs(log["onset_s"] - log["kept_onset_s"]) < period).all()
-    assert set(zip(kept.onset_s, kept.sigma_s, strict=True)) <= set(zip(events.onset_s, events.sigma_s, strict=True))
-    assert len(decode_events(events[:0], 2.0)[0]) == 0 and len(decode_events(events[:0], 2.0)[1]) == 0
-
-
-def test_decoding_refuses_candidates_it_cannot_weigh():
-    with pytest.raises(DataError, match="a reference has no scores"):
-        decode_events(Events.from_seconds([1.0], ["a"], RATE), 2.0)
-    with pytest.raises(ShapeError, match="share one shape"):
-        decode_refractory([1.0, 2.0], [0], [1.0], 10)
-    with pytest.raises(ShapeError, match="period must be one number"):
-        decode_refractory([1.0, 2.0], [0, 2], [1.0, 1.0], [10, 10])
-    with pytest.raises(OptionError, match="types must be"):
-        decode_refractory([1.0], [-1], [1.0], 10)
+@pytest.mark.parametrize(
+    ("error", "words", "time", "type", "period"),
+    [
+        (DataError, "a reference has no scores", [np.nan], [0], 10),
+        (ShapeError, "share one shape", [1.0, 2.0], [0], 10),
+        (ShapeError, "period must be one number", [1.0], [2], [10, 10]),
+        (OptionError, "types must be", [1.0], [-1], 10),
+    ],
+)
+def test_decoding_refuses_candidates_it_cannot_weigh(error, words, time, type, period):
+    with pytest.raises(error, match=words):
+        decode_refractory(time, type, [1.0], period)
 
 
 # ---- the enforcer ----------------------------------------------------------------------------------------------------
 
 
-def test_enforcer_keeps_rejects_keeps():
-    enforcer = RefractoryPeriodEnforcer(num_events=1)
-    outcome = [enforcer.enforce(np.array([1.0]), np.array([0.0]), global_offset=g) for g in (0, 3999, 4000)]
-    assert [events.item() for events, _ in outcome] == [1, 0, 1]
-    assert [np.isnan(timings.item()) for _, timings in outcome] == [False, True, False]
-
-
-def test_enforcer_carries_over_and_resets():
-    enforcer = RefractoryPeriodEnforcer(num_events=2, refractory_period_samples=np.array([4000, 100]))
-    flags, timings = np.array([1, 1]), np.array([1900.0, 1900.0])
-    assert enforcer.enforce(flags, timings)[0].tolist() == [1, 1]
-    events, times = enforcer.enforce(flags, np.array([150.0, 150.0]), probs=np.array([0.9, 0.9]), global_offset=2000)
-    assert events.tolist() == [0, 1] and np.isnan(times[0]) and times[1] == 150.0
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 1)), max_size=8), PERIODS)
+def test_enforcer_lets_through_what_is_far_from_all_before_in_any_order(rows, period):
+    enforcer, kept = RefractoryPeriodEnforcer(2, np.array(period)), []
+    for time, kind in rows:
+        free = all(abs(time - other) >= period[kind] for other, its_kind in kept if its_kind == kind)
+        kept += [(time, kind)] if free else []
+        flags, timings = enforcer.enforce(np.eye(2)[kind], np.full(2, 10.0), global_offset=time - 10)
+        assert flags[kind] == free and flags[1 - kind] == 0
+        np.testing.assert_array_equal(timings, np.where(flags, 10.0, np.nan))
     enforcer.reset()
-    assert enforcer.enforce(flags, timings, global_offset=2000)[0].tolist() == [1, 1]
-
-
-def test_enforcer_takes_blocks_in_any_order():
-    enforcer = RefractoryPeriodEnforcer(num_events=1)
-    one = np.array([1])
-    assert enforcer.enforce(one, np.array([0.0]), global_offset=10_000)[0] == 1
-    assert enforcer.enforce(one, np.array([0.0]), global_offset=6_001)[0] == 0, "too close before a later event"
-    assert enforcer.enforce(one, np.array([0.0]), global_offset=6_000)[0] == 1
-    assert enforcer.enforce(one, np.array([0.0]), global_offset=13_999)[0] == 0
+    assert enforcer.enforce(np.ones(2), np.zeros(2))[0].all()
 
 
 def test_enforcer_returns_what_it_was_given():
@@ -182,45 +155,23 @@ def test_enforcer_returns_what_it_was_given():
     assert RefractoryPeriodEnforcer(2).enforce(np.array([1, 1]), given)[1].dtype == np.float32
 
 
-@given(
-    st.lists(st.tuples(st.integers(0, 20), st.integers(1, 8)), min_size=1, max_size=7),
-    st.integers(0, 15),
-    st.integers(0, 60),
+@pytest.mark.parametrize(
+    ("error", "words", "flags", "timings"),
+    [
+        (OptionError, "threshold first", [0.7, 0.2], [1.0, 2.0]),
+        (DataError, "finite", [1, 0], [np.nan, 2.0]),
+        (ShapeError, r"shape \(2,\)", np.ones((3, 2)), np.ones((3, 2))),
+    ],
 )
-def test_enforced_batch_is_optimal_beside_what_was_kept(rows, period, earlier):
-    timings, eighths = np.array(rows, dtype=float).T[:, :, None]
-    lengths = np.arange(len(rows)) + 3
-    time = (np.cumsum(lengths) - lengths + 100)[:, None] + timings
-    enforcer = RefractoryPeriodEnforcer(num_events=1, refractory_period_samples=period)
-    enforcer.enforce(np.array([1]), np.array([earlier + 80.0]))
-    flags, out = enforcer.enforce_batch(np.ones_like(timings), timings, lengths, probs=eighths / 8, global_offset=100)
-    free = np.abs(time - earlier - 80) >= period
-    assert (eighths * flags).sum() == best_total(time[free], eighths[free], period)
-    assert not (flags.astype(bool) & ~free).any()
-    np.testing.assert_array_equal(np.isnan(out), flags == 0)
-    # Without probabilities: the first to come, by time.
-    first = RefractoryPeriodEnforcer(num_events=1, refractory_period_samples=period)
-    flags, _ = first.enforce_batch(np.ones_like(timings), timings, lengths)
-    kept = []
-    for t in np.sort(time[:, 0]):
-        kept += [t] if not kept or t - kept[-1] >= period else []
-    np.testing.assert_array_equal(np.sort(time[flags == 1]), kept)
+def test_enforcer_refuses_what_is_no_event(error, words, flags, timings):
+    with pytest.raises(error, match=words):
+        RefractoryPeriodEnforcer(num_events=2).enforce(flags, timings)
 
 
-def test_enforcer_refuses_what_is_no_event():
-    enforcer = RefractoryPeriodEnforcer(num_events=2)
-    with pytest.raises(OptionError, match="threshold first"):
-        enforcer.enforce(np.array([0.7, 0.2]), np.array([1.0, 2.0]))
-    with pytest.raises(DataError, match="finite"):
-        enforcer.enforce(np.array([1, 0]), np.array([np.nan, 2.0]))
-    with pytest.raises(ShapeError, match="enforce_batch"):
-        enforcer.enforce(np.ones((3, 2)), np.ones((3, 2)))
-    with pytest.raises(ShapeError, match="one length per block"):
-        enforcer.enforce_batch(np.ones((3, 2)), np.ones((3, 2)), [5, 5])
-    with pytest.raises(UnitError, match="seconds"):
-        RefractoryPeriodEnforcer(refractory_period_samples=2.0)
-    with pytest.raises(UnitError, match="negative"):
-        RefractoryPeriodEnforcer(refractory_period_samples=-1)
+@pytest.mark.parametrize(("period", "words"), [(2.0, "seconds"), (-1, "negative")])
+def test_enforcer_refuses_periods_that_are_no_samples(period, words):
+    with pytest.raises(UnitError, match=words):
+        RefractoryPeriodEnforcer(refractory_period_samples=period)
 
 
 # ---- the penalty -----------------------------------------------------------------------------------------------------
@@ -253,10 +204,14 @@ def test_penalty_is_zero_for_one_spike_and_ignores_padding():
     assert refractory_penalty(rates, 400, mask=torch.arange(1000)[None] < 600) == 0
 
 
-def test_penalty_refuses_wrong_shapes():
-    with pytest.raises(ShapeError, match="batch, frames, types"):
-        refractory_penalty(torch.zeros(5, 3), 4)
-    with pytest.raises(OptionError, match="one integer"):
-        refractory_penalty(torch.zeros(1, 5, 3), 0.5)
-    with pytest.raises(ShapeError, match="mask must have shape"):
-        refractory_penalty(torch.zeros(1, 5, 3), 4, mask=torch.ones(1, 4))
+@pytest.mark.parametrize(
+    ("error", "words", "shape", "arguments"),
+    [
+        (ShapeError, "batch, frames, types", (5, 3), (4,)),
+        (OptionError, "one integer", (1, 5, 3), (0.5,)),
+        (ShapeError, "mask must have shape", (1, 5, 3), (4, torch.ones(1, 4))),
+    ],
+)
+def test_penalty_refuses_wrong_shapes(error, words, shape, arguments):
+    with pytest.raises(error, match=words):
+        refractory_penalty(torch.zeros(shape), *arguments)
