@@ -5,8 +5,6 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from evlib import Recording
 from evlib.motion.sessions import Channel, Session, open_sessions, validate_sessions, write_sessions
@@ -50,15 +48,6 @@ def test_what_is_written_comes_back(folder):
         assert (read.labels, read.group) == (written.labels, written.group)
     assert validate_sessions(folder).ok
     assert opened.descriptions["waist_acc_x"] == "acceleration, x axis" and len(opened.load()) == 3
-
-
-@given(rate=st.sampled_from([1.0, 20.0, 33.3, 50.0, 100.0, 2000.0]), samples=st.integers(2, 5000))
-@settings(max_examples=15, deadline=None)
-def test_every_uniform_clock_is_accepted(rate, samples, tmp_path_factory):
-    place = tmp_path_factory.mktemp("clock") / "set"
-    recording = Recording(np.ones((samples, 1)), rate, ("acc_x",))
-    write_sessions(place, "set", "One.", [Channel("acc_x", "x axis", rate)], [Session("a", recording, ("walking",))])
-    assert validate_sessions(place).ok
 
 
 @pytest.mark.parametrize(

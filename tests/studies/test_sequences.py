@@ -148,12 +148,9 @@ def test_bad_sequences(arguments, error, words):
 def test_bad_options_of_models():
     with pytest.raises(OptionError, match="time_embedding must be one of none, intensity"):
         TimeLSTM("rope")
-    with pytest.raises(OptionError, match="num_classes"):
-        LSTMClassifier(3, 8, 1, 1)
-    with pytest.raises(OptionError, match="cell"):
-        HeartRateLSTM(cell="rnn")
-    with pytest.raises(ShapeError, match="11 channels"):
-        HeartRateLSTM()(torch.zeros(2, 11, 30))
+    for model, sizes in ((LSTMClassifier, (3, 8, 1)), (TimeLSTM, ())):
+        with pytest.raises(OptionError, match="num_classes"):
+            model(*sizes, num_classes=1)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 40])

@@ -54,15 +54,6 @@ def test_features_are_what_their_names_say(n, seed):
         assert features[i] == pytest.approx(expected)
 
 
-def test_features_neither_see_the_heart_rate_nor_look_ahead():
-    workout = table()
-    permuted = workout.assign(heart_rate_bpm=workout.heart_rate_bpm.sample(frac=1, random_state=0).to_numpy())
-    regular = [regular_steps(one, 4.0) for one in (workout, permuted)]
-    assert np.array_equal(*(workout_features(one.speed_kmh, one.altitude_m) for one in regular))
-    first, whole = (workout_features(one.speed_kmh, one.altitude_m) for one in (workout[:100], workout))
-    assert np.allclose(first, whole[:100])
-
-
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
