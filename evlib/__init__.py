@@ -61,7 +61,6 @@ _MOVED = {
     "detection.pretrain": "Pretrained",
     "detection.oracle": "oracle_detector",
     "inspection.annotations": "AnnotationLog",
-    "inspection.annotate": "AnnotationSession",
     "motion.align": "TextAlignedModel",
     "motion.sessions": "Session SessionSet open_sessions validate_sessions write_sessions",
     "motion.windows": "cut_sessions make_motion",
@@ -82,6 +81,7 @@ _RENAMED = {name: f"{module}.{name}" for module, names in _MOVED.items() for nam
 }
 # Names of version 0.1 that are gone, and what to write instead.
 _GONE = {
+    "AnnotationSession": "evlib.Annotator, which has its methods",
     "decode_events": "events[evlib.scoring.refractory.decode_refractory(times, types, scores, period)]",
     "freeze_encoder": "model.encoder.requires_grad_(False)",
     "unfreeze_encoder": "model.encoder.requires_grad_(True)",

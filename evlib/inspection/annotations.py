@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..signals.clock import distance_to_nearest
+from ..signals.clock import distance_to_own
 from ..signals.errors import DataError, EvlibError, OptionError, UnitError, require_instance, require_known
 from ..signals.events import Events, write_events
 from ..signals.recording import Recording
@@ -79,18 +79,16 @@ class AppendOnlyLog:
     def _repaired(self):
         """The content of the file, once its last line is complete or cut off."""
         content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        rest = content[len(whole) :]
+        rest = content[content.rfind(b"\n") + 1 :]
         if rest and _json_object(rest) is not None:  # an editor left out the last line break
             with self.path.open("ab") as file:
                 file.write(b"\n")
             return content + b"\n"
         if rest:
-            warnings.warn(
-                f"{self.path}: the last line is torn and left out (a crash while it was written?)", stacklevel=4
-            )
-            os.truncate(self.path, len(whole))
-        return whole
+            text = f"{self.path}: the last line is torn and left out (a crash while it was written?)"
+            warnings.warn(text, stacklevel=4)
+            os.truncate(self.path, len(content) - len(rest))
+        return content.removesuffix(rest)
 
 
 def _json_object(line):
@@ -230,14 +228,10 @@ class AnnotationLog:
 
     @property
     def reviewed_s(self) -> np.ndarray:
-        """(k, 2) seconds: the reviewed spans, sorted and merged."""
-        merged: list = []
-        for start, stop in sorted((s.start_s, s.stop_s) for s in self._state.values() if isinstance(s, ReviewedSpan)):
-            if merged and start <= merged[-1][1]:
-                merged[-1][1] = max(stop, merged[-1][1])
-            else:
-                merged.append([start, stop])
-        return np.array(merged, dtype=np.float64).reshape(-1, 2)
+        """(k, 2) seconds: the reviewed spans in whole samples, sorted and merged."""
+        spans = [(span.start_s, span.stop_s) for span in self._state.values() if isinstance(span, ReviewedSpan)]
+        table = Events.from_seconds([], [], self.sampling_rate_hz, complete_spans_s=spans)
+        return np.asarray(table.complete_spans_s)
 
     def events(self) -> Events:
         """Accepted and added events; complete in the reviewed spans, except around undecided suggestions."""
@@ -259,18 +253,6 @@ class AnnotationLog:
         """Dict of kind of edit to the number of such edits; what was undone does not count."""
         ops = [edit.op for edit in self._done]
         return {op: ops.count(op) for op in dict.fromkeys(ops)}
-
-    @property
-    def edits_per_minute(self) -> float:
-        """Edits per minute of reviewed signal, the cost of annotating it; NaN where nothing was reviewed.
-
-        Accepting counts as an edit; what was undone does not.
-        """
-        spans = self.reviewed_s
-        minutes = (spans[:, 1] - spans[:, 0]).sum() / 60
-        times = np.array([edit.row.time_s for edit in self._done if edit.op != "review"])
-        inside = (times[:, None] >= spans[:, 0]) & (times[:, None] < spans[:, 1])
-        return float(inside.sum() / minutes) if minutes else float("nan")
 
     # Each method below writes one line, unless it would change nothing.
 
@@ -313,23 +295,18 @@ class AnnotationLog:
         offered = zlib.crc32(b"".join(c.tobytes() for c in (events.onset_s, events.type, events.score)))
         if offered == self._offered:
             return 0
-        decided, is_new = [row for row in self.rows() if row.status != "suggested"], np.ones(len(events), dtype=bool)
-        for k, name in enumerate(self.names):
-            time_s = np.array([row.time_s for row in decided if row.type == name])
-            is_new[events.type == k] = distance_to_nearest(events.onset_s[events.type == k], time_s) > SAME_EVENT_S
-        events = events[is_new]
+        decided = [row for row in self.rows() if row.status != "suggested"]
+        time_s, type = (np.array([getattr(row, name) for row in decided]) for name in ("time_s", "type"))
+        distance_s = distance_to_own(events.onset_s, np.array(self.names)[events.type], time_s, type)
+        events = events[distance_s > SAME_EVENT_S]
         score = [None if np.isnan(value) else float(value) for value in events.score]
         columns = {"time_s": events.onset_s.tolist(), "type": events.type_names, "score": score}
         self._commit("suggest", id=self._next_id, offered=offered, **columns)
         return len(events)
 
     def undo(self) -> Edit | None:
-        """Undo the last edit and return it; None where there is none."""
-        if len(self._done) == self._floor:
-            return None
-        edit = self._done[-1]
-        self._commit("undo")
-        return edit
+        """Undo the last edit and return it, before and after exchanged; None where there is none."""
+        return self._commit("undo") if len(self._done) > self._floor else None
 
     def redo(self) -> Edit | None:
         """Repeat the edit that was undone last and return it; None where there is none."""
@@ -351,7 +328,8 @@ class AnnotationLog:
             edits = self._done[self._floor :] if op == "undo" else self._undone
             if not edits:
                 raise OptionError(f"there is nothing to {op}")
-            return edits[-1] if op == "redo" else Edit("undo", edits[-1].after, edits[-1].before)
+            last = edits[-1]
+            return last if op == "redo" else Edit(last.op, last.after, last.before)
         if op in ("add", "review", "suggest") and values["id"] != self._next_id:
             raise OptionError(f"the next id is {self._next_id}, got {values['id']!r}")
         if op == "suggest":
@@ -420,7 +398,8 @@ class AnnotationLog:
 
     def _replay(self, where, line, is_first):
         """Apply a line of the file; ``where`` names it in errors."""
-        op = RENAMED.get(line.get("op"), line.get("op"))
+        op = str(line.get("op"))
+        op = RENAMED.get(op, op)
         values = {name: value for name, value in line.items() if name not in ("op", "at")}
         if op not in FIELDS:
             raise DataError(
@@ -436,5 +415,5 @@ class AnnotationLog:
             )
         try:
             self._apply(op, self._plan(op, values))
-        except (EvlibError, TypeError, ValueError) as error:
+        except (EvlibError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{where}: {op!r} cannot be done here: {error}") from error

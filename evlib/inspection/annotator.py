@@ -1,21 +1,31 @@
 """The annotator: look at what was detected, correct it, fine-tune, and see what changed."""
 
+from collections import Counter
 from html import escape
 from pathlib import Path
 
 import ipywidgets as w
 import numpy as np
 
+from ..detection.detector import Detector
+from ..scoring.refractory import find_violations
 from ..signals.errors import OptionError
 from ..signals.events import Events
 from ..signals.recording import Recording
-from .annotate import SAME_EVENT_S, AnnotationSession, EventDiff
-from .annotations import Annotation, Edit
+from .annotate import SAME_EVENT_S, EventDiff, fine_tune, refine_onset, suggest
+from .annotations import Annotation, AnnotationLog, Edit
 from .signal_view import SignalView, prefix_length
 from .widget import WARNING_COLOUR, WRAP, Widget, html_table
 
 # How an annotation is drawn: an event (accepted or added by hand), undecided, rejected.
 ANNOTATION_COLOURS = {"event": "#1a7f37", "undecided": "#d9730d", "rejected": "#8c8c8c"}
+# The same for each status; marks of weight 2 stand out among many.
+MARKS = {
+    "accepted": {"kind": "reference", "colour": ANNOTATION_COLOURS["event"], "weight": 1},
+    "added": {"kind": "reference", "colour": ANNOTATION_COLOURS["event"], "weight": 1},
+    "suggested": {"kind": "suggestion", "colour": ANNOTATION_COLOURS["undecided"], "weight": 2},
+    "rejected": {"kind": "suggestion", "colour": ANNOTATION_COLOURS["rejected"], "weight": 1},
+}
 CHANGE_COLOURS = {"gained": "#1f6fd0", "lost": WARNING_COLOUR, "moved": "#7b3fa0"}
 REVIEWED_COLOUR = "#e3f3e6"
 # Ids of marks of fine-tuned detections begin here.
@@ -50,28 +60,31 @@ HINT = "click: add · drag: move · with shift: exactly there · keys: " + ", ".
 )
 
 
-def annotation_state(annotation: Annotation) -> str:
-    """How an annotation is drawn: "event", "undecided" or "rejected"."""
-    return "event" if annotation.is_event else "undecided" if annotation.status == "suggested" else "rejected"
-
-
 class Annotator(Widget):
     """Annotate a recording: a click adds an event, dragging moves it, suggestions are accepted or rejected.
 
-    Every edit is on disk at once; opening the same log again continues where you stopped. ``session``, an
-    :class:`~evlib.inspection.annotate.AnnotationSession`, and ``annotations``, its log, do the work of the buttons.
+    Every edit is on disk at once; opening the same log again continues where you stopped.
 
     Parameters
     ----------
-    recording, detector, suggestions, log : as for :class:`~evlib.inspection.annotate.AnnotationSession`
+    recording : Recording
+    detector : suggests events and refines onset times; fine-tuning replaces it
+    suggestions : Events to decide about; default for a new log: those of the detector
+    log : path of the log, see :class:`~evlib.inspection.annotations.AnnotationLog`
+    names : names of events; default: those of the detector or of the suggestions
+    refractory_s : the least time between events of one type; default: the detector's, or 2 s
     events_path : where the table of events is saved; default: the log's name with the ending .tsv
     highpass_hz, view_s, progress : as for :class:`~evlib.inspection.signal_view.SignalView`
-    **options : ``names``, ``training`` and ``refractory_s`` of the session
+
+    Attributes
+    ----------
+    annotations : the log; its methods edit it too
+    changes : EventDiff, what fine-tuning changed; None before
 
     Raises
     ------
-    OptionError : no names of events given or known, or names other than those of the log
-    UnitError : the log belongs to another recording
+    OptionError : no names of events given or known, or names other than those of the log or of the detector
+    UnitError, ShapeError : the log belongs to another recording, or the detector cannot read this one
 
     Examples
     --------
@@ -88,19 +101,25 @@ class Annotator(Widget):
     def __init__(
         self,
         recording: Recording,
-        detector=None,
+        detector: Detector | None = None,
         suggestions: Events | None = None,
         log: str | Path = "annotations.jsonl",
         *,
+        names=None,
+        refractory_s=None,
         events_path: str | Path | None = None,
         highpass_hz: float | None = None,
         view_s: float = 4.0,
         progress: bool = False,
-        **options,
     ):
         super().__init__()
-        self.session = AnnotationSession(recording, detector, suggestions, log, **options)
-        self.annotations, self.recording = self.session.log, recording
+        self.recording, self.detector = recording, detector
+        self.annotations = self._open(log, suggestions, names)
+        if refractory_s is None:
+            periods = {} if detector is None else detector.refractory_s
+            least_s = min(periods.values(), default=2.0)
+            refractory_s = {name: periods.get(name, least_s) for name in self.annotations.names}
+        self.refractory_s = refractory_s
         self.events_path = Path(events_path) if events_path else self.annotations.path.with_suffix(".tsv")
         self._prefix = prefix_length(self.annotations.names)
         # What fine-tuning changed, as (time_s, type, "gained", "lost" or "moved"), and which of it is selected.
@@ -121,9 +140,26 @@ class Annotator(Widget):
         if self.annotations.suggestions():
             self.next()
 
+    def _open(self, path, suggestions, names):
+        """The log, with suggestions to decide about."""
+        detector, is_new = self.detector, not Path(path).exists()
+        if names is None and is_new:
+            names = next((source.names for source in (detector, suggestions) if source is not None), None)
+        if detector is not None:
+            detector.check(self.recording)
+            missing = [name for name in detector.names if names is not None and name not in names]
+            if missing:
+                raise OptionError(f"names lacks {', '.join(missing)}, which the detector finds; got {', '.join(names)}")
+        log = AnnotationLog(path, self.recording, names)
+        if suggestions is None and detector is not None and is_new:
+            suggestions = suggest(detector, self.recording)
+        if suggestions is not None:
+            log.suggest(suggestions)
+        return log
+
     def _controls(self):
         """Everything above and below the signal; each button calls the method of its name."""
-        aided = self.session.detector is not None
+        aided = self.detector is not None
         types = [BEST] * aided + list(self.annotations.names)
         style = {"style": {"description_width": "34px"}, "layout": w.Layout(width="180px")}
         self.kind = w.Dropdown(options=types, description="type", **style)
@@ -188,67 +224,84 @@ class Annotator(Widget):
 
     def accept_in_view(self) -> int:
         """Accept every suggestion in view; returns their number."""
-        start, stop = self.signal.view
-        ids = [row.id for row in self.annotations.suggestions() if start <= row.time_s < stop]
-        for id in ids:
-            self.annotations.accept(id)
-        self._done(f"Accepted the {len(ids)} suggestions in view.")
-        return len(ids)
+        rows = self._undecided_in_view()
+        for row in rows:
+            self.annotations.accept(row.id)
+        self._done(f"Accepted the {len(rows)} suggestions in view.")
+        return len(rows)
 
     def add(self, time_s: float, type: str | None = None, exact: bool = False) -> Annotation:
-        """An event at a time, see :meth:`AnnotationSession.add`; returns its row."""
-        row, score = self.session.add(time_s, type, exact or not self.refining.value, self._reach_s())
+        """An event at a time; returns its row.
+
+        With ``type`` None the detector chooses the type. The time moves to the best onset in reach, unless ``exact`` or
+        "move to the onset" is off. A suggestion or rejected annotation there is accepted instead.
+        """
+        score, exact = None, exact or not self.refining.value
+        if type is None or not exact:
+            best_s, type, score = self._refined(time_s, type)
+            time_s = time_s if exact else best_s
+        log, same = self.annotations, self._at(time_s, type)
+        if any(row.is_event for row in same):
+            raise OptionError(f"{type} at {same[0].time_s:.4f} s is there already (drag it to move it)")
+        id = log.accept(same[0].id).row.id if same else log.add(time_s, type)
         doubt = " The detector sees no event here." if score is not None and score < 0 else ""
-        self._done(f"{row.type} at {row.time_s:.4f} s was {row.status}.{doubt}", row.id)
-        return row
+        self._done(f"{type} at {log[id].time_s:.4f} s was {log[id].status}.{doubt}", id)
+        return log[id]
 
     def move(self, id: int, time_s: float, exact: bool = False) -> Annotation:
-        """Another time for an annotation, see :meth:`AnnotationSession.move`; returns its row."""
-        edit = self.session.move(id, time_s, exact or not self.refining.value, self._reach_s())
+        """Another time for an annotation, moved to the best onset in reach as by :meth:`add`; returns its row."""
+        time_s = float(np.clip(time_s, 0, (self.recording.n_samples - 1) / self.recording.sampling_rate_hz))
+        if not exact and self.refining.value:
+            time_s = self._refined(time_s, self.annotations[id].type)[0]
+        edit = self.annotations.move(id, time_s)
         by_ms = 1e3 * (edit.after.time_s - edit.before.time_s)
         self._done(f"Moved {edit.after.type} by {by_ms:+.2f} ms to {edit.after.time_s:.4f} s.", id)
         return edit.after
 
     def relabel(self, type: str | None = None) -> Annotation:
         """Give the selected annotation another type, by default the one chosen in the list; returns its row."""
-        edit = self.session.relabel(self._selected().id, self._type() if type is None else type)
-        self._done(f"{edit.before.type} at {edit.after.time_s:.4f} s is {edit.after.type} now.")
+        row, type = self._selected(), self._type() if type is None else type
+        edit = self.annotations.relabel(row.id, self._refined(row.time_s)[1] if type is None else type)
+        self._done(f"{row.type} at {row.time_s:.4f} s is {edit.after.type} now.")
         return edit.after
 
     def delete(self) -> None:
-        """Remove the selected annotation; a suggestion is rejected."""
+        """Remove the selected annotation; a suggestion is rejected, so that it is not suggested again."""
         row = self._selected()
         if row.status == "suggested":
             self.reject()
             return
-        self.session.delete(row.id)
+        self.annotations.delete(row.id)
         self._done(f"Deleted {row.type} at {row.time_s:.4f} s.")
 
     def undo(self) -> Edit | None:
-        """Undo the last edit and return it; None where there is none."""
-        edit = self.annotations.undo()
-        return self._travelled(edit, edit and edit.before, "undo", "Undone")
+        """Undo the last edit and return it, before and after exchanged; None where there is none."""
+        return self._travelled(self.annotations.undo(), "undo", "Undone")
 
     def redo(self) -> Edit | None:
         """Repeat the edit that was undone and return it; None where there is none."""
-        edit = self.annotations.redo()
-        return self._travelled(edit, edit and edit.after, "redo", "Done again")
+        return self._travelled(self.annotations.redo(), "redo", "Done again")
 
-    def _travelled(self, edit, now, how, done):
-        """Show an edit that was undone or repeated; ``now`` is its row in the present state."""
+    def _travelled(self, edit, how, done):
+        """Show an edit that was undone or repeated."""
         if edit is None:
             self.say(f"There is nothing to {how}.")
         elif edit.op == "review":
             self._done(f"{done}: {edit.row.start_s:.2f} s to {edit.row.stop_s:.2f} s is complete.")
         else:
-            self._show((now or edit.row).time_s)
+            self._show(edit.row.time_s)
             words = f"{done}: {edit.op} {edit.row.type} at {edit.row.time_s:.4f} s."
-            self._done(words, -1 if now is None else now.id)
+            self._done(words, -1 if edit.after is None else edit.after.id)
         return edit
 
     def review(self) -> Edit:
-        """State that every event in view is annotated."""
-        edit = self.session.review(*self.signal.view)
+        """State that every event in view is annotated; refused while suggestions in view are undecided."""
+        start_s, stop_s = self.signal.view
+        if n := len(self._undecided_in_view()):
+            raise OptionError(
+                f"{n} suggestions from {start_s:.2f} s to {stop_s:.2f} s are undecided: accept or reject them first"
+            )
+        edit = self.annotations.review(start_s, stop_s)
         self._done(f"{edit.after.start_s:.2f} s to {edit.after.stop_s:.2f} s is complete.")
         return edit
 
@@ -260,28 +313,41 @@ class Annotator(Widget):
         return path
 
     def fine_tune(self, method: str | None = None, **options) -> EventDiff:
-        """Train again on the corrected labels and show what changed, see :meth:`AnnotationSession.fine_tune`."""
-        button = self.buttons["fine_tune"]
+        """Train again on the corrected labels, detect again, and show what changed.
+
+        The new detector replaces the old one, and its suggestions replace the undecided ones. Without an old one,
+        everything is gained.
+
+        Parameters
+        ----------
+        method, **options : as for :func:`~evlib.inspection.annotate.fine_tune`
+
+        Raises
+        ------
+        DataError : there are no labels to learn from
+        """
+        log, button = self.annotations, self.buttons["fine_tune"]
         button.disabled, button.description = True, "fine-tuning …"
         self.say("Fine-tuning: learning from the corrected labels, then detecting again.")
-        unlearnable = self.session.unlearnable(method)
+        options = {"refractory_s": self.refractory_s} | options
         try:
-            self.changes = self.session.fine_tune(method, **options)
+            self.detector, self.changes = fine_tune(self.recording, log, self.detector, method, **options)
         finally:
             button.disabled, button.description = False, ACTIONS["fine_tune"][0]
-        parts = self.changes.parts.items()
-        rows = [(t, name, kind) for kind, e in parts for t, name in zip(e.onset_s, e.type_names, strict=True)]
-        self._changed, self._change = sorted(rows), -1
+        changed = {kind: getattr(self.changes, kind) for kind in CHANGE_COLOURS}
+        columns = ((e.onset_s.tolist(), e.type_names, [kind] * len(e)) for kind, e in changed.items())
+        self._changed, self._change = sorted(row for part in columns for row in zip(*part, strict=True)), -1
         self.kind.options = list(dict.fromkeys([BEST, *self.kind.options]))
         self.signal.rows = [*ROWS, CHANGE_ROW]
         self.signal.legend = [*ANNOTATION_COLOURS.items(), *CHANGE_COLOURS.items()]
         self._done(f"Fine-tuned: {self.changes}.")
-        table = self.changes.to_frame()
-        table["changed"] = table[["gained", "lost", "moved"]].sum(axis=1)
-        shown = table[table["changed"] > 0].nlargest(MAX_ROWS, "changed", keep="first").drop(columns="changed")
-        self.report.value = html_table(["type", *shown.columns], shown.reset_index().to_numpy(), CHANGE_COLOURS)
-        if unlearnable:
-            names = escape(", ".join(unlearnable[:8])) + " …" * (len(unlearnable) > 8)
+        counts = np.column_stack([events.counts() for events in [*changed.values(), self.changes.kept]])
+        n_changed = counts[:, :-1].sum(axis=1)
+        most = [k for k in np.argsort(-n_changed, kind="stable")[:MAX_ROWS] if n_changed[k]]
+        table = [(log.names[k], *counts[k]) for k in most]
+        self.report.value = html_table(["type", *CHANGE_COLOURS, "kept"], table, CHANGE_COLOURS)
+        if forgotten := self.changes.forgotten:
+            names = escape(", ".join(forgotten[:8])) + " …" * (len(forgotten) > 8)
             warning = f"Not found any more, because they have no label: {names}"
             self.report.value += f"<div style='color:{WARNING_COLOUR}'>{warning}</div>"
         return self.changes
@@ -296,8 +362,8 @@ class Annotator(Widget):
         time_s, type, kind = row = self._changed[self._change]
         self.signal.center(time_s)
         # Where the new detector suggests the event, it can be decided at once.
-        same = (r.id for r in self.annotations.rows() if r.type == type and abs(r.time_s - time_s) < SAME_EVENT_S)
-        self.signal.selected = next(same, CHANGE_ID + self._change)
+        same = self._at(time_s, type)
+        self.signal.selected = same[0].id if same else CHANGE_ID + self._change
         self.say(f"{kind.capitalize()} ({self._change + 1} of {len(self._changed)}): {type} at {time_s:.4f} s.")
         return row
 
@@ -334,9 +400,25 @@ class Annotator(Widget):
     def _type(self):
         return None if self.kind.value == BEST else self.kind.value
 
-    def _reach_s(self):
+    def _undecided_in_view(self):
         start, stop = self.signal.view
-        return float(np.clip(CLICK_SHARE * (stop - start), LEAST_REACH_S, MOST_REACH_S))
+        return [row for row in self.annotations.suggestions() if start <= row.time_s < stop]
+
+    def _at(self, time_s, type):
+        """The annotations that are one event with this."""
+        rows = self.annotations.rows()
+        return [row for row in rows if row.type == type and abs(row.time_s - time_s) < SAME_EVENT_S]
+
+    def _refined(self, time_s, type=None):
+        """The best onset near a time: (time_s, type, score); a type that the detector does not know stays there,
+        without a score."""
+        if self.detector is None and type is None:
+            raise OptionError("without a detector the type of this event is unknown: choose one")
+        if self.detector is None or (type is not None and type not in self.detector.names):
+            return time_s, type, None
+        start, stop = self.signal.view
+        reach_s = float(np.clip(CLICK_SHARE * (stop - start), LEAST_REACH_S, MOST_REACH_S))
+        return refine_onset(self.detector, self.recording, time_s, type, reach_s)
 
     def _show(self, time_s):
         start, stop = self.signal.view
@@ -357,8 +439,7 @@ class Annotator(Widget):
         landmarks = [(row.time_s, ANNOTATION_COLOURS["undecided"]) for row in undecided[::every]]
         self.signal.landmarks = landmarks + [(row[0], CHANGE_COLOURS[row[2]]) for row in self._changed[:MAX_LANDMARKS]]
         self.signal.spans = [(*span, REVIEWED_COLOUR) for span in log.reviewed_s.tolist()]
-        status = [row.status for row in log.rows()]
-        n = {name: status.count(name) for name in ("accepted", "added", "rejected")}
+        n = Counter(row.status for row in log.rows())
         reviewed_s = float(np.diff(log.reviewed_s).sum())
         scale, unit = (1, "s") if log.duration_s < 300 else (60, "min")
         parts = [
@@ -368,9 +449,7 @@ class Annotator(Widget):
             f"{n['rejected']} rejected",
             f"{reviewed_s / scale:.1f} of {log.duration_s / scale:.1f} {unit} complete",
         ]
-        if reviewed_s:
-            parts.append(f"{log.edits_per_minute:.1f} edits per minute of it")
-        if violations := self.session.violations():
+        if violations := len(find_violations(log.events(), self.refractory_s)[0]):
             words = f"{violations} pairs closer than the refractory period"
             parts.append(f"<b style='color:{WARNING_COLOUR}'>{words}</b>")
         self.status.value = " · ".join(parts)
@@ -383,17 +462,21 @@ class Annotator(Widget):
         width = stop - start
         if not again and self._sent[0] <= start and stop <= self._sent[1] and self._sent[2] <= 4 * width:
             return
-        self._sent = (start - width, stop + width, width)
-        marks = []
-        for row in self.annotations.rows():
-            kind, weight = ("reference", 1) if row.is_event else ("suggestion", 2 if row.status == "suggested" else 1)
-            colour = ANNOTATION_COLOURS[annotation_state(row)]
-            marks.append((row.id, row.time_s, row.type, colour, kind, row.score, row.status, weight))
-        for k, (time_s, type, kind) in enumerate(self._changed):
-            marks.append((CHANGE_ID + k, float(time_s), type, CHANGE_COLOURS[kind], "estimated", None, kind, 2))
-        names = ("id", "time_s", "label", "colour", "kind", "score", "note", "weight")
-        shown = [dict(zip(names, mark, strict=True)) for mark in marks if start - width <= mark[1] <= stop + width]
-        shown = [mark | {"short": mark["label"][self._prefix :]} for mark in shown]
+        first, last = start - width, stop + width
+        self._sent = (first, last, width)
+        marks = [
+            {"id": row.id, "time_s": row.time_s, "label": row.type, "score": row.score, "note": row.status}
+            | MARKS[row.status]
+            for row in self.annotations.rows()
+            if first <= row.time_s <= last
+        ]
+        marks += [
+            {"id": CHANGE_ID + k, "time_s": time_s, "label": type, "note": kind, "weight": 2}
+            | {"kind": "estimated", "colour": CHANGE_COLOURS[kind]}
+            for k, (time_s, type, kind) in enumerate(self._changed)
+            if first <= time_s <= last
+        ]
+        shown = [mark | {"short": mark["label"][self._prefix :]} for mark in marks]
         if again and shown == self.signal.marks:
             self.signal.marks = []  # a dragged mark goes back to its place only when marks are sent again
         self.signal.marks = shown

@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 
+from evlib.detection.detector import detect
 from evlib.detection.oracle import oracle_detector
 from evlib.inspection.annotations import AnnotationLog
 from evlib.inspection.annotator import ANNOTATION_COLOURS, CHANGE_ID, Annotator
-from evlib.signals.errors import DataError, OptionError
+from evlib.inspection.widget import WARNING_COLOUR
+from evlib.signals.errors import OptionError, UnitError
 from evlib.signals.events import Events, read_events
 from evlib.signals.recording import Recording
 from evlib.signals.synthetic import make_recording, make_templates
@@ -31,9 +33,13 @@ def simulation():
     return make_recording(make_templates(4, 3, seed=2), duration_s=30.0, snr=14.0, seed=2, transients_per_s=0.0)
 
 
+@pytest.fixture(scope="module")
+def detector(simulation):
+    return oracle_detector(simulation)
+
+
 @pytest.fixture
-def aided(simulation, tmp_path):
-    detector = oracle_detector(simulation)
+def aided(simulation, detector, tmp_path):
     return Annotator(simulation.recording, detector, log=tmp_path / "log.jsonl", highpass_hz=20, view_s=3.0)
 
 
@@ -107,22 +113,29 @@ def test_a_refused_drag_puts_the_mark_back(plain):
 
 
 def test_what_cannot_be_done_is_said_and_changes_nothing(plain):
-    size = plain.annotations.path.stat().st_size
     plain.signal.selected = -1
-    for name in ("accept", "reject", "delete", "relabel", "next_change"):
-        click(plain, name)
-        assert "#c62828" in plain.message.value
     plain.signal.show(0.0, 4.0)
-    click(plain, "review")
-    assert "3 suggestions" in plain.message.value
+    for name, message in {
+        **dict.fromkeys(("accept", "reject", "delete", "relabel"), "select an annotation first"),
+        "next_change": "nothing has changed: fine-tune first",
+        "review": "3 suggestions from 0.00 s to 4.00 s are undecided",
+        "fine_tune": "not one labelled event",
+    }.items():
+        click(plain, name)
+        assert message in plain.message.value and WARNING_COLOUR in plain.message.value
     click(plain, "undo")
     assert "nothing to undo" in plain.message.value
-    assert plain.annotations.path.stat().st_size == size
-    with pytest.raises(OptionError, match="select an annotation first"):
-        plain.accept()
-    with pytest.raises(DataError, match="not one labelled event"):
-        plain.fine_tune("matched_filter")
     assert plain.buttons["fine_tune"].description == "fine-tune now" and not plain.buttons["fine_tune"].disabled
+    assert plain.annotations.counts() == {}
+    plain.add(5.0, "bell")
+    for message, act in {
+        "no annotation 99": lambda: plain.select(99),
+        "choose one": lambda: plain.add(1.5),
+        "is there already": lambda: plain.add(5.004, "bell"),
+    }.items():
+        with pytest.raises(OptionError, match=message):
+            act()
+    assert plain.annotations.counts() == {"add": 1}
 
 
 def test_accept_all_review_and_save(plain, tmp_path):
@@ -131,7 +144,6 @@ def test_accept_all_review_and_save(plain, tmp_path):
     events = read_events(tmp_path / "log.tsv", names=NAMES)
     assert events.onset_s.tolist() == [1.0, 2.0, 3.0]
     np.testing.assert_allclose(events.complete_spans_s, [[0.0, 4.0]])
-    assert "45.0 edits per minute" in plain.status.value
     assert [json.loads(line)["op"] for line in plain.annotations.path.read_text().splitlines()[2:]] == [
         "accept"
     ] * 3 + ["review"]
@@ -144,20 +156,56 @@ def test_accept_all_review_and_save(plain, tmp_path):
 def test_a_click_moves_to_the_onset_and_finds_the_type(aided, simulation):
     assert aided.kind.value == "best match"
     onset_s, name = simulation.events.onset_s[12], simulation.events.type_names[12]
+    other = next(other for other in simulation.events.names if other != name)
+    n = len(aided.annotations)
     aided.signal.show(onset_s - 1, onset_s + 1)
     aided.signal.clicked = {"time_s": onset_s + 0.006, "channel": 1, "shift": False, "count": 1}
     row = aided.annotations[aided.signal.selected]
-    assert row.type == name and abs(row.time_s - onset_s) < 5e-4 and row.status == "accepted"
+    assert (row.type, row.status) == (name, "accepted") and abs(row.time_s - onset_s) < 5e-4
+    assert len(aided.annotations) == n, "what is suggested there is accepted"
+    aided.annotations.reject(row.id)
+    assert aided.add(onset_s, name) == row, "what was rejected there is accepted too"
     aided.signal.dragged = {"id": row.id, "time_s": onset_s - 0.007}
     assert abs(aided.annotations[row.id].time_s - onset_s) < 5e-4
-    aided.kind.value = aided.annotations.names[0]
+    # Exactly where it was put, and not what the detector would say.
+    aided.kind.value = other
     aided.signal.clicked = {"time_s": onset_s + 0.11, "channel": 1, "shift": True, "count": 2}
-    assert aided.annotations[aided.signal.selected].time_s == onset_s + 0.11
+    added = aided.annotations[aided.signal.selected]
+    assert (added.time_s, added.type, added.status) == (onset_s + 0.11, other, "added")
+    assert aided.add(simulation.events.onset_s[20] + 0.002, exact=True).type == simulation.events.type_names[20]
     aided.refining.value = False
     aided.signal.dragged = {"id": row.id, "time_s": onset_s - 0.008}
     assert aided.annotations[row.id].time_s == onset_s - 0.008
+    last_s = (simulation.recording.n_samples - 1) / simulation.recording.sampling_rate_hz
+    assert [aided.move(added.id, time_s).time_s for time_s in (-5.0, 1e6)] == [0.0, last_s]
+    # The type in the list, or what the detector says.
     aided.select(row.id)
-    assert aided.relabel(aided.annotations.names[1]).type == aided.annotations.names[1]
+    assert aided.relabel().type == other
+    aided.kind.value = "best match"
+    assert aided.relabel().type == name
+
+
+def test_a_new_log_begins_with_suggestions_and_an_old_one_goes_on(aided, simulation, detector):
+    assert len(aided.annotations.suggestions()) >= len(detect(detector, simulation.recording))
+    aided.accept()
+    deleted = aided.annotations.suggestions()[-1]
+    aided.select(deleted.id), aided.delete()
+    assert aided.annotations[deleted.id].status == "rejected", "it would be suggested again"
+    again = Annotator(simulation.recording, detector, log=aided.annotations.path)
+    assert again.annotations.rows() == aided.annotations.rows()
+    assert again.undo() is not None, "opening a log again leaves its past alone"
+
+
+def test_what_makes_no_sense_together_is_refused(simulation, detector, tmp_path):
+    path, recording = tmp_path / "log.jsonl", simulation.recording
+    for error, message, signal, helper, names in (
+        (OptionError, "needs the recording and the names", recording, None, None),
+        (UnitError, "resample", Recording(recording.signal, 1000.0), detector, None),
+        (OptionError, "names lacks event_00, event_01", recording, detector, ["bell"]),
+    ):
+        with pytest.raises(error, match=message):
+            Annotator(signal, helper, log=path, names=names)
+    assert not path.exists()
 
 
 def test_fine_tuning_shows_what_changed(aided, simulation):
@@ -166,10 +214,10 @@ def test_fine_tuning_shows_what_changed(aided, simulation):
     for row in aided.annotations.suggestions():
         aided.annotations.reject(row.id) if row.type == gone else aided.annotations.accept(row.id)
     click(aided, "fine_tune")
-    assert set(aided.changes.lost.type_names) >= {gone} and gone not in aided.changes.after.type_names
+    assert set(aided.changes.lost.type_names) >= {gone} and gone not in aided.changes.kept.type_names
     assert "have no label" in aided.report.value and gone in aided.report.value
     assert aided.signal.rows[-1]["name"] == "fine-tuned" and "Fine-tuned" in aided.message.value
-    number = len(aided.changes.gained) + len(aided.changes.lost) + int(aided.changes.moved.sum())
+    number = len(aided.changes.gained) + len(aided.changes.lost) + len(aided.changes.moved)
     seen = [aided.next_change() for _ in range(number)]
     assert seen == sorted(seen) and len(set(seen)) == number and aided.next_change() == seen[0]
     seen = [aided.next_change()[0] for _ in range(3)]
