@@ -26,6 +26,7 @@ REPORT_TOLERANCES_S = (0.001, 0.0025, 0.005, 0.01, 0.02)
 COUNTS = ("n_reference", "n_estimated", "tp", "fp", "fn")
 RATIOS = ("precision", "recall", "f1")
 OUTCOMES = ("hit", "miss", "false_alarm", "not_judged")
+TABLE = "time_s type outcome reference_s estimated_s dt_ms score gap_s certainty other".split()
 KINDS = ("event", "error", "least_certain", "refractory", "disagreement")
 
 
@@ -241,25 +242,6 @@ class Comparison:
         index = pd.Index([1e3 * t for t in tolerances_s], name="tolerance_ms")
         return pd.DataFrame({name: [getattr(r, name) for r in reports] for name in columns}, index=index)
 
-    def confusion(self, tolerance_s: float = 0.05):
-        """Right time, wrong type: a table of reference type (rows) by estimated type (columns).
-
-        Events of one type are paired first, what is left is paired whatever its type. The last column counts missed
-        events, the last row false alarms.
-        """
-        import pandas as pd
-
-        near = self.at(tolerance_s)
-        reference, estimated = near.reference, near.estimated
-        pairs = np.concatenate([near.pairs, near._wrong_type()])
-        n = len(reference.names)
-        table = np.zeros((n + 1, n + 1), dtype=np.int64)
-        np.add.at(table, (reference.type[pairs[:, 0]], estimated.type[pairs[:, 1]]), 1)
-        table[:n, n] = reference.counts() - table[:n].sum(axis=1)
-        table[n, :n] = estimated.counts() - table[:n, :n].sum(axis=0)
-        rows = pd.Index([*reference.names, "(false alarm)"], name="reference")
-        return pd.DataFrame(table, index=rows, columns=pd.Index([*reference.names, "(missed)"], name="estimated"))
-
     def _wrong_type(self):
         """(k, 2) rows of missed events and of false alarms at their time, which have another type."""
         missed = np.flatnonzero(self.reference_outcome == "miss")
@@ -348,37 +330,37 @@ class Comparison:
         """
         import pandas as pd
 
-        reference, estimated = self.everything
-        r, e = (np.flatnonzero(rows) for rows in self.judged)
-        outcome, other = (
-            [np.full(len(events), fill, dtype=object) for events in self.everything] for fill in ("not_judged", "")
+        names = np.array(self.reference.names, dtype=object)
+        limits = per_type_values(threshold, names, "threshold")
+        reference, estimated = (
+            pd.DataFrame(
+                {
+                    "type": names[events.type],
+                    "outcome": "not_judged",
+                    f"{side}_s": events.onset_s,
+                    "gap_s": self._gaps(events),
+                    "limit": limits[events.type],
+                    "other": "",
+                }
+            )
+            for side, events in zip(("reference", "estimated"), self.everything, strict=True)
         )
-        outcome[0][r], outcome[1][e] = self.reference_outcome, self.estimated_outcome
-        names = np.array(reference.names, dtype=object)
-        missed, alarms = (rows[wrong] for rows, wrong in zip((r, e), self._wrong_type().T, strict=True))
-        other[0][missed], other[1][alarms] = names[estimated.type[alarms]], names[reference.type[missed]]
-        # Rows: all reference events with their answers (-1: none), then the estimates that answer none of them.
-        partner = np.full(len(reference), -1)
-        partner[r[self.pairs[:, 0]]] = e[self.pairs[:, 1]]
-        rest = np.setdiff1d(np.arange(len(estimated)), partner)
-        row_r, row_e = np.r_[np.arange(len(reference)), np.full(len(rest), -1)], np.r_[partner, rest]
-        type = np.r_[reference.type, estimated.type[rest]]
-        reference_s, estimated_s = _taken(reference.onset_s, row_r), _taken(estimated.onset_s, row_e)
-        own_gap_s, gap_s = _taken(self._gaps(reference), row_r), _taken(self._gaps(estimated), row_e)
-        limit, score = per_type_values(threshold, reference.names, "threshold")[type], _taken(estimated.score, row_e)
-        columns = {
-            "time_s": np.where(np.isnan(reference_s), estimated_s, reference_s),
-            "type": names[type],
-            "outcome": np.r_[outcome[0], outcome[1][rest]],
-            "reference_s": reference_s,
-            "estimated_s": estimated_s,
-            "dt_ms": 1e3 * (estimated_s - reference_s),
-            "score": score,
-            "gap_s": np.where(np.isnan(gap_s), own_gap_s, gap_s),
-            "certainty": np.abs(np.subtract(*(logit(np.clip(p, 1e-12, 1 - 1e-12)) for p in (score, limit)))),
-            "other": np.r_[other[0], other[1][rest]],
-        }
-        return pd.DataFrame(columns).sort_values("time_s", kind="stable", ignore_index=True)
+        r, e = (np.flatnonzero(rows) for rows in self.judged)
+        reference.loc[r, "outcome"], estimated.loc[e, "outcome"] = self.reference_outcome, self.estimated_outcome
+        missed, alarms = self._wrong_type().T
+        reference.loc[r[missed], "other"] = names[self.estimated.type[alarms]]
+        estimated.loc[e[alarms], "other"] = names[self.reference.type[missed]]
+        # An estimate stands in the row of the reference event that it answers; those that answer none come behind.
+        row = len(reference) + np.arange(len(estimated))
+        row[e[self.pairs[:, 1]]] = r[self.pairs[:, 0]]
+        table = estimated.assign(score=self.everything[1].score).set_axis(row).combine_first(reference)
+        score, limit = (logit(table[name].clip(1e-12, 1 - 1e-12)) for name in ("score", "limit"))
+        table = table.assign(
+            time_s=table["reference_s"].fillna(table["estimated_s"]),
+            dt_ms=1e3 * (table["estimated_s"] - table["reference_s"]),
+            certainty=(score - limit).abs(),
+        )
+        return table[TABLE].sort_values("time_s", kind="stable", ignore_index=True)
 
     def _gaps(self, events):
         """(n,) seconds to the event of the same type before, where that breaks the refractory rule, else NaN."""
@@ -431,17 +413,11 @@ class Comparison:
     def _repr_html_(self):
         return f"<p>{'<br>'.join(self._headlines())}</p>{self.per_type().to_html(float_format='{:.3f}'.format)}"
 
-    def plot(self, ax=None):
-        """F1 of each type beside a histogram of the signed timing errors.
-
-        ``ax`` : two matplotlib axes, or None for a new figure; returns the two axes.
-        """
+    def plot(self):
+        """F1 of each type beside a histogram of the signed timing errors, in a new figure; returns the two axes."""
         import matplotlib.pyplot as plt
 
-        if ax is None:
-            _, ax = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-        if np.shape(ax) != (2,):
-            raise OptionError("ax must be two axes, for example those of plt.subplots(1, 2)")
+        _, ax = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
         (left, right), names, tolerance_ms = ax, self.reference.names, 1e3 * self.tolerance_s
         left.bar(names, np.nan_to_num(self._f1_by_type()), label="one type")
         left.axhline(self.f1, color="black", linestyle="--", label=f"all events: {self.f1:.3f}")
@@ -458,11 +434,6 @@ class Comparison:
         right.set(xlabel="estimated - reference (ms)", ylabel="events")
         right.legend(loc="upper right")
         return ax
-
-
-def _taken(values, rows):
-    """``values[rows]``, NaN where the row is -1."""
-    return np.append(np.asarray(values, dtype=float), np.nan)[rows]
 
 
 # ---- tables of events -----------------------------------------------------------------------------------------------
