@@ -110,21 +110,13 @@ def frame_mask(lengths: Tensor, n_samples: int, resolution: int) -> Tensor:
     return length_mask((lengths + resolution - 1) // resolution, n_frames(n_samples, resolution))
 
 
-def pool_frames(frames: Tensor, mask: Tensor, how: str = "mean") -> Tensor:
-    """Pool (batch, frames, features) over the frames where ``mask`` (batch, frames) is True.
+def pool_frames(frames: Tensor, mask: Tensor) -> Tensor:
+    """(batch, features): the mean of (batch, frames, features) over the frames where ``mask`` (batch, frames) is True.
 
-    ``how`` is "mean", "max" or "last".
-
-    >>> frames, mask = torch.tensor([[[1.0], [3.0], [100.0]]]), torch.tensor([[True, True, False]])
-    >>> [pool_frames(frames, mask, how).item() for how in ("mean", "max", "last")]
-    [2.0, 3.0, 3.0]
+    >>> pool_frames(torch.tensor([[[1.0], [3.0], [100.0]]]), torch.tensor([[True, True, False]]))
+    tensor([[2.]])
     """
-    require_choice(("mean", "max", "last"), how=how)
-    if how == "mean":
-        return frames.masked_fill(~mask[..., None], 0).sum(1) / mask.sum(1, keepdim=True)
-    if how == "max":
-        return frames.masked_fill(~mask[..., None], -torch.inf).amax(1)
-    return frames[torch.arange(len(frames), device=frames.device), mask.sum(1) - 1]
+    return frames.masked_fill(~mask[..., None], 0).sum(1) / mask.sum(1, keepdim=True)
 
 
 def run_recurrent(network, x, lengths):

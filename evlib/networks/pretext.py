@@ -27,13 +27,9 @@ from .transformer import DualBranchEncoder
 
 
 class WindowPretext(nn.Module):
-    """Base of the pretexts on windows: the encoder of a classifier, and its transfer."""
+    """Base of the pretexts on windows: the transfer of their encoder, which is that of a classifier."""
 
-    def __init__(self, input_size, hidden_size, num_layers, dropout, bidirectional, timing_resolution_samples):
-        super().__init__()
-        sizes = (input_size, hidden_size, num_layers, dropout, bidirectional, timing_resolution_samples)
-        self.encoder = LSTMEncoder(*sizes)
-        self.input_size, self.timing_resolution_samples = input_size, timing_resolution_samples
+    encoder: LSTMEncoder
 
     def transfer_encoder_to_classifier(self, classifier):
         """Copy the encoder's weights into a classifier, see `evlib.networks.encoders.transfer_encoder`."""
@@ -82,8 +78,11 @@ class LSTMAutoencoder(WindowPretext):
         bidirectional: bool = True,
         timing_resolution_samples: int = 10,
     ):
+        super().__init__()
         require_int(1, latent_size=latent_size)
-        super().__init__(input_size, hidden_size, num_layers, dropout, bidirectional, timing_resolution_samples)
+        self.encoder = LSTMEncoder(
+            input_size, hidden_size, num_layers, dropout, bidirectional, timing_resolution_samples
+        )
         self.latent_size, dropout = latent_size, dropout if num_layers > 1 else 0.0
         self.to_latent = nn.Linear(self.encoder.output_size, latent_size)
         self.from_latent = nn.Linear(latent_size, hidden_size)
@@ -117,12 +116,12 @@ class LSTMAutoencoder(WindowPretext):
         """(batch, latent_size) -> (batch, n_samples, channels)."""
         require_shape(("batch", self.latent_size), latent=latent)
         require_int(1, n_samples=n_samples)
-        frames = n_frames(n_samples, self.timing_resolution_samples)
+        frames = n_frames(n_samples, self.encoder.resolution)
         states, _ = self.decoder(self.from_latent(latent)[:, None].expand(-1, frames, -1))
-        return self.to_samples(states).reshape(len(latent), -1, self.input_size)[:, :n_samples]
+        return self.to_samples(states).reshape(len(latent), -1, self.encoder.input_size)[:, :n_samples]
 
     def _reconstruct(self, latent, x, lengths):
-        mask = length_mask(check_batch(x, self.input_size, lengths), x.shape[1])
+        mask = length_mask(check_batch(x, self.encoder.input_size, lengths), x.shape[1])
         return self.decode(latent, x.shape[1]).masked_fill(~mask[..., None], 0)
 
 
@@ -147,26 +146,25 @@ class VariationalLSTMAutoencoder(LSTMAutoencoder):
         super().__init__(*args, **options)
         self.to_logvar = nn.Linear(self.encoder.output_size, self.latent_size)
 
-    def forward(self, x: Tensor, lengths=None, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """As `LSTMAutoencoder.forward`; adds mu and logvar (batch, latent_size), and draws from ``generator``."""
-        mu, logvar, latent = self.encode(x, lengths, generator)
+    def forward(self, x: Tensor, lengths=None) -> dict[str, Tensor]:
+        """As `LSTMAutoencoder.forward`; adds mu and logvar (batch, latent_size)."""
+        mu, logvar, latent = self.encode(x, lengths)
         reconstruction = self._reconstruct(latent, x, lengths)
         return {"reconstruction": reconstruction, "latent": latent, "mu": mu, "logvar": logvar}
 
-    def encode(self, x: Tensor, lengths=None, generator: torch.Generator | None = None):
+    def encode(self, x: Tensor, lengths=None):
         """(batch, time, channels) -> mu, log variance and latent vector, each (batch, latent_size).
 
-        ``generator`` is on the model's device; None draws from PyTorch's global generator, as dropout does.
+        The draw comes from PyTorch's global generator, as that of dropout does.
         """
         pooled = self.encoder.pooled(x, lengths)
         mu, logvar = self.to_latent(pooled), self.to_logvar(pooled)
-        return mu, logvar, draw_latent(mu, logvar, generator) if self.training else mu
+        return mu, logvar, draw_latent(mu, logvar) if self.training else mu
 
 
-def draw_latent(mean: Tensor, log_variance: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def draw_latent(mean: Tensor, log_variance: Tensor) -> Tensor:
     """A draw of the Gaussian of this mean and log variance."""
-    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-    return mean + (log_variance / 2).exp() * noise
+    return mean + (log_variance / 2).exp() * torch.randn_like(mean)
 
 
 class ContrastiveOutput(NamedTuple):
@@ -222,9 +220,12 @@ class ContrastiveLSTM(WindowPretext):
         bidirectional: bool = True,
         timing_resolution_samples: int = 10,
     ):
+        super().__init__()
         require_int(1, projection_size=projection_size)
         require_positive(temperature=temperature)
-        super().__init__(input_size, hidden_size, num_layers, dropout, bidirectional, timing_resolution_samples)
+        self.encoder = LSTMEncoder(
+            input_size, hidden_size, num_layers, dropout, bidirectional, timing_resolution_samples
+        )
         self.temperature, features = temperature, self.encoder.output_size
         self.projection = nn.Sequential(nn.Linear(features, features), nn.ReLU(), nn.Linear(features, projection_size))
 
@@ -240,13 +241,9 @@ class ContrastiveLSTM(WindowPretext):
         ------
         ShapeError, DataError : as in `evlib.networks.encoders.check_batch`
         """
-        h1, h2 = self.get_embeddings(x1, lengths1), self.get_embeddings(x2, lengths2)
+        h1, h2 = self.encoder.pooled(x1, lengths1), self.encoder.pooled(x2, lengths2)
         z1, z2 = (F.normalize(self.projection(h), dim=1) for h in (h1, h2))
         return ContrastiveOutput(z1, h1, z2, h2)
-
-    def get_embeddings(self, x: Tensor, lengths=None) -> Tensor:
-        """(batch, features): the mean state of each sequence; dropout is active in training mode."""
-        return self.encoder.pooled(x, lengths)
 
 
 # Numbers by which `MaskedPatchModel` compares two views of a patch.

@@ -19,18 +19,13 @@ import torch
 CHOICES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def is_chosen() -> bool:
-    """Whether the caller chose how many threads PyTorch uses."""
-    cores = {os.cpu_count() or 1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1}
-    default = cores & {torch.get_num_threads(), 2 * torch.get_num_threads()}
-    return any(os.environ.get(name) for name in CHOICES) or not default
-
-
 @contextlib.contextmanager
 def few_threads():
     """PyTorch works in one thread, or in as many as the caller chose; as a ``with`` block or a decorator."""
     before = torch.get_num_threads()
-    torch.set_num_threads(before if is_chosen() else 1)
+    cores = {os.cpu_count() or 1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1}
+    chosen = any(os.environ.get(name) for name in CHOICES) or not cores & {before, 2 * before}
+    torch.set_num_threads(before if chosen else 1)
     try:
         yield
     finally:

@@ -75,9 +75,7 @@ FLOOR = 0.01
 ROUNDING = 1e-6
 
 
-def patchify(
-    x: Tensor, sampling_rate_hz: float, patch_s: float, stride_s: float | None = None, n_samples: int = PATCH_SAMPLES
-) -> Tensor:
+def patchify(x: Tensor, sampling_rate_hz: float, patch_s: float, n_samples: int = PATCH_SAMPLES) -> Tensor:
     """Cut signals into patches of ``patch_s`` and interpolate each linearly to ``n_samples``; an incomplete patch at
     the end is left out.
 
@@ -85,7 +83,7 @@ def patchify(
     ----------
     x : (batch, time, channels) float tensor
     sampling_rate_hz : samples per second
-    patch_s, stride_s : seconds of a patch, and from one to the next (default: ``patch_s``)
+    patch_s : seconds of a patch
     n_samples : samples of a patch after the interpolation
 
     Returns
@@ -95,7 +93,7 @@ def patchify(
     Raises
     ------
     ShapeError, UnitError : wrong axes, a rate that is not a positive number
-    OptionError : a patch of less than two samples or longer than the signals, a stride of less than one sample
+    OptionError : a patch of less than two samples or longer than the signals
 
     Examples
     --------
@@ -105,29 +103,27 @@ def patchify(
     if x.ndim != 3 or 0 in x.shape:
         raise ShapeError(f"signals must be (batch, time, channels) without an empty axis, got {tuple(x.shape)}")
     rate = require_rate(sampling_rate_hz)
-    length, step = patch_samples(patch_s, rate), patch_samples(patch_s if stride_s is None else stride_s, rate, least=1)
+    length = patch_samples(patch_s, rate)
     if length > x.shape[1]:
         raise OptionError(
             f"a patch of {patch_s:g} s is longer than the signals of {x.shape[1] / rate:g} s (seconds, not samples?)"
         )
-    pieces = x.unfold(1, length, step)  # (batch, patches, channels, length)
+    pieces = x.unfold(1, length, length)  # (batch, patches, channels, length)
     if length != n_samples:
         rows = F.interpolate(pieces.reshape(-1, 1, length), n_samples, mode="linear", align_corners=False)
         pieces = rows.view(*pieces.shape[:3], n_samples)
     return pieces.transpose(2, 3)
 
 
-def patch_samples(seconds: float, rate: float, least: int = 2) -> int:
-    """Whole samples in a patch or stride of ``seconds``; what is up to 1/1000 sample short of one counts as whole."""
+def patch_samples(seconds: float, rate: float) -> int:
+    """Whole samples in a patch of ``seconds``; what is up to 1/1000 sample short of one counts as whole."""
     samples = int(seconds * rate + 1e-3) if seconds > 0 else 0
-    if samples < least:
-        raise OptionError(
-            f"a patch or stride of {seconds!r} s has {samples} samples at {rate:g} Hz, at least {least} are needed"
-        )
+    if samples < 2:
+        raise OptionError(f"a patch of {seconds!r} s has {samples} samples at {rate:g} Hz, at least 2 are needed")
     return samples
 
 
-def normalise_patches(patches: Tensor, eps: float = 1e-8) -> tuple[Tensor, Tensor]:
+def normalise_patches(patches: Tensor) -> tuple[Tensor, Tensor]:
     """Each patch of each channel with mean 0 and deviation 1, and the mean and deviation that were removed.
 
     Parameters
@@ -145,7 +141,7 @@ def normalise_patches(patches: Tensor, eps: float = 1e-8) -> tuple[Tensor, Tenso
     """
     mean, deviation = patches.mean(2, keepdim=True), patches.std(2, correction=0, keepdim=True)
     stats = torch.stack([mean.asinh(), (deviation + FLOOR).log()], -1)[:, :, 0]
-    return ((patches - mean) / (deviation + eps)).masked_fill(deviation <= ROUNDING * mean.abs(), 0), stats
+    return ((patches - mean) / (deviation + 1e-8)).masked_fill(deviation <= ROUNDING * mean.abs(), 0), stats
 
 
 def make_batch(
@@ -153,7 +149,6 @@ def make_batch(
     sampling_rate_hz: float,
     patch_s: float,
     channel_text: Tensor,
-    stride_s: float | None = None,
     n_samples: int = PATCH_SAMPLES,
     normalise: bool = True,
 ) -> dict[str, Tensor]:
@@ -170,7 +165,7 @@ def make_batch(
         raise ShapeError(
             f"channel_text must have a row for each of {x.shape[2]} channels, got {tuple(channel_text.shape)}"
         )
-    patches = patchify(x, sampling_rate_hz, patch_s, stride_s, n_samples)[:, :MAX_PATCHES]
+    patches = patchify(x, sampling_rate_hz, patch_s, n_samples)[:, :MAX_PATCHES]
     normalised, stats = normalise_patches(patches)
     mask = torch.ones(patches.shape[:2], dtype=torch.bool)
     return _as_batch(normalised if normalise else patches, stats, mask, channel_text)

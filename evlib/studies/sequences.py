@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Sampler
 
-from ..networks.encoders import LSTMEncoder, check_batch, keep_arguments, length_mask, pool_frames
+from ..networks.classifier import mlp_head
+from ..networks.encoders import LSTMEncoder, check_batch, keep_arguments, length_mask
 from ..networks.losses import masked_mse
 from ..networks.threads import few_threads
 from ..networks.time_embeddings import balance_loss, make_time_embedding
@@ -62,10 +63,7 @@ class LSTMClassifier(nn.Module):
         require_int(2, num_classes=num_classes, hidden_size=hidden_size)
         require_choice(("last", "mean"), pooling=pooling)
         self.encoder = LSTMEncoder(input_size, hidden_size, num_layers, dropout, bidirectional, resolution=1)
-        hidden = nn.Linear(self.encoder.output_size, hidden_size // 2)
-        self.head = nn.Sequential(
-            nn.Dropout(dropout), hidden, nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden_size // 2, num_classes)
-        )
+        self.head = mlp_head(self.encoder.output_size, hidden_size // 2, num_classes, dropout)
 
     def forward(self, x: torch.Tensor, lengths=None) -> torch.Tensor:
         mean = self.config["pooling"] == "mean"
@@ -109,7 +107,7 @@ def last_state(encoder: LSTMEncoder, x: torch.Tensor, lengths=None) -> torch.Ten
     """
     lengths = check_batch(x, encoder.input_size, lengths)
     states = encoder(x, lengths)
-    last = pool_frames(states, length_mask(lengths, x.shape[1]), "last")
+    last = states[torch.arange(len(x), device=x.device), lengths - 1]
     half = encoder.output_size // 2
     return torch.cat([last[:, :half], states[:, 0, half:]], dim=1) if encoder.config["bidirectional"] else last
 

@@ -58,11 +58,7 @@ def test_pooling_agrees_with_each_sequence_alone():
     mask, frames = frame_mask(LENGTHS, 200, 10), torch.randn(3, 20, 4)
     assert mask.sum(1).tolist() == [20, 14, 1]
     for i, n in enumerate(mask.sum(1).tolist()):
-        torch.testing.assert_close(pool_frames(frames, mask, "mean")[i], frames[i, :n].mean(0))
-        torch.testing.assert_close(pool_frames(frames, mask, "max")[i], frames[i, :n].max(0).values)
-        torch.testing.assert_close(pool_frames(frames, mask, "last")[i], frames[i, n - 1])
-    with pytest.raises(OptionError, match="how must be one of mean, max, last"):
-        pool_frames(frames, mask, "median")
+        torch.testing.assert_close(pool_frames(frames, mask)[i], frames[i, :n].mean(0))
     with pytest.raises(OptionError, match="cell must be one of lstm, gru"):
         LSTMEncoder(6, cell="rnn")
 
@@ -126,9 +122,6 @@ def poison(encoder):
     ("options", "change", "error", "words"),
     [
         ({"hidden_size": 8}, None, OptionError, "hidden_size is 8 in the source but 16 in the target"),
-        ({"num_layers": 3}, None, OptionError, "num_layers is 3 in the source but 2"),
-        ({"input_size": 5}, None, OptionError, "input_size is 5 in the source but 6"),
-        ({"timing_resolution_samples": 5}, None, OptionError, "resolution is 5 in the source but 10"),
         ({"bidirectional": False}, None, OptionError, "bidirectional is False in the source but True"),
         ({}, lambda e: setattr(e, "extra", torch.nn.Linear(1, 1)), ShapeError, "float32 .* but missing in the target"),
         ({}, lambda e: e.double(), ShapeError, "framing.0.weight is float64"),

@@ -47,16 +47,8 @@ def test_controls_know_no_time(name):
     assert torch.equal(embedded, embedded[:1].expand_as(embedded))
 
 
-def test_the_scale_of_time_decides_how_far_sines_spread():
-    ranks = {}
-    for scale in (1.0, 1 / 784):
-        singular = torch.linalg.svdvals(SinCosEmbedding(time_scale=scale)(PIXELS)[0])
-        ranks[scale] = int((singular > 0.01 * singular[0]).sum())
-    assert ranks[1.0] >= 20 and ranks[1 / 784] == 2
-
-
 def test_sines_by_hand():
-    t = SinCosEmbedding(32, time_scale=1.0)(torch.tensor([[7.0]]))[0, 0]
+    t = SinCosEmbedding(32, time_scale=0.1)(torch.tensor([[70.0]]))[0, 0]
     for i in range(16):
         angle = 7 * math.exp(-i * math.log(1e4) / 16)
         assert t[2 * i].item() == pytest.approx(math.sin(angle), abs=1e-5)

@@ -63,11 +63,9 @@ def test_patches_are_linear_interpolations_of_whole_pieces(rate, patch_s, n):
         np.testing.assert_allclose(patches[1, p, :, 2].numpy(), wanted, atol=1e-9)
 
 
-def test_a_patch_of_its_own_length_is_not_changed_and_strides_overlap():
-    x = torch.arange(10.0)[None, :, None]
-    patches = patchify(x, 10.0, 0.4, 0.2, n_samples=4)[0, :, :, 0]
-    assert patches.tolist() == [[k, k + 1, k + 2, k + 3] for k in (0, 2, 4, 6)]
-    assert patchify(x, 10.0, 0.3, n_samples=3).shape[1] == 3, "an incomplete end is left out"
+def test_a_patch_of_its_own_length_is_not_changed_and_an_incomplete_one_is_left_out():
+    patches = patchify(torch.arange(10.0)[None, :, None], 10.0, 0.4, n_samples=4)[0, :, :, 0]
+    assert patches.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
 def test_normalising_keeps_mean_and_deviation_beside_the_patch():
@@ -83,20 +81,10 @@ def test_normalising_keeps_mean_and_deviation_beside_the_patch():
     assert normalise_patches(faint)[0].std().item() == pytest.approx(1.0, rel=0.05)
 
 
-@pytest.mark.parametrize(
-    ("patch_s", "stride_s", "error", "words"),
-    [
-        (100, None, OptionError, "longer than the signals of 2 s"),
-        (0.001, None, OptionError, "0 samples at 50 Hz"),
-        (1.0, 0, OptionError, "stride of 0 s"),
-    ],
-)
-def test_impossible_patches_are_refused(patch_s, stride_s, error, words):
-    with pytest.raises(error, match=words):
-        patchify(torch.zeros(1, 100, 2), 50.0, patch_s, stride_s)
-
-
 def test_signals_that_cannot_be_cut_are_refused():
+    for patch_s, words in ((100, "longer than the signals of 2 s"), (0.001, "0 samples at 50 Hz"), (0, "patch of 0 s")):
+        with pytest.raises(OptionError, match=words):
+            patchify(torch.zeros(1, 100, 2), 50.0, patch_s)
     with pytest.raises(ShapeError, match="without an empty axis"):
         patchify(torch.zeros(100, 2), 50.0, 1.0)
     with pytest.raises(DataError, match="NaN or infinity"):
@@ -207,13 +195,6 @@ def test_both_branches_carry_information():
     other["input"][0, 5, :, 2] *= -1
     change = (one(other) - one(batch)).abs().amax(-1)
     assert change[0].min() > 0 and not change[1:].any()
-
-
-def test_mean_and_strength_of_a_patch_are_not_lost():
-    wave = torch.sin(torch.arange(200) / 5)[None, :, None].expand(-1, -1, 6)
-    one = encoder()
-    plain, shifted, strong = (one(make_batch(x, 50.0, 0.5, TEXT[:6])) for x in (wave, wave + 9.8, 5 * wave))
-    assert (plain - shifted).abs().max() > 1e-2 and (plain - strong).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("kind", [MaskedPatchModel, TextAlignedModel])
