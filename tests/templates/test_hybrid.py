@@ -57,7 +57,7 @@ def test_the_background_is_what_is_left_without_the_events(bank, scene):
 def test_targets_are_the_planted_events(bank, scene, own_background, monkeypatch):
     monkeypatch.setattr("evlib.templates.hybrid.OWN_BACKGROUND", own_background)
     recordings = hybrid(bank, *scene)
-    for seed in range(3):
+    for seed in range(3):  # the same seed gives the same recording
         examples = recordings.draw(np.random.default_rng(seed))
         _, truth, _ = recordings.mix(np.random.default_rng(seed))
         found, true = examples.candidates, examples.target == 1
@@ -85,12 +85,6 @@ def test_rhythm_and_order_are_kept(bank, scene):
         assert np.allclose(truth.time_samples, start + slope * own, atol=1e-6) and 0 <= start <= RATE
         tempos.append(slope)
     assert 0.9 < min(tempos) < max(tempos) < 1.1 and np.std(tempos) > 0.005
-
-
-def test_a_seed_is_a_hybrid_recording(bank, scene):
-    first, again, other = (hybrid(bank, *scene).draw(np.random.default_rng(seed)) for seed in (3, 3, 9))
-    assert np.array_equal(first.candidates.llr, again.candidates.llr) and np.array_equal(first.target, again.target)
-    assert not np.array_equal(first.candidates.llr, other.candidates.llr)
 
 
 def test_only_doubtful_places_have_no_weight(monkeypatch):

@@ -76,23 +76,14 @@ def test_an_impulse_stays_where_it_is(whitener, at):
     assert np.allclose(whitener.taps, whitener.taps[:, ::-1], atol=1e-12 * np.abs(whitener.taps).max())
 
 
-@given(st.integers(0, 119_999), st.integers(1, 6000), st.sampled_from(["inside", "first", "last"]))
-@settings(max_examples=25)
-def test_any_piece_equals_the_whole(whitener, noise, white, start, length, place):
-    start = {"inside": start, "first": 0, "last": max(0, 120_000 - length)}[place]
-    stop = min(start + length, 120_000)
-    assert np.allclose(whitener(noise, start, stop), white[start:stop], rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("n", [10, 499, 500, 501, 502, 700, 1001])
-def test_pieces_of_short_recordings_equal_the_whole(whitener, noise, n):
-    short = Recording(noise.read(0, n), RATE)
-    whole = whitener(short)
+@given(st.sampled_from([10, 499, 500, 501, 502, 700, 1001, 9000]), st.floats(0, 1), st.floats(0, 1))
+@settings(max_examples=60)
+def test_any_piece_equals_the_whole(whitener, noise, n, one, other):
+    """Also of a recording shorter than the filter."""
+    recording, (start, stop) = Recording(noise.read(0, n), RATE), np.sort([int(one * n), int(other * n)])
+    whole, piece = whitener(recording), whitener(recording, start, stop)
     assert whole.shape == (n, 3) and np.isfinite(whole).all()
-    for step in (1 + n // 3, 1 + n // 2):
-        pieces = [whitener(short, start, start + step) for start in range(0, n, step)]
-        assert np.allclose(np.concatenate(pieces), whole, rtol=1e-5, atol=1e-5)
-    assert whitener(short, 5, 5).shape == (0, 3)
+    assert np.allclose(piece, whole[start:stop], rtol=1e-5, atol=1e-5)
 
 
 def test_beyond_its_ends_a_recording_is_mirrored(whitener, noise, white):
