@@ -285,6 +285,20 @@ def test_events_in_each_others_ring_come_to_their_places(ringing, monkeypatch):
     assert sum(before) >= 30 and sum(after) <= sum(before) // 3
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_gain_is_the_gain_of_the_posterior(ringing, seed, monkeypatch):
+    """Against least squares over all amplitudes, for an event a period from its place among four neighbours."""
+    monkeypatch.setattr(pursue, "RIDGE", 1e-6)
+    time, type, signal = ring(ringing, np.random.default_rng(seed), 5)
+    wrong = np.round(time) + 26.0 * np.eye(5)[1]  # where overlaps and scores are tabulated
+    before, height = posterior(ringing, signal, wrong, type)
+    score = ringing.scores(signal - ringing.render(len(signal), wrong, type, height / ringing.norm[type]))
+    places, evidence, *_ = pursue._profile(ringing, score, wrong, type, height, np.arange(5))
+    for place, gain in zip(places[1, 1:], evidence[1, 1:] - evidence[1, 0], strict=True):
+        expected = posterior(ringing, signal, np.r_[wrong[0], place, wrong[2:]], type)[0] - before
+        assert gain == pytest.approx(expected, abs=0.02 * abs(expected) + 5)
+
+
 def test_it_never_makes_the_signal_less_likely(ringing, rng):
     time, type, signal = ring(ringing, rng, 12)
     wrong = time + rng.choice([0.0, 26.0, -26.0], 12)
