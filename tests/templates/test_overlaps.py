@@ -29,7 +29,9 @@ def rendered(time, type, amplitude, n, rng=None):
 
 
 def separate(signal, time, type, amplitude):
-    return separate_templates([signal], [time], [type], [amplitude], N_TYPES, BEFORE, LENGTH)
+    """From two recordings, of which the second is empty."""
+    events = ([column, column[:0]] for column in (time, type, amplitude))
+    return separate_templates([signal, signal[:400]], *events, N_TYPES, BEFORE, LENGTH)
 
 
 @given(seed=st.integers(0, 1000), gap=st.integers(LENGTH + 1, 400))
