@@ -27,10 +27,10 @@ $(V)/.stamp: pyproject.toml constraints.txt
 	@touch $@
 
 run: $(V)/.stamp
-	$(B)/python -m evlib.workbook $(NOTEBOOKS)
+	$(B)/evlib run $(NOTEBOOKS)
 
 run-full: $(V)/.stamp
-	$(B)/python -m evlib.workbook --params notebooks/params $(NOTEBOOKS)
+	$(B)/evlib run --params notebooks/params $(NOTEBOOKS)
 
 test: $(V)/.stamp
 	OMP_NUM_THREADS=1 $(B)/python -m pytest -q -n 2 --dist loadscope tests evlib

@@ -54,10 +54,6 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     name = arguments[0] if arguments else ""
     try:
-        if name == "run":  # the workbook has its own parser
-            from .workbook import main as run
-
-            return run(arguments[1:])
         options = vars(make_parser(name).parse_args(arguments))
         from .signals.files import read_recording
 
@@ -95,8 +91,6 @@ def make_parser(command: str = "") -> argparse.ArgumentParser:
         subparser = commands.add_parser(name, help=about, description=about, formatter_class=_Help, allow_abbrev=False)
         if name == command:
             _add_options(subparser, name)
-    help = "Execute notebooks into build/ and print their results (evlib run --help)."
-    commands.add_parser("run", help=help, add_help=False)
     return parser
 
 
@@ -124,19 +118,20 @@ def _add_options(parser, name):
     """Files and options: the arguments of what runs the command, and then of its function."""
     function, (_, run, without, known) = _function(name), COMMANDS[name]
     texts = _parameter_texts(function)
-    own = dict(list(inspect.signature(run).parameters.items())[2:-1])  # without function, read and **options
+    own = dict(list(inspect.signature(run).parameters.items())[2:])  # without function and read
+    own.pop("options", None)
     for name, parameter in (own | dict(inspect.signature(function).parameters) | own).items():
         required, more = parameter.default is parameter.empty, known.get(name, {})
         if name == "output":
             parser.add_argument("-o", "--output", type=Path, required=required, **more)
-        elif name in own and (required or "nargs" in more):
+        elif name in own and (required or more.get("nargs") == "?"):
             parser.add_argument(name, **{"metavar": name.upper()} | more)
         elif not required and name not in (*without, "sampling_rate_hz"):
             settings = {"help": texts.get(name, "")} | _settings(name, parameter.default) | more
             if "choices" in settings:  # a constant beside the function
                 settings["choices"] = tuple(getattr(sys.modules[function.__module__], settings["choices"]))
             flag = "quiet" if name == "progress" else name[:-1] + "ms" if name in IN_MILLISECONDS else name
-            parser.add_argument("--" + flag.replace("_", "-"), dest=name, **settings)
+            parser.add_argument(("--" if len(flag) > 1 else "-") + flag.replace("_", "-"), dest=name, **settings)
     if {"files", "recording", "recordings"} & set(own):
         about = "rate of recordings whose files do not hold theirs"
         parser.add_argument("--sampling-rate-hz", type=float, help=about)
@@ -194,7 +189,6 @@ _BY_TYPE = {"type": per_type, "metavar": "NUMBER"}
 
 @command(
     "detection.fit.fit",
-    "log_dir",
     files={"nargs": "+", "metavar": "RECORDING EVENTS", "help": "each recording, followed by its event table"},
     output={"metavar": "DETECTOR", "help": "the detector to write"},
     method={"choices": "METHODS"},
@@ -312,6 +306,22 @@ def _simulate(make_recording, read, output, templates_seed=0, **options):
     write_recording(recording, output / "recording.npz")
     write_events(events, output / "events.tsv")
     print(recording, events, sep="\n")
+
+
+@command(
+    "workbook.run_notebooks",
+    "parameters",
+    notebooks={"nargs": "+", "metavar": "NOTEBOOK"},
+    params={"metavar": "FOLDER", "help": "folder of <notebook>.yaml files (notebooks/params: full runs)"},
+    p={"nargs": 2, "action": "append", "metavar": ("NAME", "VALUE"), "help": "set one parameter (VALUE as in YAML)"},
+)
+def _run(run_notebooks, read, notebooks, params=None, p=None):
+    """Execute notebooks into build/ and print their results."""
+    import yaml
+
+    if params and p:
+        raise OptionError("give --params, a folder of files, or -p NAME VALUE, not both")
+    run_notebooks(notebooks, {name: yaml.safe_load(value) for name, value in p} if p else params)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,9 @@
 Folders are found from the checkout, not from the working directory, so a notebook behaves alike in
 JupyterLab, under papermill and in the tests. ``EVLIB_PROJECT`` moves them all (the tests use that).
 
-``python -m evlib.workbook notebooks/*.ipynb`` executes notebooks in order into ``build/`` and prints their results.
+``evlib run notebooks/*.ipynb`` (`run_notebooks`) executes notebooks in order into ``build/`` and prints their results.
 """
 
-import argparse
 import ast
 import io
 import json
@@ -14,12 +13,11 @@ import logging
 import math
 import os
 import re
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .signals.errors import DataError, EvlibError, OptionError
+from .signals.errors import DataError, OptionError
 from .signals.files import replace_file
 
 # A figure in the repository is at most this large.
@@ -239,32 +237,3 @@ def _small_png(figure, name):
             return small.getvalue()
     limit = f"{MAX_PNG_BYTES // 1000} kB at {dpi} dpi"
     raise DataError(f"figure {name!r} does not fit into {limit}: show less, or make it smaller")
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line: ``python -m evlib.workbook [--params FOLDER] [-p NAME VALUE] NOTEBOOK...``."""
-    import yaml
-
-    about = "Execute notebooks into build/ and print their results."
-    parser = argparse.ArgumentParser(prog="evlib run", description=about)
-    parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK")
-    group = parser.add_mutually_exclusive_group()
-    about = "folder of <notebook>.yaml files (notebooks/params: full runs)"
-    group.add_argument("--params", metavar="FOLDER", help=about)
-    about = "set one parameter (VALUE as in YAML)"
-    group.add_argument("-p", nargs=2, action="append", metavar=("NAME", "VALUE"), help=about)
-    options = parser.parse_args(arguments)
-    chosen = {name: yaml.safe_load(value) for name, value in options.p} if options.p else options.params
-    try:
-        if options.notebooks:
-            run_notebooks(options.notebooks, chosen)
-        else:
-            print("no notebooks to run")
-    except EvlibError as error:
-        print(f"evlib: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -18,13 +18,14 @@ from evlib.signals.synthetic import make_templates
 RATE = 2000.0
 # Arguments of the Python functions that a command does not have.
 NOT_OPTIONS = {
-    "fit": {"pairs", "log_dir"},
+    "fit": {"pairs"},
     "pretrain": {"recordings", "whitened"},
     "discover": {"recordings"},
     "detect": {"detector", "recording"},
     "compare": {"reference", "estimated"},
     "validate": {"recording", "events"},
     "make_recording": {*cli.DETAILS, "schedule_options"},
+    "run_notebooks": {"notebooks", "parameters"},
 }
 # The least that each command accepts, and the function behind it.
 COMMANDS = {
@@ -35,6 +36,7 @@ COMMANDS = {
     "score": (["score", "a.tsv", "b.tsv"], evlib.compare),
     "validate": (["validate", "a.npz"], evlib.validate),
     "simulate": (["simulate", "-o", "a"], evlib.make_recording),
+    "run": (["run", "a.ipynb"], evlib.workbook.run_notebooks),
 }
 
 
@@ -192,13 +194,6 @@ def test_validate_says_what_is_wrong_and_exits_with_1(session, tmp_path, capsys)
     assert "outside of the signal" in capsys.readouterr().out
 
 
-def test_run_is_the_workbook(capsys):
-    assert cli.main(["run"]) == 0
-    assert capsys.readouterr().out == "no notebooks to run\n"
-    assert cli.main(["run", "nosuch.ipynb"]) == 2
-    assert "no notebook at nosuch.ipynb" in capsys.readouterr().err
-
-
 class _Hostile:
     """A pickle that would make a file if it were run."""
 
@@ -239,6 +234,8 @@ def test_a_hostile_checkpoint_is_refused_and_not_run(session, tmp_path, capsys, 
         ("detect {ckpt} {day}/recording.npz --threshold 50", "between 0 and 1, got 50"),
         ("score {day}/events.tsv {day}/nosuch.tsv", "no event table at"),
         ("score {day}/events.tsv {day}/events.tsv --tolerance-ms five", "invalid milliseconds value: 'five'"),
+        ("run nosuch.ipynb", "no notebook at nosuch.ipynb"),
+        ("run a.ipynb --params {day} -p seed 1", "not both"),
         ("nosuch", "invalid choice: 'nosuch'"),
         ("", "required: COMMAND"),
     ],

@@ -1,7 +1,6 @@
 """Folders, figures with their numbers, checked parameters, headless runs."""
 
 import json
-import os
 import re
 
 import matplotlib
@@ -11,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from evlib import workbook
+from evlib import cli, workbook
 from evlib.signals.errors import DataError, OptionError
 
 
@@ -161,18 +160,10 @@ def test_run_executes_and_prints_what_was_found(project, tmp_path, capsys):
         "from evlib.workbook import save_metrics\nimport os\nsave_metrics('a', {'rate': rate, 'folder': os.getcwd()})"
     )
     path = write_notebook(tmp_path / "a.ipynb", save)
-    assert workbook.main(["-p", "rate", "2", str(path)]) == 0
+    assert cli.main(["run", str(path), "-p", "rate", "2"]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"notebook +metric +value\n +a +rate +2\n", printed) and str(project / "figures") in printed
     assert json.loads((project / "build" / "metrics" / "a.json").read_text()) == {"rate": 2, "folder": str(tmp_path)}
     executed = nbformat.read(project / "build" / "a.ipynb", as_version=4)
     assert executed.cells[-1].execution_count is not None
     assert all(cell.get("execution_count") is None for cell in nbformat.read(path, as_version=4).cells)
-
-
-def test_command_line_reports_a_refusal_in_one_line(project, tmp_path, capsys):
-    path = write_notebook(tmp_path / "a.ipynb")
-    assert workbook.main(["-p", "epochs", "2", str(path)]) == 2
-    assert "no notebook declares the parameter epochs" in capsys.readouterr().err
-    assert workbook.main([]) == 0
-    assert "EVLIB_PROJECT" in os.environ

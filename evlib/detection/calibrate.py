@@ -53,12 +53,8 @@ class HeldOut:
         """Real development events."""
         return sum(float(examples.target.sum() + examples.n_missed.sum()) for examples in self.real)
 
-    def of_all(self, value: Callable) -> np.ndarray:
-        """(n,) ``value(examples)`` of all Examples, one after the other."""
-        return np.concatenate([value(examples) for examples in self.examples])
 
-
-def find_held_out(detector: Detector, learned, seed: int, tolerance_s: float) -> HeldOut:
+def find_held_out(detector: Detector, learned, tolerance_s: float) -> HeldOut:
     """The detector's candidates in development data.
 
     Detectors that find the same candidates share them: thresholds and context change none.
@@ -74,15 +70,15 @@ def find_held_out(detector: Detector, learned, seed: int, tolerance_s: float) ->
     held_out = HeldOut([], real, cache["found"])
     if detector.frames is not None and held_out.n_real >= ENOUGH_EVENTS:
         return held_out
-    if seed not in cache:
+    if "hybrid" not in cache:
         # Half of them in rhythms that were not found: what is chosen has to hold there too.
         hybrids, purpose = learned.hybrids, "hybrid recordings for development"
-        cache[seed] = [
-            hybrids.draw(stream(purpose, seed, k, strange), detector.candidates_in, strange)
+        cache["hybrid"] = [
+            hybrids.draw(stream(purpose, data.seed, k, strange), detector.candidates_in, strange)
             for k in range(hybrids.enough(N_HYBRIDS))
             for strange in hybrids.rhythms
         ]
-    return HeldOut(cache[seed], real, cache["found"])
+    return HeldOut(cache["hybrid"], real, cache["found"])
 
 
 def find_isolated(detector: Detector, learned, tolerance_s: float) -> HeldOut | None:
@@ -124,7 +120,7 @@ def best_thresholds(detector: Detector, held_out: HeldOut) -> np.ndarray:
     if not parts:
         return np.zeros(len(detector.names))
     grid, counts = _sweep(detector, parts)
-    return choose_thresholds(grid, counts[0], counts[1], _n_events(parts, len(detector.names)), *counts[2:])[0]
+    return choose_thresholds(grid, *counts, _n_events(parts, len(detector.names)))
 
 
 def _weighed(held_out, n_types, real_only=False):
@@ -145,7 +141,7 @@ def _sweep(detector, parts):
     return grid, np.stack([_tally(detector, parts, odds, threshold) for threshold in grid], -1)
 
 
-def _tally(detector, parts, odds, thresholds=None):
+def _tally(detector, parts, odds, thresholds):
     """(4, E) true and false detections where all events are labelled; true and all ones where only some are.
 
     A false candidate that the refractory rule drops beside a true one does no harm and is not counted.
@@ -170,14 +166,15 @@ def _n_events(parts, n_types):
     )
 
 
-def f1_scores(detector: Detector, held_out: HeldOut, real_only: bool = False, share: float | None = None):
+def f1_scores(detector: Detector, held_out: HeldOut, thresholds=None, real_only=False, share: float | None = None):
     """F1 on development data: over all types together, and of each type (E,), NaN for types without events.
 
-    ``share`` : of events that is labelled where not all are; default: as the detector itself finds it
+    ``thresholds`` : default: the detector's; ``share`` : of events that is labelled where not all are; default: as the
+    detector itself finds it
     """
     parts = _weighed(held_out, len(detector.names), real_only)
     odds = [detector.log_odds(examples.candidates) for examples, _ in parts]
-    hits, false, recalled, found = _tally(detector, parts, odds)
+    hits, false, recalled, found = _tally(detector, parts, odds, thresholds)
     share = label_share(detector, held_out) if share is None else share
     hits, false = hits + recalled, false + unlabelled_false(recalled, found, share)
     n_events = _n_events(parts, len(detector.names))
@@ -191,23 +188,25 @@ def label_share(detector: Detector, held_out: HeldOut) -> float:
     return float(labelled_share(*_sweep(detector, parts)[1][2:].sum(1))) if parts else 1.0
 
 
-def logistic_scale(odds, target, weight) -> tuple[float, float]:
+def logistic_scale(held_out: HeldOut, odds: Callable, weight: Callable = lambda e: e.weight) -> tuple[float, float]:
     """Slope and offset that make log odds of development candidates true (Platt's logistic fit).
 
-    ``target``, ``weight`` (n,) : truth, and 0 where it is unknown. (1, 0) where nothing can be learned: all are alike,
-    or higher log odds are less likely true.
+    ``odds``, ``weight`` : of Examples, (n,) log odds, and 0 where their truth is unknown. (1, 0) where nothing can be
+    learned: all are alike, or higher log odds are less likely true.
     """
     from sklearn.linear_model import LogisticRegression
 
-    known = weight > 0
+    parts = [(odds(e), e.target, weight(e)) for e in held_out.examples]
+    log_odds, target, weights = map(np.concatenate, zip(*parts, strict=True))
+    known = weights > 0
     if len(np.unique(target[known])) < 2:
         return 1.0, 0.0
-    model = LogisticRegression(C=10.0).fit(odds[known, None], target[known] > 0.5, weight[known])
+    model = LogisticRegression(C=10.0).fit(log_odds[known, None], target[known] > 0.5, weights[known])
     slope, offset = float(model.coef_[0, 0]), float(model.intercept_[0])
     return (slope, offset) if slope > 0 else (1.0, 0.0)
 
 
-def timing_scale(detector: Detector, held_out: HeldOut) -> float:
+def timing_scale(detector: Detector, held_out: HeldOut, thresholds: np.ndarray) -> float:
     """The factor by which the Cramer-Rao bound covers 68 and 95 % of the timing errors of detections.
 
     Overlapping and doubtful events have larger errors than the bound, some of a whole oscillation: one factor cannot
@@ -215,31 +214,31 @@ def timing_scale(detector: Detector, held_out: HeldOut) -> float:
     """
     ratios = [np.zeros(0)]
     for examples in held_out.examples:
-        kept = detector.log_odds(examples.candidates) >= detector.thresholds[examples.candidates.type]
+        kept = detector.log_odds(examples.candidates) >= thresholds[examples.candidates.type]
         kept &= np.isfinite(examples.error)
         ratios.append(np.abs(examples.error[kept]) / detector.timing_bound(examples.candidates[kept]))
     every = np.concatenate(ratios)
-    return (
-        float(np.sqrt(np.prod(np.quantile(every, COVERAGE) / COVERED_SIGMAS))) if len(every) >= FEWEST_ERRORS else 1.0
-    )
+    if len(every) < FEWEST_ERRORS:
+        return 1.0
+    return float(np.sqrt(np.prod(np.quantile(every, COVERAGE) / COVERED_SIGMAS)))
 
 
-def timing_error_s(detector: Detector, found, labels, jitter: float) -> float:
-    """How much more candidates scatter around labels than stated, in seconds (robust)."""
+def timing_error_s(detector: Detector, found, labels, jitter: float, scale: float) -> float:
+    """How much more candidates scatter around labels than the bound times ``scale``, in seconds (robust)."""
     errors, bounds = label_errors(found, labels, max(2.0, 4 * jitter, 2 * detector.frame_samples), detector)
     if len(errors) < 5:
         return 0.0
     scatter = np.median(np.abs(errors)) / 0.6745
-    return float(np.sqrt(max(scatter**2 - np.median(bounds) ** 2, 0.0)) / labels[0].sampling_rate_hz)
+    return float(np.sqrt(max(scatter**2 - np.median(scale * bounds) ** 2, 0.0)) / labels[0].sampling_rate_hz)
 
 
 def label_errors(found, labels, reach: float, detector: Detector):
-    """Candidate minus label (n,) in samples, for labels with a candidate within ``reach`` samples, and the stated
-    bounds (n,)."""
+    """Candidate minus label (n,) in samples, for labels with a candidate within ``reach`` samples, and the
+    Cramer-Rao bounds (n,)."""
     errors, bounds = [np.zeros(0)], [np.zeros(0)]
     for candidates, table in zip(found, labels, strict=True):
         if len(table) and candidates is not None:
             row, _, distance = nearest_label(candidates, table, reach)
             errors.append(distance)
-            bounds.append(detector.timing_scale * detector.timing_bound(candidates[row]))
+            bounds.append(detector.timing_bound(candidates[row]))
     return np.concatenate(errors), np.concatenate(bounds)

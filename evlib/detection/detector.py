@@ -7,7 +7,7 @@ events in single windows with a model alone, as the original classifier does.
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,8 @@ from ..templates.whiten import Whitener
 from ..training.checkpoints import load, rebuild, save
 from .candidates import CERTAIN, TILE_FRAMES, frame_candidates, join, weigh, window_candidates
 
-# What a file holds of a detector beside its arrays: networks, by the class that each is, and plain values.
+# The networks that a detector may hold, by the class that each is, and the plain values of its bank.
 NETWORKS = {"network": "ContextLSTM", "classifier": "EventSpecificClassifier", "frames": "FrameNetwork"}
-VALUES = (
-    "refractory_s prior_logit channels units metadata timing_error_s timing_scale classifier_window calibration "
-    "weights same_event_s exact_s most_doubted"
-).split()
 BANK_VALUES = ("before", "names", "amplitude_spread", "evidence_scale")
 # An amplitude below this is taken for this much in the bound of an event's time: what is so weak has no time.
 LEAST_AMPLITUDE = 0.05
@@ -177,12 +173,11 @@ class Detector:
 
     def _find(self, read, n_samples, block=None, advance=lambda n: None):
         """Candidates of whitened signal, of which ``read(start, stop)`` gives (stop - start, C)."""
-        options = {} if block is None else {"block": block}
         if self.classifier is not None:
             return window_candidates(self.classifier, read, n_samples, self.classifier_window, advance)
         if self.frames is None:
-            return find_candidates(self.bank, read, n_samples, advance=advance, **options)
-        templates = find_candidates(self.bank, read, n_samples, **options) if self.uses_templates else None
+            return find_candidates(self.bank, read, n_samples, block, advance)
+        templates = find_candidates(self.bank, read, n_samples, block) if self.uses_templates else None
         peaks, logit = frame_candidates(self.frames, read, n_samples, templates, advance)
         if templates is None:
             return peaks
@@ -288,6 +283,10 @@ class Detector:
             **{name: getattr(self, name) for name in VALUES},
             **{name: {"config": model.config, "state": model.state_dict()} for name, model in models.items()},
         )
+
+
+# What a file holds of a detector as it is: all but its arrays and networks.
+VALUES = [f.name for f in fields(Detector) if f.name not in ("whitener", "bank", "thresholds", *NETWORKS)]
 
 
 def doubted_share(evidence: np.ndarray, odds: np.ndarray) -> float:

@@ -6,7 +6,6 @@ chosen on the development data (`evlib.detection.calibrate`).
 """
 
 import logging
-from pathlib import Path
 from typing import Any
 
 from ..signals.errors import OptionError, require_choice, require_int, require_seconds
@@ -37,7 +36,6 @@ def fit(
     hidden_size: int | None = None,
     max_epochs: int | None = None,
     progress: bool = True,
-    log_dir: str | Path | None = None,
 ) -> Detector:
     """Train a detector of continuous recordings from labelled events.
 
@@ -72,7 +70,6 @@ def fit(
         ("frames"), 32 ("event_specific"); a pretrained encoder brings its own
     max_epochs : of that network; default: 12 ("lstm", "event_specific"), 28 ("frames")
     progress : show progress bars
-    log_dir : folder for TensorBoard's logs of the context network; default: none are written
 
     Returns
     -------
@@ -110,12 +107,11 @@ def fit(
             bar.set_postfix_str(stage)
             bar.update(1)
 
-        shared: dict[str, Any] = {"seed": seed, "advance": advance}
         whitener = getattr(encoder, "whitener", None)
         how: dict[str, Any] = {"template_s": template_s, "shrink": shrink, "whitener": whitener}
-        learned = whiten_and_learn(data, discovery=discovery, self_training=self_train, **how, **shared)
-        how = {"tolerance_s": tolerance_s, "progress": progress, "log_dir": log_dir, **sizes}
-        detector = fit_from(learned, method, pretrain=encoder, freeze_encoder=freeze_encoder, **how, **shared)
+        learned = whiten_and_learn(data, discovery=discovery, self_training=self_train, advance=advance, **how)
+        how = {"tolerance_s": tolerance_s, "progress": progress, "advance": advance, **sizes}
+        detector = fit_from(learned, method, pretrain=encoder, freeze_encoder=freeze_encoder, **how)
         bar.update(max(bar.total - bar.n, 0))
     detector.metadata.update(labels_per_type=labels_per_type, self_train=self_train)
     if discovery is not None:

@@ -6,7 +6,6 @@ Each trains its own network, and `calibrated` sets thresholds, timing errors and
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,14 +21,13 @@ from . import calibrate
 from .candidates import join
 from .detector import Detector, doubted_share
 from .prepare import FEW_LABELS, add_events
-from .pretrain import encoder_for, frame_samples, network_resolution
+from .pretrain import Pretrained, frame_samples, network_resolution, pretrain
 from .templates import LearnedTemplates
 
 # Hidden units: of the LSTM in each direction; of each half of the frame network's encoder; of the event-specific model,
 # whose heads grow with the square, for each type.
 HIDDEN_SIZE = {"event_specific": 32, "frames": 48, "lstm": 64}
-# Epochs of the context network and of the event-specific model.
-MAX_EPOCHS = 12
+MAX_EPOCHS = {"event_specific": 12, "frames": EPOCHS, "lstm": 12}
 # Hybrid recordings of full length that the context network learns from, of each kind of rhythm.
 N_HYBRIDS = 12
 # Log odds that context may take away and add where it is bounded. Where types look alike only context can tell them
@@ -70,17 +68,16 @@ class Options:
 
     Parameters
     ----------
-    pretrain, freeze_encoder, seed, tolerance_s, hidden_size, max_epochs, progress, log_dir : as in :func:`evlib.fit`;
-        ``pretrain`` is of an encoder
+    pretrain, freeze_encoder, tolerance_s, hidden_size, max_epochs, progress : as in :func:`evlib.fit`;
+        ``pretrain`` is a pretext or a checked encoder
     n_windows : windows in an epoch of the event-specific model; default: those of `train_classifier`
     keep_templates : False lets the templates of the event-specific model start from noise, to see what they are worth
     time_embedding : how the context network represents the times between events, see `ContextLSTM`
     advance : called with the name of each stage
     """
 
-    pretrain: object = None
+    pretrain: str | Pretrained | None = None
     freeze_encoder: bool = False
-    seed: int = 0
     tolerance_s: Any = None
     hidden_size: int | None = None
     max_epochs: int | None = None
@@ -88,19 +85,18 @@ class Options:
     keep_templates: bool = True
     time_embedding: str | None = None
     progress: bool = True
-    log_dir: str | Path | None = None
     advance: Callable = lambda stage: None
 
     def tolerant(self, tolerance_s: float) -> "Options":
         """With this tolerance if none was asked for."""
         return replace(self, tolerance_s=tolerance_s) if self.tolerance_s is None else self
 
-    def training(self, method: str, max_epochs: int) -> dict:
+    def training(self, method: str, seed: int) -> dict:
         """Arguments that the training functions share, with the method's defaults."""
         return {
             "hidden_size": self.hidden_size or HIDDEN_SIZE[method],
-            "max_epochs": self.max_epochs or max_epochs,
-            "seed": self.seed,
+            "max_epochs": self.max_epochs or MAX_EPOCHS[method],
+            "seed": seed,
             "progress": self.progress,
         }
 
@@ -124,15 +120,15 @@ def calibrated(
     tolerance_s = max(calibrate.TOLERANCE_S, calibrate.TOLERATED_SIGMAS * learned.jitter / data.rate)
     tolerance_s = options.tolerant(tolerance_s).tolerance_s
     if held_out is None:
-        held_out = calibrate.find_held_out(detector, learned, options.seed, tolerance_s)
+        held_out = calibrate.find_held_out(detector, learned, tolerance_s)
     if thresholds is None:
         thresholds = calibrate.best_thresholds(detector, held_out)
-    detector = replace(detector, thresholds=thresholds)
-    detector = replace(detector, timing_scale=calibrate.timing_scale(detector, held_out))
-    f1 = calibrate.f1_scores(detector, held_out)[1]
+    scale = calibrate.timing_scale(detector, held_out, thresholds)
+    error_s = calibrate.timing_error_s(detector, held_out.found, data.train, learned.jitter, scale)
+    _, f1 = calibrate.f1_scores(detector, held_out, thresholds)
     metadata = learned.metadata | {
         "method": detector.method,
-        "seed": int(options.seed),
+        "seed": int(data.seed),
         "crowded_share": learned.hybrids.crowded_share,
         "pretrain": None,
         "freeze_encoder": False,
@@ -143,8 +139,7 @@ def calibrated(
         "history": [],
         **metadata,
     }
-    error_s = calibrate.timing_error_s(detector, held_out.found, data.train, learned.jitter)
-    return replace(detector, timing_error_s=error_s, metadata=metadata)
+    return replace(detector, thresholds=thresholds, timing_scale=scale, timing_error_s=error_s, metadata=metadata)
 
 
 def matched_filter(learned: LearnedTemplates, options: Options) -> Detector:
@@ -156,10 +151,10 @@ def lstm(learned: LearnedTemplates, options: Options) -> Detector:
     """Templates and a context network."""
     data, hybrids, filter_alone = learned.data, learned.hybrids, template_detector(learned)
     options.advance("make hybrid recordings")
-    options, seed = options.tolerant(calibrate.TOLERANCE_S), options.seed
-    held_out = calibrate.find_held_out(filter_alone, learned, seed, options.tolerance_s)
+    options = options.tolerant(calibrate.TOLERANCE_S)
+    held_out = calibrate.find_held_out(filter_alone, learned, options.tolerance_s)
     train = [
-        hybrids.draw(stream("hybrid recordings for training", seed, k, strange), strange=strange)
+        hybrids.draw(stream("hybrid recordings for training", data.seed, k, strange), strange=strange)
         for k in range(hybrids.enough(N_HYBRIDS))
         for strange in hybrids.rhythms
     ]
@@ -173,9 +168,8 @@ def lstm(learned: LearnedTemplates, options: Options) -> Detector:
         PRIOR_LOGIT,
         # Labelled signal counts as much as all hybrid recordings together: it alone shows how events really vary.
         shares=np.r_[np.full(len(train), 1.0 / len(train)), np.full(len(labelled), 1.0 / max(len(labelled), 1))],
-        log_dir=options.log_dir,
         time_embedding=options.time_embedding,
-        **options.training("lstm", MAX_EPOCHS),
+        **options.training("lstm", data.seed),
     )
     detector, limits, thresholds = replace(filter_alone, network=network), (UNLIMITED, UNLIMITED), None
     if True in hybrids.rhythms:
@@ -190,7 +184,7 @@ def lstm(learned: LearnedTemplates, options: Options) -> Detector:
     for each in ((0.0, 0.0), limits):
         network.limit(*each)
         chosen = calibrate.best_thresholds(detector, held_out) if thresholds is None else thresholds
-        f1[each] = calibrate.f1_scores(replace(detector, thresholds=chosen), held_out)[0]
+        f1[each], _ = calibrate.f1_scores(detector, held_out, chosen)
     network.limit(*max(f1, key=f1.__getitem__))
     metadata = {"veto": float(network.veto), "boost": float(network.boost), "history": history}
     return calibrated(learned, detector, options, held_out, thresholds, **metadata)
@@ -201,7 +195,7 @@ def frames(learned: LearnedTemplates, options: Options) -> Detector:
     teacher = None
     if learned.metadata["self_train"]:
         teacher = matched_filter(learned, options)
-        if _compared({"teacher": teacher}, learned, options.seed)["teacher"][0] < GOOD_TEACHER:
+        if _compared({"teacher": teacher}, learned)["teacher"][0] < GOOD_TEACHER:
             teacher = None
     return taught_frames(learned, options, teacher)
 
@@ -211,32 +205,25 @@ def taught_frames(learned: LearnedTemplates, options: Options, teacher: Detector
 
     ``teacher`` : with self-training, what it finds for sure counts as labelled where recordings are labelled in part
     """
-    data, pretext, encoder = learned.data, None, None
-    training = options.training("frames", EPOCHS)
-    if options.pretrain is not None:
+    data, hop, pretrained = learned.data, network_resolution(learned.data.rate), options.pretrain
+    training = options.training("frames", data.seed)
+    if pretrained is not None:
         options.advance("pretrain encoder")
+    if isinstance(pretrained, str):
         sizes = {name: training[name] for name in ("seed", "hidden_size", "progress")}
-        pretrained = encoder_for(options.pretrain, learned.signals, data.recordings, **sizes)
-        encoder, pretext = pretrained.encoder, pretrained.metadata
+        pretrained = pretrain(data.recordings, pretrained, whitened=learned.signals, **sizes)
     options.advance("train frame network")
-    hop, labels = (
-        network_resolution(data.rate),
-        frame_labels(learned, teacher if learned.metadata["self_train"] else None),
-    )
-    network, history, sigma = train_frames(
-        *labels, hop, data.rate, learned.jitter, encoder=encoder, freeze=options.freeze_encoder, **training
-    )
+    labels = frame_labels(learned, teacher if learned.metadata["self_train"] else None)
+    training |= {"encoder": getattr(pretrained, "encoder", None), "freeze": options.freeze_encoder}
+    network, history, sigma = train_frames(*labels, hop, data.rate, learned.jitter, **training)
     detector = template_detector(learned, frames=network, weights=(0.0, 1.0, 0.0), prior_logit=0.0)
     options = options.tolerant(_tolerance_s(sigma, hop, data.rate))
-    held_out = calibrate.find_held_out(detector, learned, options.seed, options.tolerance_s)
+    held_out = calibrate.find_held_out(detector, learned, options.tolerance_s)
     reach = LABEL_FRAMES * hop
-    scale = calibrate.logistic_scale(
-        held_out.of_all(lambda e: e.candidates.frame),
-        held_out.of_all(lambda e: e.target),
-        held_out.of_all(lambda e: np.where(_is_echo(e, reach), 0, e.weight)),
-    )
-    metadata = {"pretrain": pretext and str(pretext.get("pretext")), "pretext": pretext, "history": history}
-    metadata["freeze_encoder"] = bool(options.freeze_encoder)
+    scale = calibrate.logistic_scale(held_out, lambda e: e.candidates.frame, lambda e: _without_echoes(e, reach))
+    metadata = {"freeze_encoder": bool(options.freeze_encoder), "history": history}
+    if pretrained is not None:
+        metadata |= {"pretrain": str(pretrained.metadata.get("pretext")), "pretext": pretrained.metadata}
     return calibrated(learned, replace(detector, weights=(0.0, *scale)), options, held_out, **metadata)
 
 
@@ -280,10 +267,10 @@ def _taught(data, teacher, signal, known):
     return add_events(known, found.time[sure], found.type[sure]), found.time[doubtful]
 
 
-def _is_echo(examples, reach):
-    """(n,) booleans: false candidates within ``reach`` of a true one of their type, which the refractory rule drops."""
+def _without_echoes(examples, reach):
+    """(n,) weights, 0 for false candidates within ``reach`` of a true one of their type, which gives way to it."""
     time, type, true = examples.candidates.time, examples.candidates.type, examples.target > 0
-    return ~true & (distance_to_own(time, type, time[true], type[true]) <= reach)
+    return np.where(~true & (distance_to_own(time, type, time[true], type[true]) <= reach), 0, examples.weight)
 
 
 def _tolerance_s(sigma, hop, rate):
@@ -298,23 +285,23 @@ def _tolerance_s(sigma, hop, rate):
 def fusion(learned: LearnedTemplates, options: Options) -> Detector:
     """Templates, context and frames."""
     base = lstm(learned, replace(options, hidden_size=None, max_epochs=None))
-    return fused(learned, base, taught_frames(learned, options, base), options.seed)
+    return fused(learned, base, taught_frames(learned, options, base))
 
 
-def fused(learned: LearnedTemplates, base: Detector, frame_detector: Detector, seed: int) -> Detector:
+def fused(learned: LearnedTemplates, base: Detector, frame_detector: Detector) -> Detector:
     """Templates (with their context, if ``base`` has one) and frames: their log odds are added."""
     tolerance_s = frame_detector.metadata["tolerance_s"]
     same_s = max(tolerance_s, SAME_FRAMES * frame_detector.frame_samples / learned.data.rate)
-    exact_s = _exact_s(learned, base, frame_detector, same_s, tolerance_s, seed)
+    exact_s = _exact_s(learned, base, frame_detector, same_s, tolerance_s)
     detector = replace(
         base, frames=frame_detector.frames, weights=(*WEIGHTS, 0.0), same_event_s=same_s, exact_s=exact_s
     )
     metadata = {name: frame_detector.metadata[name] for name in ("pretrain", "pretext", "freeze_encoder", "history")}
     metadata["context_history"] = base.metadata["history"]
-    return calibrated(learned, detector, Options(seed=seed, tolerance_s=tolerance_s), **metadata)
+    return calibrated(learned, detector, Options(tolerance_s=tolerance_s), **metadata)
 
 
-def _exact_s(learned, base, frame_detector, same_s, tolerance_s, seed):
+def _exact_s(learned, base, frame_detector, same_s, tolerance_s):
     """How near a peak must lie for its template's time to be taken: always, never, or by the network's own scatter.
 
     The choice with the smallest errors from labels is taken: an oscillation away, a template is wrong and a peak is
@@ -322,9 +309,7 @@ def _exact_s(learned, base, frame_detector, same_s, tolerance_s, seed):
     """
     data, rate = learned.data, learned.data.rate
     reach = 2 * same_s * rate  # times that are moved to another peak are wrong, not lost
-    templates, peaks = (
-        calibrate.find_held_out(one, learned, seed, tolerance_s).found for one in (base, frame_detector)
-    )
+    templates, peaks = (calibrate.find_held_out(one, learned, tolerance_s).found for one in (base, frame_detector))
     own, _ = calibrate.label_errors(peaks, data.train, reach, frame_detector)
     choices = {same_s, 0.0} | ({min(EXACT_SCATTERS * np.median(np.abs(own)) / rate, same_s)} if len(own) else set())
     errors = {}
@@ -343,20 +328,20 @@ def auto(learned: LearnedTemplates, options: Options) -> Detector:
 
     Templates first, then what may be better; of two that are not clearly different the simpler one is kept.
     """
-    seed, best = options.seed, "matched_filter"
+    best = "matched_filter"
     counts = sum(table.counts() for table in learned.data.train)
     tried = {best: matched_filter(learned, options)}
-    f1 = _compared(tried, learned, seed)
+    f1 = _compared(tried, learned)
     # Hybrid recordings are made of templates: where those explain nothing, there is nothing to learn from them.
     if f1[best][0] >= GOOD_TEACHER:
         tried["lstm"] = lstm(learned, replace(options, hidden_size=None, max_epochs=None))
-        best = _clearly_best(_compared(tried, learned, seed, real_only=False), best, ["lstm"])
-        f1 = _compared(tried, learned, seed)
+        best = _clearly_best(_compared(tried, learned, real_only=False), best, ["lstm"])
+        f1 = _compared(tried, learned)
     learnable = (counts >= FEW_LABELS).mean() >= SHARE_OF_TYPES
     if learnable and f1[best][0] + NOTHING_TO_GAIN * f1[best][1] < 1:
         tried["frames"] = taught_frames(learned, options, tried[best] if f1[best][0] >= GOOD_TEACHER else None)
-        tried[f"fusion with {best}"] = fused(learned, tried[best], tried["frames"], seed)
-        f1 = _compared(tried, learned, seed, tried["frames"].metadata["tolerance_s"])
+        tried[f"fusion with {best}"] = fused(learned, tried[best], tried["frames"])
+        f1 = _compared(tried, learned, tried["frames"].metadata["tolerance_s"])
         best = _clearly_best(f1, best, [f"fusion with {best}", "frames"])
     order = sorted(tried, key=lambda name: -f1[name][0])
     compared = [{"method": name, "f1": f1[name][0], "kept": name == best} for name in order]
@@ -369,20 +354,20 @@ def _clearly_best(f1, best, others):
     return other if f1[other][0] > f1[best][0] + CLEARLY * f1[best][1] else best
 
 
-def _compared(tried, learned, seed, tolerance_s=None, real_only=True):
+def _compared(tried, learned, tolerance_s=None, real_only=True):
     """F1 of each detector on development data and its standard error; on labels alone where there are enough.
 
     Where events overlap this is the mean over the recordings as they are and the same events one at a time.
     """
     within = {name: tolerance_s or detector.metadata["tolerance_s"] for name, detector in tried.items()}
-    held_out = {name: calibrate.find_held_out(one, learned, seed, within[name]) for name, one in tried.items()}
+    held_out = {name: calibrate.find_held_out(one, learned, within[name]) for name, one in tried.items()}
     # Where few events are labelled, the detector that finds them with the fewest others shows how many there are.
     share = max(calibrate.label_share(detector, held_out[name]) for name, detector in tried.items())
     scores = {}
     for name, detector in tried.items():
         n_real = held_out[name].n_real
         labels_alone = real_only and n_real >= calibrate.ENOUGH_EVENTS
-        f1, _ = calibrate.f1_scores(detector, held_out[name], labels_alone, share)
+        f1, _ = calibrate.f1_scores(detector, held_out[name], real_only=labels_alone, share=share)
         isolated = calibrate.find_isolated(detector, learned, within[name])
         if isolated is not None:
             f1 = (f1 + calibrate.f1_scores(detector, isolated)[0]) / 2
@@ -400,32 +385,29 @@ def event_specific(learned: LearnedTemplates, options: Options) -> Detector:
     window_s = min(max(WINDOW_TEMPLATES * bank.length / rate, SHORTEST_WINDOW_S), longest_s)
     window = max(4, int(window_s * rate) // 4 * 4)
     network, history = train_classifier(
-        _hybrid_source(learned.hybrids, "training", options.seed),
-        _hybrid_source(learned.hybrids, "development", options.seed),
+        _hybrid_source(learned, "training"),
+        _hybrid_source(learned, "development"),
         len(learned.data.names),
         window,
         frame_samples(rate),
         bank,
         keep_templates=options.keep_templates,
         n_windows=options.n_windows,
-        **options.training("event_specific", MAX_EPOCHS),
+        **options.training("event_specific", learned.data.seed),
     )
     # Its logits are log odds already: no prior is taken off.
     detector = template_detector(learned, classifier=network, classifier_window=window, prior_logit=0.0)
-    held_out = calibrate.find_held_out(detector, learned, options.seed, options.tolerance_s)
+    held_out = calibrate.find_held_out(detector, learned, options.tolerance_s)
     # Windows teach it other odds than those of its candidates: in a window a type is rare, and present only as a whole.
-    scale = calibrate.logistic_scale(
-        held_out.of_all(lambda e: detector.log_odds(e.candidates)),
-        held_out.of_all(lambda e: e.target),
-        held_out.of_all(lambda e: e.weight),
-    )
+    scale = calibrate.logistic_scale(held_out, lambda e: detector.log_odds(e.candidates))
     return calibrated(learned, replace(detector, calibration=scale), options, held_out, history=history)
 
 
-def _hybrid_source(hybrids, purpose, seed):
+def _hybrid_source(learned, purpose):
     """A function that gives another hybrid recording at each call."""
     count = itertools.count()
-    return lambda: hybrids.mix(stream(f"hybrid recordings for {purpose}", seed, next(count)))[:2]
+    purpose = f"hybrid recordings for {purpose}"
+    return lambda: learned.hybrids.mix(stream(purpose, learned.data.seed, next(count)))[:2]
 
 
 # The method of each name, in the order of error messages.

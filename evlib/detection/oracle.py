@@ -16,15 +16,13 @@ from ..templates.whiten import design_whitener
 from .calibrate import TOLERANCE_S, HeldOut, best_thresholds, label_all
 from .detector import Detector
 
-# Seconds around a template in which the whitening filter rings.
-MARGIN_S = 0.3
+# Seconds before and after the onset that templates reach, and around a template in which the whitening filter rings.
+BEFORE_S, AFTER_S, MARGIN_S = 0.01, 0.055, 0.3
 
 
 def oracle_detector(
     simulation: Simulation,
     refractory_s: float | dict = 2.0,
-    before_s: float = 0.01,
-    after_s: float = 0.055,
     tolerance_s: float = TOLERANCE_S,
 ) -> Detector:
     """Matched filter with the true templates and the true noise spectrum of a simulation.
@@ -36,7 +34,6 @@ def oracle_detector(
     ----------
     simulation : from :func:`evlib.make_recording`
     refractory_s, tolerance_s : as in :func:`evlib.fit`
-    before_s, after_s : seconds that templates reach around the onset
 
     Examples
     --------
@@ -48,8 +45,8 @@ def oracle_detector(
     rate = recording.sampling_rate_hz
     spectrum = simulation.noise_psd(np.linspace(0, rate / 2, 8193))
     whitener = design_whitener(np.tile(spectrum, (simulation.templates.n_channels, 1)), rate)
-    margin, before = duration_to_samples(MARGIN_S, rate), duration_to_samples(before_s, rate)
-    first, length = margin - before, before + duration_to_samples(after_s, rate)
+    margin, before = duration_to_samples(MARGIN_S, rate), duration_to_samples(BEFORE_S, rate)
+    first, length = margin - before, before + duration_to_samples(AFTER_S, rate)
     wide = whitener.filter_templates(simulation.templates.sampled(rate, MARGIN_S, MARGIN_S))
     spread = float(max(amplitude.std() / amplitude.mean(), 0.05))
     detector = Detector(

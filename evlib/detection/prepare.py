@@ -31,7 +31,7 @@ class TrainingData:
 
     ``train`` and ``development`` hold a table of events for each recording. They share no event but in recordings
     without labelled spans: there templates learn from every label, and networks that read the signal from
-    ``signal_train``.
+    ``signal_train``. ``seed`` : of everything random in a fit.
     """
 
     recordings: list
@@ -40,6 +40,7 @@ class TrainingData:
     names: tuple
     rate: float
     refractory: dict
+    seed: int
 
     @property
     def signal_train(self) -> list:
@@ -103,7 +104,7 @@ def prepare(pairs, unlabelled=(), labels_per_type=None, seed=0, refractory_s=2.0
     nothing = [_without_spans(Events.empty(names, rate)) for _ in unlabelled]
     if sum(map(len, train)) == 0:
         raise DataError("there is not one labelled event to learn from; give events with at least one row")
-    return TrainingData(recordings, train + nothing, development + nothing, names, rate, refractory)
+    return TrainingData(recordings, train + nothing, development + nothing, names, rate, refractory, seed)
 
 
 def _is_pair(pair):

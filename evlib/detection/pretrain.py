@@ -33,7 +33,7 @@ from ..signals.streams import stream
 from ..templates.discover import energy_peaks
 from ..templates.whiten import Whitener, estimate_whitener
 from ..training.augment import ChannelDropout, Compose, Gain, TimeShift, WhiteNoise
-from ..training.checkpoints import latest_checkpoint, load_pretrained, save_encoder
+from ..training.checkpoints import load_pretrained, save_encoder
 from ..training.data import ContrastiveDataset, UnsupervisedDataset, collate_fn_contrastive, collate_fn_unsupervised
 from ..training.loop import contrastive_losses, train, unsupervised_losses
 from ..training.masked import MaskedPretextLoss, fit_patches, masked_losses
@@ -144,8 +144,7 @@ def pretrain(
     'masked'
     """
     run = {"max_epochs": max_epochs, "progress": progress, "log_dir": log_dir, "save_dir": save_dir, "resume": resume}
-    sizes = hidden_size, default_window_s if window_s is None else window_s, n_windows
-    return _pretrain(_train_frames, recordings, pretext, *sizes, whitened, seed, **run)
+    return _pretrain(_train_frames, recordings, pretext, hidden_size, window_s, n_windows, whitened, seed, **run)
 
 
 def pretrain_windows(
@@ -188,19 +187,14 @@ def pretrain_windows(
 def _pretrain(
     train_encoder, recordings, pretext, hidden_size, window_s, n_windows, whitened=None, seed=0, max_epochs=20, **run
 ):
-    """Check what every pretraining is asked for, whiten, cut windows, and train.
-
-    ``window_s`` may be a function of the checked recordings that gives it.
-    """
-    if run.get("resume") and run.get("save_dir") is None:
-        raise OptionError("resume=True needs save_dir, the folder with the checkpoints of the run that was cut off")
+    """Check what every pretraining is asked for, whiten, cut windows, and train."""
     recordings = as_list(recordings)
     rate = check_alike(recordings)
     require_choice(PRETEXTS, pretext=pretext)
     require_int(0, seed=seed)
     require_int(1, hidden_size=hidden_size, max_epochs=max_epochs)
     require_int(8, n_windows=n_windows)
-    window_s = window_s(recordings) if callable(window_s) else window_s
+    window_s = default_window_s(recordings) if window_s is None else window_s
     require_seconds(LONGEST_WINDOW_S, window_s=window_s)
     signals, whitener = whitened, None
     if whitened is None:
@@ -276,10 +270,10 @@ def _train_windows(pretext, windows, held_out, rate, hidden_size, *, seed, max_e
     return model.encoder, model, history
 
 
-def _fit(model, losses, loaders, optimizer, *, max_epochs, save_dir=None, resume=False, **options):
+def _fit(model, losses, loaders, optimizer, *, max_epochs, resume=False, **options):
     """The history of a training that keeps the best epoch."""
-    options |= {"save_dir": save_dir, "save_freq": 1, "resume_from": latest_checkpoint(save_dir) if resume else None}
-    return train(model, losses, *loaders, optimizer, num_epochs=max_epochs, patience=PATIENCE_EPOCHS, **options)
+    options |= {"num_epochs": max_epochs, "patience": PATIENCE_EPOCHS, "save_freq": 1, "resume_from": resume}
+    return train(model, losses, *loaders, optimizer, **options)
 
 
 def _train_masked(pretext, windows, held_out, rate, hidden_size, **run):
@@ -345,11 +339,8 @@ def cut_windows(signals, window: int, n_windows: int, seed: int) -> tuple[np.nda
     parts = []
     for signal, spans in zip(signals, held_out_parts(lengths, seed), strict=True):
         n = min(n_windows * len(signal) // sum(lengths), max(8, 4 * len(signal) // window))
-        peaks, n_near, reach = (
-            energy_peaks(signal, 2 * window // 3),
-            round(SHARE_AT_PEAKS * n),
-            round(OFF_CENTRE * window),
-        )
+        n_near, reach = round(SHARE_AT_PEAKS * n), round(OFF_CENTRE * window)
+        peaks = energy_peaks(signal, 2 * window // 3)
         middle = rng.choice(peaks, n_near) + rng.integers(-reach, reach + 1, n_near) if len(peaks) else peaks
         anywhere = rng.integers(0, len(signal) - window, n - len(middle))
         start = np.clip(np.r_[middle - window // 2, anywhere], 0, len(signal) - window)[:, None]
@@ -390,10 +381,3 @@ def check_encoder(pretrain, recordings) -> "str | Pretrained":
     rate, hint = pretrain.metadata.get("sampling_rate_hz") or np.nan, "pretrain on recordings like these"
     require_fit(recordings[0], rate, pretrain.encoder.input_size, "the encoder", hint)
     return pretrain
-
-
-def encoder_for(wanted, signals, recordings, **options) -> Pretrained:
-    """The encoder that ``fit(pretrain=...)`` names: checked against the recordings, or trained on their whitened
-    ``signals`` with ``options``."""
-    found = check_encoder(wanted, recordings)
-    return found if isinstance(found, Pretrained) else pretrain(recordings, found, whitened=signals, **options)

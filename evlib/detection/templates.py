@@ -77,7 +77,6 @@ def whiten_and_learn(
     template_s=None,
     shrink: bool = True,
     whitener: Whitener | None = None,
-    seed: int = 0,
     advance: Callable = lambda stage: None,
 ) -> LearnedTemplates:
     """Learn the noise and the templates.
@@ -91,7 +90,6 @@ def whiten_and_learn(
     template_s : (before, after) seconds that templates reach around the onset; default: found from the data
     shrink : Wiener shrinkage of averaged snippets
     whitener : that of a pretrained encoder; default: estimated from these recordings
-    seed : of the discovery
     advance : called with the name of each stage
     """
     rate, find_window = data.rate, template_s is None
@@ -113,7 +111,7 @@ def whiten_and_learn(
         whitener = refined
     if discovery is not None:
         advance("discover recurring kinds")
-        found = _found_before(discovery, data, signals, None if find_window else window[1] / rate, seed)
+        found = _found_before(discovery, data, signals, None if find_window else window[1] / rate)
         labels = _with_found(data, *found)
         window = choose_window(signals, labels) if find_window else window
         bank, jitter = learn_templates(signals, labels, *window, shrink=shrink)
@@ -158,7 +156,7 @@ def _check_discovery(discovery, data):
         require_fit(data.recordings[0], *fit)
 
 
-def _found_before(discovery, data, signals, event_s, seed):
+def _found_before(discovery, data, signals, event_s):
     """Events that were found without labels: a table for each recording, the kind of each of the labels' types (E,), -1
     for none, and how many samples the labels lie behind the kind's times (E,).
 
@@ -178,7 +176,7 @@ def _found_before(discovery, data, signals, event_s, seed):
         tables = [find_kinds(bank, discovery.whitener(r), data.rate, shortest) for r in data.recordings]
     else:
         options = {} if event_s is None else {"event_s": event_s}
-        bank, tables = discover_in(signals, data.rate, None, shortest, seed=seed, **options)
+        bank, tables = discover_in(signals, data.rate, None, shortest, seed=data.seed, **options)
     return tables, *name_kinds(data.train, tables, bank.length)
 
 

@@ -38,27 +38,26 @@ def threshold_grid(logit, is_true):
     return np.unique(np.r_[np.linspace(every[0], weakest, BELOW), np.linspace(weakest, strong[0], GRID), strong])
 
 
-def choose_thresholds(grid, hits, false, n_events, recalled=None, found=None):
-    """Thresholds (E,) and the F1 per type (E,) that they reach.
+def choose_thresholds(grid, hits, false, recalled, found, n_events):
+    """Thresholds (E,) with the best F1 of each type.
 
     Parameters
     ----------
     grid : (G,) thresholds, sorted
     hits, false : (E, G) true and false detections at each of them in what is labelled completely
-    n_events : (E,) labelled events, there and elsewhere
     recalled, found : (E, G) labelled events that are detected, and all detections, where only some events are labelled;
         see `unlabelled_false`
+    n_events : (E,) labelled events of both
     """
     plateau = max(PLATEAU, PLATEAU_EVENTS / max(np.sum(n_events), 1.0))
     borrowed = BORROWED_EVENTS / max(np.mean(n_events), 1.0)
-    recalled, found = (np.zeros(np.shape(hits)) if part is None else part for part in (recalled, found))
-    hits, false, n_events, recalled, found = (
-        counts + borrowed * np.mean(counts, 0) for counts in (hits, false, n_events, recalled, found)
+    hits, false, recalled, found, n_events = (
+        counts + borrowed * np.mean(counts, 0) for counts in (hits, false, recalled, found, n_events)
     )
     hits, false = hits + recalled, false + unlabelled_false(recalled, found, labelled_share(recalled, found)[:, None])
     f1 = 2 * hits / np.maximum(hits + false + n_events[:, None], 1e-12)
     # On a fine grid nothing changes between two neighbours: values down to the last that is too low are as good.
-    return np.array([best_threshold(grid, own, plateau, 1) for own in f1]), f1.max(axis=1)
+    return np.array([best_threshold(grid, own, plateau, 1) for own in f1])
 
 
 def best_threshold(grid, f1, plateau: float = 0.0, below: int = 0) -> float:

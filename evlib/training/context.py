@@ -86,7 +86,6 @@ def train_context(
     seed,
     max_epochs,
     progress,
-    log_dir=None,
     time_embedding=None,
 ):
     """Train a :class:`ContextLSTM` with AdamW and one cycle of the learning rate.
@@ -98,7 +97,6 @@ def train_context(
     rate : Hz
     prior_logit : log odds that a candidate is an event before it is looked at
     shares : how often each training sequence is drawn, relative to the others
-    log_dir : folder for TensorBoard's logs; None for none
     time_embedding : of the times between events, see `ContextLSTM`
 
     Returns
@@ -131,7 +129,6 @@ def train_context(
             scheduler=cycle,
             step_every_batch=True,
             patience=PATIENCE_EPOCHS,
-            log_dir=log_dir,
             progress=progress,
             seed=None,
         )

@@ -105,9 +105,9 @@ def test_where_events_overlap_they_are_judged_one_at_a_time_too(gap):
         return
     assert isolated.n_real == len(learned.isolated[0][1]) > 40
     assert f1(detector, isolated) > 0.9
-    both = methods._compared({"filter": detector}, learned, 0)["filter"][0]
+    both = methods._compared({"filter": detector}, learned)["filter"][0]
     deaf = replace(detector, thresholds=detector.thresholds + 1e6)  # it finds nothing
-    assert methods._compared({"filter": deaf}, learned, 0)["filter"][0] == 0 < both
+    assert methods._compared({"filter": deaf}, learned)["filter"][0] == 0 < both
 
 
 def test_the_stated_sigma_follows_the_errors_of_development_data():
@@ -120,17 +120,21 @@ def test_the_stated_sigma_follows_the_errors_of_development_data():
     n, rng = 400, np.random.default_rng(0)
     every = examples(1000.0 * np.arange(n), np.arange(n) % 2, np.full(n, 200.0), np.ones(n))
     every = replace(every, error=0.2 * rng.standard_normal(n))
-    assert timing_scale(Bound(), HeldOut([], [every], [])) == pytest.approx(2, rel=0.12)
+    assert timing_scale(Bound(), HeldOut([], [every], []), np.zeros(2)) == pytest.approx(2, rel=0.12)
     few = Examples(every.candidates[:10], np.ones(10), np.ones(10), np.zeros(2), every.error[:10])
-    assert timing_scale(Bound(), HeldOut([], [few], [])) == 1.0
+    assert timing_scale(Bound(), HeldOut([], [few], []), np.zeros(2)) == 1.0
 
 
 def test_log_odds_are_made_true():
     rng = np.random.default_rng(0)
-    odds = 3 * rng.standard_normal(20_000)
-    target = (rng.random(20_000) < 1 / (1 + np.exp(1 - 0.5 * odds))).astype(float)
-    known = (rng.random(20_000) < 0.8).astype(float)
-    slope, offset = logistic_scale(odds, np.where(known, target, 1.0), known)
-    assert slope == pytest.approx(0.5, abs=0.03) and offset == pytest.approx(-1, abs=0.06)
-    assert logistic_scale(odds, np.ones(20_000), known) == (1.0, 0.0)  # all alike
-    assert logistic_scale(-odds, target, known) == (1.0, 0.0)  # higher odds are less likely true
+    n, odds = 20_000, 3 * rng.standard_normal(20_000)
+    target = (rng.random(n) < 1 / (1 + np.exp(1 - 0.5 * odds))).astype(float)
+    known = (rng.random(n) < 0.8).astype(float)
+
+    def scale(odds, target):
+        data = examples(np.arange(n), np.zeros(n, int), odds, target, known)
+        return logistic_scale(HeldOut([], [data], []), lambda e: e.candidates.llr)
+
+    assert scale(odds, np.where(known, target, 1.0)) == (pytest.approx(0.5, abs=0.03), pytest.approx(-1, abs=0.06))
+    assert scale(odds, np.ones(n)) == (1.0, 0.0)  # all alike
+    assert scale(-odds, target) == (1.0, 0.0)  # higher odds are less likely true

@@ -112,14 +112,11 @@ def test_a_frozen_encoder_stays_as_it_is(short, pretrained):
 
 
 def test_pretraining_inside_of_fit(short, monkeypatch):
-    from evlib.detection import pretrain as pretraining
-
     def few(*arguments, **options):
-        return pretrain(*arguments, **options | {"n_windows": 64, "window_s": 0.25, "max_epochs": 1})
+        return evlib.pretrain(*arguments, **options | {"n_windows": 64, "window_s": 0.25, "max_epochs": 1})
 
-    pretrain = pretraining.pretrain
     pretext = "contrastive"
-    monkeypatch.setattr(pretraining, "pretrain", few)
+    monkeypatch.setattr("evlib.detection.methods.pretrain", few)
     detector = evlib.fit(
         [tuple(short[0])], "frames", pretrain=pretext, labels_per_type=3, unlabelled=[short[1].recording], **TINY
     )
