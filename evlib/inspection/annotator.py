@@ -19,19 +19,20 @@ from .widget import WARNING_COLOUR, WRAP, Widget, html_table
 
 # How an annotation is drawn: an event (accepted or added by hand), undecided, rejected.
 ANNOTATION_COLOURS = {"event": "#1a7f37", "undecided": "#d9730d", "rejected": "#8c8c8c"}
-# The same for each status; marks of weight 2 stand out among many.
+CHANGE_COLOURS = {"gained": "#1f6fd0", "lost": WARNING_COLOUR, "moved": "#7b3fa0"}
+# The mark of each status and of each change; those of weight 2 stand out among many.
 MARKS = {
     "accepted": {"kind": "reference", "colour": ANNOTATION_COLOURS["event"], "weight": 1},
-    "added": {"kind": "reference", "colour": ANNOTATION_COLOURS["event"], "weight": 1},
     "suggested": {"kind": "suggestion", "colour": ANNOTATION_COLOURS["undecided"], "weight": 2},
     "rejected": {"kind": "suggestion", "colour": ANNOTATION_COLOURS["rejected"], "weight": 1},
+    **{change: {"kind": "estimated", "colour": colour, "weight": 2} for change, colour in CHANGE_COLOURS.items()},
 }
-CHANGE_COLOURS = {"gained": "#1f6fd0", "lost": WARNING_COLOUR, "moved": "#7b3fa0"}
+MARKS["added"] = MARKS["accepted"]
 REVIEWED_COLOUR = "#e3f3e6"
 # Ids of marks of fine-tuned detections begin here.
 CHANGE_ID = 1 << 30
-# Types in the table of changes; marks of undecided annotations in the strip.
-MAX_ROWS, MAX_LANDMARKS = 20, 1500
+# Marks of undecided annotations in the strip.
+MAX_LANDMARKS = 1500
 # Option of the list of types: the detector chooses.
 BEST = "best match"
 # The onset is searched around a click: this share of the view, within these bounds in seconds.
@@ -342,9 +343,7 @@ class Annotator(Widget):
         self.signal.legend = [*ANNOTATION_COLOURS.items(), *CHANGE_COLOURS.items()]
         self._done(f"Fine-tuned: {self.changes}.")
         counts = np.column_stack([events.counts() for events in [*changed.values(), self.changes.kept]])
-        n_changed = counts[:, :-1].sum(axis=1)
-        most = [k for k in np.argsort(-n_changed, kind="stable")[:MAX_ROWS] if n_changed[k]]
-        table = [(log.names[k], *counts[k]) for k in most]
+        table = [(name, *row) for name, row in zip(log.names, counts, strict=True) if row[:-1].any()]
         self.report.value = html_table(["type", *CHANGE_COLOURS, "kept"], table, CHANGE_COLOURS)
         if forgotten := self.changes.forgotten:
             names = escape(", ".join(forgotten[:8])) + " …" * (len(forgotten) > 8)
@@ -464,19 +463,14 @@ class Annotator(Widget):
             return
         first, last = start - width, stop + width
         self._sent = (first, last, width)
-        marks = [
-            {"id": row.id, "time_s": row.time_s, "label": row.type, "score": row.score, "note": row.status}
-            | MARKS[row.status]
-            for row in self.annotations.rows()
-            if first <= row.time_s <= last
-        ]
-        marks += [
-            {"id": CHANGE_ID + k, "time_s": time_s, "label": type, "note": kind, "weight": 2}
-            | {"kind": "estimated", "colour": CHANGE_COLOURS[kind]}
-            for k, (time_s, type, kind) in enumerate(self._changed)
+        marks = [(row.id, row.time_s, row.type, row.status, row.score) for row in self.annotations.rows()]
+        marks += [(CHANGE_ID + k, *row, None) for k, row in enumerate(self._changed)]
+        shown = [
+            {"id": id, "time_s": time_s, "label": type, "short": type[self._prefix :], "note": note, "score": score}
+            | MARKS[note]
+            for id, time_s, type, note, score in marks
             if first <= time_s <= last
         ]
-        shown = [mark | {"short": mark["label"][self._prefix :]} for mark in marks]
         if again and shown == self.signal.marks:
             self.signal.marks = []  # a dragged mark goes back to its place only when marks are sent again
         self.signal.marks = shown

@@ -1,7 +1,5 @@
 """The annotator without a browser: what buttons, keys and the mouse do, and what is shown of it."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -72,11 +70,8 @@ def test_accept_and_reject_go_on_to_the_next_and_undo_comes_back(plain):
     assert marks(plain)[1]["kind"] == "reference" and marks(plain)[1]["colour"] == ANNOTATION_COLOURS["event"]
     assert "2 undecided" in plain.status.value and "1 rejected" in plain.status.value
     click(plain, "undo")
-    assert (
-        plain.annotations[3].status == "suggested"
-        and plain.signal.selected == 3
-        and "Undone: reject clap" in plain.message.value
-    )
+    assert plain.annotations[3].status == "suggested" and plain.signal.selected == 3
+    assert "Undone: reject clap" in plain.message.value
     click(plain, "redo")
     assert plain.annotations[3].status == "rejected"
     plain.select(0), click(plain, "accept"), plain.select(2), click(plain, "accept")
@@ -144,10 +139,7 @@ def test_accept_all_review_and_save(plain, tmp_path):
     events = read_events(tmp_path / "log.tsv", names=NAMES)
     assert events.onset_s.tolist() == [1.0, 2.0, 3.0]
     np.testing.assert_allclose(events.complete_spans_s, [[0.0, 4.0]])
-    assert [json.loads(line)["op"] for line in plain.annotations.path.read_text().splitlines()[2:]] == [
-        "accept"
-    ] * 3 + ["review"]
-    assert len(AnnotationLog(plain.annotations.path).events()) == 3
+    assert AnnotationLog(plain.annotations.path).counts() == {"accept": 3, "review": 1}
     assert plain.save_events(tmp_path / "other.tsv").exists()
     click(plain, "undo")
     assert "Undone: 0.00 s to 4.00 s" in plain.message.value

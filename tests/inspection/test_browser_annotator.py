@@ -36,18 +36,11 @@ def test_clicks_drags_undo_and_save(open_notebook):
     canvas = page.page.locator(".evlib-signal canvas").first
     path = page.folder / "annotations.jsonl"
 
-    def edits():
-        return [
-            line["op"]
-            for line in map(json.loads, path.read_text().splitlines())
-            if line["op"] not in ("open", "suggest")
-        ]
-
     def act(what, until, expected):
         """Do something, wait for words on the page, and see which line it wrote."""
         page.changed(REPLY, what)
         page.page.wait_for_function(f"words => ({REPLY})().includes(words)", arg=until)
-        assert edits()[-1:] == ([expected] if expected else []), edits()
+        assert json.loads(path.read_text().splitlines()[-1])["op"] == expected
 
     def view():
         """What is in view: its beginning and end, and the seconds of a pixel."""
@@ -65,13 +58,9 @@ def test_clicks_drags_undo_and_save(open_notebook):
     box = canvas.bounding_box()
     n_rows = len(AnnotationLog(path).rows())
     start, stop, pixel_s = view()
-    times = [
-        start + 0.1,
-        *(row.time_s for row in AnnotationLog(path).rows() if start + 0.1 < row.time_s < stop - 0.1),
-        stop - 0.1,
-    ]
-    gap = int(np.argmax(np.diff(times)))
-    place = (times[gap] + times[gap + 1]) / 2
+    times = np.clip([start, *(row.time_s for row in AnnotationLog(path).rows()), stop], start + 0.1, stop - 0.1)
+    gap = np.argmax(np.diff(times))
+    place = float(times[gap : gap + 2].mean())
     click = {"x": GUTTER + (place - start) / pixel_s, "y": LANE}
     page.changed(PICTURE, lambda: act(lambda: canvas.click(position=click, modifiers=["Shift"]), "was added", "add"))
     added = max(AnnotationLog(path).rows(), key=lambda row: row.id)
