@@ -38,22 +38,19 @@ class FeatureQueue(nn.Module):
     (2, [7, 8])
     """
 
-    signal: torch.Tensor
-    text: torch.Tensor
+    pairs: torch.Tensor
     group: torch.Tensor
     pushed: torch.Tensor
 
     def __init__(self, size: int, features: int):
         super().__init__()
         require_int(0, queue_size=size)
-        self.size = int(size)
-        self.register_buffer("signal", torch.zeros(size, features))
-        self.register_buffer("text", torch.zeros(size, features))
+        self.register_buffer("pairs", torch.zeros(2, size, features))  # vectors of the signal, vectors of the text
         self.register_buffer("group", torch.zeros(size, dtype=torch.long))
         self.register_buffer("pushed", torch.zeros((), dtype=torch.long))  # pairs since the beginning
 
     def __len__(self) -> int:
-        return min(int(self.pushed), self.size)
+        return min(int(self.pushed), len(self.group))
 
     @property
     def groups(self) -> torch.Tensor:
@@ -63,13 +60,14 @@ class FeatureQueue(nn.Module):
     @torch.no_grad()
     def push(self, signal: torch.Tensor, text: torch.Tensor, group: torch.Tensor):
         """Add vectors (n, features) with their groups (n,); of more than ``size`` of them the last stay."""
-        norm = torch.stack([signal, text]).float().norm(dim=2)
+        pairs, size = torch.stack([signal, text]).float(), len(self.group)
+        norm = pairs.norm(dim=2)
         good = (norm.isfinite() & (norm > MIN_NORM)).all(0)
         n = int(good.sum())
-        last = torch.arange(max(0, n - self.size), n, device=signal.device)
-        place = (self.pushed + last) % max(self.size, 1)
-        for store, values in ((self.signal, signal), (self.text, text), (self.group, group)):
-            store[place] = values.detach()[good][last].to(store.dtype)
+        last = torch.arange(max(0, n - size), n, device=signal.device)
+        place = (self.pushed + last) % max(size, 1)
+        self.pairs[:, place] = pairs[:, good][:, last]
+        self.group[place] = group[good][last]
         self.pushed += n
 
 
@@ -161,14 +159,14 @@ class AlignmentLoss(nn.Module):
             similarity = torch.einsum("if,jkf->ijk", z, prototypes)
             targets = soft_targets(text, group, self.soft_weight)
             shares = prototype_targets(similarity, targets).flatten(1)
-            to_text = self._cross_entropy(similarity.flatten(1), shares, scale, z, group, self.queue.text)
+            to_text = self._cross_entropy(similarity.flatten(1), shares, scale, z, group, self.queue.pairs[1])
             own = similarity.diagonal(dim1=0, dim2=1).T  # (batch, K): each window with the prototypes of its label
             nearest = prototypes[torch.arange(len(z), device=z.device), own.detach().argmax(1)]
             shares = targets.T / targets.T.sum(1, keepdim=True)
-            to_signal = self._cross_entropy(similarity.amax(2).T, shares, scale, nearest, group, self.queue.signal)
+            to_signal = self._cross_entropy(similarity.amax(2).T, shares, scale, nearest, group, self.queue.pairs[0])
             usage = prototype_usage((own / PROTOTYPE_TEMPERATURE).softmax(1), group)
             loss = (to_text + to_signal) / 2
-            if self.training and self.queue.size:
+            if self.training:
                 self.queue.push(z, nearest, group)
         total = loss + self.usage_weight * (1 - usage)
         return {"total_loss": total, "alignment_loss": loss.detach(), "usage": usage.detach()}
@@ -176,7 +174,7 @@ class AlignmentLoss(nn.Module):
     def _cross_entropy(self, similarity, targets, scale, vectors, group, stored):
         """Scalar: cross-entropy of ``targets`` over the batch's columns, with the queue's vectors as further ones."""
         # A copy, since the queue changes before the gradient is computed.
-        queued = stored[: len(self.queue)].float().clone()
+        queued = stored[: len(self.queue)].clone()
         same = F.pad(group[:, None] == self.queue.groups, (similarity.shape[1], 0))
         logits = scale * torch.cat([similarity, vectors @ queued.T], 1)
         log_p = logits.masked_fill(same, -torch.inf).log_softmax(1)

@@ -84,11 +84,11 @@ def motion_features(windows: Windows) -> np.ndarray:
     return np.concatenate([*parts, correlation[(slice(None), *np.triu_indices(channels, 1))]], 1)
 
 
-def rocket_features(train: Windows, test: Windows, n_kernels: int = KERNELS, seed: int = 0) -> list:
+def rocket_features(train: Windows, test: Windows, n_kernels: int = KERNELS) -> list:
     """Random convolutions of each channel for both (ROCKET, https://arxiv.org/abs/1910.13051; extra ``rocket``)."""
     rocket = require_extra("pyts.transformation", "rocket").ROCKET
     x = [windows.x.astype(np.float64) for windows in (train, test)]
-    kernels = [rocket(n_kernels, random_state=seed * 100 + k).fit(x[0][:1, :, k]) for k in range(x[0].shape[2])]
+    kernels = [rocket(n_kernels, random_state=k).fit(x[0][:1, :, k]) for k in range(x[0].shape[2])]
     return [np.hstack([one.transform(part[..., k]) for k, one in enumerate(kernels)]) for part in x]
 
 

@@ -89,8 +89,8 @@ class SessionSet:
         """What each channel measures, by its name."""
         return {channel.name: channel.description for channel in self.channels}
 
-    def read(self, session_id: str, fill: bool = True) -> Session:
-        """One session; ``fill`` replaces NaN by the last value before it, else the first after it, else 0.
+    def read(self, session_id: str) -> Session:
+        """One session; NaN is replaced by the last value before it, else the first after it, else 0.
 
         Raises
         ------
@@ -103,9 +103,9 @@ class SessionSet:
             table = _read_table(self.folder, session_id, self.channels).drop(columns=TIME)
         except DataError as error:
             raise DataError(f"sessions/{session_id}: {error}") from error
-        signal, channels = (table.ffill().bfill().fillna(0) if fill else table).to_numpy(np.float32), tuple(table)
-        rate = next(channel.sampling_rate_hz for channel in self.channels if channel.name == channels[0])
-        recording = Recording(signal, rate, channels, name=session_id)
+        rate = next(channel.sampling_rate_hz for channel in self.channels if channel.name in table)
+        signal = table.ffill().bfill().fillna(0).to_numpy(np.float32)
+        recording = Recording(signal, rate, tuple(table), name=session_id)
         return Session(session_id, recording, self.labels[session_id], self.groups.get(session_id, ""))
 
     def load(self) -> list[Session]:

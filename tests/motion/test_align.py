@@ -23,7 +23,7 @@ def test_the_queue_is_first_in_first_out_and_keeps_the_last_of_a_long_batch():
     queue.push(rows, -rows, torch.arange(12))
     assert sorted(queue.groups.tolist()) == [7, 8, 9, 10, 11]
     for k, group in enumerate(queue.groups.tolist()):
-        assert torch.equal(queue.signal[k], rows[group]) and torch.equal(queue.text[k], -rows[group])
+        assert torch.equal(queue.pairs[:, k], torch.stack([rows[group], -rows[group]]))
     again = FeatureQueue(5, 2)
     again.load_state_dict(queue.state_dict())
     assert len(again) == 5 and torch.equal(again.groups, queue.groups)
@@ -33,7 +33,7 @@ def test_the_queue_lets_in_nothing_broken_and_nothing_with_a_gradient():
     queue = FeatureQueue(4, 2)
     rows = torch.tensor([[1.0, 0.0], [torch.nan, 1.0], [0.0, 0.0], [0.0, torch.inf], [0.0, 1.0]], requires_grad=True)
     queue.push(rows, torch.ones(5, 2), torch.arange(5))
-    assert queue.groups.tolist() == [0, 4] and not queue.signal.requires_grad
+    assert queue.groups.tolist() == [0, 4] and not queue.pairs.requires_grad
     queue.push(torch.ones(1, 2), torch.tensor([[torch.nan, 1.0]]), torch.tensor([9]))
     assert queue.groups.tolist() == [0, 4]
     empty = FeatureQueue(0, 2)
@@ -88,7 +88,7 @@ def test_a_perfect_alignment_costs_nothing_and_the_queue_moves_in_training_only(
     out = loss.eval()(z, z[:, None], z, torch.arange(4), scale)
     assert out["alignment_loss"] < 1e-6 and out["usage"] == 1 and len(loss.queue) == 0
     loss.train()(z, z[:, None], z, torch.arange(4), scale)
-    assert len(loss.queue) == 4 and torch.equal(loss.queue.signal[:4], z)
+    assert len(loss.queue) == 4 and torch.equal(loss.queue.pairs[0, :4], z)
 
 
 def test_gradients_with_a_full_queue_are_finite_and_reach_the_scale():
