@@ -1,4 +1,4 @@
-"""Files: recordings in every format, and writing so that nothing is ever half written.
+"""Files: recordings in every format are read, and what is written is never half written.
 
 What the file of a recording holds, by its ending (channel names and units may be given anew when reading, the rate only
 where the file has none):
@@ -22,7 +22,7 @@ import numpy as np
 
 from .clock import uniform_rate
 from .errors import DataError, EvlibError, MissingExtraError, UnitError, require_extra, require_rate
-from .recording import BLOCK_SAMPLES, Recording, StoredSignal
+from .recording import Recording, StoredSignal
 
 
 @contextlib.contextmanager
@@ -107,7 +107,7 @@ def read_recording(path: str | Path, sampling_rate_hz: float | None = None, chan
         raise DataError(f"no recording at {path}")
     given = None if sampling_rate_hz is None else require_rate(sampling_rate_hz)
     try:
-        signal, *sources = FORMATS[kind][0](path, given)
+        signal, *sources = FORMATS[kind](path, given)
         about = ChainMap(*sources)  # of several places, the first that names the rate, channels or units
         rate = _agreed_rate(given, about.get("sampling_rate_hz"))
         channels = _text(about["channels"]) if channels is None and "channels" in about else channels
@@ -236,85 +236,30 @@ def _read_wav(path, given):
     return signal, {"sampling_rate_hz": rate}
 
 
-# ---- writers: (recording, temporary path, its path in the end) ------------------------------------------------------
+# Ending of a file -> how it is read.
+FORMATS = {
+    ".npz": _read_npz,
+    ".npy": _read_npy,
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".parquet": _read_parquet,
+    ".h5": _read_hdf5,
+    ".hdf5": _read_hdf5,
+    ".zarr": _read_zarr,
+    ".wav": _read_wav,
+}
 
 
 def write_recording(recording: Recording, path: str | Path) -> None:
-    """Write a recording as .npz, .npy (with its .json), .h5, .zarr or .wav, in the signal's own number type.
-
-    The old file is replaced only once the new one is whole. A .wav holds float32, needs a rate of whole Hz and
-    keeps neither channel names nor units.
+    """Write a recording as .npz, in the signal's own number type; the old file is replaced once the new one is whole.
 
     Raises
     ------
-    DataError, UnitError, MissingExtraError : another kind of file, a .wav at a rate that is not whole, a package is
-        missing
+    DataError : another kind of file
     """
     path = Path(path)
-    kind = path.suffix.lower()
-    writers = {ending: write for ending, (_, write) in FORMATS.items() if write}
-    if kind not in writers:
-        raise DataError(f"{path}: a recording cannot be written as {kind!r}; known are {', '.join(writers)}")
-    with replace_folder(path) if kind == ".zarr" else replace_file(path) as temporary:
-        writers[kind](recording, temporary, path)
-
-
-def _about(recording):
-    values = recording.sampling_rate_hz, list(recording.channels), list(recording.units)
-    return dict(zip(ABOUT, values, strict=True))
-
-
-def _write_npz(recording, temporary, path):
-    np.savez(temporary, signal=np.asarray(recording.signal), **_about(recording))
-
-
-def _write_npy(recording, temporary, path):
-    with replace_file(path.with_suffix(".json")) as sidecar:
-        sidecar.write_text(json.dumps(_about(recording), indent=1), encoding="utf-8")
-        dtype = np.dtype(recording.signal.dtype)
-        _copy(recording, np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=recording.shape))
-
-
-def _write_hdf5(recording, temporary, path):
-    with require_extra("h5py", "data").File(temporary, "w") as file:
-        _copy(recording, file.create_dataset("signal", **_chunked(recording))).attrs.update(_about(recording))
-
-
-def _write_zarr(recording, temporary, path):
-    stored = require_extra("zarr", "scale").create_array(temporary, **_chunked(recording))
-    _copy(recording, stored).attrs.update(_about(recording))
-
-
-def _write_wav(recording, temporary, path):
-    from scipy.io import wavfile
-
-    rate = recording.sampling_rate_hz
-    if rate % 1:
-        raise UnitError(f"a .wav file needs a rate of whole Hz, got {rate}; write .npy or .npz")
-    wavfile.write(temporary, int(rate), recording.read())
-
-
-def _chunked(recording):
-    chunks = (min(recording.n_samples, 2**15), recording.n_channels)
-    return {"shape": recording.shape, "dtype": np.dtype(recording.signal.dtype), "chunks": chunks}
-
-
-def _copy(recording, target):
-    """Copy block by block, so that a signal larger than memory can be written; returns the target."""
-    for start in range(0, recording.n_samples, BLOCK_SAMPLES):
-        target[start : start + BLOCK_SAMPLES] = recording.signal[start : start + BLOCK_SAMPLES]
-    return target
-
-
-# Ending of a file -> how it is read, and how it is written (None: not at all).
-FORMATS: dict = {
-    ".npz": (_read_npz, _write_npz),
-    ".npy": (_read_npy, _write_npy),
-    ".csv": (_read_csv, None),
-    ".tsv": (_read_csv, None),
-    ".parquet": (_read_parquet, None),
-    ".h5": (_read_hdf5, _write_hdf5),
-    ".hdf5": (_read_hdf5, _write_hdf5),
-    ".zarr": (_read_zarr, _write_zarr),
-    ".wav": (_read_wav, _write_wav),
-}
+    if path.suffix != ".npz":
+        raise DataError(f"{path}: a recording cannot be written as {path.suffix!r}, only as '.npz'")
+    values = recording.sampling_rate_hz, recording.channels, recording.units
+    with replace_file(path) as temporary:
+        np.savez(temporary, signal=np.asarray(recording.signal), **dict(zip(ABOUT, values, strict=True)))
