@@ -61,6 +61,17 @@ def require(condition, error: type[EvlibError], message: str) -> None:
         raise error(message)
 
 
+def _refuse(values, fits, wanted, hint=""):
+    """Refuse each of the ``values``, by name, that does not fit."""
+    for name, value in values.items():
+        if not fits(value):
+            raise OptionError(f"{name} must be {wanted}, got {value!r}{hint}")
+
+
+def _is_number(value):
+    return isinstance(value, numbers.Real) and math.isfinite(value)
+
+
 def require_int(least: int, **values) -> None:
     """Refuse anything but whole numbers of at least ``least``.
 
@@ -69,13 +80,11 @@ def require_int(least: int, **values) -> None:
     ...
     evlib.signals.errors.OptionError: batch_size must be a whole number of at least 1, got 0
     """
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-            raise OptionError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
+    def fits(value):
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least
 
-def _is_number(value):
-    return isinstance(value, numbers.Real) and math.isfinite(value)
+    _refuse(values, fits, f"a whole number of at least {least}")
 
 
 def require_number(least: float = 0.0, most: float = math.inf, **values) -> None:
@@ -87,9 +96,7 @@ def require_number(least: float = 0.0, most: float = math.inf, **values) -> None
     evlib.signals.errors.OptionError: share must be a number between 0 and 1, got 1.5
     """
     wanted = f"a number of at least {least:g}" if most == math.inf else f"a number between {least:g} and {most:g}"
-    for name, value in values.items():
-        if not (_is_number(value) and least <= value <= most):
-            raise OptionError(f"{name} must be {wanted}, got {value!r}")
+    _refuse(values, lambda value: _is_number(value) and least <= value <= most, wanted)
 
 
 def require_positive(**values) -> None:
@@ -100,9 +107,7 @@ def require_positive(**values) -> None:
     ...
     evlib.signals.errors.OptionError: duration_s must be a positive number, got 0
     """
-    for name, value in values.items():
-        if not (_is_number(value) and value > 0):
-            raise OptionError(f"{name} must be a positive number, got {value!r}")
+    _refuse(values, lambda value: _is_number(value) and value > 0, "a positive number")
 
 
 def require_seconds(longest_s: float = 1.0, **values_s) -> None:
@@ -113,11 +118,8 @@ def require_seconds(longest_s: float = 1.0, **values_s) -> None:
     ...
     evlib.signals.errors.OptionError: event_s must be seconds between 0 and 1, got 40 (did you pass milliseconds?)
     """
-    for name, value in values_s.items():
-        if not (_is_number(value) and 0 < value <= longest_s):
-            raise OptionError(
-                f"{name} must be seconds between 0 and {longest_s:g}, got {value!r} (did you pass milliseconds?)"
-            )
+    wanted, hint = f"seconds between 0 and {longest_s:g}", " (did you pass milliseconds?)"
+    _refuse(values_s, lambda value: _is_number(value) and 0 < value <= longest_s, wanted, hint)
 
 
 def require_tolerance(tolerance_s) -> float:

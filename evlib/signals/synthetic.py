@@ -28,8 +28,8 @@ MARGIN_S = 0.06
 # of channel gains and of lengths; of channel delays in seconds. Chosen so that true mean templates lose some 30 points
 # of F1 at a signal-to-noise ratio of 12.
 EVENT_SPREADS = {"frequency": 0.14, "decay": 0.5, "gain": 0.6, "length": 0.3, "delay_s": 0.0007}
-# The same from session to session, for all events of a kind.
-SESSION_SPREADS = {"frequency": 0.06, "decay": 0.2, "gain": 0.3}
+# The same from the template to all events of a kind.
+KIND_SPREADS = {"frequency": 0.06, "decay": 0.2, "gain": 0.3}
 # Share of hits that bounce; the time until they hit again and its strength are drawn from these ranges.
 BOUNCES, BOUNCE_AFTER_S, BOUNCE_GAIN = 0.3, (0.003, 0.012), (0.3, 0.7)
 SCHEDULES = ("rounds", "poisson")
@@ -219,7 +219,6 @@ def make_recording(
     sway_ratio: float = 10.0,
     transients_per_s: float = 0.2,
     variation: float = 0.0,
-    session: int = 0,
     **schedule_options,
 ) -> Simulation:
     """Simulate a recording; ``recording, events = make_recording(...)`` or keep the whole :class:`Simulation`.
@@ -232,9 +231,8 @@ def make_recording(
     amplitude_spread : standard deviation of the log amplitude
     transients_per_s : unlabelled bursts of random shape, as strong as events
     variation : how much the events of a kind differ in pitch, damping, channel gains, delays and length, how many of
-        them bounce, and how much a kind differs from session to session: 0 not at all, 1 so much that mean templates
-        find them poorly. Each event keeps the energy of its kind: a filter of its own true shape has the output ``snr``
-    session : number of the session; its recordings share how the kinds differ from those of other sessions
+        them bounce, and how much the kinds differ from ``templates``: 0 not at all, 1 so much that mean templates find
+        them poorly. Each event keeps the energy of its kind: a filter of its own true shape has the output ``snr``
     schedule_options : of ``schedule_rounds`` or ``schedule_poisson``
 
     >>> recording, events = make_recording(duration_s=10.0, seed=3)
@@ -247,7 +245,7 @@ def make_recording(
     require_number(refractory_s=refractory_s, amplitude_spread=amplitude_spread, sway_ratio=sway_ratio)
     require_number(transients_per_s=transients_per_s, variation=variation)
     require_number(0, 1, pink_share=pink_share)
-    require_int(0, seed=seed, session=session)
+    require_int(0, seed=seed)
     if duration_s <= 4 * MARGIN_S:
         raise OptionError(f"duration_s must be longer than {4 * MARGIN_S} s, got {duration_s}")
     templates = make_templates(sampling_rate_hz=rate) if templates is None else templates
@@ -269,8 +267,10 @@ def make_recording(
     if variation == 0:
         add_events(signal, templates, events.type, events.time_samples, amplitude, rate)
     else:
-        change = stream("changes of a session", seed)
-        kinds = of_session(templates, session, variation, rate)
+        change = stream("variation of events", seed)
+        # How the kinds differ from their templates is the same in all recordings of these templates.
+        same = stream("variation of kinds", 0, zlib.crc32(np.ascontiguousarray(templates.frequency_hz).tobytes()))
+        kinds = _varied(templates, np.arange(templates.n_types), variation, KIND_SPREADS, rate, same)
         shapes = _varied(kinds, events.type, variation, EVENT_SPREADS, rate, change)
         hit = np.arange(len(events))
         again = hit[change.random(len(hit)) < BOUNCES * min(variation, 1.0)]
@@ -280,12 +280,6 @@ def make_recording(
     _add_transients(signal, rate, bursts, transients_per_s, snr * noise_std)
     recording = Recording(signal.astype(np.float32), rate, name=f"synthetic_{schedule}_snr{snr:g}_seed{seed}")
     return Simulation(recording, events, amplitude, templates, noise_options, shapes)
-
-
-def of_session(templates, session, variation, sampling_rate_hz) -> SyntheticTemplates:
-    """What the kinds look like in a session: the same for all of its recordings."""
-    rng = stream("templates of a session", session, zlib.crc32(np.ascontiguousarray(templates.frequency_hz).tobytes()))
-    return _varied(templates, np.arange(templates.n_types), variation, SESSION_SPREADS, sampling_rate_hz, rng)
 
 
 def _varied(templates, type, variation, spreads, rate, rng):

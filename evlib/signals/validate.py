@@ -185,30 +185,18 @@ def _check_signal(recording):
 
 def _check_clipping(recording, rails):
     """Second pass: long runs of samples at the largest or the smallest value (n_channels,) of their channel."""
-    still, longest, together = np.zeros((3, 2, recording.n_channels), dtype=np.int64)
+    from scipy.ndimage import binary_opening
+
+    clipped = np.zeros((len(rails), recording.n_channels), dtype=np.int64)
     for _, block in recording.blocks():
         at_rail = block.T == np.stack(list(rails.values()))[:, :, None]
-        still[~at_rail.any(axis=2)] = 0
         for k in zip(*np.nonzero(at_rail.any(axis=2)), strict=True):
-            run = _in_a_row(at_rail[k], still[k])
-            still[k], longest[k] = run[-1], max(longest[k], run.max())
-            # A run of n samples reaches CLIP_RUN_SAMPLES once, and is that long or longer at n + 1 - CLIP_RUN_SAMPLES.
-            together[k] += (run >= CLIP_RUN_SAMPLES).sum() + (CLIP_RUN_SAMPLES - 1) * (run == CLIP_RUN_SAMPLES).sum()
-    for r, k in zip(*np.nonzero(together >= CLIP_TOTAL_SAMPLES), strict=True):
+            clipped[k] += binary_opening(at_rail[k], np.ones(CLIP_RUN_SAMPLES)).sum()  # samples in runs of that many
+    for r, k in zip(*np.nonzero(clipped >= CLIP_TOTAL_SAMPLES), strict=True):
         rail, value = list(rails.items())[r]
-        runs = f"for up to {longest[r, k]} samples in a row, {together[r, k]} samples in all"
+        runs = f"in runs of {CLIP_RUN_SAMPLES} samples or more, {clipped[r, k]} samples in all"
         message = f"looks clipped: it stays at its {rail} value {value[k]:g} {runs}"
         yield "warning", f"channel {recording.channels[k]}", message
-
-
-def _in_a_row(flags, before=0):
-    """(n,) number of flags (n,) in a row up to each of them; ``before`` is the number right ahead of the first.
-
-    >>> _in_a_row(np.array([True, False, True, True]), before=4)
-    array([5, 0, 1, 2])
-    """
-    count = before + np.cumsum(flags)
-    return count - np.maximum.accumulate(np.where(flags, 0, count))
 
 
 def _check_names(events, names):

@@ -223,7 +223,6 @@ def test_recordings_at_other_rates(plan, rate):
         ({"templates": 60.0}, OptionError, "templates come from make_templates"),
         ({"variation": -1.0}, OptionError, "variation must be"),
         ({"variation": "much"}, OptionError, "variation must be"),
-        ({"session": 0.5}, OptionError, "session must be"),
     ],
 )
 def test_bad_options_are_refused(options, error, words):
@@ -289,15 +288,6 @@ def quiet(templates, **options):
     return evlib.make_recording(templates, 40.0, snr=1e6, transients_per_s=0, sway_ratio=0, **options)
 
 
-def test_without_variation_a_recording_is_as_ever(few):
-    plain, varied = (
-        evlib.make_recording(few, 20.0, seed=3),
-        evlib.make_recording(few, 20.0, seed=3, variation=0.0, session=5),
-    )
-    np.testing.assert_array_equal(plain.recording.read(), varied.recording.read())
-    assert plain.shapes is None and varied.shapes is None
-
-
 def test_events_stay_where_they_are_when_their_shapes_vary(few):
     plain, varied = (quiet(few, seed=3, variation=v) for v in (0.0, 1.0))
     np.testing.assert_array_equal(plain.events.time_samples, varied.events.time_samples)
@@ -317,13 +307,13 @@ def test_a_varied_event_keeps_the_energy_of_its_kind(few):
     np.testing.assert_allclose(own, 1.0, atol=0.02)  # that of every template
 
 
-def test_sessions_differ_and_repeat_themselves(few):
-    first, again, other = (synthetic.of_session(few, session, 1.0, 2000.0) for session in (1, 1, 2))
-    np.testing.assert_array_equal(first.gain, again.gain)
-    assert np.abs(np.log(first.frequency_hz / other.frequency_hz)).max() > 0.01
-    one, two = (evlib.make_recording(few, 20.0, seed=3, variation=1.0, session=k).recording.read() for k in (0, 1))
-    assert not np.array_equal(one, two)
-    np.testing.assert_array_equal(one, evlib.make_recording(few, 20.0, seed=3, variation=1.0).recording.read())
+def test_kinds_differ_from_their_templates_alike_in_all_recordings(few, monkeypatch):
+    monkeypatch.setattr(synthetic, "EVENT_SPREADS", dict.fromkeys(synthetic.EVENT_SPREADS, 0.0))
+    one, two = (evlib.make_recording(few, 20.0, seed=seed, variation=1.0) for seed in (3, 4))
+    for kind in range(4):
+        own, other = (made.shapes.frequency_hz[made.events.type == kind] for made in (one, two))
+        np.testing.assert_array_equal(np.ptp(np.concatenate([own, other]), axis=0), 0)
+        assert not np.isclose(own[0], few.frequency_hz[kind]).any()
 
 
 def test_the_more_events_vary_the_less_a_mean_template_is_worth():

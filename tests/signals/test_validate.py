@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from evlib.signals.errors import DataError, OptionError, UnitError
 from evlib.signals.events import Events
 from evlib.signals.recording import Recording
-from evlib.signals.validate import ValidationReport, _in_a_row, validate
+from evlib.signals.validate import CLIP_RUN_SAMPLES, CLIP_TOTAL_SAMPLES, ValidationReport, validate
 
 RATE = 2000
 
@@ -74,8 +74,8 @@ GOOD = Recording(noise(), RATE)
         ("error", "ch1: 20000 values are NaN.*sample 0", {"recording": changed(slice(None), 0, np.nan)}),
         ("error", "ch3: 1 value is infinite.*sample 7", {"recording": changed(7, 2, 1e300, float)}),
         ("error", "ch2: constant: every value is 1000 ", {"recording": changed(slice(None), 1, 1000.0)}),
-        ("warning", "ch2: looks clipped: .*largest value 1.5 ", {"recording": clipped(1)}),
-        ("warning", "ch2: looks clipped: .*smallest value -1.5 ", {"recording": clipped(-1)}),
+        ("warning", "ch2: looks clipped: .*largest value 1.5 in runs of 5", {"recording": clipped(1)}),
+        ("warning", "ch2: looks clipped: .*smallest value -1.5 in runs of 5", {"recording": clipped(-1)}),
         ("warning", "different scales.*deviation of ch3", {"recording": Recording(noise() * [1, 1, 1e5], RATE)}),
         (
             "error",
@@ -141,15 +141,13 @@ def test_what_is_right_is_not_called_a_fault(arguments):
     assert validate(**arguments).problems == ()
 
 
-@given(st.lists(st.booleans(), max_size=60), st.integers(1, 20))
-def test_runs_over_blocks_against_brute_force(flags, size):
-    expected, found, run = [], [], 0
-    for flag in flags:
-        run = run + 1 if flag else 0
-        expected.append(run)
-    for start in range(0, len(flags), size):
-        found += _in_a_row(np.array(flags[start : start + size]), found[-1] if found else 0).tolist()
-    assert found == expected
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(1, 4)), min_size=1, max_size=8))
+def test_clipped_samples_are_those_of_long_runs(runs):
+    """Runs at the largest value, 1, with other values, that do not repeat, between them."""
+    signal = np.concatenate([np.r_[np.ones(n), np.random.default_rng(n).uniform(-1, 0, gap)] for n, gap in runs])
+    report, clipped = validate(Recording(signal, RATE)), sum(n for n, _ in runs if n >= CLIP_RUN_SAMPLES)
+    assert bool(report.warnings) == (clipped >= CLIP_TOTAL_SAMPLES)
+    assert clipped < CLIP_TOTAL_SAMPLES or f"{clipped} samples in all" in str(report)
 
 
 @settings(deadline=None)
