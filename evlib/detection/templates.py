@@ -17,7 +17,7 @@ from ..signals.events import Events
 from ..signals.recording import require_fit
 from ..signals.streams import stream
 from ..templates.bank import TemplateBank
-from ..templates.discover import Discovery, discover_in, find_kinds, name_kinds
+from ..templates.discover import Discovery, discover_in, find_kinds
 from ..templates.hybrid import HybridRecordings, one_at_a_time
 from ..templates.learn import choose_window, learn_templates, self_train
 from ..templates.overlaps import can_separate
@@ -111,7 +111,7 @@ def whiten_and_learn(
         whitener = refined
     if discovery is not None:
         advance("discover recurring kinds")
-        found = _found_before(discovery, data, signals, None if find_window else window[1] / rate)
+        found = _found_before(discovery, data, whitener, signals, None if find_window else window[1] / rate)
         labels = _with_found(data, *found)
         window = choose_window(signals, labels) if find_window else window
         bank, jitter = learn_templates(signals, labels, *window, shrink=shrink)
@@ -156,7 +156,7 @@ def _check_discovery(discovery, data):
         require_fit(data.recordings[0], *fit)
 
 
-def _found_before(discovery, data, signals, event_s):
+def _found_before(discovery, data, whitener, signals, event_s):
     """Events that were found without labels: a table for each recording, the kind of each of the labels' types (E,), -1
     for none, and how many samples the labels lie behind the kind's times (E,).
 
@@ -172,12 +172,12 @@ def _found_before(discovery, data, signals, event_s):
         return tables, np.array(kind), np.zeros(len(kind))
     shortest = min(data.refractory.values())
     if isinstance(discovery, Discovery):
-        bank = discovery.bank
-        tables = [find_kinds(bank, discovery.whitener(r), data.rate, shortest) for r in data.recordings]
+        tables = [find_kinds(discovery.bank, discovery.whitener(r), data.rate, shortest) for r in data.recordings]
+        found = replace(discovery, events=tables)
     else:
         options = {} if event_s is None else {"event_s": event_s}
-        bank, tables = discover_in(signals, data.rate, None, shortest, seed=data.seed, **options)
-    return tables, *name_kinds(data.train, tables, bank.length)
+        found = Discovery(*discover_in(signals, data.rate, None, shortest, seed=data.seed, **options), whitener)
+    return found.events, *found.name(data.train)
 
 
 def _with_found(data, tables, kind, offset):

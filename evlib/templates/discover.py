@@ -87,7 +87,19 @@ class Discovery:
         kind : (E,) row of the bank for each labelled type, -1 for a type that matches no kind
         offset : (E,) samples from the kind's time origin to the label
         """
-        return name_kinds(labels, self.events, self.bank.length)
+        reach = max(LEAST_REACH_S * labels[0].sampling_rate_hz, self.bank.length / 2)
+        votes, pairs = np.zeros((len(labels[0].names), len(self.names))), []
+        for table, found in zip(labels, self.events, strict=False):
+            rows, valid = rows_within(found.time_samples, table.time_samples, reach)
+            label, row = np.nonzero(valid)[0], rows[valid]
+            np.add.at(votes, (table.type[label], found.type[row]), found.score[row])
+            pairs.append((table.type[label], found.type[row], table.time_samples[label] - found.time_samples[row]))
+        type, own, distance = map(np.concatenate, zip(*pairs, strict=True))
+        kind, offset = np.full(len(votes), -1), np.zeros(len(votes))
+        for e, k in zip(*scipy.optimize.linear_sum_assignment(-votes), strict=True):
+            if votes[e, k] > 0:
+                kind[e], offset[e] = k, np.median(distance[(type == e) & (own == k)])
+        return kind, offset
 
 
 def discover(
@@ -375,21 +387,3 @@ def _join(old, new):
     time = np.r_[old.time_samples, new.time_samples]
     type = np.r_[old.type, new.type + len(old.names)]
     return _table(time, type, len(old.names) + len(new.names), old.sampling_rate_hz)
-
-
-def name_kinds(labels: list[Events], tables: list[Events], length: int):
-    """Which discovered kind is which labelled type, and how far its time origin is off; see
-    :meth:`Discovery.name`. ``length`` : samples of a template."""
-    reach = max(LEAST_REACH_S * labels[0].sampling_rate_hz, length / 2)
-    votes, pairs = np.zeros((len(labels[0].names), len(tables[0].names))), []
-    for table, found in zip(labels, tables, strict=False):
-        rows, valid = rows_within(found.time_samples, table.time_samples, reach)
-        label, row = np.nonzero(valid)[0], rows[valid]
-        np.add.at(votes, (table.type[label], found.type[row]), found.score[row])
-        pairs.append((table.type[label], found.type[row], table.time_samples[label] - found.time_samples[row]))
-    type, own, distance = map(np.concatenate, zip(*pairs, strict=True))
-    kind, offset = np.full(len(votes), -1), np.zeros(len(votes))
-    for e, k in zip(*scipy.optimize.linear_sum_assignment(-votes), strict=True):
-        if votes[e, k] > 0:
-            kind[e], offset[e] = k, np.median(distance[(type == e) & (own == k)])
-    return kind, offset

@@ -13,7 +13,8 @@ from evlib.scoring.refractory import find_violations
 from evlib.signals.errors import DataError, OptionError, UnitError
 from evlib.signals.synthetic import add_events, coloured_noise, make_templates
 from evlib.templates import discover as discovery
-from evlib.templates.discover import name_kinds
+from evlib.templates.bank import TemplateBank
+from evlib.templates.discover import Discovery
 
 RATE = 2000.0
 
@@ -46,6 +47,12 @@ def named(found, labels):
         time = (events.time_samples + offset[own])[own >= 0]
         out.append(evlib.Events.from_seconds(time / rate, own[own >= 0], rate, labels[0].names))
     return out
+
+
+def name_kinds(labels, events):
+    """By templates so short that labels may be 20 ms away."""
+    bank = TemplateBank(np.zeros((len(events.names), 40, 1)), 0, events.names)
+    return Discovery(bank, [events], None).name([labels])
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +178,7 @@ def test_no_other_naming_gets_more_votes(n_types, n_kinds, seed):
     labels = planted.table(time, rng.integers(n_types, size=12), tuple(f"e{k}" for k in range(n_types)))
     names = tuple(f"kind_{k + 1:02d}" for k in range(n_kinds))
     found = planted.table(kind_time, rng.integers(n_kinds, size=25), names, score=rng.uniform(0.1, 1, 25))
-    kind, offset = name_kinds([labels], [found], 40)
+    kind, offset = name_kinds(labels, found)
     votes = np.zeros((n_types, n_types + n_kinds))
     near = np.abs(labels.time_samples[:, None] - found.time_samples) <= 0.02 * RATE
     for label, row in np.argwhere(near):
@@ -193,7 +200,7 @@ def test_offsets_are_samples_from_the_kind_to_the_label():
     rows = type != 1  # nothing was found of "b"
     own, names = (time - shift[type])[rows], ("kind_01", "kind_02", "kind_03")
     found = planted.table(own, kind_of[type][rows], names, score=np.ones(rows.sum()))
-    kind, offset = name_kinds([labels], [found], 40)
+    kind, offset = name_kinds(labels, found)
     assert kind.tolist() == [2, -1, 1] and offset.tolist() == [-17.25, 0.0, 22.5]
 
 
