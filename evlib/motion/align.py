@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..networks.encoders import two_layers
 from ..networks.transformer import DualBranchEncoder
 from ..signals.errors import require_int, require_number
 
@@ -246,8 +247,8 @@ class TextAlignedModel(nn.Module):
         self.queries = nn.Parameter(0.02 * torch.randn(num_queries, d_model))
         self.pooling = nn.MultiheadAttention(d_model, num_heads, batch_first=True)
         width = num_queries * d_model
-        hidden, output = nn.Linear(width, d_model), nn.Linear(d_model, text_size)
-        self.to_text = nn.Sequential(nn.LayerNorm(width), hidden, nn.GELU(), nn.Dropout(dropout), output)
+        layers = two_layers(width, d_model, text_size, nn.GELU(), nn.Dropout(dropout))
+        self.to_text = nn.Sequential(nn.LayerNorm(width), *layers)
         self.steps = nn.ModuleList(nn.Linear(text_size, text_size) for _ in range(num_prototypes))
         for step in self.steps:
             # Prototypes start near the words, each half the length of the text away in a direction of its own.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..signals.errors import OptionError, require_choice, require_int, require_number
-from .encoders import LSTMEncoder, check_batch, frame_mask, keep_arguments, pool_frames
+from .encoders import LSTMEncoder, check_batch, frame_mask, keep_arguments, pool_frames, two_layers
 from .threads import few_threads
 from .transformer import PatchFrameEncoder
 
@@ -135,8 +135,8 @@ def check_threshold(threshold, num_events: int) -> Tensor:
 
 def mlp_head(features: int, hidden_size: int, num_events: int, dropout: float) -> nn.Sequential:
     """Two layers from a state to a logit for each type."""
-    hidden, last = nn.Linear(features, hidden_size), nn.Linear(hidden_size, num_events)
-    return nn.Sequential(nn.Dropout(dropout), hidden, nn.ReLU(), nn.Dropout(dropout), last)
+    layers = two_layers(features, hidden_size, num_events, nn.ReLU(), nn.Dropout(dropout))
+    return nn.Sequential(nn.Dropout(dropout), *layers)
 
 
 class EventModel(nn.Module):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..signals.errors import OptionError
-from .encoders import keep_arguments, run_recurrent
+from .encoders import keep_arguments, run_recurrent, two_layers
 from .time_embeddings import make_time_embedding
 
 # Time differences from 10 ms to 9 s are sorted into bins of equal logarithm, with linear weights between neighbours.
@@ -137,10 +137,9 @@ class ContextLSTM(nn.Module):
         first = nn.Linear(n_features + embedding_size, hidden_size)
         self.project = nn.Sequential(first, nn.ReLU(), nn.Dropout(dropout))
         self.lstm = nn.LSTM(hidden_size, hidden_size, bidirectional=True, batch_first=True)
-        hidden, last = nn.Linear(3 * hidden_size, hidden_size), nn.Linear(hidden_size, 1)
-        self.head = nn.Sequential(nn.Dropout(dropout), hidden, nn.ReLU(), last)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        self.head = nn.Sequential(nn.Dropout(dropout), *two_layers(3 * hidden_size, hidden_size, 1, nn.ReLU()))
+        nn.init.zeros_(self.head[-1].weight)
+        nn.init.zeros_(self.head[-1].bias)
         self.skip_gain = nn.Parameter(torch.ones(()))
         self.register_buffer("veto", torch.tensor(UNLIMITED))
         self.register_buffer("boost", torch.tensor(UNLIMITED))

@@ -8,7 +8,6 @@ keeps, the check of a batch, masks, pooling, and the transfer of an encoder's we
 
 import functools
 import inspect
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -164,6 +163,11 @@ def to_frames(x: Tensor, lengths: Tensor, resolution: int) -> Tensor:
     return nn.functional.pad(x, (0, 0, 0, missing)).unflatten(1, (-1, resolution))
 
 
+def two_layers(inputs: int, hidden: int, outputs: int, *between: nn.Module) -> nn.Sequential:
+    """Two linear layers, and what stands between them."""
+    return nn.Sequential(nn.Linear(inputs, hidden), *between, nn.Linear(hidden, outputs))
+
+
 class Encoder(nn.Module):
     """Base of the encoders of signals: the check of a batch, and the mean over its frames."""
 
@@ -237,23 +241,6 @@ class LSTMEncoder(Encoder):
 # --- Transfer: a pretrained encoder in another model.
 
 
-@dataclass(frozen=True)
-class TransferReport:
-    """What was loaded: class names of the two models, and the shape of each tensor by name."""
-
-    source: str
-    target: str
-    tensors: dict
-
-    @property
-    def n_parameters(self) -> int:
-        return sum(torch.Size(shape).numel() for shape in self.tensors.values())
-
-    def __str__(self):
-        head = f"{self.source} -> {self.target}: {len(self.tensors)} tensors, {self.n_parameters:,} parameters"
-        return "\n".join([head, *(f"  {name} {shape}" for name, shape in self.tensors.items())])
-
-
 def encoder_of(model) -> nn.Module:
     """The encoder of a model, or ``model`` itself if it is one (it has an ``output_size``)."""
     encoder = getattr(model, "encoder", model)
@@ -262,12 +249,16 @@ def encoder_of(model) -> nn.Module:
     return encoder
 
 
-def transfer_encoder(source, target) -> TransferReport:
+def transfer_encoder(source, target) -> str:
     """Copy the weights of the source's encoder into the target's: all of them, or none and an error.
 
     Parameters
     ----------
     source, target : encoders, or models with an ``encoder``
+
+    Returns
+    -------
+    lines that say what was loaded: a summary, then the name and shape of each tensor
 
     Raises
     ------
@@ -277,8 +268,7 @@ def transfer_encoder(source, target) -> TransferReport:
 
     Examples
     --------
-    >>> report = transfer_encoder(LSTMEncoder(6, 8, num_layers=1), LSTMEncoder(6, 8, num_layers=1))
-    >>> print(str(report).splitlines()[0])
+    >>> print(transfer_encoder(LSTMEncoder(6, 8, num_layers=1), LSTMEncoder(6, 8, num_layers=1)).splitlines()[0])
     LSTMEncoder -> LSTMEncoder: 10 tensors, 1,640 parameters
     """
     ours, theirs = encoder_of(source), encoder_of(target)
@@ -298,8 +288,9 @@ def transfer_encoder(source, target) -> TransferReport:
         if not weight.isfinite().all():
             raise DataError(f"nothing was loaded, {name} of the source is not finite: its training has diverged")
     theirs.load_state_dict(weights)
-    tensors = {name: tuple(weight.shape) for name, weight in weights.items()}
-    return TransferReport(type(source).__name__, type(target).__name__, tensors)
+    n_parameters = sum(weight.numel() for weight in weights.values())
+    head = f"{type(source).__name__} -> {type(target).__name__}: {len(weights)} tensors, {n_parameters:,} parameters"
+    return "\n".join([head, *(f"  {name} {tuple(weight.shape)}" for name, weight in weights.items())])
 
 
 def _arguments(encoder):

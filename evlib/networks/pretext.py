@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from ..signals.clock import n_frames
 from ..signals.errors import require_int, require_positive
-from .encoders import LSTMEncoder, check_batch, frame_mask, keep_arguments, length_mask, require_shape, transfer_encoder
+from .encoders import LSTMEncoder, check_batch, keep_arguments, length_mask, require_shape, transfer_encoder, two_layers
 from .frames import STRETCH, FrameEncoder
 from .losses import masked_mean, nt_xent
 from .transformer import DualBranchEncoder
@@ -227,7 +227,7 @@ class ContrastiveLSTM(WindowPretext):
             input_size, hidden_size, num_layers, dropout, bidirectional, timing_resolution_samples
         )
         self.temperature, features = temperature, self.encoder.output_size
-        self.projection = nn.Sequential(nn.Linear(features, features), nn.ReLU(), nn.Linear(features, projection_size))
+        self.projection = two_layers(features, features, projection_size, nn.ReLU())
 
     def forward(self, x1: Tensor, x2: Tensor, lengths1=None, lengths2=None) -> ContrastiveOutput:
         """Embed two views of the same windows.
@@ -272,7 +272,7 @@ class MaskedPatchModel(nn.Module):
         self.config, width, samples = self.encoder.config, self.encoder.output_size, self.encoder.patch_samples
         self.parts = {"shape": samples, "stats": 2, "spectrum": samples // 2 + 1}
         self.rebuild = nn.Linear(width, sum(self.parts.values()))
-        self.project = nn.Sequential(nn.Linear(width, 2 * PROJECTION), nn.ReLU(), nn.Linear(2 * PROJECTION, PROJECTION))
+        self.project = two_layers(width, 2 * PROJECTION, PROJECTION, nn.ReLU())
 
     def forward(self, batch: dict[str, Tensor], hidden: Tensor | None = None) -> dict[str, Tensor]:
         """Encode a batch of `evlib.networks.transformer`, with some tokens hidden.
@@ -328,7 +328,7 @@ class FramePretext(nn.Module):
     @torch.no_grad()
     def targets(self, x):
         """(B, T, C) -> log energies relative to their level, (B, S, STRETCH * channels * bands)."""
-        mask = frame_mask(torch.full((len(x),), x.shape[1]), x.shape[1], self.encoder.resolution)
+        mask = torch.ones(len(x), n_frames(x.shape[1], self.encoder.resolution), dtype=torch.bool, device=x.device)
         relative, _ = self.encoder.front.relative_energy(x.transpose(1, 2), mask)
         return self.stretches(relative.flatten(1, 2).transpose(1, 2))
 
@@ -340,8 +340,7 @@ class FrameAutoencoder(FramePretext):
 
     def build(self, features, hidden_size, targets):
         self.to_latent = nn.Linear(features, LATENT_SIZE * (2 if self.variational else 1))
-        first, last = nn.Linear(LATENT_SIZE, 4 * hidden_size), nn.Linear(4 * hidden_size, targets)
-        self.decode = nn.Sequential(first, nn.GELU(), last)
+        self.decode = two_layers(LATENT_SIZE, 4 * hidden_size, targets, nn.GELU())
 
     def losses(self, x: Tensor) -> dict[str, Tensor]:
         latent, losses = self.to_latent(self.encoded(x)), {}
@@ -379,8 +378,7 @@ class FrameContrastive(FramePretext):
     """Recognises a stretch in another view of its window, among the stretches of all windows."""
 
     def build(self, features, hidden_size, targets):
-        first, last = nn.Linear(features, 2 * hidden_size), nn.Linear(2 * hidden_size, hidden_size)
-        self.project = nn.Sequential(first, nn.ReLU(), last)
+        self.project = two_layers(features, 2 * hidden_size, hidden_size, nn.ReLU())
 
     def losses(self, x: Tensor) -> dict[str, Tensor]:
         energy = self.targets(x).mean(-1)

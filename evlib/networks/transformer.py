@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..signals.errors import DataError, OptionError, ShapeError, require_int, require_list, require_number, require_rate
-from .encoders import MAX_DROPOUT, Encoder, frame_mask, keep_arguments, require_shape, to_frames
+from .encoders import MAX_DROPOUT, Encoder, frame_mask, keep_arguments, require_shape, to_frames, two_layers
 
 # Numbers in the vector of a text: those of the sentence encoders that may take the place of hashed words.
 TEXT_SIZE = 384
@@ -75,7 +75,9 @@ FLOOR = 0.01
 ROUNDING = 1e-6
 
 
-def patchify(x: Tensor, sampling_rate_hz: float, patch_s: float, n_samples: int = PATCH_SAMPLES) -> Tensor:
+def patchify(
+    x: Tensor, sampling_rate_hz: float, patch_s: float, stride_s: float | None = None, n_samples: int = PATCH_SAMPLES
+) -> Tensor:
     """Cut signals into patches of ``patch_s`` and interpolate each linearly to ``n_samples``; an incomplete patch at
     the end is left out.
 
@@ -83,7 +85,7 @@ def patchify(x: Tensor, sampling_rate_hz: float, patch_s: float, n_samples: int 
     ----------
     x : (batch, time, channels) float tensor
     sampling_rate_hz : samples per second
-    patch_s : seconds of a patch
+    patch_s, stride_s : seconds of a patch, and from one to the next (default: ``patch_s``)
     n_samples : samples of a patch after the interpolation
 
     Returns
@@ -93,7 +95,7 @@ def patchify(x: Tensor, sampling_rate_hz: float, patch_s: float, n_samples: int 
     Raises
     ------
     ShapeError, UnitError : wrong axes, a rate that is not a positive number
-    OptionError : a patch of less than two samples or longer than the signals
+    OptionError : a patch of less than two samples or longer than the signals, a stride of less than one sample
 
     Examples
     --------
@@ -103,23 +105,25 @@ def patchify(x: Tensor, sampling_rate_hz: float, patch_s: float, n_samples: int 
     if x.ndim != 3 or 0 in x.shape:
         raise ShapeError(f"signals must be (batch, time, channels) without an empty axis, got {tuple(x.shape)}")
     rate = require_rate(sampling_rate_hz)
-    length = patch_samples(patch_s, rate)
+    length, step = patch_samples(patch_s, rate), patch_samples(patch_s if stride_s is None else stride_s, rate, least=1)
     if length > x.shape[1]:
         raise OptionError(
             f"a patch of {patch_s:g} s is longer than the signals of {x.shape[1] / rate:g} s (seconds, not samples?)"
         )
-    pieces = x.unfold(1, length, length)  # (batch, patches, channels, length)
+    pieces = x.unfold(1, length, step)  # (batch, patches, channels, length)
     if length != n_samples:
         rows = F.interpolate(pieces.reshape(-1, 1, length), n_samples, mode="linear", align_corners=False)
         pieces = rows.view(*pieces.shape[:3], n_samples)
     return pieces.transpose(2, 3)
 
 
-def patch_samples(seconds: float, rate: float) -> int:
-    """Whole samples in a patch of ``seconds``; what is up to 1/1000 sample short of one counts as whole."""
+def patch_samples(seconds: float, rate: float, least: int = 2) -> int:
+    """Whole samples in a patch or stride of ``seconds``; what is up to 1/1000 sample short of one counts as whole."""
     samples = int(seconds * rate + 1e-3) if seconds > 0 else 0
-    if samples < 2:
-        raise OptionError(f"a patch of {seconds!r} s has {samples} samples at {rate:g} Hz, at least 2 are needed")
+    if samples < least:
+        raise OptionError(
+            f"a patch or stride of {seconds!r} s has {samples} samples at {rate:g} Hz, at least {least} are needed"
+        )
     return samples
 
 
@@ -149,6 +153,7 @@ def make_batch(
     sampling_rate_hz: float,
     patch_s: float,
     channel_text: Tensor,
+    stride_s: float | None = None,
     n_samples: int = PATCH_SAMPLES,
     normalise: bool = True,
 ) -> dict[str, Tensor]:
@@ -165,7 +170,7 @@ def make_batch(
         raise ShapeError(
             f"channel_text must have a row for each of {x.shape[2]} channels, got {tuple(channel_text.shape)}"
         )
-    patches = patchify(x, sampling_rate_hz, patch_s, n_samples)[:, :MAX_PATCHES]
+    patches = patchify(x, sampling_rate_hz, patch_s, stride_s, n_samples)[:, :MAX_PATCHES]
     normalised, stats = normalise_patches(patches)
     mask = torch.ones(patches.shape[:2], dtype=torch.bool)
     return _as_batch(normalised if normalise else patches, stats, mask, channel_text)
@@ -396,10 +401,6 @@ class DualBranchEncoder(nn.Module):
             tokens = block(tokens, patch_mask, channel_mask)
         return tokens.masked_fill(padding[..., None], 0)
 
-    def pooled(self, batch: dict[str, Tensor]) -> Tensor:
-        """(batch, d_model): the mean of all valid tokens."""
-        return self(batch).sum((1, 2)) / (batch["patch_mask"].sum(1) * batch["channel_mask"].sum(1))[:, None]
-
 
 def summarise_tokens(tokens: Tensor) -> Tensor:
     """(batch, patches, channels, d_model) -> (batch, channels * 3 * d_model): mean, maximum and deviation over the
@@ -477,19 +478,15 @@ class PatchTokenizer(nn.Module):
         average = nn.Sequential(*convolutions, nn.AdaptiveAvgPool1d(TOKEN_PARTS), nn.Flatten())
         self.convolutions = nn.Flatten() if short else average
         features = patch_samples if short else 64 * TOKEN_PARTS
-        self.of_shape = two_layers(features + patch_samples // 2 + 1, d_model, d_model, dropout)
+        between = nn.GELU(), nn.Dropout(dropout)
+        self.of_shape = two_layers(features + patch_samples // 2 + 1, d_model, d_model, *between)
         # Apart from the shape, or these two numbers would be lost among the others.
-        self.of_stats = two_layers(2, d_model, d_model, dropout)
+        self.of_stats = two_layers(2, d_model, d_model, *between)
 
     def forward(self, patches, stats):
         parts = self.convolutions(patches.reshape(-1, 1, patches.shape[-1])).view(*patches.shape[:-1], -1)
         shape = torch.cat([parts, log_spectrum(patches).to(parts.dtype)], -1)
         return self.of_shape(shape) + self.of_stats(stats.to(parts.dtype))
-
-
-def two_layers(inputs: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential:
-    """Two linear layers with GELU and dropout between them."""
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, outputs))
 
 
 def log_spectrum(patches: Tensor) -> Tensor:
@@ -508,7 +505,7 @@ class ChannelCode(nn.Module):
     def __init__(self, text_size, d_model):
         super().__init__()
         self.linear = nn.Linear(text_size, d_model)
-        self.mlp = nn.Sequential(nn.Linear(text_size, d_model), nn.GELU(), nn.Linear(d_model, d_model))
+        self.mlp = two_layers(text_size, d_model, d_model, nn.GELU())
         nn.init.zeros_(self.mlp[-1].weight)
         nn.init.zeros_(self.mlp[-1].bias)
 
@@ -525,7 +522,7 @@ class DualBranchBlock(nn.Module):
         # Dropout of attention weights would need all of them in memory; the dropout after the attention is enough.
         self.over_time = nn.MultiheadAttention(d_model, num_heads, batch_first=True)
         self.over_channels = nn.MultiheadAttention(d_model, num_heads, batch_first=True)
-        self.feed_forward = two_layers(d_model, 4 * d_model, d_model, dropout)
+        self.feed_forward = two_layers(d_model, 4 * d_model, d_model, nn.GELU(), nn.Dropout(dropout))
         self.norms = nn.ModuleList(nn.LayerNorm(d_model) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
 

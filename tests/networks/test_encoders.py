@@ -104,10 +104,10 @@ def test_every_tensor_of_the_encoder_and_nothing_else_is_loaded(kind, options):
         loaded = name.startswith("encoder.")
         assert torch.equal(weight, source.state_dict()[name] if loaded else before[name])
         assert not loaded or not torch.equal(weight, before[name])
-    assert report.tensors.keys() == source.encoder.state_dict().keys()
-    assert report.n_parameters == sum(p.numel() for p in target.encoder.parameters())
-    assert (report.source, report.target) == (kind.__name__, "LSTMEventClassifier")
-    assert f"{report.n_parameters:,} parameters" in str(report) and "recurrent.weight_ih_l0" in str(report)
+    head, *tensors = report.splitlines()
+    n_parameters = sum(p.numel() for p in target.encoder.parameters())
+    assert head == f"{kind.__name__} -> LSTMEventClassifier: {len(tensors)} tensors, {n_parameters:,} parameters"
+    assert [line.split()[0] for line in tensors] == list(source.encoder.state_dict())
     with torch.no_grad():  # copied, not shared
         source.encoder.recurrent.bias_ih_l0 += 1
     assert not torch.equal(source.encoder.recurrent.bias_ih_l0, target.encoder.recurrent.bias_ih_l0)
