@@ -109,38 +109,13 @@ def test_improbable_types_are_no_candidates():
     assert len(in_windows(markers(200, [(0, 100, limit - 0.01)]))) == 0
 
 
-@pytest.fixture(scope="module")
-def classifier():
-    torch.manual_seed(0)
-    return LSTMEventClassifier(3, 8, 1, num_events=4, timing_resolution_samples=5).eval()
-
-
-def brute_force(model, signal, window):
-    """One window after the other, zeros around the recording."""
-    found = []
-    padded = np.pad(signal, ((window, 2 * window), (0, 0)))
-    for start in range(-window // 4, len(signal) - window // 4, window // 2):
-        with torch.no_grad():
-            output = model(torch.from_numpy(padded[start + window : start + 2 * window])[None])
-        time = pick_times(output.timing_logits, model.timing_resolution_samples)[0].numpy()
-        for type, logit in enumerate(output.event_logits[0].numpy()):
-            place = start + float(time[type])
-            if window / 4 <= time[type] < 3 * window / 4 and logit > np.log(0.01) and 0 <= place <= len(signal) - 1:
-                found.append((place, type, float(logit)))
-    return np.array(sorted(found))
-
-
-@pytest.mark.parametrize("n_samples", [13, 40, 1511])
-def test_a_real_network_gives_what_brute_force_gives_and_keeps_its_mode(classifier, rng, n_samples, monkeypatch):
-    signal = rng.standard_normal((n_samples, 3)).astype(np.float32)
-    expected = brute_force(classifier, signal, WINDOW)
-    monkeypatch.setattr(scanning, "BATCH", 7)
-    classifier.train()
-    found = in_windows(signal, classifier)
-    assert classifier.training
-    classifier.eval()
-    assert len(found) == len(expected) > 0
-    np.testing.assert_allclose(np.column_stack([found.time, found.type, found.llr]), expected, atol=1e-4)
+def test_a_network_is_run_for_evaluation_and_keeps_its_mode(rng):
+    model = LSTMEventClassifier(3, 8, 1, num_events=4, timing_resolution_samples=5, dropout=0.5)
+    signal = rng.standard_normal((1511, 3)).astype(np.float32)
+    training, evaluated = in_windows(signal, model.train()), in_windows(signal, model.eval())
+    assert len(training) > 0 and np.array_equal(training.llr, evaluated.llr)
+    in_windows(signal, model.train())
+    assert model.training
 
 
 def test_of_neighbouring_frames_the_greatest_is_the_peak():
