@@ -328,7 +328,7 @@ def find_kinds(bank: TemplateBank, signal: np.ndarray, rate: float, refractory_s
     """What the templates find in one whitened signal, in the best choice that the refractory period allows."""
     found = _decoded(bank, signal, rate, refractory_s)
     found = found[(found.time >= 0) & (found.time < len(signal) - 1)]
-    return _table(found.time, found.type, len(bank.names), rate, expit(found.llr - PRIOR_LOGIT), bank.names)
+    return _table(found.time, found.type, len(bank.names), rate, expit(found.llr - PRIOR_LOGIT))
 
 
 def _decoded(bank, signal, rate, refractory_s):
@@ -367,10 +367,10 @@ def _kind_names(n_kinds):
     return tuple(f"kind_{k + 1:02d}" for k in range(n_kinds))
 
 
-def _table(time, type, n_kinds, rate, score=None, names=None):
+def _table(time, type, n_kinds, rate, score=None):
     """Events of kinds, nothing labelled completely."""
     spans = np.zeros((0, 2), dtype=np.int64)
-    return Events(*split_time(time), type, names or _kind_names(n_kinds), rate, score=score, labelled_spans=spans)
+    return Events(*split_time(time), type, _kind_names(n_kinds), rate, score=score, labelled_spans=spans)
 
 
 def _select(bank, tables, kinds):

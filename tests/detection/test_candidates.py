@@ -112,10 +112,8 @@ def test_improbable_types_are_no_candidates():
 def test_a_network_is_run_for_evaluation_and_keeps_its_mode(rng):
     model = LSTMEventClassifier(3, 8, 1, num_events=4, timing_resolution_samples=5, dropout=0.5)
     signal = rng.standard_normal((1511, 3)).astype(np.float32)
-    training, evaluated = in_windows(signal, model.train()), in_windows(signal, model.eval())
-    assert len(training) > 0 and np.array_equal(training.llr, evaluated.llr)
-    in_windows(signal, model.train())
-    assert model.training
+    evaluated, training = in_windows(signal, model.eval()), in_windows(signal, model.train())
+    assert model.training and len(training) > 0 and np.array_equal(training.llr, evaluated.llr)
 
 
 def test_of_neighbouring_frames_the_greatest_is_the_peak():
