@@ -253,12 +253,9 @@ def check_alike(recordings) -> float:
         if not isinstance(recording, Recording):
             raise OptionError(f"recordings must be a list of Recording, got a {type(recording).__name__} in it")
     rate, channels = recordings[0].sampling_rate_hz, recordings[0].n_channels
+    hint = f"all recordings must have one rate (use recording.resample({rate:g})) and the same channels"
     for recording in recordings:
-        if recording.sampling_rate_hz != rate:
-            rates = f"{rate:g} and {recording.sampling_rate_hz:g} Hz (use recording.resample({rate:g}))"
-            raise UnitError(f"all recordings must have one rate; got {rates}")
-        if recording.n_channels != channels:
-            raise ShapeError(f"all recordings must have the same channels; got {channels} and {recording.n_channels}")
+        require_fit(recording, rate, channels, "what is learned from the first recording", hint)
         if recording.duration_s < 1.0:
             found = f"a recording of {recording.duration_s:.3f} s"
             raise DataError(f"{found} is too short to learn from; at least 1 s is needed")

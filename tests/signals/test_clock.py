@@ -72,17 +72,6 @@ def test_a_rate_that_the_stamps_contradict():
         clock.uniform_rate(np.arange(100) / 2000, 1000.0)
 
 
-@pytest.mark.parametrize("time_s", [[0.0], [0.0, np.nan], [0.0, np.inf]])
-def test_stamps_that_are_no_times(time_s):
-    with pytest.raises(DataError, match="finite times"):
-        clock.uniform_rate(np.array(time_s))
-
-
-def test_stamps_must_rise():
-    with pytest.raises(DataError, match="must rise"):
-        clock.uniform_rate(np.array([0.0, 0.1, 0.1, 0.2]))
-
-
 @pytest.mark.parametrize("rate", [0, -1, np.nan, np.inf, "fast", None, [1, 2]])
 def test_rates_that_are_none(rate):
     with pytest.raises(UnitError, match="sampling_rate_hz must be"):

@@ -7,8 +7,11 @@ import sys
 import tracemalloc
 import wave
 
+import h5py
 import numpy as np
+import pandas as pd
 import pytest
+import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -39,11 +42,11 @@ def store(path, signal, rate=2000.0, channels=None, units=""):
         np.save(path, signal)
         path.with_suffix(".json").write_text(json.dumps(about), encoding="utf-8")
     elif path.suffix == ".h5":
-        with pytest.importorskip("h5py").File(path, "w") as file:
+        with h5py.File(path, "w") as file:
             file["signal"] = signal
             file["signal"].attrs.update(about)
     elif path.suffix == ".zarr":
-        pytest.importorskip("zarr").create_array(path, data=signal, overwrite=True).attrs.update(about)
+        zarr.create_array(path, data=signal, overwrite=True).attrs.update(about)
     elif path.suffix == ".wav":
         wavfile.write(path, int(rate), signal)
 
@@ -69,12 +72,10 @@ def test_what_was_written_is_read(kind, signal, rate, tmp_path):
     rate=st.sampled_from([2000.0, 360.0, 204.8]),
 )
 def test_round_trip_of_tables(kind, signal, rate, tmp_path):
-    pd = pytest.importorskip("pandas")
     table = pd.DataFrame(signal, columns=[f"c{k}" for k in range(signal.shape[1])])
     table.insert(1, "Time_s", 3.5 + np.arange(len(signal)) / rate)
     path = tmp_path / f"a{kind}"
     if kind == ".parquet":
-        pytest.importorskip("pyarrow")
         table.to_parquet(path)
     else:
         table.to_csv(path, sep="," if kind == ".csv" else "\t", index=False)
@@ -103,7 +104,6 @@ def test_integers_in_wav_are_scaled(width, dtype, zero, tmp_path):
 
 
 def test_h5_in_the_other_layout(tmp_path):
-    h5py = pytest.importorskip("h5py")
     with h5py.File(tmp_path / "a.hdf5", "w") as file:
         file["signal"] = noise(50, 1)[:, 0]
         file["sampling_rate_hz"] = 360.0
@@ -114,7 +114,6 @@ def test_h5_in_the_other_layout(tmp_path):
 
 
 def test_zarr_group(tmp_path):
-    zarr = pytest.importorskip("zarr")
     group = zarr.open_group(tmp_path / "a.zarr", mode="w")
     group.create_array("signal", data=noise())
     group.attrs.update(sampling_rate_hz=204.8, units="g")
@@ -160,7 +159,6 @@ def test_a_hostile_file_runs_nothing(tmp_path):
 
 @pytest.mark.parametrize("where", ["compressor", "filters"])
 def test_a_hostile_zarr_runs_nothing(where, tmp_path):
-    pytest.importorskip("zarr")
     folder = tmp_path / "a.zarr"
     folder.mkdir()
     about = {"zarr_format": 2, "shape": [10, 2], "chunks": [10, 2], "fill_value": 0, "order": "C", "dtype": "<f4"}

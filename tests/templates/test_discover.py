@@ -229,7 +229,7 @@ def test_bad_options_are_refused(simulation, options, error, words):
 
 def test_recordings_that_differ_are_refused(simulation):
     recording = simulation.recording
-    with pytest.raises(UnitError, match="one rate.*2000 and 1000 Hz"):
+    with pytest.raises(UnitError, match="for 2000 Hz, the recording has 1000 Hz.*one rate"):
         found_in(recording, recording.resample(1000.0))
     with pytest.raises(OptionError, match="at least one recording"):
         evlib.discover([], progress=False)
