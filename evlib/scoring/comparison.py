@@ -138,8 +138,7 @@ class Comparison:
     @property
     def macro_f1(self) -> float:
         """Mean F1 of the types that occur in either table."""
-        f1 = self._f1_by_type()
-        return float(np.mean(f1[np.isfinite(f1)])) if np.isfinite(f1).any() else np.nan
+        return float(self.per_type()["f1"].dropna().mean())
 
     @property
     def reference_outcome(self) -> np.ndarray:
@@ -162,15 +161,6 @@ class Comparison:
     @property
     def false_alarms_per_hour(self) -> float:
         return stats.ratio(self.fp, self.hours)
-
-    def _counts(self):
-        """Reference events, estimated events and hits of each type, three (E,) arrays."""
-        hits = np.bincount(self._hit_type, minlength=len(self.reference.names))
-        return self.reference.counts(), self.estimated.counts(), hits
-
-    def _f1_by_type(self):
-        n_reference, n_estimated, hits = self._counts()
-        return stats.ratio(2 * hits, n_reference + n_estimated)
 
     @property
     def _hit_type(self):
@@ -287,7 +277,8 @@ class Comparison:
         """Table with one row per type: counts, precision, recall, F1, average precision and timing."""
         import pandas as pd
 
-        n_reference, n_estimated, hits = self._counts()
+        n_reference, n_estimated = self.reference.counts(), self.estimated.counts()
+        hits = np.bincount(self._hit_type, minlength=len(n_reference))
         timing = [stats.timing_statistics(self.dt_s[self._hit_type == k]) for k in range(len(self.reference.names))]
         columns = {
             "n_reference": n_reference,
@@ -297,7 +288,7 @@ class Comparison:
             "fn": n_reference - hits,
             "precision": stats.ratio(hits, n_estimated),
             "recall": stats.ratio(hits, n_reference),
-            "f1": self._f1_by_type(),
+            "f1": stats.ratio(2 * hits, n_reference + n_estimated),
             "average_precision": list(self.average_precision().values()),
             **{name: [row[name] for row in timing] for name in ("bias_ms", "mad_ms", "rmse_ms")},
         }
@@ -419,7 +410,7 @@ class Comparison:
 
         _, ax = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
         (left, right), names, tolerance_ms = ax, self.reference.names, 1e3 * self.tolerance_s
-        left.bar(names, np.nan_to_num(self._f1_by_type()), label="one type")
+        left.bar(names, self.per_type()["f1"].fillna(0), label="one type")
         left.axhline(self.f1, color="black", linestyle="--", label=f"all events: {self.f1:.3f}")
         left.set(ylim=(0, 1.05), xlabel="event type", ylabel=f"F1 at {tolerance_ms:g} ms")
         left.tick_params(axis="x", rotation=90 if len(names) > 6 else 0)
