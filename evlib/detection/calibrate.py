@@ -6,7 +6,7 @@ there are hardly any labels.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,12 +36,13 @@ class HeldOut:
     """Candidates of one detector in development data.
 
     ``hybrid``, ``real`` : lists of Examples, from hybrid recordings and from labels; ``found`` : all Candidates of each
-    recording, None for recordings without labels
+    recording, None for recordings without labels; ``tolerance_s`` : how far they may be from labels
     """
 
     hybrid: list
     real: list
     found: list
+    tolerance_s: float = TOLERANCE_S
 
     @property
     def examples(self) -> list:
@@ -67,7 +68,7 @@ def find_held_out(detector: Detector, learned, tolerance_s: float) -> HeldOut:
             for signal, *tables in parts
         ]
     real = label_all(cache["found"], data.development, tolerance_s, data.apart_samples)
-    held_out = HeldOut([], real, cache["found"])
+    held_out = HeldOut([], real, cache["found"], tolerance_s)
     if detector.frames is not None and held_out.n_real >= ENOUGH_EVENTS:
         return held_out
     if "hybrid" not in cache:
@@ -78,7 +79,7 @@ def find_held_out(detector: Detector, learned, tolerance_s: float) -> HeldOut:
             for k in range(hybrids.enough(N_HYBRIDS))
             for strange in hybrids.rhythms
         ]
-    return HeldOut(cache["hybrid"], real, cache["found"])
+    return replace(held_out, hybrid=cache["hybrid"])
 
 
 def find_isolated(detector: Detector, learned, tolerance_s: float) -> HeldOut | None:
@@ -94,7 +95,7 @@ def find_isolated(detector: Detector, learned, tolerance_s: float) -> HeldOut | 
     if "isolated" not in cache:
         cache["isolated"] = [detector.candidates_in(signal) for signal, _ in learned.isolated]
     real = label_all(cache["isolated"], labels, tolerance_s, learned.data.apart_samples)
-    return HeldOut([], real, cache["isolated"])
+    return HeldOut([], real, cache["isolated"], tolerance_s)
 
 
 def _cache(detector, learned):
@@ -120,7 +121,7 @@ def best_thresholds(detector: Detector, held_out: HeldOut) -> np.ndarray:
     if not parts:
         return np.zeros(len(detector.names))
     grid, counts = _sweep(detector, parts)
-    return choose_thresholds(grid, *counts, _n_events(parts, len(detector.names)))
+    return choose_thresholds(grid, _n_events(parts, len(detector.names)), *counts)
 
 
 def _weighed(held_out, n_types, real_only=False):

@@ -78,7 +78,7 @@ class Options:
 
     pretrain: str | Pretrained | None = None
     freeze_encoder: bool = False
-    tolerance_s: Any = None
+    tolerance_s: float | None = None
     hidden_size: int | None = None
     max_epochs: int | None = None
     n_windows: int | None = None
@@ -86,10 +86,6 @@ class Options:
     time_embedding: str | None = None
     progress: bool = True
     advance: Callable = lambda stage: None
-
-    def tolerant(self, tolerance_s: float) -> "Options":
-        """With this tolerance if none was asked for."""
-        return replace(self, tolerance_s=tolerance_s) if self.tolerance_s is None else self
 
     def training(self, method: str, seed: int) -> dict:
         """Arguments that the training functions share, with the method's defaults."""
@@ -109,18 +105,11 @@ def template_detector(learned: LearnedTemplates, **options) -> Detector:
 
 
 def calibrated(
-    learned: LearnedTemplates, detector: Detector, options: Options, held_out=None, thresholds=None, **metadata
+    learned: LearnedTemplates, detector: Detector, held_out: calibrate.HeldOut, thresholds=None, **metadata
 ) -> Detector:
-    """The detector with what development data say: thresholds, unless they are given, timing errors and F1.
-
-    ``held_out`` : its candidates in development data, where they are known already
-    """
-    options.advance("calibrate")
+    """The detector with what its candidates in development data say: thresholds, unless they are given, timing errors
+    and F1."""
     data = learned.data
-    tolerance_s = max(calibrate.TOLERANCE_S, calibrate.TOLERATED_SIGMAS * learned.jitter / data.rate)
-    tolerance_s = options.tolerant(tolerance_s).tolerance_s
-    if held_out is None:
-        held_out = calibrate.find_held_out(detector, learned, tolerance_s)
     if thresholds is None:
         thresholds = calibrate.best_thresholds(detector, held_out)
     scale = calibrate.timing_scale(detector, held_out, thresholds)
@@ -133,7 +122,7 @@ def calibrated(
         "pretrain": None,
         "freeze_encoder": False,
         "pretext": None,
-        "tolerance_s": float(tolerance_s),
+        "tolerance_s": float(held_out.tolerance_s),
         "development_f1": {name: float(value) for name, value in zip(data.names, f1, strict=True)},
         "development_events": held_out.n_real,
         "history": [],
@@ -144,21 +133,23 @@ def calibrated(
 
 def matched_filter(learned: LearnedTemplates, options: Options) -> Detector:
     """Templates alone."""
-    return calibrated(learned, template_detector(learned), options)
+    options.advance("calibrate")
+    detector, scattered_s = template_detector(learned), calibrate.TOLERATED_SIGMAS * learned.jitter / learned.data.rate
+    tolerance_s = options.tolerance_s or max(calibrate.TOLERANCE_S, scattered_s)
+    return calibrated(learned, detector, calibrate.find_held_out(detector, learned, tolerance_s))
 
 
 def lstm(learned: LearnedTemplates, options: Options) -> Detector:
     """Templates and a context network."""
     data, hybrids, filter_alone = learned.data, learned.hybrids, template_detector(learned)
     options.advance("make hybrid recordings")
-    options = options.tolerant(calibrate.TOLERANCE_S)
-    held_out = calibrate.find_held_out(filter_alone, learned, options.tolerance_s)
+    held_out = calibrate.find_held_out(filter_alone, learned, options.tolerance_s or calibrate.TOLERANCE_S)
     train = [
         hybrids.draw(stream("hybrid recordings for training", data.seed, k, strange), strange=strange)
         for k in range(hybrids.enough(N_HYBRIDS))
         for strange in hybrids.rhythms
     ]
-    labelled = [e for e in calibrate.label_all(held_out.found, data.train, options.tolerance_s) if e.complete]
+    labelled = [e for e in calibrate.label_all(held_out.found, data.train, held_out.tolerance_s) if e.complete]
     options.advance("train context network")
     network, history = train_context(
         train + labelled,
@@ -187,7 +178,7 @@ def lstm(learned: LearnedTemplates, options: Options) -> Detector:
         f1[each], _ = calibrate.f1_scores(detector, held_out, chosen)
     network.limit(*max(f1, key=f1.__getitem__))
     metadata = {"veto": float(network.veto), "boost": float(network.boost), "history": history}
-    return calibrated(learned, detector, options, held_out, thresholds, **metadata)
+    return calibrated(learned, detector, held_out, thresholds, **metadata)
 
 
 def frames(learned: LearnedTemplates, options: Options) -> Detector:
@@ -217,14 +208,15 @@ def taught_frames(learned: LearnedTemplates, options: Options, teacher: Detector
     training |= {"encoder": getattr(pretrained, "encoder", None), "freeze": options.freeze_encoder}
     network, history, sigma = train_frames(*labels, hop, data.rate, learned.jitter, **training)
     detector = template_detector(learned, frames=network, weights=(0.0, 1.0, 0.0), prior_logit=0.0)
-    options = options.tolerant(_tolerance_s(sigma, hop, data.rate))
-    held_out = calibrate.find_held_out(detector, learned, options.tolerance_s)
+    options.advance("calibrate")
+    tolerance_s = options.tolerance_s or _tolerance_s(sigma, hop, data.rate)
+    held_out = calibrate.find_held_out(detector, learned, tolerance_s)
     reach = LABEL_FRAMES * hop
     scale = calibrate.logistic_scale(held_out, lambda e: e.candidates.frame, lambda e: _without_echoes(e, reach))
     metadata = {"freeze_encoder": bool(options.freeze_encoder), "history": history}
     if pretrained is not None:
         metadata |= {"pretrain": str(pretrained.metadata.get("pretext")), "pretext": pretrained.metadata}
-    return calibrated(learned, replace(detector, weights=(0.0, *scale)), options, held_out, **metadata)
+    return calibrated(learned, replace(detector, weights=(0.0, *scale)), held_out, **metadata)
 
 
 def frame_labels(learned: LearnedTemplates, teacher: Detector | None = None) -> tuple[list, list]:
@@ -298,7 +290,7 @@ def fused(learned: LearnedTemplates, base: Detector, frame_detector: Detector) -
     )
     metadata = {name: frame_detector.metadata[name] for name in ("pretrain", "pretext", "freeze_encoder", "history")}
     metadata["context_history"] = base.metadata["history"]
-    return calibrated(learned, detector, Options(tolerance_s=tolerance_s), **metadata)
+    return calibrated(learned, detector, calibrate.find_held_out(detector, learned, tolerance_s), **metadata)
 
 
 def _exact_s(learned, base, frame_detector, same_s, tolerance_s):
@@ -379,7 +371,7 @@ def _compared(tried, learned, tolerance_s=None, real_only=True):
 def event_specific(learned: LearnedTemplates, options: Options) -> Detector:
     """A network of windows that holds the templates, trained on hybrid recordings."""
     options.advance("train event-specific model")
-    options, rate, bank = options.tolerant(calibrate.TOLERANCE_S), learned.data.rate, learned.bank
+    rate, bank = learned.data.rate, learned.bank
     # Some templates long, and no longer than the shortest refractory period.
     longest_s = min([period for period in learned.data.refractory.values() if period > 0], default=1.0)
     window_s = min(max(WINDOW_TEMPLATES * bank.length / rate, SHORTEST_WINDOW_S), longest_s)
@@ -397,10 +389,11 @@ def event_specific(learned: LearnedTemplates, options: Options) -> Detector:
     )
     # Its logits are log odds already: no prior is taken off.
     detector = template_detector(learned, classifier=network, classifier_window=window, prior_logit=0.0)
-    held_out = calibrate.find_held_out(detector, learned, options.tolerance_s)
+    options.advance("calibrate")
+    held_out = calibrate.find_held_out(detector, learned, options.tolerance_s or calibrate.TOLERANCE_S)
     # Windows teach it other odds than those of its candidates: in a window a type is rare, and present only as a whole.
     scale = calibrate.logistic_scale(held_out, lambda e: detector.log_odds(e.candidates))
-    return calibrated(learned, replace(detector, calibration=scale), options, held_out, history=history)
+    return calibrated(learned, replace(detector, calibration=scale), held_out, history=history)
 
 
 def _hybrid_source(learned, purpose):

@@ -34,7 +34,7 @@ from ..templates.discover import energy_peaks
 from ..templates.whiten import Whitener, estimate_whitener
 from ..training.augment import ChannelDropout, Compose, Gain, TimeShift, WhiteNoise
 from ..training.checkpoints import load_pretrained, save_encoder
-from ..training.data import ContrastiveDataset, UnsupervisedDataset, collate_fn_contrastive, collate_fn_unsupervised
+from ..training.data import ContrastiveDataset, collate_fn_contrastive
 from ..training.loop import contrastive_losses, train, unsupervised_losses
 from ..training.masked import MaskedPretextLoss, fit_patches, masked_losses
 from ..training.windows import Windows
@@ -233,14 +233,9 @@ def _train_frames(pretext, windows, held_out, rate, hidden_size, *, seed, **run)
         torch.manual_seed(seed)
         model = PRETEXT_MODELS[pretext](windows.shape[2], hidden_size, network_resolution(rate))
     optimizer = torch.optim.AdamW(model.parameters(), FRAME_LEARNING_RATE)
-    loaders = [
-        torch.utils.data.DataLoader(
-            torch.from_numpy(part), min(FRAME_BATCH, len(windows)), shuffle=shuffle, drop_last=shuffle
-        )
-        for part, shuffle in ((windows, True), (held_out, False))
-    ]
-    history = _fit(model, lambda model, batch: model.losses(batch), loaders, optimizer, seed=seed, **run)
-    return model.encoder, model, history
+    sets = torch.from_numpy(windows), torch.from_numpy(held_out)
+    run |= {"seed": seed, "judge_last": True}
+    return _fit(model, lambda model, batch: model.losses(batch), sets, FRAME_BATCH, optimizer, **run)
 
 
 def _train_windows(pretext, windows, held_out, rate, hidden_size, *, seed, max_epochs, **run):
@@ -248,32 +243,36 @@ def _train_windows(pretext, windows, held_out, rate, hidden_size, *, seed, max_e
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         # No dropout: noise is new in every window, and nothing can be learned by heart.
-        model = WINDOW_MODELS[pretext](
-            windows.shape[2], hidden_size, dropout=0.0, timing_resolution_samples=frame_samples(rate)
-        )
+        options = {"dropout": 0.0, "timing_resolution_samples": frame_samples(rate)}
+        model = WINDOW_MODELS[pretext](windows.shape[2], hidden_size, **options)
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
+    run |= {"seed": seed, "max_epochs": max_epochs}
     if pretext == "contrastive":
-        losses, loss = contrastive_losses, partial(nt_xent, temperature=model.temperature)
-        shared, collate = shared_part(windows, held_out), collate_fn_contrastive
-        sets = [ContrastiveDataset(w, VIEWS, seed=seed, train=t) for w, t in zip(shared, (True, False), strict=True)]
+        losses, run["loss_fn"] = contrastive_losses, partial(nt_xent, temperature=model.temperature)
+        one, other = shared_part(windows, held_out)
+        sets = ContrastiveDataset(one, VIEWS, seed=seed), ContrastiveDataset(other, VIEWS, seed=seed, train=False)
+        run["collate_fn"] = collate_fn_contrastive
     else:
+        losses, sets = unsupervised_losses, (torch.from_numpy(windows), torch.from_numpy(held_out))
         warmup_steps = max_epochs * len(windows) // BATCH // 4
-        loss = AutoencoderLoss() if pretext == "autoencoder" else VariationalAutoencoderLoss(warmup_steps=warmup_steps)
-        losses = unsupervised_losses
-        sets, collate = [UnsupervisedDataset(windows), UnsupervisedDataset(held_out)], collate_fn_unsupervised
+        variational = VariationalAutoencoderLoss(warmup_steps=warmup_steps)
+        run["loss_fn"] = AutoencoderLoss() if pretext == "autoencoder" else variational
+    return _fit(model, lambda model, batch: losses(model, run["loss_fn"], batch), sets, BATCH, optimizer, **run)
+
+
+def _fit(
+    model, losses, sets, batch, optimizer, *, max_epochs, collate_fn=None, judge_last=False, resume=False, **options
+):
+    """Encoder, model and history of a training that keeps the best epoch.
+
+    ``sets`` : to train on and to judge by; ``judge_last`` : a last batch that is not full counts in the latter
+    """
     loaders = [
-        torch.utils.data.DataLoader(part, BATCH, shuffle=shuffle, collate_fn=collate, drop_last=len(part) > BATCH)
-        for part, shuffle in zip(sets, (True, False), strict=True)
+        torch.utils.data.DataLoader(part, min(batch, len(part)), shuffle=shuffle, collate_fn=collate_fn, drop_last=drop)
+        for part, shuffle, drop in zip(sets, (True, False), (True, not judge_last), strict=True)
     ]
-    run |= {"seed": seed, "max_epochs": max_epochs, "loss_fn": loss}
-    history = _fit(model, lambda model, batch: losses(model, loss, batch), loaders, optimizer, **run)
-    return model.encoder, model, history
-
-
-def _fit(model, losses, loaders, optimizer, *, max_epochs, resume=False, **options):
-    """The history of a training that keeps the best epoch."""
     options |= {"num_epochs": max_epochs, "patience": PATIENCE_EPOCHS, "save_freq": 1, "resume_from": resume}
-    return train(model, losses, *loaders, optimizer, **options)
+    return model.encoder, model, train(model, losses, *loaders, optimizer, **options)
 
 
 def _train_masked(pretext, windows, held_out, rate, hidden_size, **run):

@@ -38,16 +38,16 @@ def threshold_grid(logit, is_true):
     return np.unique(np.r_[np.linspace(every[0], weakest, BELOW), np.linspace(weakest, strong[0], GRID), strong])
 
 
-def choose_thresholds(grid, hits, false, recalled, found, n_events):
+def choose_thresholds(grid, n_events, hits, false, recalled, found):
     """Thresholds (E,) with the best F1 of each type.
 
     Parameters
     ----------
     grid : (G,) thresholds, sorted
+    n_events : (E,) labelled events, in what is labelled completely and elsewhere
     hits, false : (E, G) true and false detections at each of them in what is labelled completely
     recalled, found : (E, G) labelled events that are detected, and all detections, where only some events are labelled;
         see `unlabelled_false`
-    n_events : (E,) labelled events of both
     """
     plateau = max(PLATEAU, PLATEAU_EVENTS / max(np.sum(n_events), 1.0))
     borrowed = BORROWED_EVENTS / max(np.mean(n_events), 1.0)

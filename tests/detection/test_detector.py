@@ -9,11 +9,10 @@ import pytest
 import torch
 
 import evlib
-from evlib.detection.oracle import oracle_detector
 from evlib.networks.event_specific import EventSpecificClassifier
 from evlib.scoring.refractory import find_violations
 from evlib.signals.errors import DataError, OptionError, ShapeError, UnitError
-from evlib.signals.synthetic import cramer_rao_bound_s, make_templates
+from evlib.signals.synthetic import make_templates
 from evlib.training import event_specific as event_specific_training
 from evlib.training import frames as frame_training
 
@@ -151,14 +150,6 @@ def test_strong_events_do_not_spoil_the_noise_estimate():
     train, test = (evlib.make_recording(templates, 40.0, snr=300.0, seed=seed) for seed in (1, 2))
     detector = evlib.fit([tuple(train)], method="matched_filter", progress=False)
     assert evlib.compare(test.events, evlib.detect(detector, test.recording)).f1 > 0.99
-
-
-def test_oracle_is_near_the_cramer_rao_bound(simulations):
-    train, test = simulations
-    report = evlib.compare(test.events, evlib.detect(oracle_detector(train), test.recording))
-    bound_ms = 1e3 * np.sqrt(np.mean(cramer_rao_bound_s(test) ** 2))
-    assert report.f1 > 0.97
-    assert 0.9 * bound_ms < report.timing()["rmse_ms"] < 2 * bound_ms
 
 
 class Hostile:

@@ -11,7 +11,6 @@ from evlib.detection.prepare import held_out_parts
 from evlib.detection.pretrain import (
     PRETEXTS,
     WINDOW_MODELS,
-    Pretrained,
     check_encoder,
     cut_windows,
     frame_samples,
@@ -193,75 +192,45 @@ def spoiled(name, recording):
         signal[5000, 2] = np.nan
     if name == "constant":
         signal[:, 3] = 7.0
-    return evlib.Recording(signal[: {"short": 1000, "brief": 2000}.get(name)], RATE)
+    first = evlib.Recording(signal[: {"short": 1000, "brief": 2000}.get(name)], RATE)
+    others = {"slow": [recording.resample(1000.0)], "narrow": [evlib.Recording(signal[:, :4], RATE)]}
+    return [] if name == "none" else [first, *others.get(name, [])]
 
 
 @pytest.mark.parametrize(
-    ("name", "window_s", "words"),
+    ("name", "window_s", "error", "words"),
     [
-        ("nan", 0.05, "recording 0 holds NaN"),
-        ("constant", 0.05, "ch4 is constant"),
-        ("short", 0.05, r"0\.500 s is too short"),
-        ("brief", 0.15, "both are needed"),
-        ("brief", 2.0, "a recording of 1 s is shorter than a window of 2 s"),
-        ("whole", 5.0, "20 s of recordings give .* and 0 held-out ones"),
+        ("nan", 0.05, DataError, "recording 0 holds NaN"),
+        ("constant", 0.05, DataError, "ch4 is constant"),
+        ("short", 0.05, DataError, r"0\.500 s is too short"),
+        ("brief", 0.15, DataError, "both are needed"),
+        ("brief", 2.0, DataError, "a recording of 1 s is shorter than a window of 2 s"),
+        ("whole", 5.0, DataError, "20 s of recordings give .* and 0 held-out ones"),
+        ("slow", 0.05, UnitError, "one rate"),
+        ("narrow", 0.05, ShapeError, "same channels"),
+        ("none", 0.05, OptionError, "at least one recording"),
     ],
 )
-def test_recordings_that_cannot_be_used_are_refused(recording, name, window_s, words):
-    options = TINY[pretrain_windows] | {"window_s": window_s}
-    with pytest.raises(DataError, match=words):
-        pretrain_windows([spoiled(name, recording)], max_epochs=1, **options)
+def test_recordings_that_cannot_be_used_are_refused(recording, name, window_s, error, words):
+    with pytest.raises(error, match=words):
+        pretrain(spoiled(name, recording), max_epochs=1, **TINY[pretrain] | {"window_s": window_s})
 
 
-def test_recordings_that_differ_are_refused(recording):
-    with pytest.raises(UnitError, match="one rate"):
-        pretrain([recording, recording.resample(1000.0)])
-    with pytest.raises(ShapeError, match="same channels"):
-        pretrain([recording, evlib.Recording(recording.read()[:, :4], RATE)])
-    with pytest.raises(OptionError, match="at least one recording"):
-        pretrain([])
-
-
-def test_the_whitener_is_kept_beside_the_weights_bit_for_bit(recording, tmp_path):
-    options = TINY[pretrain] | {"n_windows": 64, "max_epochs": 1}
-    made = pretrain([recording], "masked", **options)
-    made.save(tmp_path / "a.enc")
-    read = check_encoder(tmp_path / "a.enc", [recording])
-    for name in ("taps", "center"):
-        kept, before = getattr(read.whitener, name), getattr(made.whitener, name)
-        assert kept.dtype == before.dtype and np.array_equal(kept, before)
-    assert np.array_equal(read.whitener(recording, 500, 900), made.whitener(recording, 500, 900))
-    # Signals that come whitened do not say by what.
-    assert pretrain([recording], "masked", whitened=[made.whitener(recording)], **options).whitener is None
-
-
-def test_an_encoder_must_fit_the_recordings(recording, tmp_path):
-    def encoder(path, encoder=None, **metadata):
-        save_encoder(tmp_path / path, encoder or FrameEncoder(6, 8, 10), {"pretext": "autoencoder"} | metadata)
-        return tmp_path / path
-
-    found = check_encoder(encoder("good", sampling_rate_hz=RATE), [recording])
-    assert found.encoder.config["hidden_size"] == 8 and found.metadata["pretext"] == "autoencoder"
+def test_a_file_that_holds_no_such_encoder_is_refused(recording, tmp_path):
+    save_encoder(tmp_path / "good", FrameEncoder(6, 8, 10), {"pretext": "autoencoder", "sampling_rate_hz": RATE})
+    assert check_encoder(tmp_path / "good", [recording]).encoder.config["hidden_size"] == 8
+    save_encoder(tmp_path / "bare", FrameEncoder(6, 8, 10), {"pretext": "autoencoder"})
+    save_encoder(tmp_path / "windows", LSTMEncoder(6, 8), {"sampling_rate_hz": RATE})
     (tmp_path / "cut").write_bytes((tmp_path / "good").read_bytes()[:500])
-    content = torch.load(tmp_path / "good", weights_only=True)
-    taps = {"taps": torch.zeros(6, 9)}
+    content, taps = torch.load(tmp_path / "good", weights_only=True), {"taps": torch.zeros(6, 9)}
     torch.save(content | {"whitener": taps}, tmp_path / "half")
     torch.save(content | {"whitener": taps | {"center": torch.zeros(4), "sampling_rate_hz": RATE}}, tmp_path / "odd")
-    for wrong, error, words in (
-        (encoder("slow", sampling_rate_hz=500.0), UnitError, "the encoder is for 500 Hz, the recording has 2000 Hz"),
-        (encoder("bare"), UnitError, "the encoder is for nan Hz"),
-        (encoder("four", FrameEncoder(4, 8), sampling_rate_hz=RATE), ShapeError, "4 channels, the recording has 6"),
-        (tmp_path / "nosuch", OptionError, "pretrain must be one of .*nosuch"),
-        (str(tmp_path / "cut"), DataError, "cut"),
-        (tmp_path / "half", DataError, "whitener in .*half is damaged"),
-        (tmp_path / "odd", DataError, "whitener in .*odd is damaged"),
-        (
-            Pretrained(LSTMEncoder(6, 8), None, [], {"sampling_rate_hz": RATE}),
-            OptionError,
-            "fit needs the encoder of a",
-        ),
-        (3, OptionError, "pretrain must be one of .*, the path of an encoder, or what evlib.pretrain"),
-        (FrameEncoder(6, 8), OptionError, "pretrain must be one of "),
+    for name, error, words in (
+        ("bare", UnitError, "the encoder is for nan Hz"),
+        ("windows", OptionError, "fit needs the encoder of a frame network"),
+        ("cut", DataError, "cut"),
+        ("half", DataError, "whitener in .*half is damaged"),
+        ("odd", DataError, "whitener in .*odd is damaged"),
     ):
         with pytest.raises(error, match=words):
-            check_encoder(wrong, [recording])
+            check_encoder(tmp_path / name, [recording])

@@ -37,7 +37,7 @@ def choose_thresholds(logit, type, target, weight, n_missed):
     own = np.equal(type, np.arange(n_types)[:, None]).astype(float)
     n_events = own @ (weight * target) + n_missed
     hits, false = own @ (over * target[:, None]), own @ (over * (1 - target)[:, None])
-    return module.choose_thresholds(grid, hits, false, 0 * hits, 0 * hits, n_events)
+    return module.choose_thresholds(grid, n_events, hits, false, 0 * hits, 0 * hits)
 
 
 def plateau(n_events):
@@ -109,7 +109,7 @@ def test_a_few_labels_among_many_events_choose_as_all_labels_would(rng):
     grid = threshold_grid(logit, known)
     found, recalled = (np.sum(logit[rows][:, None] >= grid, 0, dtype=float)[None] for rows in (slice(None), known))
     nothing = np.zeros_like(found)
-    few_labels = module.choose_thresholds(grid, nothing, nothing, recalled, found, known.sum(keepdims=True))
+    few_labels = module.choose_thresholds(grid, known.sum(keepdims=True), nothing, nothing, recalled, found)
     assert (
         abs(
             f1_at(few_labels[0], logit, target, np.ones(8000), 0)
