@@ -104,14 +104,10 @@ def test_padding_changes_nothing(rng):
     network, batch = ContextLSTM(3, hidden_size=8, dropout=0.0), batch_of(rng)
     trained_a_little(network, batch, 3)
     network.eval()
-    padded = {
-        name: torch.nn.functional.pad(batch[name], (0, 0, 0, 9) if batch[name].dim() == 3 else (0, 9))
-        for name in batch
-        if name != "lengths"
-    }
+    padded = {name: torch.cat([value, 0 * value[:, :9]], 1) for name, value in batch.items() if name != "lengths"}
     padded["features"][:, 60:], padded["llr"][:, 60:] = 1e3, -1e3
-    inputs = ("features", "llr", "type", "lengths")
     padded["lengths"] = batch["lengths"]
+    inputs = ("features", "llr", "type", "lengths")
     plain, with_garbage = (network(*(b[name] for name in inputs)) for b in (batch, padded))
     torch.testing.assert_close(plain, with_garbage[:, :60])
     torch.testing.assert_close(sequence_loss(network, batch), sequence_loss(network, padded))
@@ -147,11 +143,10 @@ def test_embedded_times_are_sums_over_neighbours(rng, name):
     assert torch.equal(rebuilt(*inputs), network(*inputs))
 
 
-def test_a_model_of_sequences_is_no_embedding_of_one_time():
-    with pytest.raises(OptionError, match="kan_mammote"):
-        ContextLSTM(3, time_embedding="kan_mammote")
-    with pytest.raises(OptionError, match="one of none"):
-        ContextLSTM(3, time_embedding="clock")
+@pytest.mark.parametrize(("name", "words"), [("kan_mammote", "reads a sequence of events"), ("clock", "one of none")])
+def test_names_that_embed_no_single_time_are_refused(name, words):
+    with pytest.raises(OptionError, match=words):
+        ContextLSTM(3, time_embedding=name)
 
 
 @pytest.mark.parametrize(("veto", "boost"), [(0.0, 0.0), (1.0, 3.0), (8.0, 0.5)])

@@ -130,20 +130,15 @@ def test_defect_4_descending_the_refractory_term_leaves_one_peak():
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
-        (EventTimingLoss, {"event_weight": -1}),
-        (EventTimingLoss, {"sigma_samples": 0}),
-        (EventTimingLoss, {"timing_resolution_samples": 0}),
-        (EventSpecificLoss, {"template_weight": -1.0}),
-        (EventSpecificLoss, {"temperature": 0.0}),
-        (EventSpecificLoss, {"refractory_weight": -1.0}),
-        (VariationalAutoencoderLoss, {"recon_weight": -1}),
-        (VariationalAutoencoderLoss, {"kl_weight": -0.1}),
-        (VariationalAutoencoderLoss, {"warmup_steps": -1}),
+        (EventTimingLoss, {"event_weight": -1, "sigma_samples": 0, "timing_resolution_samples": 0}),
+        (EventSpecificLoss, {"template_weight": -1, "temperature": 0, "refractory_weight": -1}),
+        (VariationalAutoencoderLoss, {"recon_weight": -1, "kl_weight": -0.1, "warmup_steps": -1}),
     ],
 )
 def test_impossible_options_are_refused(kind, options):
-    with pytest.raises(OptionError, match=f"{next(iter(options))} must be"):
-        kind(**options)
+    for option, value in options.items():
+        with pytest.raises(OptionError, match=f"{option} must be"):
+            kind(**{option: value})
 
 
 TABLE, LOGITS = torch.zeros(2, 3), torch.zeros(2, 20, 3)

@@ -35,20 +35,16 @@ def test_one_thread_unless_the_caller_set_a_number(machine, set_to, inside):
     assert torch.get_num_threads() == set_to
 
 
-@pytest.mark.parametrize("name", threads.CHOICES)
-def test_a_number_in_the_environment_holds(machine, name):
-    machine.setenv(name, str(CORES))
-    with few_threads():
-        assert torch.get_num_threads() == CORES
-
-
-def test_as_a_decorator_each_call_has_its_own_block(machine):
+@pytest.mark.parametrize(("name", "inside"), [(None, 1), *((name, CORES) for name in threads.CHOICES)])
+def test_a_number_in_the_environment_holds_in_every_call_of_a_decorated_function(machine, name, inside):
     @few_threads()
     def count(depth):
         return [torch.get_num_threads()] + (count(depth - 1) if depth else [])
 
+    if name:
+        machine.setenv(name, str(CORES))
     for _ in range(2):
-        assert count(2) == [1, 1, 1] and torch.get_num_threads() == CORES
+        assert count(2) == [inside] * 3 and torch.get_num_threads() == CORES
 
 
 def test_a_detector_is_trained_and_used_in_one_thread(machine):
