@@ -122,12 +122,16 @@ def require_seconds(longest_s: float = 1.0, **values_s) -> None:
     _refuse(values_s, lambda value: _is_number(value) and 0 < value <= longest_s, wanted, hint)
 
 
+def _number_in(unit, name, value):
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise UnitError(f"{name} must be a number in {unit}, got {value!r}") from None
+
+
 def require_tolerance(tolerance_s) -> float:
     """Return a tolerance as a float; refuse what is no number of seconds from 0 to 1."""
-    try:
-        tolerance = float(tolerance_s)
-    except (TypeError, ValueError):
-        raise UnitError(f"tolerance_s must be a number in seconds, got {tolerance_s!r}") from None
+    tolerance = _number_in("seconds", "tolerance_s", tolerance_s)
     if not tolerance >= 0:
         raise UnitError(f"tolerance_s must be a number of seconds >= 0, got {tolerance_s!r}")
     if tolerance > 1:
@@ -137,10 +141,7 @@ def require_tolerance(tolerance_s) -> float:
 
 def require_rate(sampling_rate_hz, name: str = "sampling_rate_hz") -> float:
     """Return a rate in Hz as a float; refuse what is no positive finite number."""
-    try:
-        rate = float(sampling_rate_hz)
-    except (TypeError, ValueError):
-        raise UnitError(f"{name} must be a number in Hz, got {sampling_rate_hz!r}") from None
+    rate = _number_in("Hz", name, sampling_rate_hz)
     if not math.isfinite(rate) or rate <= 0:
         raise UnitError(f"{name} must be a positive number in Hz, got {sampling_rate_hz!r}")
     return rate

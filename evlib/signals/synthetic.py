@@ -32,7 +32,6 @@ EVENT_SPREADS = {"frequency": 0.14, "decay": 0.5, "gain": 0.6, "length": 0.3, "d
 KIND_SPREADS = {"frequency": 0.06, "decay": 0.2, "gain": 0.3}
 # Share of hits that bounce; the time until they hit again and its strength are drawn from these ranges.
 BOUNCES, BOUNCE_AFTER_S, BOUNCE_GAIN = 0.3, (0.003, 0.012), (0.3, 0.7)
-SCHEDULES = ("rounds", "poisson")
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,6 +180,9 @@ def schedule_poisson(n_types, duration_s, rng, refractory_s=2.0, mean_interval_s
     return onset_s[keep], np.broadcast_to(np.arange(n_types)[:, None], onset_s.shape)[keep]
 
 
+SCHEDULES = {"rounds": schedule_rounds, "poisson": schedule_poisson}
+
+
 @dataclass(frozen=True, eq=False)
 class Simulation:
     """A synthetic recording with its truth; unpacks into ``recording, events``.
@@ -255,7 +257,7 @@ def make_recording(
     timing, loudness, noise, bursts = (
         stream(part, seed) for part in ("event times", "event amplitudes", "noise", "transients")
     )
-    plan = schedule_rounds if schedule == "rounds" else schedule_poisson
+    plan = SCHEDULES[schedule]
     onset_s, type = plan(templates.n_types, duration_s, timing, refractory_s=refractory_s, **schedule_options)
     order = np.lexsort((type, onset_s))
     events = Events.from_seconds(onset_s[order], type[order], rate, templates.names)
