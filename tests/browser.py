@@ -195,12 +195,8 @@ def lab_server(tmp_path_factory):
     (folder / "config" / "labconfig").mkdir(parents=True)
     (folder / "config" / "labconfig" / "page_config.json").write_text('{"buildCheck": false, "buildAvailable": false}')
     command = ["jupyter", "lab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", "--ServerApp.port={port}"]
-    command += [
-        "--ServerApp.port_retries=0",
-        f"--IdentityProvider.token={TOKEN}",
-        "--LabApp.expose_app_in_browser=True",
-    ]
-    command += [f"--ServerApp.root_dir={folder / 'notebooks'}"]
+    command += ["--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}"]
+    command += ["--LabApp.expose_app_in_browser=True", f"--ServerApp.root_dir={folder / 'notebooks'}"]
     environment = {"LAB_SETTINGS": "settings", "LAB_WORKSPACES": "workspaces", "_CONFIG": "config"}
     with _serve(command, folder, f"/api?token={TOKEN}", environment) as base:
         yield SimpleNamespace(base=base, folder=folder / "notebooks")
@@ -251,17 +247,8 @@ def open_in_lab(chromium, lab_server):
         page, address = _new_page(chromium, lab_server, cells)
         opened.append(page)
         if not run:
-            command = [
-                sys.executable,
-                "-m",
-                "papermill",
-                "-k",
-                "python3",
-                "--no-progress-bar",
-                "notebook.ipynb",
-                "notebook.ipynb",
-            ]
-            subprocess.run(command, cwd=page.folder, check=True, capture_output=True)
+            papermill = "-m papermill -k python3 --no-progress-bar notebook.ipynb notebook.ipynb".split()
+            subprocess.run([sys.executable, *papermill], cwd=page.folder, check=True, capture_output=True)
         page.page.goto(f"{lab_server.base}/lab/tree/{address}?token={TOKEN}&reset")
         page.page.wait_for_function(KERNEL_IS_IDLE)
         if run:

@@ -101,8 +101,13 @@ def test_heavy_packages_are_imported_where_they_are_used(path):
     assert list(heavy_imports(path)) == []
 
 
-def test_imports_have_no_cycle():
-    graph = {label(path): {m.replace(".", "/") + ".py" for _, m in imports(path)} for path in FILES}
+@pytest.fixture(scope="module")
+def graph():
+    """The files that each file imports."""
+    return {label(path): {m.replace(".", "/") + ".py" for _, m in imports(path)} for path in FILES}
+
+
+def test_imports_have_no_cycle(graph):
     order = list(TopologicalSorter(graph).static_order())
     assert set(graph) <= set(order)
 
@@ -123,9 +128,8 @@ def test_the_reader_of_imports_sees_every_form(tmp_path):
     assert {name for _, name in heavy_imports(file)} == {"pandas", "matplotlib.figure"}
 
 
-def test_fit_reaches_nothing_of_motion_studies_and_inspection():
+def test_fit_reaches_nothing_of_motion_studies_and_inspection(graph):
     """`import evlib.detection` itself brings nothing at all: its file holds a docstring only."""
-    graph = {label(path): {m.replace(".", "/") + ".py" for _, m in imports(path)} for path in FILES}
     reached, pending = set(), ["detection/fit.py"]
     while pending:
         reached.add(file := pending.pop())
