@@ -26,13 +26,15 @@ ENCODERS = {"lstm": LSTMEncoder, "dual-branch": PatchFrameEncoder}
 
 @dataclass(frozen=True, eq=False)
 class EventOutput:
-    """Output of every event model; read it by attribute, by key, or unpack its three fields.
+    """Output of every event model; read it by attribute, by key, or unpack its first three fields.
 
     Parameters
     ----------
     event_logits : (batch, events)
     timing_logits : (batch, frames, events), minus infinity at padding
     template_scores : (batch, time, events), None for a model without templates
+    hidden_states : (batch, frames, features)
+    attention_weights : (batch, frames, frames), mean over the heads, None unless asked for
 
     Examples
     --------
@@ -45,6 +47,8 @@ class EventOutput:
     event_logits: Tensor
     timing_logits: Tensor
     template_scores: Tensor | None = None
+    hidden_states: Tensor | None = None
+    attention_weights: Tensor | None = None
 
     @property
     def event_probs(self) -> Tensor:
@@ -140,7 +144,12 @@ def mlp_head(features: int, hidden_size: int, num_events: int, dropout: float) -
 
 
 class EventModel(nn.Module):
-    """Base of the event models: arguments that all of them have, and decisions about windows."""
+    """Base of the event models: arguments that all of them have, and decisions about windows.
+
+    ``backbone`` names the parts that `freeze_backbone` keeps from learning.
+    """
+
+    backbone: tuple[str, ...]
 
     def __init__(self, input_size, num_events, timing_resolution_samples, refractory_period_samples):
         super().__init__()
@@ -191,6 +200,21 @@ class EventModel(nn.Module):
         """Times (batch, events) in samples from an EventOutput of this model."""
         return pick_times(output.timing_logits, self.timing_resolution_samples)
 
+    def get_embeddings(self, x: Tensor, lengths=None) -> Tensor:
+        """(batch, features): the mean state of each sequence; dropout is active in training mode."""
+        lengths = check_batch(x, self.input_size, lengths)
+        mask = frame_mask(lengths, x.shape[1], self.timing_resolution_samples)
+        return pool_frames(self(x, lengths).hidden_states, mask)
+
+    def freeze_backbone(self) -> None:
+        """Train the heads only (and the templates, where there are some)."""
+        for name in self.backbone:
+            self.get_submodule(name).requires_grad_(False)
+
+    def unfreeze_backbone(self) -> None:
+        """Train everything again."""
+        self.requires_grad_(True)
+
 
 class LSTMEventClassifier(EventModel):
     """Bidirectional LSTM, self-attention, one head for presence and one for time.
@@ -198,7 +222,7 @@ class LSTMEventClassifier(EventModel):
     After the LSTM event classifier of https://github.com/gfr10598/lstm. Differences: the LSTM runs on frames of
     ``timing_resolution_samples`` (1 gives the original's form and its 867,616 parameters); padding is masked
     everywhere; the attention is added to the LSTM's output, so that a frame keeps its own content, and its weights
-    are not returned; times come from one mode and are finer than a frame.
+    are computed only on demand; times come from one mode and are finer than a frame.
 
     Parameters
     ----------
@@ -226,6 +250,8 @@ class LSTMEventClassifier(EventModel):
     (torch.Size([2, 3]), torch.Size([2, 20, 3]))
     """
 
+    backbone = ("encoder", "attention")
+
     @keep_arguments
     def __init__(
         self,
@@ -250,13 +276,14 @@ class LSTMEventClassifier(EventModel):
         self.event_head = mlp_head(features, hidden_size, num_events, dropout)
         self.timing_head = mlp_head(features, hidden_size, num_events, dropout)
 
-    def forward(self, x: Tensor, lengths=None) -> EventOutput:
+    def forward(self, x: Tensor, lengths=None, need_weights: bool = False) -> EventOutput:
         """Run the model on a batch.
 
         Parameters
         ----------
         x : (batch, time, channels) float tensor
         lengths : (batch,) samples in each sequence, None when nothing is padded
+        need_weights : keep the attention weights, frames squared in memory for each sequence
 
         Raises
         ------
@@ -265,8 +292,8 @@ class LSTMEventClassifier(EventModel):
         lengths = check_batch(x, self.input_size, lengths)
         mask = frame_mask(lengths, x.shape[1], self.timing_resolution_samples)
         states = self.encoder.states(x, lengths)
-        attended, _ = self.attention(states, states, states, key_padding_mask=~mask, need_weights=False)
+        attended, weights = self.attention(states, states, states, key_padding_mask=~mask, need_weights=need_weights)
         states = states + attended
         event_logits = self.event_head(pool_frames(states, mask))
         timing_logits = self.timing_head(states).masked_fill(~mask[..., None], -torch.inf)
-        return EventOutput(event_logits, timing_logits)
+        return EventOutput(event_logits, timing_logits, hidden_states=states, attention_weights=weights)

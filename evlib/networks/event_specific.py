@@ -274,6 +274,8 @@ class EventSpecificClassifier(EventModel):
     (torch.Size([2, 3]), torch.Size([2, 20, 3]), torch.Size([2, 200, 3]))
     """
 
+    backbone = ("encoder", "cnn")
+
     @keep_arguments
     def __init__(
         self,
@@ -322,7 +324,7 @@ class EventSpecificClassifier(EventModel):
         timing_logits = self.timing_heads(states, mask=mask) + (event_features * self.place_weight).sum(-1)
         timing_logits = timing_logits + (self.place_gain * both.masked_fill(~mask[..., None, None], 0)).sum(-1)
         timing_logits = timing_logits.masked_fill(~mask[..., None], -torch.inf)
-        return EventOutput(event_logits, timing_logits, scores)
+        return EventOutput(event_logits, timing_logits, scores, states)
 
     def _frame_maximum(self, scores, lengths):
         """The best score of each frame, (batch, frames, events), minus infinity at padding."""

@@ -95,7 +95,7 @@ class EventTimingLoss(nn.Module):
         self.refractory_period_samples = refractory_period_samples
         self.timing_resolution_samples, self.sigma_samples = timing_resolution_samples, sigma_samples
 
-    def forward(self, event_logits, timing_logits, event_labels, event_timings):
+    def forward(self, event_logits, timing_logits, event_labels, event_timings, apply_refractory=True, mask=None):
         """Compute the losses of a batch.
 
         Parameters
@@ -104,6 +104,8 @@ class EventTimingLoss(nn.Module):
         timing_logits : (batch, frames, events), minus infinity at padding
         event_labels : (batch, events) of 0 and 1, NaN where unknown
         event_timings : (batch, events) in samples; read only where the label is 1, NaN where the time is unknown
+        apply_refractory : add the refractory term
+        mask : (batch, frames) bool, True at frames that are not padding; None takes frames of finite logits
 
         Returns
         -------
@@ -114,11 +116,14 @@ class EventTimingLoss(nn.Module):
         ShapeError : shapes that do not fit each other
         DataError : NaN among the timing logits
         """
-        mask = self._check(event_logits, timing_logits, event_labels, event_timings)
+        mask = self._check(event_logits, timing_logits, event_labels, event_timings, mask)
+        timing_logits = timing_logits.masked_fill(~mask, -torch.inf)
         known, labels = event_labels.isfinite(), event_labels.nan_to_num().to(event_logits.dtype)
         event = masked_mean(F.binary_cross_entropy_with_logits(event_logits, labels, reduction="none"), known)
         timing = self._timing_loss(timing_logits, mask, event_timings, (labels > 0.5) & known)
-        refractory = self._refractory_loss(event_logits, timing_logits, mask)
+        refractory = event_logits.new_zeros(())
+        if apply_refractory:
+            refractory = self._refractory_loss(event_logits, timing_logits, mask)
         total = self.event_weight * event + self.timing_weight * timing + self.refractory_weight * refractory
         return {"total_loss": total, "event_loss": event, "timing_loss": timing, "refractory_loss": refractory}
 
@@ -142,18 +147,19 @@ class EventTimingLoss(nn.Module):
         # Running sums leave a rounding error of either sign where there is nothing.
         return (refractory_penalty(rates, period, mask) - refractory_penalty(rates, width, mask)).clamp(min=0)
 
-    def _check(self, event_logits, timing_logits, event_labels, event_timings):
+    def _check(self, event_logits, timing_logits, event_labels, event_timings, mask):
         """Return the mask (batch, frames, 1) of frames that are not padding."""
         require_shape(("batch", "events"), event_logits=event_logits)
         size, n = event_logits.shape
         require_shape((size, "frames", n), timing_logits=timing_logits)
         require_shape((size, n), event_labels=event_labels, event_timings=event_timings)
-        if timing_logits.isnan().any():
+        mask = ~timing_logits.isneginf().all(-1) if mask is None else mask
+        require_shape((size, timing_logits.shape[1]), mask=mask)
+        if (timing_logits.isnan() & mask[..., None]).any():
             raise DataError("timing_logits hold NaN: the training has diverged (try a lower learning rate)")
-        mask = ~timing_logits.isneginf().all(-1, keepdim=True)
         if not mask.any(1).all():
             raise DataError("a sequence of the batch has no frame that is not padding")
-        return mask
+        return mask[..., None]
 
 
 class EventSpecificLoss(EventTimingLoss):
@@ -169,7 +175,7 @@ class EventSpecificLoss(EventTimingLoss):
     ----------
     event_weight, timing_weight, template_weight, refractory_weight : factors in ``total_loss``
     temperature : of the softmax over scores in [-1, 1]
-    samples : ``refractory_period_samples``, ``timing_resolution_samples``, ``sigma_samples`` of `EventTimingLoss`
+    refractory_period_samples, timing_resolution_samples, sigma_samples : as in `EventTimingLoss`
 
     Examples
     --------
@@ -189,9 +195,12 @@ class EventSpecificLoss(EventTimingLoss):
         template_weight: float = 0.5,
         refractory_weight: float = 0.1,
         temperature: float = 0.2,
-        **samples,
+        refractory_period_samples: int = 4000,
+        timing_resolution_samples: int = 10,
+        sigma_samples: float = 5.0,
     ):
-        super().__init__(event_weight, timing_weight, refractory_weight, **samples)
+        samples = (refractory_period_samples, timing_resolution_samples, sigma_samples)
+        super().__init__(event_weight, timing_weight, refractory_weight, *samples)
         require_number(template_weight=template_weight)
         require_positive(temperature=temperature)
         self.template_weight, self.temperature = template_weight, temperature

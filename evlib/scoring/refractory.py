@@ -246,13 +246,14 @@ class RefractoryPeriodEnforcer:
         """Forget all earlier events."""
         self._kept: list = [[] for _ in range(self.num_events)]  # sorted global times of each type
 
-    def enforce(self, detected_events, event_timings, *, global_offset=0):
+    def enforce(self, detected_events, event_timings, probs=None, global_offset=0):
         """Apply the rule to one block.
 
         Parameters
         ----------
         detected_events : (E,) flags 0 or 1
         event_timings : (E,) samples from the start of the block, read where the flag is 1
+        probs : (E,) as in the original; not read: of one event a type there is nothing to choose from
         global_offset : first sample of the block
 
         Returns
@@ -276,6 +277,25 @@ class RefractoryPeriodEnforcer:
             else:
                 flags[kind] = 0
         timings[flags == 0] = np.nan
+        return _like(detected_events, flags), _like(event_timings, timings, floating=True)
+
+    def enforce_batch(self, detected_events, event_timings, sequence_lengths, probs=None, global_offset=0):
+        """Apply the rule to blocks (B, E) that follow each other, of ``sequence_lengths`` (B,) samples.
+
+        The other arguments and the results are those of `enforce`, one row a block.
+
+        >>> enforcer = RefractoryPeriodEnforcer(num_events=1)
+        >>> enforcer.enforce_batch(np.array([[1], [1]]), np.array([[100.0], [50.0]]), [2000, 2000])[0].ravel()
+        array([1, 0])
+        """
+        lengths = _array(sequence_lengths)
+        if not lengths.shape == np.shape(detected_events)[:1] == np.shape(event_timings)[:1]:
+            shapes = f"{np.shape(detected_events)}, {np.shape(event_timings)} and {lengths.shape}"
+            raise ShapeError(f"a batch has flags and timings (B, E) and B lengths, got {shapes}")
+        starts = global_offset + np.r_[0, np.cumsum(lengths)[:-1]]
+        flags, timings = _array(detected_events), _array(event_timings)
+        for row, start in enumerate(starts):
+            flags[row], timings[row] = self.enforce(flags[row], timings[row], global_offset=start)
         return _like(detected_events, flags), _like(event_timings, timings, floating=True)
 
 

@@ -42,6 +42,23 @@ def test_defect_1_one_output_read_by_attribute_key_and_unpacking(model, x):
         out["logits"]
 
 
+def test_defect_6_attention_is_on_frames_and_its_weights_only_on_demand(model, x):
+    assert model.eval()(x, LENGTHS).attention_weights is None
+    weights = model(x, LENGTHS, need_weights=True).attention_weights
+    torch.testing.assert_close(weights.sum(-1), torch.ones(3, 20))
+    assert weights.shape == (3, 20, 20) and (weights[1, :, 14:] == 0).all()
+
+
+def test_embeddings_leave_padding_out_and_freezing_leaves_the_heads(model, x):
+    embedded = model.eval().get_embeddings(x, LENGTHS)
+    torch.testing.assert_close(embedded[1], model.get_embeddings(x[1:2, :137])[0], rtol=1e-4, atol=1e-5)
+    model.freeze_backbone()
+    trainable = {name.split(".")[0] for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trainable == {"event_head", "timing_head"}
+    model.unfreeze_backbone()
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [

@@ -109,6 +109,7 @@ def test_defect_4_refractory_term_is_zero_for_one_peak_and_positive_for_two():
         assert penalty(perfect_logits(torch.tensor([[time]]))) == pytest.approx(0, abs=1e-5)
     two = torch.logaddexp(perfect_logits(torch.tensor([[45.0]])), perfect_logits(torch.tensor([[132.0]])))
     assert penalty(two) > 1e-3
+    assert EventTimingLoss()(events, two, labels, timings, apply_refractory=False)["refractory_loss"] == 0
     assert penalty(two, refractory_period_samples=50) < 1e-5 < penalty(two, refractory_period_samples=150)
 
 

@@ -166,6 +166,8 @@ def test_enforcer_returns_what_it_was_given():
 def test_enforcer_refuses_what_is_no_event(error, words, flags, timings):
     with pytest.raises(error, match=words):
         RefractoryPeriodEnforcer(num_events=2).enforce(flags, timings)
+    with pytest.raises(ShapeError, match="B lengths"):
+        RefractoryPeriodEnforcer(num_events=2).enforce_batch(np.ones((3, 2)), np.ones((3, 2)), [2000])
 
 
 @pytest.mark.parametrize(("period", "words"), [(2.0, "seconds"), (-1, "negative")])
