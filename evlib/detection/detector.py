@@ -23,7 +23,8 @@ from ..scoring.refractory import decode_refractory
 from ..signals.clock import split_time
 from ..signals.errors import DataError, ShapeError, log_odds_of, require_int, require_known, require_positive
 from ..signals.events import Events
-from ..signals.recording import Recording, require_fit
+from ..signals.gaps import Normal, inside, silent
+from ..signals.recording import Recording, numbered, require_rate_of
 from ..signals.refractory import Refractory
 from ..templates.bank import TemplateBank
 from ..templates.pursue import Candidates, find_candidates
@@ -128,15 +129,17 @@ class Detector:
         )
         return f"Detector({self.method}, {kinds}), chosen on development data from{rows}"
 
-    def check(self, recording: Recording) -> None:
-        """Refuse a recording that this detector cannot read.
+    def accept(self, recording: Recording, match_channels: str = "name") -> Recording:
+        """A recording with the channels and units that this detector reads, see :meth:`Recording.like`.
 
         Raises
         ------
-        UnitError, ShapeError : another rate, another number of channels
+        UnitError, ShapeError : another rate, other channels, units that cannot be converted
         """
         hint = f"if resampling is wanted, say so: recording.resample({self.sampling_rate_hz:g})"
-        require_fit(recording, self.sampling_rate_hz, len(self.whitener.taps), "the detector", hint)
+        require_rate_of(recording, self.sampling_rate_hz, "the detector", hint)
+        channels = self.channels or numbered(len(self.whitener.taps))
+        return recording.like(channels, self.units or None, "the detector", match_channels)
 
     def candidates(
         self,
@@ -158,12 +161,20 @@ class Detector:
         block : samples in memory at a time; changes nothing in the result
         advance : called with the number of samples that are done
         """
-        self.check(recording)
+        recording = self.accept(recording)
         n, grid = recording.n_samples, self.grid_samples
         stop = n if stop is None else stop
         halo = -(-HALO_LENGTHS * self.bank.length // grid) * grid
         low, high = max(start - halo, 0), min(stop + halo, n)
-        found = self._find(lambda a, b: self.whitener(recording, low + a, low + b), high - low, block, advance)
+        gaps = []
+
+        def read(first, last):
+            whitened = self.whitener(recording, low + first, low + last)
+            gaps.append(np.add(silent(whitened), first))
+            return whitened
+
+        found = self._find(read, high - low, block, advance)
+        found = found[~inside(found.time, *np.concatenate(gaps, axis=1))]
         after, before = (found.time + low >= start - 0.5) | (start == 0), (found.time + low < stop - 0.5) | (stop == n)
         return found[after & before].shift(low)
 
@@ -272,6 +283,10 @@ class Detector:
             "log_rate": self.bank.log_rate,
             "taps": self.whitener.taps,
             "center": self.whitener.center,
+            "step": self.whitener.normal.step,
+            "still": self.whitener.normal.still,
+            "limits": self.whitener.limits,
+            "loudest": self.whitener.loudest,
             "thresholds": self.thresholds,
         }
         models = {name: model for name in NETWORKS if (model := getattr(self, name)) is not None}
@@ -319,7 +334,14 @@ def load_detector(path: str | Path) -> Detector:
         values: dict[str, Any] = {name: tuple(v) if isinstance(v := content[name], list) else v for name in VALUES}
         values |= {name: rebuild(path, kind, **content[name]) for name, kind in NETWORKS.items() if name in content}
         return Detector(
-            Whitener(arrays["taps"], arrays["center"], content["config"]["sampling_rate_hz"]),
+            Whitener(
+                arrays["taps"],
+                arrays["center"],
+                content["config"]["sampling_rate_hz"],
+                normal=Normal(arrays["step"], arrays["still"]),
+                limits=arrays["limits"],
+                loudest=arrays["loudest"],
+            ),
             TemplateBank(arrays["templates"], **of_bank),
             arrays["thresholds"],
             **values,
@@ -334,6 +356,7 @@ def detect(
     threshold: float | dict | None = None,
     block_s: float = 60.0,
     progress: bool = False,
+    match_channels: str = "name",
 ) -> Events:
     """Find events in a recording of any length, in bounded memory.
 
@@ -344,6 +367,8 @@ def detect(
     threshold : probability 0 < p < 1 for all types, or a dict name -> p; default: the fitted threshold of each type
     block_s : seconds of signal in memory at a time; changes nothing in the result
     progress : show a progress bar
+    match_channels : "name": channels are found by their names, whatever their order; "position" where they have other
+        names
 
     Returns
     -------
@@ -351,7 +376,7 @@ def detect(
 
     Raises
     ------
-    UnitError, ShapeError, DataError : a recording that does not fit, or that holds NaN
+    UnitError, ShapeError : a recording that does not fit
     OptionError : a threshold that is no probability or names an unknown type, a block that is not positive
 
     Examples
@@ -367,6 +392,7 @@ def detect(
 
     thresholds = _log_odds_thresholds(threshold, detector)
     require_positive(block_s=block_s)
+    recording = detector.accept(recording, match_channels)
     block = max(int(block_s * detector.sampling_rate_hz), 4 * detector.bank.length)
     with tqdm(total=recording.n_samples, unit="sample", unit_scale=True, desc="detect", disable=not progress) as bar:
         found = detector.candidates(recording, block=block, advance=bar.update)

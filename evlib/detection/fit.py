@@ -6,6 +6,7 @@ chosen on the development data (`evlib.detection.calibrate`).
 """
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 from ..signals.errors import OptionError, require_choice, require_int, require_seconds
@@ -35,6 +36,7 @@ def fit(
     tolerance_s: float | None = None,
     hidden_size: int | None = None,
     max_epochs: int | None = None,
+    match_channels: str = "name",
     progress: bool = True,
 ) -> Detector:
     """Train a detector of continuous recordings from labelled events.
@@ -69,6 +71,8 @@ def fit(
     hidden_size : units of the network that the method is named for, in each direction; default: 64 ("lstm"), 48
         ("frames"), 32 ("event_specific"); a pretrained encoder brings its own
     max_epochs : of that network; default: 12 ("lstm", "event_specific"), 28 ("frames")
+    match_channels : "name": the channels of further recordings are found by the names of the first one's, in
+        any order; "position" where they have other names
     progress : show progress bars
 
     Returns
@@ -96,10 +100,11 @@ def fit(
     require_int(1, **{name: value for name, value in sizes.items() if value is not None})
     if tolerance_s is not None:
         require_seconds(tolerance_s=tolerance_s)
-    data = prepare(pairs, unlabelled, labels_per_type, seed, refractory_s)
+    data = prepare(pairs, unlabelled, labels_per_type, seed, refractory_s, match_channels)
     discovery, encoder = (pretrain, None) if is_discovery(pretrain) else (None, pretrain)
     if encoder is not None:
-        encoder = check_encoder(encoder, data.recordings)
+        encoder, recordings = check_encoder(encoder, data.recordings)
+        data = replace(data, recordings=recordings)
     n_stages = 2 + 5 * self_train + 3 * (method != "matched_filter") + (pretrain is not None)
     with tqdm(total=n_stages, desc="fit", unit="stage", disable=not progress) as bar:
 

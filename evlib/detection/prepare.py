@@ -6,6 +6,7 @@ single labels are held out, and networks that read the signal do without them. A
 """
 
 import hashlib
+import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from ..signals.clock import split_time
 from ..signals.errors import DataError, OptionError, require_int
 from ..signals.events import Events
+from ..signals.gaps import inside, silent
 from ..signals.recording import check_alike
 from ..signals.refractory import Refractory
 from ..signals.streams import stream
@@ -64,6 +66,31 @@ class TrainingData:
         ]
         return any(n < recording.n_samples for n, recording in zip(labelled, self.recordings, strict=True))
 
+    def outside(self, signals) -> "TrainingData":
+        """The same without what is labelled in gaps of the whitened ``signals``, of which a warning tells."""
+        train, development = [], []
+        for k, (signal, *tables) in enumerate(zip(signals, self.train, self.development, strict=True)):
+            start, stop = silent(signal)
+            lost = [inside(table.time_samples, start, stop) for table in tables]
+            kept = [
+                replace(
+                    table[~gone], labelled_spans=_intersect(table.labelled_spans, _between(start, stop, len(signal)))
+                )
+                for table, gone in zip(tables, lost, strict=True)
+            ]
+            train.append(kept[0])
+            development.append(kept[1])
+            if len(start):
+                logging.getLogger(__name__).warning(
+                    "recording %d has gaps (missing or constant samples) of %.3f s in all, the first at %.3f s; "
+                    "they are left out, with %d labels",
+                    k,
+                    (stop - start).sum() / self.rate,
+                    start[0] / self.rate,
+                    np.count_nonzero(np.concatenate(lost)),
+                )
+        return replace(self, train=train, development=development)
+
     def fingerprint(self) -> str:
         """A text that other recordings or labels would not have."""
         digest = hashlib.sha256()
@@ -74,7 +101,9 @@ class TrainingData:
         return digest.hexdigest()[:16]
 
 
-def prepare(pairs, unlabelled=(), labels_per_type=None, seed=0, refractory_s=2.0) -> TrainingData:
+def prepare(
+    pairs, unlabelled=(), labels_per_type=None, seed=0, refractory_s=2.0, match_channels="name"
+) -> TrainingData:
     """Check what the caller gave, put labels on the recordings' clock and hold development data out.
 
     The arguments are those of :func:`evlib.fit`.
@@ -90,8 +119,8 @@ def prepare(pairs, unlabelled=(), labels_per_type=None, seed=0, refractory_s=2.0
         raise OptionError(
             "fit takes a list of (Recording, Events) pairs; wrap a single pair in a list: fit([(recording, events)])"
         )
-    recordings = [recording for recording, _ in pairs] + list(unlabelled)
-    rate = check_alike(recordings)
+    recordings = check_alike([recording for recording, _ in pairs] + list(unlabelled), match_channels)
+    rate = recordings[0].sampling_rate_hz
     names = tuple(dict.fromkeys(name for _, events in pairs for name in events.names))
     if not names:
         raise DataError("the event tables name no event types: there is nothing to learn")
@@ -217,6 +246,12 @@ def _hold_out_blocks(labels, n_samples, few):
     kept, held = (replace(labels, labelled_spans=_intersect(labels.labelled_spans, part)) for part in (others, blocks))
     in_development = held.is_labelled(labels.sample)
     return kept[~in_development], held[in_development]
+
+
+def _between(start, stop, n):
+    """What lies between spans [start, stop), sorted and apart, in n samples, (k, 2)."""
+    edges = np.column_stack([np.r_[0, stop], np.r_[start, n]])
+    return edges[edges[:, 1] > edges[:, 0]]
 
 
 def _intersect(spans, others):

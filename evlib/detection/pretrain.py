@@ -28,7 +28,7 @@ from ..networks.threads import few_threads
 from ..networks.transformer import HashedWords, PatchFrameEncoder, frame_channels
 from ..signals.clock import duration_to_samples
 from ..signals.errors import DataError, OptionError, require_choice, require_int, require_seconds
-from ..signals.recording import Recording, as_list, check_alike, cut, require_fit
+from ..signals.recording import Recording, as_list, check_alike, cut, numbered, require_rate_of
 from ..signals.streams import stream
 from ..templates.discover import energy_peaks
 from ..templates.whiten import Whitener, estimate_whitener
@@ -189,7 +189,8 @@ def _pretrain(
 ):
     """Check what every pretraining is asked for, whiten, cut windows, and train."""
     recordings = as_list(recordings)
-    rate = check_alike(recordings)
+    recordings = check_alike(recordings)
+    rate = recordings[0].sampling_rate_hz
     require_choice(PRETEXTS, pretext=pretext)
     require_int(0, seed=seed)
     require_int(1, hidden_size=hidden_size, max_epochs=max_epochs)
@@ -360,10 +361,10 @@ def shared_part(train: np.ndarray, development: np.ndarray) -> list:
     return [pca.inverse_transform(pca.transform(w.reshape(len(w), -1))).reshape(w.shape) for w in (train, development)]
 
 
-def check_encoder(pretrain, recordings) -> "str | Pretrained":
-    """What ``fit(pretrain=...)`` names: a pretext, or an encoder as Pretrained, checked against the recordings."""
+def check_encoder(pretrain, recordings) -> tuple["str | Pretrained", list]:
+    """What ``fit(pretrain=...)`` names: a pretext, or an encoder as Pretrained; and the recordings as it reads them."""
     if isinstance(pretrain, str) and pretrain in PRETEXTS:
-        return pretrain
+        return pretrain, recordings
     if isinstance(pretrain, str | Path) and Path(pretrain).is_file():
         encoder, metadata, whitener = load_pretrained(pretrain)
         pretrain = Pretrained(encoder, None, [], metadata, whitener)
@@ -378,5 +379,6 @@ def check_encoder(pretrain, recordings) -> "str | Pretrained":
             f"{type(pretrain.encoder).__name__}"
         )
     rate, hint = pretrain.metadata.get("sampling_rate_hz") or np.nan, "pretrain on recordings like these"
-    require_fit(recordings[0], rate, pretrain.encoder.input_size, "the encoder", hint)
-    return pretrain
+    require_rate_of(recordings[0], rate, "the encoder", hint)
+    channels = pretrain.metadata.get("channels") or numbered(pretrain.encoder.input_size)
+    return pretrain, [r.like(channels, pretrain.metadata.get("units"), "the encoder") for r in recordings]

@@ -14,7 +14,7 @@ import numpy as np
 from ..signals.clock import distance_to_nearest, duration_to_samples, split_time
 from ..signals.errors import OptionError
 from ..signals.events import Events
-from ..signals.recording import require_fit
+from ..signals.recording import numbered, require_rate_of
 from ..signals.streams import stream
 from ..templates.bank import TemplateBank
 from ..templates.discover import Discovery, discover_in, find_kinds
@@ -22,7 +22,7 @@ from ..templates.hybrid import HybridRecordings, one_at_a_time
 from ..templates.learn import choose_window, learn_templates, self_train
 from ..templates.overlaps import can_separate
 from ..templates.pursue import explain
-from ..templates.whiten import Whitener, estimate_whitener, refine_whitener
+from ..templates.whiten import Whitener, estimate_whitener, refine_whitener, tell_apart
 from .detector import Detector, detect
 from .prepare import TrainingData, add_events
 
@@ -99,7 +99,11 @@ def whiten_and_learn(
     if whitener is None:
         rounds, whitener = WHITENING_ROUNDS, estimate_whitener(data.recordings)
     for attempt in range(rounds):
+        if rounds > 1:
+            whitener = tell_apart(whitener, data.recordings, data.train)
         signals = [whitener(recording) for recording in data.recordings]
+        if attempt == 0:
+            data = data.outside(signals)
         window = choose_window(signals, data.train) if find_window else _given_window(template_s, rate)
         bank, jitter = learn_templates(signals, data.train, *window, shrink=shrink)
         if attempt == rounds - 1:
@@ -143,7 +147,8 @@ def is_discovery(pretrain) -> bool:
 def _check_discovery(discovery, data):
     """Refuse a Discovery or a Detector of other recordings."""
     if isinstance(discovery, Detector):
-        discovery.check(data.recordings[0])
+        for recording in data.recordings:
+            discovery.accept(recording)
         if not set(discovery.names) & set(data.names):
             known, wanted = ", ".join(discovery.names), ", ".join(data.names)
             raise OptionError(
@@ -152,8 +157,9 @@ def _check_discovery(discovery, data):
             )
     elif isinstance(discovery, Discovery):
         whitener = discovery.whitener
-        fit = whitener.sampling_rate_hz, len(whitener.taps), "the discovery", "discover in these recordings"
-        require_fit(data.recordings[0], *fit)
+        recording = data.recordings[0]
+        require_rate_of(recording, whitener.sampling_rate_hz, "the discovery", "discover in these recordings")
+        recording.like(numbered(len(whitener.taps)), None, "the discovery", "position")
 
 
 def _found_before(discovery, data, whitener, signals, event_s):

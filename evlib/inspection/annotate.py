@@ -97,7 +97,7 @@ def refine_onset(
     >>> found[1] == name, bool(abs(found[0] - onset_s) < 0.0005)
     (True, True)
     """
-    detector.check(recording)
+    recording = detector.accept(recording)
     rate, bank = detector.sampling_rate_hz, detector.bank
     require_known([] if type is None else [type], bank.names)
     if not 0 <= time_s <= recording.duration_s:

@@ -147,7 +147,7 @@ class Annotator(Widget):
         if names is None and is_new:
             names = next((source.names for source in (detector, suggestions) if source is not None), None)
         if detector is not None:
-            detector.check(self.recording)
+            detector.accept(self.recording)
             missing = [name for name in detector.names if names is not None and name not in names]
             if missing:
                 raise OptionError(f"names lacks {', '.join(missing)}, which the detector finds; got {', '.join(names)}")

@@ -53,7 +53,7 @@ class CandidateTrace:
     """
 
     def __init__(self, detector: Detector, recording: Recording):
-        detector.check(recording)
+        recording = detector.accept(recording)
         self.detector, self.recording = detector, recording
         # Tiles begin where a network that reads the signal would begin anew.
         unit = detector.grid_samples

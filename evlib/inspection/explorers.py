@@ -265,7 +265,7 @@ class TemplateView(OneType):
         if events is not None and recording is None:
             raise OptionError("events need the recording that they are in: TemplateView(detector, recording, events)")
         if recording is not None:
-            detector.check(recording)
+            self.recording = recording = detector.accept(recording)
             events = detect(detector, recording) if events is None else events
             require_instance(Events, READ_EVENTS, events=events)
             events = events.at_rate(detector.sampling_rate_hz).with_names(detector.names)
@@ -486,7 +486,7 @@ class TimingView(Pictured):
 
     def _measure_channels(self, detector, recording):
         """Errors (hits, C) of the onset that each channel alone gives; NaN where it is too weak."""
-        detector.check(recording)
+        recording = detector.accept(recording)
         rows = self.comparison.pairs[:, 1]
         hits = self.comparison.estimated[rows].at_rate(detector.sampling_rate_hz)
         order = np.argsort(rows, kind="stable")

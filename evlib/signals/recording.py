@@ -11,7 +11,19 @@ from typing import Any
 import numpy as np
 
 from .clock import rate_ratio, seconds_to_samples
-from .errors import DataError, EvlibError, OptionError, ShapeError, UnitError, require_int, require_rate
+from .errors import (
+    DataError,
+    EvlibError,
+    OptionError,
+    ShapeError,
+    UnitError,
+    require,
+    require_choice,
+    require_int,
+    require_known,
+    require_rate,
+)
+from .units import conversion_factor
 
 # Samples that are read, copied or checked at a time: 6 MB a block for six channels.
 BLOCK_SAMPLES = 2**18
@@ -57,7 +69,7 @@ class Recording:
     def __post_init__(self):
         signal = _checked_signal(self.signal)
         n_channels = signal.shape[1]
-        channels = tuple(f"ch{k + 1}" for k in range(n_channels)) if self.channels is None else _labels(self.channels)
+        channels = numbered(n_channels) if self.channels is None else _labels(self.channels)
         units = (self.units,) * n_channels if isinstance(self.units, str) else _labels(self.units)
         for what, labels in (("channels", channels), ("units", units)):
             if len(labels) != n_channels:
@@ -93,8 +105,8 @@ class Recording:
         """The length in seconds."""
         return self.n_samples / self.sampling_rate_hz
 
-    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Samples [start, stop) as a new float32 array (stop - start, n_channels); only they are read from disk."""
+    def read(self, start: int = 0, stop: int | None = None, dtype: Any = np.float32) -> np.ndarray:
+        """Samples [start, stop) as a new array (stop - start, n_channels); only they are read from disk."""
         stop = self.n_samples if stop is None else stop
         if not (isinstance(start, int | np.integer) and isinstance(stop, int | np.integer)):
             raise UnitError(f"read takes whole samples, got {start!r} and {stop!r} (seconds? use between)")
@@ -102,7 +114,7 @@ class Recording:
             raise ShapeError(f"samples [{start}, {stop}) do not lie within the signal's {self.n_samples} samples")
         # A float64 that is too large for float32 becomes infinite, and validate reports it.
         with np.errstate(over="ignore"):
-            return np.array(self.signal[start:stop], dtype=np.float32)
+            return np.array(self.signal[start:stop], dtype=dtype)
 
     def between(self, start_s: float, stop_s: float | None = None) -> "Recording":
         """The part from ``start_s`` to ``stop_s``, without reading it; times are rounded to the nearest sample.
@@ -117,6 +129,72 @@ class Recording:
             raise UnitError(f"{start_s} s to {stop_s} s is no part of {recorded} (were samples passed?)")
         whole = isinstance(self.signal, np.ndarray)
         return self._with(signal=self.signal[start:stop] if whole else StoredSignal(self.signal, int(start), int(stop)))
+
+    def select(self, channels) -> "Recording":
+        """Some channels, by name or by number, in this order, without reading them.
+
+        >>> Recording(np.ones((9, 3)), 100, ["x", "y", "z"]).select(["z", 0]).channels
+        ('z', 'x')
+        """
+        chosen = [channels] if isinstance(channels, str | int) else list(channels)
+        require_known([c for c in chosen if isinstance(c, str)], self.channels, "select", "channel")
+        index = [self.channels.index(c) if isinstance(c, str) else c for c in chosen]
+        for number in index:
+            require_int(-self.n_channels, channel=number)
+            require(number < self.n_channels, OptionError, f"there are {self.n_channels} channels, got number {number}")
+        if not index or len(set(index)) < len(index):
+            raise OptionError(f"select takes different channels, at least one; got {chosen}")
+        return self._columns(index, np.ones(len(index)), [self.units[k] for k in index])
+
+    def like(
+        self, channels, units=None, what: str = "the other recording", match_channels: str = "name"
+    ) -> "Recording":
+        """The recording with the channels and units of another one, in its order, without reading it.
+
+        Parameters
+        ----------
+        channels, units : of the other one; an unknown unit ("") fits any
+        what : the other one, for errors
+        match_channels : "name", or "position" for channels that have other names but mean the same. Where one of the
+            two has no names (ch1, ch2, ...) position counts too
+
+        Raises
+        ------
+        ShapeError : channels that are missing
+        UnitError : units that cannot be converted
+
+        Examples
+        --------
+        >>> recording = Recording(np.array([[1.0, 2.0], [3.0, 4.0]]), 100, ["y", "x"], "g")
+        >>> recording.like(("x", "y"), ("m/s2", "m/s2")).read(0, 1)
+        array([[19.6133 ,  9.80665]], dtype=float32)
+        """
+        require_choice(("name", "position"), match_channels=match_channels)
+        channels, n_channels = tuple(channels), len(channels)
+        unnamed = any(names == numbered(len(names)) for names in (channels, self.channels))
+        if set(channels) <= set(self.channels) and match_channels == "name":
+            index = [self.channels.index(channel) for channel in channels]
+        elif self.n_channels == n_channels and (unnamed or match_channels == "position"):
+            index = list(range(n_channels))
+        else:
+            missing = ", ".join(name for name in channels if name not in self.channels)
+            names = f"{', '.join(self.channels)} and not {missing}" if not unnamed else f"{self.n_channels}"
+            raise ShapeError(
+                f"{what} is for {n_channels} channels, the recording has {names} (other names for the same? "
+                'match_channels="position")'
+            )
+        wanted, factors = ("",) * n_channels if units is None else tuple(units), []
+        for channel, number, unit in zip(channels, index, wanted, strict=True):
+            try:
+                factors.append(conversion_factor(self.units[number], unit))
+            except UnitError as error:
+                raise UnitError(
+                    f"channel {channel}: {what} is in {unit!r}, the recording in another unit: {error}"
+                ) from None
+        found = [unit or self.units[number] for unit, number in zip(wanted, index, strict=True)]
+        if index == list(range(self.n_channels)) and set(factors) <= {1.0} and channels == self.channels:
+            return self if tuple(found) == self.units else self._with(units=tuple(found))
+        return self._columns(index, np.array(factors), found)._with(channels=channels)
 
     def resample(self, sampling_rate_hz: float) -> "Recording":
         """The recording at another rate, filtered without delay: sample 0 and every event keep their times.
@@ -143,6 +221,13 @@ class Recording:
         require_int(1, size=size)
         for start in range(0, self.n_samples, int(size)):
             yield start, self.read(start, min(start + int(size), self.n_samples))
+
+    def _columns(self, index, factors, units):
+        """Some columns times factors."""
+        changes = {"channels": tuple(self.channels[k] for k in index), "units": tuple(units)}
+        if isinstance(self.signal, np.ndarray) and set(factors) <= {1.0}:
+            return self._with(signal=self.signal[:, index], **changes)
+        return self._with(signal=Columns(self.signal, index, factors), **changes)
 
     def _with(self, **changes):
         """A recording with other fields that need no check: a short part may have fewer samples than channels."""
@@ -177,6 +262,31 @@ class StoredSignal:
 
     def __array__(self, dtype=None, copy=None):
         return np.asarray(self[:], dtype=dtype)
+
+
+class Columns:
+    """Some columns of a signal times factors, computed when sliced."""
+
+    def __init__(self, signal, index, factors):
+        self.signal, self.index, self.factors = signal, list(index), np.asarray(factors)
+        self.shape, self.ndim = (signal.shape[0], len(self.index)), 2
+        self.dtype = signal.dtype if set(factors) <= {1.0} else np.result_type(signal.dtype, np.float32)
+
+    def __getitem__(self, rows):
+        block = np.asarray(self.signal[rows])[:, self.index]
+        return (
+            block
+            if block.dtype == self.dtype and set(self.factors) <= {1.0}
+            else (block * self.factors).astype(self.dtype)
+        )
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self[:], dtype=dtype)
+
+
+def numbered(n_channels):
+    """The names of channels that nobody named."""
+    return tuple(f"ch{k + 1}" for k in range(n_channels))
 
 
 def _labels(labels):
@@ -245,33 +355,35 @@ def as_list(recordings) -> list:
     return [recordings] if isinstance(recordings, Recording) else list(recordings)
 
 
-def check_alike(recordings) -> float:
-    """Refuse recordings that cannot be learned from together; returns their rate in Hz."""
+def check_alike(recordings, match_channels: str = "name") -> list:
+    """Recordings that can be learned from together, with the channels and units of the first one; refuses others.
+
+    ``match_channels`` : see :meth:`Recording.like`
+    """
     if not recordings:
         raise OptionError("at least one recording is needed, got an empty list")
     for recording in recordings:
         if not isinstance(recording, Recording):
             raise OptionError(f"recordings must be a list of Recording, got a {type(recording).__name__} in it")
-    rate, channels = recordings[0].sampling_rate_hz, recordings[0].n_channels
-    hint = f"all recordings must have one rate (use recording.resample({rate:g})) and the same channels"
+    first, what = recordings[0], "what is learned from the first recording"
+    rate = first.sampling_rate_hz
+    hint = f"all recordings must have one rate (use recording.resample({rate:g}))"
     for recording in recordings:
-        require_fit(recording, rate, channels, "what is learned from the first recording", hint)
+        require_rate_of(recording, rate, what, hint)
         if recording.duration_s < 1.0:
             found = f"a recording of {recording.duration_s:.3f} s"
             raise DataError(f"{found} is too short to learn from; at least 1 s is needed")
-    return rate
+    return [recording.like(first.channels, first.units, what, match_channels) for recording in recordings]
 
 
-def require_fit(recording: Recording, rate: float, n_channels: int, what: str, hint: str) -> None:
-    """Refuse a recording with another rate or number of channels than ``what`` was made for; ``hint``: what to do.
+def require_rate_of(recording: Recording, rate: float, what: str, hint: str) -> None:
+    """Refuse a recording with another rate than ``what`` was made for; ``hint``: what to do.
 
-    >>> require_fit(Recording(np.zeros((9, 2)), 100), 100.0, 3, "the detector", "choose other channels")
+    >>> require_rate_of(Recording(np.zeros((9, 2)), 100), 200.0, "the detector", "choose another one")
     Traceback (most recent call last):
     ...
-    evlib.signals.errors.ShapeError: the detector is for 3 channels, the recording has 2; choose other channels
+    evlib.signals.errors.UnitError: the detector is for 200 Hz, the recording has 100 Hz; choose another one
     """
     here = recording.sampling_rate_hz
     if here != rate:
         raise UnitError(f"{what} is for {rate:g} Hz, the recording has {here:g} Hz; {hint}")
-    if recording.n_channels != n_channels:
-        raise ShapeError(f"{what} is for {n_channels} channels, the recording has {recording.n_channels}; {hint}")

@@ -140,7 +140,8 @@ def discover(
     3
     """
     recordings = as_list(recordings)
-    rate = check_alike(recordings)
+    recordings = check_alike(recordings)
+    rate = recordings[0].sampling_rate_hz
     require_int(1, **({} if n_types is None else {"n_types": n_types}))
     require_int(0, seed=seed)
     require_seconds(event_s=event_s)

@@ -11,10 +11,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy
+from scipy.ndimage import maximum_filter1d
 
 from ..signals.clock import n_frames
 from ..signals.errors import DataError, ShapeError
+from ..signals.gaps import Normal, bridge, learn_normal, read_bridged, rounding
 from ..signals.recording import Recording
+from .equalize import context_samples, equalize, frame_samples, learn_limits, unlimited
 
 # Length of the segments whose spectra are averaged, in seconds: it resolves the spectrum to about 1 Hz.
 SEGMENT_S = 1.0
@@ -22,6 +25,15 @@ SEGMENT_S = 1.0
 REACH_S = 0.25
 # Most segments in one estimate, spread evenly over the recordings; more change the median spectrum very little.
 MAX_SEGMENTS = 600
+# What is normal is learned from this many of them.
+NORMAL_SEGMENTS = 64
+# So many times the amplitude of labelled events (looked for so many seconds before and after the label), and that one
+# sample in a hundred exceeds, is no event; so many seconds around it are a gap.
+WILD_TIMES, BEFORE_S, AFTER_S, WILD_S = 10.0, 0.1, 1.0, 0.005
+# Seconds of signal that ordinary power is learned from.
+LIMIT_S = 300.0
+# A segment with more than this share of gaps in a channel says nothing of its noise.
+GAP_SHARE = 0.1
 # Least noise power at a frequency as a share of the channel's median: below it, the filter would amplify rounding.
 FLOOR = 1e-6
 
@@ -32,7 +44,9 @@ class Whitener:
 
     ``taps`` (C, 2 * reach + 1); ``center`` (C,) is subtracted first, so that a large offset costs no precision; ``psd``
     (C, F) is the noise spectrum that the filter was designed for, where it is known; ``change`` is the mean absolute
-    change of its logarithm, in the worst channel, against the whitener that it refines.
+    change of its logarithm, in the worst channel, against the whitener that it refines; ``normal`` tells gaps from
+    signal (default: only missing values are gaps); what is above ``limits`` (2, C) is another noise than in training
+    (`evlib.templates.equalize`), what is above ``loudest`` (C,) is no event (default: infinite).
     """
 
     taps: np.ndarray
@@ -40,6 +54,14 @@ class Whitener:
     sampling_rate_hz: float
     psd: np.ndarray = None  # type: ignore[assignment]
     change: float = np.inf
+    normal: Normal = None  # type: ignore[assignment]
+    limits: np.ndarray = None  # type: ignore[assignment]
+    loudest: np.ndarray = None  # type: ignore[assignment]
+
+    def __post_init__(self):
+        default = {"normal": Normal.unknown(len(self.taps)), "limits": unlimited(len(self.taps))}
+        default["loudest"] = np.full(len(self.taps), np.inf)
+        vars(self).update({name: value for name, value in default.items() if getattr(self, name) is None})
 
     @property
     def reach(self) -> int:
@@ -47,7 +69,7 @@ class Whitener:
         return self.taps.shape[1] // 2
 
     def __call__(self, recording: Recording, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Whitened samples [start, stop) of a recording, (stop - start, C) float32.
+        """Whitened samples [start, stop) of a recording, (stop - start, C) float32, 0 in gaps.
 
         The values do not depend on the piece that is asked for: neighbours are read from the recording, and only beyond
         its two ends is the signal mirrored.
@@ -55,7 +77,6 @@ class Whitener:
         Raises
         ------
         ShapeError : another number of channels than the filter was made for
-        DataError : NaN or infinite values
         """
         n = recording.n_samples
         if recording.n_channels != len(self.taps):
@@ -63,27 +84,55 @@ class Whitener:
                 f"the recording has {recording.n_channels} channels, the detector was trained on {len(self.taps)}"
             )
         stop = n if stop is None else min(stop, n)
-        low, high = start - self.reach, stop + self.reach
+        if not np.isfinite(self.limits).any():
+            return self._filtered(recording, start, stop)
+        rate = self.sampling_rate_hz
+        hop, context = frame_samples(rate) // 2, context_samples(rate) + 2 * self.reach
+        low, high = max(start - context, 0) // hop * hop, min(stop + context, n)
+        out = equalize(self._filtered(recording, low, high), self.limits, rate)
+        wild = np.abs(out) > self.loudest
+        if wild.any():
+            wild = maximum_filter1d(wild, 2 * int(WILD_S * rate) + 1, axis=0)
+            out = equalize(self._filtered(recording, low, high, wild), self.limits, rate)
+            out[wild | (np.abs(out) > self.loudest)] = 0
+        return out[start - low : stop - low]
+
+    def _filtered(self, recording, start, stop, wild=None):
+        """Whitened samples; where they are ``wild`` (stop - start, C) the recording is bridged like a gap."""
+        n, reach = recording.n_samples, self.reach
+        low, high = start - reach, stop + reach
+        # At an end of the recording, so much is read as its drift is seen in.
+        first, last = max(min(low, n - reach) if high > n else low, 0), min(max(high, reach) if low < 0 else high, n)
+        signal, gaps = read_bridged(recording, first, last, self.normal, reach)
+        gaps = gaps[start - first : stop - first]
+        if wild is not None:
+            gaps |= wild
+            every = np.zeros(signal.shape, dtype=bool)
+            every[start - first : stop - first] = gaps
+            signal = bridge(signal, every, reach)
         beyond = ((max(-low, 0), max(high - n, 0)), (0, 0))
-        signal = _read_finite(recording, max(low, 0), min(high, n)) - self.center
-        signal = np.pad(signal, beyond, mode="reflect" if n > self.reach else "wrap")
-        return scipy.signal.oaconvolve(signal, self.taps.T, mode="valid", axes=0)[: stop - start].astype(np.float32)
+        signal = _extended(signal - self.center, beyond, reach if n > reach else 0)
+        signal = signal[max(low, 0) - first :][: high - low]
+        out = scipy.signal.oaconvolve(signal, self.taps.T, mode="valid", axes=0)[: stop - start].astype(np.float32)
+        out[gaps] = 0
+        return out
 
     def filter_templates(self, templates: np.ndarray) -> np.ndarray:
         """Pass templates (E, L, C) through the filter, same length: keep a margin of quiet samples around them."""
         return scipy.signal.oaconvolve(templates, self.taps.T[None], mode="same", axes=1)
 
 
-def _read_finite(recording, start, stop, what="the recording"):
-    """Samples [start, stop) of a recording in double precision, or an error where one is not finite."""
-    signal = recording.read(start, stop).astype(np.float64)
-    if not np.isfinite(signal).all():
-        first = start + int(np.argmin(np.isfinite(signal).all(axis=1)))
-        raise DataError(
-            f"{what} holds NaN or infinite values, first at sample {first} "
-            f"({first / recording.sampling_rate_hz:.3f} s); cut them out or fill them (evlib.validate lists them)"
-        )
-    return signal
+def _extended(signal, beyond, reach):
+    """A signal (n, C) continued beyond its ends: mirrored about the line of its drift there, which goes on."""
+    if not reach:
+        return np.pad(signal, beyond, mode="wrap")
+    out = np.pad(signal, beyond, mode="reflect")
+    for n, end, new in zip(beyond[0], (signal, signal[::-1]), (out, out[::-1]), strict=True):
+        if n:
+            half = reach // 2
+            slope = (np.median(end[half : 2 * half], axis=0) - np.median(end[:half], axis=0)) / half
+            new[:n] += 2 * slope * np.arange(-n, 0)[:, None]
+    return out
 
 
 def design_whitener(psd: np.ndarray, sampling_rate_hz: float, center=None) -> Whitener:
@@ -128,10 +177,42 @@ def estimate_whitener(recordings: list[Recording]) -> Whitener:
 
     Raises
     ------
-    DataError : NaN or infinite values, a constant channel
+    DataError : a channel that is constant, or has gaps everywhere
     """
-    psd, center = estimate_psd(recordings)
-    return design_whitener(psd, recordings[0].sampling_rate_hz, center)
+    rate = recordings[0].sampling_rate_hz
+    chosen, length = _segments(recordings, NORMAL_SEGMENTS)
+    segments = [recordings[k].read(start, start + length, np.float64) for k, start in chosen]
+    normal = learn_normal(segments, rate, max(map(rounding, recordings)))
+    psd, center = estimate_psd(recordings, normal)
+    return replace(design_whitener(psd, rate, center), normal=normal)
+
+
+def tell_apart(whitener: Whitener, recordings: list[Recording], labels: list) -> Whitener:
+    """The whitener with limits beyond which something is neither noise nor one of the labelled events.
+
+    ``labels`` are Events of each recording.
+    """
+    normal = whitener.normal.with_events(recordings, labels)
+    fields = whitener.taps, whitener.center, whitener.sampling_rate_hz, whitener.psd, whitener.change
+    whitener = Whitener(*fields, normal=normal)
+    # Most of what is labelled, where recordings are long.
+    longest = int(LIMIT_S * whitener.sampling_rate_hz)
+    signals = [whitener(recording, 0, longest) for recording in recordings]
+    labels = [table.within(0, longest) for table in labels]
+    whitener = replace(whitener, limits=learn_limits(signals, labels, whitener.sampling_rate_hz))
+    return replace(whitener, loudest=_loudest(signals, labels))
+
+
+def _loudest(signals: list[np.ndarray], labels: list) -> np.ndarray:
+    """(C,) amplitude in whitened signals (n, C) that no event has: far above what one sample in a hundred exceeds, and
+    what one labelled event in ten exceeds; ``labels`` are Events of each signal."""
+    rate, peaks = labels[0].sampling_rate_hz, []
+    for signal, table in zip(signals, labels, strict=True):
+        for start in (table.sample - int(BEFORE_S * rate))[:: max(1, len(table) // MAX_SEGMENTS)]:
+            event = signal[max(start, 0) : start + int((BEFORE_S + AFTER_S) * rate)]
+            peaks.append(np.abs(event).max(axis=0, initial=0.0))
+    common = np.quantile(np.abs(np.concatenate(signals)), 0.99, axis=0)
+    return WILD_TIMES * (np.maximum(common, np.quantile(peaks, 0.9, axis=0)) if peaks else np.full_like(common, np.inf))
 
 
 def refine_whitener(whitener: Whitener, residuals: list[np.ndarray]) -> Whitener:
@@ -141,36 +222,58 @@ def refine_whitener(whitener: Whitener, residuals: list[np.ndarray]) -> Whitener
     The spectrum of the residual shows by how much.
     """
     rate = whitener.sampling_rate_hz
-    left, _ = estimate_psd([Recording(residual, rate) for residual in residuals])
+    # A signal is exactly 0 in its gaps.
+    known = [Recording(np.where(residual == 0, np.nan, residual), rate) for residual in residuals]
+    left, _ = estimate_psd(known, Normal.unknown(len(whitener.taps)))
     n = max(left.shape[1], whitener.psd.shape[1])
     refined = design_whitener(
         np.exp(on_grid(np.log(whitener.psd), n) + on_grid(np.log(left), n)), rate, whitener.center
     )
-    return replace(refined, change=float(np.abs(np.log(left)).mean(axis=1).max()))
+    return replace(
+        refined,
+        normal=whitener.normal,
+        limits=whitener.limits,
+        loudest=whitener.loudest,
+        change=float(np.abs(np.log(left)).mean(axis=1).max()),
+    )
 
 
-def estimate_psd(recordings: list[Recording]) -> tuple[np.ndarray, np.ndarray]:
-    """Noise spectrum (C, F) by Welch's method with the median over segments, and the middle of each channel (C,)."""
+def estimate_psd(recordings: list[Recording], normal: Normal) -> tuple[np.ndarray, np.ndarray]:
+    """Noise spectrum (C, F) by Welch's method with the median over segments, and the middle of each channel (C,).
+
+    Segments of which gaps are more than a small share do not count.
+
+    Raises
+    ------
+    DataError : a channel that is constant, or has gaps everywhere
+    """
+    chosen, length = _segments(recordings)
+    spectra, middles = [], []
+    for k, start in chosen:
+        segment, gaps = read_bridged(recordings[k], start, start + length, normal, length)
+        spectrum = scipy.signal.periodogram(segment, window="hann", detrend="linear", axis=0)[1] / 2
+        # Judged by the values: rounding gives even a constant some spectrum.
+        useless = (gaps.mean(axis=0) > GAP_SHARE) | (np.ptp(segment, axis=0) <= 0)
+        spectra.append(np.where(useless, np.nan, spectrum))
+        middles.append(np.where(useless, np.nan, np.median(segment, axis=0)))
+    used = np.isfinite(middles).sum(axis=0)
+    if (used == 0).any():
+        names = ", ".join(np.array(recordings[0].channels)[used == 0])
+        raise DataError(f"channel {names} is constant or missing: leave it out (evlib.validate lists such channels)")
+    # The median of a chi-square variable with two degrees of freedom is log(2) of its mean.
+    psd = np.where(used > 2, np.nanmedian(spectra, axis=0) / np.log(2), np.nanmean(spectra, axis=0))
+    psd[0], psd[-1] = psd[1], psd[-2]  # these two have one degree of freedom only
+    smooth = np.exp(_smooth(np.log(np.maximum(psd, np.finfo(float).tiny))))
+    return smooth.T, np.nanmedian(middles, axis=0)
+
+
+def _segments(recordings, most=MAX_SEGMENTS):
+    """Segments spread over all recordings: number of the recording and first sample of each, and their length."""
     rate = recordings[0].sampling_rate_hz
     length = int(min(max(16, 2 ** round(np.log2(SEGMENT_S * rate))), min(r.n_samples for r in recordings)))
     starts = [(k, s) for k, r in enumerate(recordings) for s in range(0, r.n_samples - length + 1, max(1, length // 2))]
-    chosen = np.unique(np.linspace(0, len(starts) - 1, min(MAX_SEGMENTS, len(starts))).astype(int))
-    spectra, middles, ranges = [], [], []
-    for k, start in (starts[i] for i in chosen):
-        segment = _read_finite(recordings[k], start, start + length, f"recording {recordings[k].name or k}")
-        middles.append(np.median(segment, axis=0))
-        ranges.append(np.ptp(segment, axis=0))
-        spectra.append(scipy.signal.periodogram(segment, window="hann", detrend="linear", axis=0)[1] / 2)
-    # Judged by the values: rounding gives even a constant some spectrum.
-    constant = np.flatnonzero(np.median(ranges, axis=0) <= 0)
-    if len(constant):
-        names = ", ".join(np.array(recordings[0].channels)[constant])
-        raise DataError(f"channel {names} is constant: leave it out (evlib.validate lists such channels)")
-    # The median of a chi-square variable with two degrees of freedom is log(2) of its mean.
-    psd = np.median(spectra, axis=0) / np.log(2) if len(spectra) > 2 else np.mean(spectra, axis=0)
-    psd[0], psd[-1] = psd[1], psd[-2]  # these two have one degree of freedom only
-    smooth = np.exp(_smooth(np.log(np.maximum(psd, np.finfo(float).tiny))))
-    return smooth.T, np.median(middles, axis=0)
+    chosen = np.unique(np.linspace(0, len(starts) - 1, min(most, len(starts))).astype(int))
+    return [starts[i] for i in chosen], length
 
 
 def _smooth(values):

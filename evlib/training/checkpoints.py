@@ -23,6 +23,7 @@ from torch import nn
 from ..networks.encoders import encoder_of
 from ..signals.errors import DataError, OptionError, require
 from ..signals.files import replace_file
+from ..signals.gaps import Normal
 from ..templates.whiten import Whitener
 
 FORMAT = 3
@@ -201,6 +202,9 @@ def save_encoder(path: str | Path, encoder: nn.Module, metadata: dict, whitener:
         else {
             "taps": torch.from_numpy(whitener.taps),
             "center": torch.from_numpy(whitener.center),
+            "step": torch.from_numpy(whitener.normal.step),
+            "still": torch.from_numpy(whitener.normal.still),
+            "limits": torch.from_numpy(whitener.limits),
             "sampling_rate_hz": float(whitener.sampling_rate_hz),
         }
     )
@@ -245,12 +249,13 @@ def load_pretrained(path: str | Path) -> tuple[nn.Module, dict, Whitener | None]
     if kept is None:
         return encoder, content["metadata"], None
     try:
-        taps, center, rate = kept["taps"].numpy(), kept["center"].numpy(), float(kept["sampling_rate_hz"])
+        taps, center, step, still, limits = (kept[k].numpy() for k in ("taps", "center", "step", "still", "limits"))
+        rate = float(kept["sampling_rate_hz"])
         if taps.ndim != 2 or center.shape != taps.shape[:1] or not np.isfinite([*taps.T, center]).all():
             raise ValueError(f"taps {taps.shape}, centre {center.shape}, or values that are not finite")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"the whitener in {path} is damaged: {error}") from error
-    return encoder, content["metadata"], Whitener(taps, center, rate)
+    return encoder, content["metadata"], Whitener(taps, center, rate, normal=Normal(step, still), limits=limits)
 
 
 def plain(value):

@@ -186,18 +186,11 @@ def test_damaged_or_hostile_files_are_refused(kind, plain, tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
-def with_nan(recording):
-    signal = recording.read().copy()
-    signal[5000, 2] = np.nan
-    return evlib.Recording(signal, RATE)
-
-
 @pytest.mark.parametrize(
     ("recording", "error", "words"),
     [
         (lambda r: evlib.Recording(r.read(), 1000.0), UnitError, "2000 Hz.*1000 Hz.*resample"),
         (lambda r: evlib.Recording(r.read()[:, :5], RATE), ShapeError, "6 channels.*5"),
-        (with_nan, DataError, "NaN.*sample 5000"),
     ],
 )
 def test_recordings_that_do_not_fit_are_refused(plain, simulations, recording, error, words):

@@ -1,5 +1,7 @@
 """Whitening: white out of coloured, nothing moves in time, any piece equals the whole."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -24,6 +26,11 @@ def noise():
 @pytest.fixture(scope="module")
 def whitener(noise):
     return estimate_whitener([noise])
+
+
+def without_gaps(whitener):
+    """For signals without noise: what stands still, or is one sample long, is no gap."""
+    return replace(whitener, normal=None)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +73,7 @@ def test_a_constant_is_blocked(whitener):
 def test_an_impulse_stays_where_it_is(whitener, at):
     signal = np.tile(whitener.center, (3000, 1))
     signal[at] += [1.0, 30.0, 1e-3]
-    out = whitener(Recording(signal, RATE)).astype(float)
+    out = without_gaps(whitener)(Recording(signal, RATE)).astype(float)
     assert (np.abs(out).argmax(axis=0) == at).all()
     # Zero phase: the response is symmetric about the impulse, so no time has a bias.
     reach = min(at, 2999 - at, whitener.reach)
@@ -86,9 +93,12 @@ def test_any_piece_equals_the_whole(whitener, noise, n, one, other):
     assert np.allclose(piece, whole[start:stop], rtol=1e-5, atol=1e-5)
 
 
-def test_beyond_its_ends_a_recording_is_mirrored(whitener, noise, white):
+def test_beyond_its_ends_a_recording_is_mirrored_about_its_drift(whitener, noise, white):
     signal = noise.read(0, 4000).astype(float)
     mirrored = np.pad(signal, ((whitener.reach, 0), (0, 0)), mode="reflect") - whitener.center
+    half = whitener.reach // 2
+    slope = (np.median(signal[half : 2 * half], axis=0) - np.median(signal[:half], axis=0)) / half
+    mirrored[: whitener.reach] += 2 * slope * np.arange(-whitener.reach, 0)[:, None]
     direct = np.array(
         [[np.dot(mirrored[t : t + 2 * whitener.reach + 1, c], whitener.taps[c]) for c in range(3)] for t in range(20)]
     )
@@ -96,15 +106,8 @@ def test_beyond_its_ends_a_recording_is_mirrored(whitener, noise, white):
 
 
 def test_what_cannot_be_whitened_is_refused(whitener, noise):
-    signal, constant = noise.read(0, 5000), noise.read(0, 8000)
-    signal[3210, 1], constant[:, 2] = np.nan, -1.2345e5
-    broken = Recording(signal, RATE, name="first run")
-    assert whitener(broken, 0, 2000).shape == (2000, 3)
-    for start in (0, 3000):
-        with pytest.raises(DataError, match=r"first at sample 3210 \(1.605 s\)"):
-            whitener(broken, start)
-    with pytest.raises(DataError, match="first run holds NaN .* at sample 3210"):
-        estimate_whitener([broken])
+    constant = noise.read(0, 8000)
+    constant[:, 2] = -1.2345e5
     with pytest.raises(ShapeError, match="the recording has 2 channels, the detector was trained on 3"):
         whitener(Recording(np.zeros((4000, 2)), RATE))
     with pytest.raises(DataError, match="channel z is constant"):
@@ -150,5 +153,5 @@ def test_templates_pass_as_signals_do(whitener):
     templates = np.zeros((2, 3000, 3))
     templates[0, 1500:1540] = np.random.default_rng(0).standard_normal((40, 3))
     templates[1, 1400] = 1.0
-    direct = whitener(Recording(templates[0] + whitener.center, RATE))
+    direct = without_gaps(whitener)(Recording(templates[0] + whitener.center, RATE))
     assert np.allclose(whitener.filter_templates(templates)[0], direct, rtol=1e-3, atol=1e-3 * np.abs(direct).max())

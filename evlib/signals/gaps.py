@@ -1,0 +1,207 @@
+"""Gaps: samples of a channel that hold no measurement, whatever the file says.
+
+Missing values (NaN, infinite), stretches that somebody filled (with zeros, with the last value, with a straight line;
+a lost chunk reads as zeros), and spikes of a few samples, farther from their neighbours than the signal ever moves.
+What a sensor does by itself is learned from the recording: the exact silence of some sensors is no gap.
+"""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+# A sensor with noise does not stay on one straight line for this many seconds, nor for so many samples.
+STILL_S, STILL_SAMPLES = 0.005, 9
+# A channel that does so in this share of the stretches in which it moves does so by nature.
+NATURAL_SHARE = 0.25
+# The step from one sample to the next that one in a thousand exceeds, times this, is more than the signal ever does.
+STEP_QUANTILE, STEP_TIMES = 0.999, 6.0
+# A line bends by no more than this share of that step from sample to sample: rounding of what was interpolated.
+STRAIGHT = 1e-5
+# A spike ends after this many seconds, at least one sample and at most so many; more jumps within this many samples are
+# a loud event.
+SPIKE_S, SPIKE_SAMPLES, SPIKE_APART = 0.002, 4, 20
+# Labelled events, of which so many are looked at, are no spikes: their surroundings (seconds on either side) may have
+# steps of twice what 90 % of them have.
+LABELS, AROUND_S, LABEL_QUANTILE, LABEL_TIMES = 200, 0.025, 0.9, 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class Normal:
+    """What a sensor does by itself.
+
+    ``step`` (C,): the largest plausible difference of two samples; ``still`` (C,): samples on a straight line from
+    which on they are no measurement.
+    """
+
+    step: np.ndarray
+    still: np.ndarray
+
+    @staticmethod
+    def unknown(n_channels: int) -> "Normal":
+        """Nothing but missing values is a gap."""
+        return Normal(np.full(n_channels, np.inf), np.full(n_channels, np.inf))
+
+    def with_events(self, recordings, tables) -> "Normal":
+        """With steps as large as those of labelled events, a table for each recording."""
+        at = [(k, sample) for k, table in enumerate(tables) for sample in table.sample]
+        steps = []
+        for k, sample in (at[i] for i in np.unique(np.linspace(0, len(at) - 1, min(LABELS, len(at))).astype(int))):
+            recording = recordings[k]
+            reach = max(int(AROUND_S * recording.sampling_rate_hz), SPIKE_SAMPLES)
+            low, high = max(sample - reach, 0), min(sample + reach, recording.n_samples)
+            steps.append(np.abs(np.diff(recording.read(low, high, np.float64), axis=0)).max(axis=0, initial=0.0))
+        if not steps:
+            return self
+        steps = LABEL_TIMES * np.quantile(np.nan_to_num(steps), LABEL_QUANTILE, axis=0)
+        return Normal(np.maximum(self.step, steps), self.still)
+
+
+def learn_normal(segments: list[np.ndarray], rate: float, eps: float = 0.0) -> Normal:
+    """What is normal in some segments (n, C) of recordings, a few of which may hold gaps.
+
+    >>> noise = np.random.default_rng(0).normal(size=(10, 200, 1))
+    >>> learn_normal(list(noise), 1000.0).still
+    array([9.])
+    """
+    least = max(STILL_SAMPLES, int(STILL_S * rate))
+    steps = np.concatenate([np.abs(np.diff(segment, axis=0)) for segment in segments])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a channel that never moves
+        step = STEP_TIMES * np.nanquantile(np.where(steps > 0, steps, np.nan), STEP_QUANTILE, axis=0)
+    step = np.nan_to_num(step, nan=np.inf)
+    still = np.stack([on_a_line(segment, least, eps, step) for segment in segments])
+    moving, has_still = ~still.all(axis=1), still.any(axis=1)
+    natural = (moving & has_still).sum(axis=0) > NATURAL_SHARE * np.maximum(moving.sum(axis=0), 1)
+    return Normal(step, np.where(natural, np.inf, float(least)))
+
+
+def on_a_line(signal: np.ndarray, least, eps: float = 0.0, step=0.0) -> np.ndarray:
+    """(n, C) which samples of a signal (n, C) lie in a run of at least ``least`` (C,) on one straight line.
+
+    ``eps`` : relative rounding error of the values; ``step`` (C,) : the largest plausible step, of which a small share
+    is rounding too; NaN interrupts a run
+
+    >>> on_a_line(np.array([[5.0], [1.0], [1.0], [1.0], [7.0]]), 3)[:, 0]
+    array([False,  True,  True,  True, False])
+    """
+    flags = np.zeros(signal.shape, dtype=bool)
+    least = np.broadcast_to(np.asarray(least, dtype=float), signal.shape[1:])
+    with np.errstate(invalid="ignore", over="ignore"):
+        rounded = np.maximum(4 * eps * np.abs(signal[1:-1]), STRAIGHT * np.where(np.isfinite(step), step, 0.0))
+        straight = np.abs(signal[:-2] - 2 * signal[1:-1] + signal[2:]) <= rounded
+    for channel in np.flatnonzero(np.isfinite(least) & straight.any(axis=0)):
+        start, stop = runs(straight[:, channel])
+        long = stop - start >= least[channel] - 2
+        flags[:, channel] = covered(start[long], stop[long] + 2, len(signal))
+    return flags
+
+
+def runs(flags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where flags (n,) are set: first samples and the samples behind the last ones, (k,) each.
+
+    >>> runs(np.array([True, False, True, True]))
+    (array([0, 2]), array([1, 4]))
+    """
+    edges = np.flatnonzero(np.diff(np.r_[False, flags, False]))
+    return edges[::2], edges[1::2]
+
+
+def covered(start, stop, n: int) -> np.ndarray:
+    """(n,) which samples lie in one of the spans [start, stop), which may overlap.
+
+    >>> covered([1, 2], [3, 4], 5)
+    array([False,  True,  True,  True, False])
+    """
+    start, stop = (np.bincount(np.clip(edge, 0, n), minlength=n + 1) for edge in (start, stop))
+    return np.cumsum(start - stop)[:n] > 0
+
+
+def inside(time: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
+    """(n,) which times lie in one of the spans [start, stop), which may overlap.
+
+    >>> inside(np.array([0.5, 2.0, 3.0]), np.array([2, 0]), np.array([3, 1]))
+    array([ True,  True, False])
+    """
+    order = np.argsort(start, kind="stable")
+    furthest = np.r_[-np.inf, np.maximum.accumulate(np.asarray(stop)[order])]
+    return time < furthest[np.searchsorted(np.asarray(start)[order], time, side="right")]
+
+
+def silent(whitened: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First samples of the gaps in whitened signal (n, C), and the samples behind their ends, (k,) each: there all
+    channels are exactly 0.
+    """
+    return runs((whitened == 0).all(axis=1))
+
+
+def spikes(signal: np.ndarray, step: np.ndarray, most: int = SPIKE_SAMPLES) -> np.ndarray:
+    """(n, C) which samples leave their neighbours by more than ``step`` (C,), and are back after at most ``most``.
+
+    >>> spikes(np.array([0.0, 0, 0, 9, 0, 0, 0])[:, None], np.array([5.0]))[:, 0]
+    array([False, False, False,  True, False, False, False])
+    """
+    flags = np.zeros(signal.shape, dtype=bool)
+    with np.errstate(invalid="ignore", over="ignore"):
+        jumps = np.abs(np.diff(signal, axis=0)) > step
+    for channel in np.flatnonzero(jumps.any(axis=0)):
+        at = np.flatnonzero(jumps[:, channel])
+        first = np.r_[True, np.diff(at) > SPIKE_APART]
+        start, stop = at[first], at[np.r_[first[1:], True]]
+        short = (stop > start) & (stop - start <= most)
+        flags[:, channel] = covered(start[short] + 1, stop[short] + 1, len(signal))
+    return flags
+
+
+def find_gaps(signal: np.ndarray, normal: Normal, rate: float, eps: float = 0.0) -> np.ndarray:
+    """(n, C) which samples of a signal (n, C) hold no measurement."""
+    most = int(np.clip(SPIKE_S * rate, 1, SPIKE_SAMPLES))
+    still = on_a_line(signal, normal.still, eps, normal.step)
+    return ~np.isfinite(signal) | still | spikes(signal, normal.step, most)
+
+
+def bridge(signal: np.ndarray, gaps: np.ndarray, reach: int) -> np.ndarray:
+    """The signal (n, C) with straight lines over its ``gaps`` (n, C); over a gap of more than twice ``reach`` samples
+    each half keeps the value at its end. A channel without a sample is 0.
+
+    >>> signal, gaps = np.array([1.0, 9, 9, 4])[:, None], np.array([False, True, True, False])[:, None]
+    >>> bridge(signal, gaps, 3)[:, 0]
+    array([1., 2., 3., 4.])
+    """
+    out = np.array(signal, dtype=np.float64)
+    for channel in np.flatnonzero(gaps.any(axis=0)):
+        start, stop = runs(gaps[:, channel])
+        known = np.flatnonzero(~gaps[:, channel])
+        if not len(known):
+            out[:, channel] = 0.0
+            continue
+        rows = np.flatnonzero(gaps[:, channel])
+        filled = np.interp(rows, known, out[known, channel])
+        long = np.flatnonzero(stop - start > 2 * reach)
+        for k in long:
+            middle = (start[k] + stop[k]) // 2
+            inside = (rows >= start[k]) & (rows < stop[k])
+            left, right = out[max(start[k] - 1, known[0]), channel], out[min(stop[k], known[-1]), channel]
+            filled[inside] = np.where(rows[inside] < middle, left, right)
+        out[rows, channel] = filled
+    return out
+
+
+def rounding(recording) -> float:
+    """Relative rounding error of the values of a recording; 0 for integers."""
+    return float(np.finfo(recording.signal.dtype).eps) if recording.signal.dtype.kind == "f" else 0.0
+
+
+def read_bridged(recording, start: int, stop: int, normal: Normal, reach: int) -> tuple[np.ndarray, np.ndarray]:
+    """Samples [start, stop) of a recording with its gaps bridged, (n, C) float64, and which samples are gaps, (n, C).
+
+    What is a gap does not depend on the piece that is asked for: neighbours are read too.
+    """
+    still = normal.still[np.isfinite(normal.still)].max(initial=0)
+    context = 2 * reach + int(still) + SPIKE_APART + SPIKE_SAMPLES
+    low, high = max(start - context, 0), min(stop + context, recording.n_samples)
+    signal = recording.read(low, high, np.float64)
+    gaps = find_gaps(signal, normal, recording.sampling_rate_hz, rounding(recording))
+    if gaps.any():
+        signal = bridge(signal, gaps, reach)
+    return signal[start - low : stop - low], gaps[start - low : stop - low]

@@ -1,0 +1,61 @@
+"""Units of measured quantities: which can be converted into each other, and by which factor."""
+
+import numpy as np
+
+from .errors import UnitError
+
+# Units of one quantity each, in terms of the first one. Spelled in lower case where case does not matter.
+QUANTITIES = (
+    {"m/s2": 1.0, "g": 9.80665, "mg": 9.80665e-3, "cm/s2": 0.01, "mm/s2": 0.001},
+    {"rad/s": 1.0, "deg/s": np.pi / 180, "mrad/s": 1e-3},
+    {"m/s": 1.0, "cm/s": 0.01, "mm/s": 0.001, "um/s": 1e-6, "nm/s": 1e-9, "km/h": 1 / 3.6},
+    {"m": 1.0, "km": 1000.0, "cm": 0.01, "mm": 0.001, "um": 1e-6, "nm": 1e-9},
+    {"V": 1.0, "mV": 1e-3, "uV": 1e-6, "nV": 1e-9},
+    {"A": 1.0, "mA": 1e-3, "uA": 1e-6},
+    {"T": 1.0, "mT": 1e-3, "uT": 1e-6, "nT": 1e-9, "G": 1e-4, "mG": 1e-7},
+    {"Pa": 1.0, "hPa": 100.0, "kPa": 1000.0, "mbar": 100.0, "bar": 1e5},
+    {"N": 1.0, "kN": 1000.0, "mN": 1e-3},
+    {"s": 1.0, "ms": 1e-3, "us": 1e-6},
+)
+# Other ways to write them.
+SPELLINGS = {
+    "m/s^2": "m/s2",
+    "m/s**2": "m/s2",
+    "m s-2": "m/s2",
+    "m s^-2": "m/s2",
+    "ms-2": "m/s2",
+    "m/s/s": "m/s2",
+    "g0": "g",
+    "gs": "g",
+    "dps": "deg/s",
+    "°/s": "deg/s",
+    "degrees/s": "deg/s",
+    "volt": "V",
+    "microvolts": "uV",
+    "gauss": "G",
+}
+
+
+def conversion_factor(unit: str, wanted: str) -> float:
+    """By which number values in ``unit`` are multiplied to be in ``wanted``; 1 where one of the two is not known ("").
+
+    Raises
+    ------
+    UnitError : units of different quantities, or units that are not known and differ
+
+    >>> conversion_factor("g", "m/s^2")
+    9.80665
+    """
+    here, there = _standard(unit), _standard(wanted)
+    if not here or not there or here == there:
+        return 1.0
+    for factors in QUANTITIES:
+        if here in factors and there in factors:
+            return factors[here] / factors[there]
+    raise UnitError(f"cannot convert {unit!r} to {wanted!r}")
+
+
+def _standard(unit):
+    """A unit as it is written in `QUANTITIES`."""
+    text = " ".join(unit.split()).replace("²", "2").replace("µ", "u").replace("μ", "u")
+    return SPELLINGS.get(text, SPELLINGS.get(text.lower(), text))

@@ -1,0 +1,135 @@
+"""Noise that changes: a gain that is turned, a channel that gets noisy, mains hum that comes and goes.
+
+Whitened noise has power 1 at every frequency. Where the level of a channel around a moment is far above what the
+training recordings have, the channel is attenuated to level 1; where single frequencies stand out, they are attenuated
+alike. Events of a sensor with a higher gain then look as they did, and evidence in more noise counts less. Ordinary
+signal passes bit for bit.
+"""
+
+import numpy as np
+import scipy.fft
+from scipy.ndimage import maximum_filter1d, median_filter
+
+# Seconds in a frame; frames overlap by half. Levels are medians over so many frames to either side.
+FRAME_S, MEDIAN_FRAMES = 0.25, 8
+# The least level and power that are not ordinary, and how many times those of training they are; ordinary is what this
+# share of the labelled events have.
+LEAST_LEVEL, LEVEL_TIMES = 2.5, 1.5
+LEAST_POWER, POWER_TIMES = 8.0, 2.0
+# A strange level is brought to this one, not to 1: where noise rises and events do not, they keep most of their size.
+LEFT_LEVEL = 1.5
+SHARE = 0.95
+# An event rings for so many seconds, which are compared with the quietest tenth of so many seconds on either side; so
+# many events are looked at.
+RING_S, AROUND_S, QUIET, EVENTS = 2.0, 10.0, 0.1, 300
+# Power of a loud frequency that leaks into this many others, from here on.
+LEAKED, LEAK_BINS = 2.0, 16
+
+
+def frame_samples(rate: float) -> int:
+    """Samples in a frame, even.
+
+    >>> frame_samples(2000.0)
+    500
+    """
+    return 2 * max(8, round(FRAME_S * rate / 2))
+
+
+def context_samples(rate: float) -> int:
+    """How many samples to either side the level around a sample depends on."""
+    return (MEDIAN_FRAMES + 2) * frame_samples(rate)
+
+
+def _window(length):
+    """Half a wave of unit energy: applied twice, the squares of overlapping frames add up to a constant."""
+    window = np.sin(np.pi * (np.arange(length) + 0.5) / length)
+    return (window / np.sqrt((window**2).sum())).astype(np.float32)
+
+
+def _spectra(whitened, length):
+    """Fourier transform (n_frames, F, C) of each frame of signal (n, C), its power, which is 1 in the median of noise,
+    and the level of each frame (n_frames, C): the median over frequencies, median over the frames around it. The first
+    frame begins half a frame before the signal, which is mirrored there, so that two frames hold each sample."""
+    hop = length // 2
+    mode = "reflect" if len(whitened) > 2 * hop else "constant"
+    whitened = np.pad(whitened, ((hop, 2 * hop - len(whitened) % hop), (0, 0)), mode=mode)
+    frames = np.lib.stride_tricks.sliding_window_view(whitened, length, axis=0)[:: length // 2]
+    spectra = scipy.fft.rfft(frames * _window(length), axis=2).transpose(0, 2, 1)
+    power = (spectra.real**2 + spectra.imag**2) / np.float32(np.log(2))
+    level = median_filter(np.median(power[:, 1:-1], axis=1), (2 * MEDIAN_FRAMES + 1, 1), mode="nearest")
+    return spectra, power, level
+
+
+def learn_limits(signals: list[np.ndarray], labels: list, rate: float) -> np.ndarray:
+    """Greatest ordinary level, and greatest ordinary power at a frequency, in whitened signals (n, C): (2, C).
+
+    How far an event rises above the quiet moments around it is ordinary, whatever the noise of the recording is;
+    ``labels`` are Events of each signal.
+    """
+    length, rises, quiet = frame_samples(rate), [], []
+    hop = length // 2
+    for signal, table in zip(signals, labels, strict=True):
+        if len(signal) < length or not len(table):
+            continue
+        _, power, level = _spectra(signal, length)
+        power = median_filter(power, (2 * MEDIAN_FRAMES + 1, 1, 1), mode="nearest")
+        measures = np.stack([level, power.max(axis=1)], axis=1)  # (n_frames, 2, C)
+        quiet.append(np.median(measures, axis=0))
+        for sample in table.sample[:: max(1, len(table) // EVENTS)]:
+            first, last = (int((sample + s * rate) // hop) for s in (-AROUND_S, AROUND_S))
+            around = np.quantile(measures[max(first, 0) : max(last, 1)], QUIET, axis=0)
+            first, last = (int((sample + s * rate) // hop) for s in (-FRAME_S, RING_S))
+            rises.append(measures[max(first, 0) : last + 1].max(axis=0, initial=0.0) / np.maximum(around, 1e-6))
+    if not rises:
+        return unlimited(signals[0].shape[1])
+    # Of two recordings the quieter one decides.
+    usual = np.quantile(rises, SHARE, axis=0) * np.quantile(quiet, 0.5, axis=0, method="lower")
+    return np.maximum(usual * [[LEVEL_TIMES], [POWER_TIMES]], [[LEAST_LEVEL], [LEAST_POWER]])
+
+
+def unlimited(n_channels: int) -> np.ndarray:
+    """Everything is ordinary."""
+    return np.full((2, n_channels), np.inf)
+
+
+def equalize(whitened: np.ndarray, limits: np.ndarray, rate: float) -> np.ndarray:
+    """Whitened signal (n, C) with extraordinary levels and powers brought back.
+
+    The signal begins at a multiple of half a frame of the recording.
+    """
+    length = frame_samples(rate)
+    hop = length // 2
+    spectra, power, level = _spectra(whitened, length)
+    strange = level > limits[0]
+    level = np.where(strange, level / np.minimum(limits[0], LEFT_LEVEL), 1.0).astype(np.float32)
+    loud = _is_loud(power / level[:, None], limits[1])
+    if not (strange.any() or loud.any()):
+        return whitened
+    out = np.zeros((hop * (len(power) + 1), whitened.shape[1]))
+    median = np.ones_like(power)
+    for channel in np.flatnonzero(loud.any(axis=(0, 1))):
+        around = median_filter(
+            power[:, :, channel] / level[:, None, channel], (2 * MEDIAN_FRAMES + 1, 1), mode="nearest"
+        )
+        leaking = (around > LEAKED) & maximum_filter1d(loud[:, :, channel], 2 * LEAK_BINS + 1, axis=1)
+        median[:, :, channel] = np.where(loud[:, :, channel] | leaking, np.maximum(around, 1.0), 1.0)
+    touched = np.flatnonzero(strange.any(axis=0) | loud.any(axis=(0, 1)))
+    for channel in touched:
+        gain = 1 / np.sqrt(level[:, None, channel] * median[:, :, channel])
+        frames = scipy.fft.irfft(spectra[:, :, channel] * gain, length, axis=1) * _window(length) * (length / 2)
+        out[:-hop, channel] += frames[:, :hop].ravel()
+        out[hop:, channel] += frames[:, hop:].ravel()
+    even = whitened.copy()
+    even[:, touched] = out[hop : hop + len(whitened), touched]
+    return even
+
+
+def _is_loud(power, limit):
+    """(n_frames, F, C) where the median over frames is above the limit; beyond the ends nothing is."""
+    above, width = power > limit, 2 * MEDIAN_FRAMES + 1
+    loud = np.zeros_like(above)
+    often = above.sum(axis=0) > MEDIAN_FRAMES
+    count = np.pad(above[:, often], ((MEDIAN_FRAMES + 1, MEDIAN_FRAMES), (0, 0))).cumsum(axis=0)
+    loud[:, often] = count[width:] - count[:-width] > MEDIAN_FRAMES
+    loud[:, [0, -1]] = loud[:, [1, -2]]  # these two have one degree of freedom only
+    return loud

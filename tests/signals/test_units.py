@@ -1,0 +1,85 @@
+"""Units: what can be converted is, and nothing else."""
+
+import numpy as np
+import pytest
+
+from evlib.signals.errors import OptionError, ShapeError, UnitError
+from evlib.signals.recording import Recording
+from evlib.signals.units import QUANTITIES, conversion_factor
+
+
+@pytest.mark.parametrize("quantity", QUANTITIES)
+def test_factors_are_those_of_the_definition_there_and_back(quantity):
+    for unit in quantity:
+        for other in quantity:
+            factor = conversion_factor(unit, other)
+            assert factor == pytest.approx(quantity[unit] / quantity[other])
+            assert factor * conversion_factor(other, unit) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("unit", "wanted", "factor"),
+    [
+        ("g", "m/s²", 9.80665),
+        ("dps", "rad/s", np.pi / 180),
+        ("µV", "mV", 1e-3),
+        ("", "m/s2", 1),
+        ("counts", "counts", 1),
+    ],
+)
+def test_spellings(unit, wanted, factor):
+    assert conversion_factor(unit, wanted) == pytest.approx(factor)
+
+
+@pytest.mark.parametrize(("unit", "wanted"), [("g", "rad/s"), ("counts", "V"), ("G", "g"), ("MG", "mg")])
+def test_other_quantities_are_refused(unit, wanted):
+    with pytest.raises(UnitError, match="cannot convert"):
+        conversion_factor(unit, wanted)
+
+
+@pytest.fixture
+def recording(rng):
+    return Recording(rng.normal(size=(50, 3)), 100, ("x", "y", "z"), ("g", "g", "deg/s"))
+
+
+@pytest.mark.parametrize("order", [(2, 0, 1), (1, 0, 2), (0, 1, 2)])
+def test_channels_are_found_by_name_and_units_converted(recording, order):
+    names = tuple(recording.channels[k] for k in order)
+    wanted = tuple({"g": "m/s2", "deg/s": "rad/s"}[recording.units[k]] for k in order)
+    found = recording.like(names, wanted)
+    assert found.channels == names and found.units == wanted
+    factors = [{"g": 9.80665, "deg/s": np.pi / 180}[recording.units[k]] for k in order]
+    assert np.allclose(found.read(10, 20), recording.read(10, 20)[:, order] * factors, rtol=1e-5)
+    assert np.allclose(found.between(0.1, 0.2).read(), found.read(10, 20))
+
+
+def test_of_more_channels_those_that_are_wanted_are_taken(recording):
+    assert np.array_equal(recording.like(("z",)).read(), recording.read()[:, 2:])
+    assert recording.like(recording.channels, recording.units) is recording
+
+
+def test_other_names_count_by_position_only_if_that_is_said_or_nobody_named_them(recording):
+    with pytest.raises(ShapeError, match='is for 3 channels, the recording has x, y, z and not b .*"position"'):
+        recording.like(("x", "b", "y"))
+    assert recording.like(("a", "b", "c"), match_channels="position").channels == ("a", "b", "c")
+    assert np.array_equal(recording.like(("ch1", "ch2", "ch3")).read(), recording.read())
+    with pytest.raises(ShapeError, match="is for 2 channels, the recording has 3"):
+        recording.like(("ch1", "ch2"))
+    with pytest.raises(UnitError, match="channel x: .* is in 'V'"):
+        recording.like(recording.channels, ("V", "g", "deg/s"))
+    with pytest.raises(OptionError, match="match_channels"):
+        recording.like(recording.channels, match_channels="order")
+
+
+def test_select(recording):
+    chosen = recording.select(["z", 0])
+    assert chosen.channels == ("z", "x") and chosen.units == ("deg/s", "g")
+    assert np.array_equal(chosen.read(), recording.read()[:, [2, 0]])
+    for channels, words in (
+        (["w"], "unknown channel 'w'"),
+        ([], "at least one"),
+        (["x", 0], "different"),
+        ([5], "3 channels"),
+    ):
+        with pytest.raises(OptionError, match=words):
+            recording.select(channels)
