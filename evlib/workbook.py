@@ -17,8 +17,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from .signals.atomic import replace_file
 from .signals.errors import DataError, OptionError
-from .signals.files import replace_file
 
 # A figure in the repository is at most this large.
 MAX_PNG_BYTES = 200_000

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import ipywidgets as w
 
+from ..signals.atomic import replace_file
 from ..signals.errors import EvlibError, require_known
-from ..signals.files import replace_file
 
 # Dots per inch of figures on a screen.
 SCREEN_DPI = 120

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..signals.atomic import replace_folder, sweep
 from ..signals.clock import uniform_rate
 from ..signals.errors import DataError, EvlibError, OptionError, require, require_extra, require_list, require_positive
-from ..signals.files import replace_folder
 from ..signals.recording import Recording
 from ..signals.validate import Problem, ValidationReport
 
@@ -120,7 +120,10 @@ def open_sessions(folder: str | Path) -> SessionSet:
     ------
     DataError : everything that is missing or breaks the format
     """
-    opened, problems = _open(Path(folder))
+    folder = Path(folder)
+    if not folder.exists():  # a process may have been killed while it replaced the folder
+        sweep(folder.parent)
+    opened, problems = _open(folder)
     ValidationReport(tuple(problems)).raise_if_errors()
     return opened
 

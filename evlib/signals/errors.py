@@ -30,6 +30,10 @@ class DataError(EvlibError):
     """A file or the values in it cannot be used: missing, truncated, not finite, hostile."""
 
 
+class WriteError(EvlibError, OSError):
+    """A file could not be written: the disk is full, the folder is write-protected; what was there before still is."""
+
+
 class MissingExtraError(EvlibError, ImportError):
     """An optional package is needed; the message names the extra that installs it."""
 

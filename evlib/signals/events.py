@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from .atomic import replace_file
 from .clock import MICROSECOND_CLOCK_HZ, SLACK_SAMPLES, change_clock, seconds_to_samples, split_time
 from .errors import DataError, EvlibError, OptionError, ShapeError, UnitError, require_known, require_list, require_rate
-from .files import replace_file
 
 # The trial_type of a row that is no event but a span that was labelled completely.
 SPAN_TYPE = "labelled_span"

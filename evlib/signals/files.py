@@ -1,4 +1,4 @@
-"""Files: recordings in every format are read, and what is written is never half written.
+"""Files: recordings in every format are read, and written as ``.npz``.
 
 What the file of a recording holds, by its ending (channel names and units may be given anew when reading, the rate only
 where the file has none):
@@ -10,64 +10,17 @@ where the file has none):
 * ``.wav``: signal and rate; integers are scaled to [-1, 1)
 """
 
-import contextlib
 import json
-import os
-import tempfile
 import warnings
 from collections import ChainMap
 from pathlib import Path
 
 import numpy as np
 
+from .atomic import replace_file
 from .clock import uniform_rate
 from .errors import DataError, EvlibError, MissingExtraError, UnitError, require_extra, require_rate
 from .recording import Recording, StoredSignal
-
-
-@contextlib.contextmanager
-def replace_file(path: str | Path):
-    """Give the path of a temporary file beside ``path``; when the block ends well, it takes its place.
-
-    A crash inside of the block leaves the old file as it was.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-    os.close(handle)
-    try:
-        yield Path(temporary)
-        # mkstemp makes a private file: give it the permissions that a new file would have.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-@contextlib.contextmanager
-def replace_folder(path: str | Path):
-    """Give the path of a temporary folder beside ``path``; when the block ends well, it takes its place.
-
-    A folder cannot be swapped in one step: the old one is moved aside first, and removed once the new one stands.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as aside:
-        new, old = Path(aside) / "new", Path(aside) / "old"
-        new.mkdir()
-        yield new
-        if path.exists():
-            os.replace(path, old)
-        try:
-            os.replace(new, path)
-        except BaseException:
-            if old.exists():
-                os.replace(old, path)
-            raise
-
 
 # Columns of a table that hold the time.
 TIME_COLUMNS = ("time", "time_s", "t")

@@ -21,8 +21,8 @@ import torch
 from torch import nn
 
 from ..networks.encoders import encoder_of
+from ..signals.atomic import replace_file
 from ..signals.errors import DataError, OptionError, require
-from ..signals.files import replace_file
 from ..signals.gaps import Normal
 from ..templates.whiten import Whitener
 

@@ -176,6 +176,15 @@ def test_what_cannot_be_written_is_refused_and_an_older_folder_stays(folder):
         open_sessions(folder).read("x")
 
 
+def test_a_folder_that_a_killed_process_had_moved_aside_is_put_back_at_reading(folder, tmp_path):
+    aside = tmp_path / ".evlib-killed"
+    (aside / "new" / "set").mkdir(parents=True)
+    (aside / "lock").touch()
+    (aside / "old").mkdir()
+    folder.rename(aside / "old" / "set")
+    assert open_sessions(folder).ids == ["s0", "s1", "s2"] and list(tmp_path.iterdir()) == [folder]
+
+
 def test_only_sessions_give_way_to_sessions(folder, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.txt").write_text("years")

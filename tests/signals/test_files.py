@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.io import wavfile
 
 from evlib.signals.errors import DataError, EvlibError, MissingExtraError, UnitError
-from evlib.signals.files import read_recording, replace_file, replace_folder, write_recording
+from evlib.signals.files import read_recording, write_recording
 from evlib.signals.recording import Recording
 
 FORMATS = [".npz", ".npy", ".h5", ".zarr"]
@@ -305,27 +305,3 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         write_recording(Recording(Broken(), 2000), path)
     np.testing.assert_array_equal(read_recording(path).read(), noise())
     assert [file.name for file in tmp_path.iterdir()] == ["a.npz"]
-
-
-def test_a_crash_while_writing_leaves_the_old_file(tmp_path):
-    path = tmp_path / "kept.txt"
-    path.write_text("old")
-    with pytest.raises(RuntimeError, match="power cut"), replace_file(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("power cut")
-    assert path.read_text() == "old"
-    assert [file.name for file in tmp_path.iterdir()] == ["kept.txt"]
-
-
-def test_a_crash_while_writing_leaves_the_old_folder(tmp_path):
-    folder = tmp_path / "kept"
-    with replace_folder(folder) as temporary:
-        (temporary / "a").write_text("old")
-    with pytest.raises(RuntimeError, match="power cut"), replace_folder(folder) as temporary:
-        (temporary / "a").write_text("half")
-        raise RuntimeError("power cut")
-    assert (folder / "a").read_text() == "old"
-    with replace_folder(folder) as temporary:
-        (temporary / "b").write_text("new")
-    assert [file.name for file in folder.iterdir()] == ["b"]
-    assert [file.name for file in tmp_path.iterdir()] == ["kept"]
