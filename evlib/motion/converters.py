@@ -102,8 +102,10 @@ def _table(path, n_columns, finite=0, dtype=np.float64, header=None, **options):
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, header=header, **options).astype(dtype)
-    except (OSError, KeyError, ValueError) as error:  # the errors of pandas are ValueErrors
+        # NaN is a word in these files: an empty field is a line that was cut.
+        missing = {"keep_default_na": False, "na_values": ["NaN"], "index_col": False, "encoding": "utf-8"}
+        table = pd.read_csv(path, header=header, **missing, **options).astype(dtype)
+    except (OSError, KeyError, ValueError, OverflowError) as error:  # the errors of pandas are ValueErrors
         raise DataError(f"{path} cannot be read as a table of numbers: {error}") from error
     require(table.shape[1] == n_columns, DataError, f"{path} must have {n_columns} columns, got {table.shape[1]}")
     message = f"{path} holds NaN or infinity in its first {finite} columns"

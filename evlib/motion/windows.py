@@ -17,7 +17,7 @@ from .sessions import Session
 def cut_sessions(
     name: str, sessions: list[Session], window_s: float, stride_s: float | None = None, descriptions: dict | None = None
 ) -> Windows:
-    """Whole windows of sessions, with the channels that all sessions have.
+    """Whole windows of sessions, with the channels that all sessions have; a window with a missing value is left out.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def cut_sessions(
 
     Raises
     ------
-    DataError : different rates, no channel in common, no session as long as a window
+    DataError : different rates, no channel in common, no session as long as a window, missing values in every window
     """
     stride_s = window_s if stride_s is None else stride_s
     require_positive(window_s=window_s, stride_s=stride_s)
@@ -52,9 +52,12 @@ def cut_sessions(
     pieces, rows = [], []
     for session in sessions:
         signal = session.recording.read()[:, [session.recording.channels.index(channel) for channel in channels]]
-        pieces.append(cut(signal, np.arange(0, len(signal) - length + 1, step), length))
+        windows = cut(signal, np.arange(0, len(signal) - length + 1, step), length)
+        pieces.append(windows[np.isfinite(windows).all(axis=(1, 2))])
         label = session.labels[0] if session.labels else ""
         rows += [(label, session.group, session.id)] * len(pieces[-1])
+    if not rows:
+        raise DataError(f"{name}: every window of {window_s:g} s has a missing value in some channel")
     labels, groups, sources = map(np.array, zip(*rows, strict=True))
     labels, groups = (values if (values != "").any() else values[:0] for values in (labels, groups))
     words = descriptions or {}

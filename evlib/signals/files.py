@@ -10,10 +10,11 @@ where the file has none):
 * ``.wav``: signal and rate; integers are scaled to [-1, 1)
 """
 
+import contextlib
 import json
 import warnings
 from collections import ChainMap
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 
@@ -21,6 +22,33 @@ from .atomic import replace_file
 from .clock import uniform_rate
 from .errors import DataError, EvlibError, MissingExtraError, UnitError, require_extra, require_rate
 from .recording import Recording, StoredSignal
+
+
+def path_inside(folder: str | Path, name) -> Path:
+    """The path of a file that a manifest names, relative to its own folder.
+
+    Raises
+    ------
+    DataError : no name, an absolute one, one with ``..``, a link that leads out of the folder
+
+    Examples
+    --------
+    >>> path_inside("clips", "../secret.wav")
+    Traceback (most recent call last):
+    ...
+    evlib.signals.errors.DataError: '../secret.wav' leads out of the folder clips: name files inside of it
+    """
+    if not (isinstance(name, str) and name.strip() and name.isprintable()):
+        raise DataError(f"a file in {folder} needs a name of printable characters, got {name!r}")
+    parts = PureWindowsPath(name)  # knows both kinds of slashes, and drives
+    path, inside = Path(folder) / name, False
+    if not parts.anchor and ".." not in parts.parts:
+        with contextlib.suppress(OSError, RuntimeError):  # links in a circle
+            inside = path.resolve().is_relative_to(Path(folder).resolve())
+    if not inside:
+        raise DataError(f"{name!r} leads out of the folder {folder}: name files inside of it")
+    return path
+
 
 # Columns of a table that hold the time.
 TIME_COLUMNS = ("time", "time_s", "t")

@@ -117,6 +117,17 @@ def covered(start, stop, n: int) -> np.ndarray:
     return np.cumsum(start - stop)[:n] > 0
 
 
+def long_runs(flags: np.ndarray, most: float) -> np.ndarray:
+    """(n,) which flags (n,) lie in a run of more than ``most``.
+
+    >>> long_runs(np.array([True, False, True, True]), 1)
+    array([False, False,  True,  True])
+    """
+    start, stop = runs(flags)
+    long = stop - start > most
+    return covered(start[long], stop[long], len(flags))
+
+
 def inside(time: np.ndarray, start: np.ndarray, stop: np.ndarray) -> np.ndarray:
     """(n,) which times lie in one of the spans [start, stop), which may overlap.
 

@@ -5,6 +5,8 @@ not be on both sides of a split), and for mixtures ``noise_path`` and ``snr_db``
 time.
 """
 
+import json
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,12 +17,20 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
 
-from ..signals.errors import DataError, OptionError, ShapeError, require_extra
+from ..signals.clock import rate_ratio
+from ..signals.errors import DataError, OptionError, ShapeError, require, require_extra, require_number
+from ..signals.files import path_inside
 from ..training.checkpoints import load_checkpoint, save_checkpoint
 from .sequences import LSTMClassifier, predict_sequences, sequence_items, train_sequences
 
 # Power added before the logarithm, so that silence has one: far below the noise of any 16-bit recording.
 POWER_FLOOR = 1e-10
+# Columns of a manifest that hold text.
+TEXTS = ("path", "label", "group", "noise_path")
+# Ratios in dB beyond which a mixture in double precision holds one of its parts alone.
+MAX_SNR_DB = 150
+# Rates of sound, and the most values of a clip: 23 minutes of one channel at 48 kHz, half a GB.
+CLIP_RATES_HZ, MAX_CLIP_VALUES = (1_000, 1_000_000), 2**26
 # The file in the folder of a classifier.
 MODEL_FILE = "best_model.pth"
 
@@ -97,41 +107,94 @@ def mix_at_snr(speech: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarr
 
 
 def read_manifest(path: str | Path):
-    """A manifest as a pandas table; its paths are relative to the folder of the manifest.
+    """A manifest as a pandas table; its paths are relative to the folder of the manifest, and stay inside of it.
+
+    Labels and groups are texts, as they stand in the file.
 
     Raises
     ------
-    DataError : not a CSV or JSON table, a missing column, a clip named twice
+    DataError : not a CSV or JSON table; a missing column or entry; a path that leads out of the folder; noise without
+        its ratio; a clip named twice
     """
     import pandas as pd
 
     path = Path(path)
     try:
-        table = pd.read_json(path) if path.suffix == ".json" else pd.read_csv(path)
-    except (OSError, ValueError) as error:
+        if path.suffix.lower() == ".json":
+            table = pd.DataFrame(json.loads(path.read_text(encoding="utf-8")))
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", pd.errors.ParserWarning)  # a line that is longer than the header
+                options = {"encoding": "utf-8", "index_col": False, "compression": None, "keep_default_na": False}
+                table = pd.read_csv(path, dtype=str, **options)
+            for name in table.columns.difference(TEXTS):
+                values = pd.to_numeric(table[name], errors="coerce")
+                table[name] = values if (values.notna() | (table[name] == "")).all() else table[name]
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, pd.errors.ParserWarning) as error:
         raise DataError(f"{path} is no manifest (a CSV or JSON table of clips): {error}") from error
     if missing := {"path", "label", "group"} - set(table):
         raise DataError(f"{path} must have the columns path, label and group; {', '.join(sorted(missing))} is missing")
+    table = table.reset_index(drop=True)
+    try:
+        for name in table.columns.intersection(TEXTS):
+            table[name] = pd.Series([_entry(name, value, k) for k, value in enumerate(table[name])], dtype=object)
+        if "noise_path" in table:
+            noisy, ratio = table.noise_path.notna(), table.get("snr_db", pd.Series(np.nan, table.index))
+            table["snr_db"] = pd.to_numeric(ratio.where(ratio.map(np.isscalar)), errors="coerce")
+            bad = noisy & ~table.snr_db.between(-MAX_SNR_DB, MAX_SNR_DB)
+            message = f"row {bad.argmax() + 1}: noise needs an snr_db between -{MAX_SNR_DB} and {MAX_SNR_DB}"
+            require(not bad.any(), DataError, message)
+        for name in table.columns.intersection(("path", "noise_path")):
+            for one in table[name].dropna().unique():
+                path_inside(path.parent, one)
+    except DataError as error:
+        raise DataError(f"{path}, {error}") from error
     if table.duplicated([name for name in ("path", "noise_path", "snr_db") if name in table]).any():
         raise DataError(f"{path} names a clip twice")
     return table
 
 
+def _entry(name, value, k):
+    """A text of row ``k`` of a manifest; None where a clip has no noise."""
+    if name == "noise_path" and (value is None or value != value or value == ""):
+        return None
+    known = isinstance(value, str | int) and not isinstance(value, bool) and str(value).strip()
+    require(known, DataError, f"row {k + 1}: {name} must be a text, got {value!r}")
+    return str(value).strip()
+
+
 def read_clip(row, folder: str | Path, sampling_rate_hz: float) -> np.ndarray:
-    """The signal (n, channels) of a row of a manifest at a rate, mixed with its noise if it has one."""
+    """The signal (n, channels) of a row of a manifest at a rate, mixed with its noise if it has one.
+
+    Raises
+    ------
+    DataError : a file that is missing, damaged, of more than 67 million values, of a rate below 1 kHz or
+        above 1 MHz; one that lies outside of the folder; a ratio that is no number
+    """
     soundfile = require_extra("soundfile", "data")
+    require_number(*CLIP_RATES_HZ, sampling_rate_hz=sampling_rate_hz)
 
     def read(name):
+        path = path_inside(folder, name)
         try:
-            signal, rate = soundfile.read(Path(folder) / name, always_2d=True)
-        except (OSError, RuntimeError) as error:
-            raise DataError(f"cannot read the clip {Path(folder) / name}: {error}") from error
-        return resample_poly(signal, int(sampling_rate_hz), int(rate)) if rate != sampling_rate_hz else signal
+            with soundfile.SoundFile(path) as file:
+                n, rate = file.frames, file.samplerate
+                fits = 0 < n * file.channels <= MAX_CLIP_VALUES and CLIP_RATES_HZ[0] <= rate <= CLIP_RATES_HZ[1]
+                require(fits, DataError, f"{n} samples of {file.channels} channels at {rate} Hz are no clip")
+                signal = file.read(always_2d=True)
+            require(len(signal) == n, DataError, f"it says {n} samples and holds {len(signal)}")
+        except (OSError, RuntimeError, ValueError) as error:
+            raise DataError(f"cannot read the clip {path}: {error}") from error
+        ratio = rate_ratio(rate, sampling_rate_hz)
+        require(ratio, DataError, f"the clip {path} cannot be resampled from {rate} to {sampling_rate_hz} Hz")
+        return resample_poly(signal, *ratio) if ratio != (1, 1) else signal
 
-    signal = read(row["path"])
+    signal = read(row.get("path"))
     if not isinstance(row.get("noise_path"), str):
         return signal
-    return mix_at_snr(signal, np.resize(read(row["noise_path"]), signal.shape), row["snr_db"])
+    snr_db = row.get("snr_db")
+    require_number(-MAX_SNR_DB, MAX_SNR_DB, snr_db=snr_db)
+    return mix_at_snr(signal, np.resize(read(row["noise_path"]), signal.shape), snr_db)
 
 
 def class_codes(labels, classes) -> np.ndarray:

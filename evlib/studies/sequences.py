@@ -126,7 +126,8 @@ def sequence_items(inputs, targets, times=None) -> list[dict]:
     Parameters
     ----------
     inputs : list of (n, F) arrays, n at least 1
-    targets : a class for each sequence, or a list of (n,) arrays of values
+    targets : a class for each sequence, or a list of (n,) arrays of values; NaN where a value is not known, which is
+        left out of losses
     times : list of (n,) arrays, the time of each step for models that need it
 
     Raises
@@ -156,8 +157,11 @@ def sequence_items(inputs, targets, times=None) -> list[dict]:
             raise DataError(f"the class of sequence {i} must be a whole number from 0, got {target!r}")
         with np.errstate(over="ignore"):  # infinite values are refused below
             item = {name: value.astype(np.float32 if value.ndim else np.int64) for name, value in item.items()}
-        if not all(np.isfinite(value).all() for value in item.values()):
-            raise DataError(f"sequence {i} holds NaN or infinity, or more than 1e38: fill or cut out such steps first")
+        known = {"target": item["target"][~np.isnan(item["target"])]} if target_axes else {}
+        if not all(value.size and np.isfinite(value).all() for value in (item | known).values()):
+            raise DataError(
+                f"sequence {i} holds NaN or infinity, or more than 1e38, or no target: cut out such steps first"
+            )
         if "times" in item and np.abs(item["times"]).max() > MAX_TIME:
             hint = "subtract its start, or scale them"
             raise DataError(f"times up to {MAX_TIME:,} are exact, sequence {i} goes beyond: {hint}")
@@ -211,8 +215,9 @@ def sequence_losses(model: nn.Module, loss_fn, batch: dict) -> dict:
     """
     (output, *balance), target = _outputs(model, batch), batch["target"]
     if target.ndim == 2:
-        loss = masked_mse(output[..., 0], target, length_mask(batch["lengths"], output.shape[1]))
-        weight, losses = float(batch["lengths"].sum()), {}
+        known = length_mask(batch["lengths"], output.shape[1]) & ~target.isnan()
+        loss = masked_mse(output[..., 0], target, known)
+        weight, losses = float(known.sum()), {}
     else:
         loss, losses = loss_fn(output, target), {"errors": (output.argmax(-1) != target).float().mean()}
         class_weights = getattr(loss_fn, "weight", None)

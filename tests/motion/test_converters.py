@@ -132,6 +132,18 @@ def test_a_damaged_raw_file_is_named(tmp_path, make):
     assert not (tmp_path / "out").exists(), "nothing half written is left"
 
 
+@pytest.mark.parametrize("make", [uci_har, pamap2, wisdm, motionsense], ids=lambda make: make.__name__)
+def test_a_line_that_was_cut_is_named(tmp_path, make):
+    """Its lost fields are no missing values of the sensor."""
+    raw = tmp_path / "raw"
+    make(raw)
+    pattern = {"uci_har": "**/body_gyro*", "motionsense": "**/sub_*"}.get(make.__name__, "**/*1[06]?*")
+    victim = sorted(path for path in raw.glob(pattern) if path.is_file())[0]
+    victim.write_text(victim.read_text()[: -len(victim.read_text().splitlines()[-1]) // 2])
+    with pytest.raises(DataError, match=victim.name.replace(".", r"\.")):
+        convert(make.__name__, raw, tmp_path / "out")
+
+
 def test_unknown_kinds_folders_and_activities(tmp_path):
     with pytest.raises(OptionError, match="kind must be one of uci_har"):
         convert("uci-har", tmp_path, tmp_path / "out")

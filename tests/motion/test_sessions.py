@@ -8,6 +8,7 @@ import pytest
 
 from evlib import Recording
 from evlib.motion.sessions import Channel, Session, open_sessions, validate_sessions, write_sessions
+from evlib.motion.windows import cut_sessions
 from evlib.signals.errors import DataError, OptionError
 
 RATE = 50.0
@@ -110,6 +111,8 @@ def change_json(folder, name, change):
         ("labels.json", lambda c: c.update({"../s1": []}), "names its folder, got '../s1'"),
         ("groups.json", lambda c: c.update(s9="someone"), "1 groups of sessions that are not labelled"),
         ("groups.json", lambda c: c.update(s1=3), "every group must be a text"),
+        ("labels.json", lambda c: c.update(s1=["a\x1b[2J"]), "must be a list of words"),
+        ("manifest.json", lambda c: c["channels"][0].update(name="a\x07b"), "each channel needs a name"),
     ],
 )
 def test_a_mutated_json_file_is_named(folder, name, change, words):
@@ -118,6 +121,21 @@ def test_a_mutated_json_file_is_named(folder, name, change, words):
     assert not report.ok and words in str(report)
     with pytest.raises(DataError):
         open_sessions(folder)
+
+
+@pytest.mark.parametrize("what", ["sessions/s1", "sessions/s1/data.parquet"])
+def test_links_out_of_the_folder_are_refused(folder, what):
+    (folder / what).rename(folder.parent / "elsewhere")
+    (folder / what).symlink_to(folder.parent / "elsewhere")
+    assert "leads out of the folder" in str(validate_sessions(folder))
+    with pytest.raises(DataError, match="leads out of the folder"):
+        open_sessions(folder).read("s1")
+
+
+def test_a_table_that_claims_more_rows_than_memory_holds_is_refused(folder):
+    zeros = pd.DataFrame(np.zeros((2**20, 129)), columns=["timestamp_sec", *(f"c{k}" for k in range(128))])
+    put_table(folder, zeros)
+    assert "1048576 rows of 129 columns are no session" in str(validate_sessions(folder))
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "labels.json", "sessions/s1/data.parquet"])
@@ -133,12 +151,27 @@ def test_a_damaged_file_is_named(folder, name, damage):
 
 
 def test_missing_values_are_allowed_where_the_manifest_says_so(tmp_path):
-    signal = np.array([[np.nan, np.nan], [1.0, np.nan], [np.nan, np.nan], [3.0, np.nan]])
+    signal = np.tile(np.arange(20.0)[:, None], 2)
+    signal[[0, 5, 6, 7, 8, 9], 0] = signal[[2, 3, 4, 5, 6, 7, 19], 1] = np.nan
     channels = [Channel(name, "x axis", RATE, may_be_missing=True) for name in NAMES[:2]]
     session = Session("a", Recording(signal, RATE, NAMES[:2]))
     opened = write_sessions(tmp_path / "set", "set", "One.", channels, [session])
     assert validate_sessions(opened.folder).ok
-    assert opened.read("a").recording.read().T.tolist() == [[1.0, 1.0, 1.0, 3.0], [0.0] * 4]
+    # At 50 Hz, five samples are a tenth of a second.
+    held = signal.copy()
+    held[0, 0], held[5:10, 0], held[19, 1] = 1.0, 4.0, 18.0
+    np.testing.assert_array_equal(opened.read("a").recording.read(), held)
+
+
+def test_windows_with_a_hole_are_left_out():
+    sessions = some_sessions(2, samples=100)
+    sessions[0].recording.signal[30:45, 1] = np.nan
+    windows = cut_sessions("set", sessions, 0.5)
+    assert windows.sources.tolist() == ["s0"] * 3 + ["s1"] * 4
+    np.testing.assert_array_equal(windows.x[1], sessions[0].recording.read(50, 75))
+    sessions[0].recording.signal[:, 2] = np.nan
+    with pytest.raises(DataError, match="every window of 0.5 s has a missing value"):
+        cut_sessions("set", sessions[:1], 0.5)
 
 
 def test_what_cannot_be_written_is_refused_and_an_older_folder_stays(folder):

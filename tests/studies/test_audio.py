@@ -123,6 +123,25 @@ def test_manifests_freeze_mixtures(clips):
         ("clips.csv", "", "no manifest"),
         ("clips.json", "{", "no manifest"),
         ("missing.csv", None, "no manifest"),
+        ("clips.csv", "path,label,group\na.wav,x,1,2\n", "no manifest"),
+        ("clips.csv", 'path,label,group\n"a.wav,x,1\nb.wav,y,2\n', "no manifest"),
+        ("clips.csv", "path,label,group\na.wav,,1\n", "row 1: label must be a text, got ''"),
+        ("clips.csv", "path,label,group,noise_path\na.wav,x,1,b.wav\n", "row 1: noise needs an snr_db"),
+        ("clips.csv", "path,label,group,noise_path,snr_db\na.wav,x,1,b.wav,loud\n", "row 1: noise needs an snr_db"),
+        ("clips.csv", "path,label,group,noise_path,snr_db\na.wav,x,1,b.wav,1e9\n", "row 1: noise needs an snr_db"),
+        ("clips.json", "[" * 100_000, "no manifest"),
+        ("clips.json", "3", "no manifest"),
+        ("clips.json", '{"path": 3}', "no manifest"),
+        ("clips.json", "[[1, 2, 3]]", "must have the columns"),
+        ("clips.json", '[{"path": ["a.wav"], "label": "x", "group": 1}]', "row 1: path must be a text"),
+        ("clips.json", '[{"path": "a.wav", "label": {"b": 1}, "group": 1}]', "row 1: label must be a text"),
+        ("clips.json", '[{"path": "a.wav", "label": "x", "group": null}]', "row 1: group must be a text"),
+        ("clips.json", '[{"path": "a.wav", "label": "x", "group": 1}, {"label": "y", "group": 1}]', "row 2: path"),
+        (
+            "clips.json",
+            '[{"path": "a.wav", "label": "x", "group": 1, "noise_path": "b.wav", "snr_db": [1]}]',
+            "row 1: noise needs an snr_db",
+        ),
     ],
 )
 def test_bad_manifests(tmp_path, name, content, words):
@@ -130,6 +149,65 @@ def test_bad_manifests(tmp_path, name, content, words):
         (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=words):
         read_manifest(tmp_path / name)
+
+
+def test_labels_are_texts_as_they_stand(tmp_path):
+    (tmp_path / "clips.csv").write_text("path,label,group,fold\na.wav,NA,007,1\nb.wav, 3 ,7,2\n")
+    (tmp_path / "clips.json").write_text(json.dumps({"path": ["a", "b"], "label": [3, "NA"], "group": ["007", 7]}))
+    table = read_manifest(tmp_path / "clips.csv")
+    assert table.label.tolist() == ["NA", "3"] and table.group.tolist() == ["007", "7"] and table.fold.sum() == 3
+    assert read_manifest(tmp_path / "clips.json").label.tolist() == ["3", "NA"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../out.wav", "{out}", "car/../../out.wav", "C:\\out.wav", "..\\out.wav", "link.wav", "to/out.wav"]
+)
+@pytest.mark.parametrize("column", ["path", "noise_path"])
+def test_files_outside_of_the_folder_are_refused(clips, tmp_path_factory, name, column):
+    outside = tmp_path_factory.mktemp("outside")
+    (clips / "car" / "car_01_0.wav").rename(outside / "out.wav")
+    (clips / "link.wav").symlink_to(outside / "out.wav")
+    (clips / "to").symlink_to(outside)
+    row = {"path": "street/street_01_0.wav", "label": "x", "group": 1, "snr_db": 3.0}
+    row[column] = name.format(out=outside / "out.wav")
+    for file in ("clips.csv", "clips.json"):
+        frame = pd.DataFrame([row])
+        frame.to_csv(clips / file, index=False) if file == "clips.csv" else frame.to_json(
+            clips / file, orient="records"
+        )
+        with pytest.raises(DataError, match="leads out of the folder"):
+            read_manifest(clips / file)
+    with pytest.raises(DataError, match="leads out of the folder"):
+        read_clip(row, clips, 8000)
+
+
+def test_links_within_the_folder_are_followed(clips):
+    (clips / "link.wav").symlink_to("car/car_01_0.wav")
+    assert np.array_equal(
+        read_clip({"path": "link.wav"}, clips, 8000), read_clip({"path": "car/car_01_0.wav"}, clips, 8000)
+    )
+
+
+@pytest.mark.parametrize("row", [{}, {"path": None}, {"path": 3}, {"path": " "}, {"path": "a\0b"}])
+def test_rows_without_a_path(clips, row):
+    with pytest.raises(DataError, match="needs a name"):
+        read_clip(row, clips, 8000)
+
+
+def test_rates_and_ratios_that_are_none(clips):
+    good = {"path": "car/car_01_0.wav", "noise_path": "street/street_01_0.wav"}
+    for snr_db in (None, "3", np.nan, np.inf, 1e9):
+        with pytest.raises(OptionError, match="snr_db"):
+            read_clip(good | {"snr_db": snr_db}, clips, 8000)
+    for rate in (0, 3, 1e9, "8000", np.nan):
+        with pytest.raises(OptionError, match="sampling_rate_hz"):
+            read_clip(good, clips, rate)
+    assert len(read_clip({"path": good["path"]}, clips, 2756.25)) == -(-4000 * 441 // 1280)
+    content = bytearray((clips / good["path"]).read_bytes())
+    content[24:28] = (2**31 - 1).to_bytes(4, "little")
+    (clips / "fast.wav").write_bytes(content)
+    with pytest.raises(DataError, match="at 2147483647 Hz are no clip"):
+        read_clip({"path": "fast.wav"}, clips, 8000)
 
 
 RATE = 8000

@@ -159,8 +159,11 @@ def test_losses_of_an_epoch_do_not_depend_on_the_size_of_batches(batch_size):
     rng = np.random.default_rng(3)
     inputs = [rng.standard_normal((n, 3)) for n in rng.integers(1, 60, 12)]
     torch.manual_seed(0)
+    values = [60 + 50 * rng.random(len(one)) for one in inputs]
+    holes = [np.where(np.arange(len(one)) % 4 == 2, np.nan, one) for one in values]
     for model, targets, weights in (
-        (HeartRateLSTM(3, 4, 1, 0.0), [60 + 50 * rng.random(len(one)) for one in inputs], None),
+        (HeartRateLSTM(3, 4, 1, 0.0), values, None),
+        (HeartRateLSTM(3, 4, 1, 0.0), holes, None),
         (LSTMClassifier(3, 4, 1, 2, 0.0), [0] * 10 + [1] * 2, [0.1, 3.0]),
     ):
         items = sequence_items(inputs, targets)
@@ -170,6 +173,26 @@ def test_losses_of_an_epoch_do_not_depend_on_the_size_of_batches(batch_size):
         options = {"lr": 0.0, "max_epochs": 1, "batch_size": batch_size, "class_weights": weights}
         _, history = train_sequences(model, items, items, **options)
         assert history[0]["val_total_loss"] == pytest.approx(whole, rel=1e-5)
+
+
+def test_steps_without_a_target_change_neither_loss_nor_gradient():
+    items = sequence_items([np.ones((6, 3)), np.ones((4, 3))], [[1.0, np.nan, 2.0, np.nan, np.nan, 4.0], [3.0] * 4])
+    model = HeartRateLSTM(3, 4, 1, 0.0)
+    batch = collate_sequences(items)
+    losses = sequence_losses(model, None, batch)
+    output, known = (
+        model(batch["input"], batch["lengths"])[..., 0],
+        [(0, 0), (0, 2), (0, 5), *((1, k) for k in range(4))],
+    )
+    expected = torch.stack([(output[i, j] - batch["target"][i, j]) ** 2 for i, j in known]).mean()
+    loss, weight = losses["total_loss"]
+    assert loss.item() == pytest.approx(expected.item()) and weight == len(known)
+    loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    with pytest.raises(DataError, match="no target"):
+        sequence_items([np.ones((2, 3))], [[np.nan, np.nan]])
+    with pytest.raises(DataError, match="infinity"):
+        sequence_items([np.ones((2, 3))], [[np.inf, np.nan]])
 
 
 def test_every_model_sees_the_same_batches():

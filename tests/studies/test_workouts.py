@@ -59,7 +59,8 @@ def test_features_are_what_their_names_say(n, seed):
     [
         (([1.0, 2.0], [1.0]), ShapeError, "one value a step"),
         (([], []), ShapeError, "one value a step"),
-        (([1.0, np.nan], [1.0, 2.0]), DataError, "NaN"),
+        (([np.nan, np.nan], [1.0, 2.0]), DataError, "no value at all"),
+        (([1.0, np.inf], [1.0, 2.0]), DataError, "infinity"),
         (([1.0], [1.0], "f"), OptionError, "gender must be one of male, female"),
     ],
 )
@@ -68,22 +69,52 @@ def test_bad_inputs_of_features(arguments, error, words):
         workout_features(*arguments)
 
 
-def test_regular_steps_keep_means_and_fill_gaps():
+def test_features_hold_the_last_value_over_a_hole():
+    speed, altitude = np.array([np.nan, 10.0, np.nan, 12.0, np.nan]), np.arange(5.0)
+    features = workout_features(speed, altitude)
+    assert np.array_equal(features, workout_features([10.0, 10.0, 10.0, 12.0, 12.0], altitude))
+
+
+def test_regular_steps_keep_means():
     workout = table(400, 1.0)
     regular = regular_steps(workout, 5.0)
     assert len(regular) == 80 and regular.time_s.diff().dropna().eq(5.0).all()
     assert regular.heart_rate_bpm.iloc[3] == pytest.approx(workout.heart_rate_bpm[15:20].mean())
-    holes = workout.drop(range(100, 200)).assign(altitude_m=lambda t: t.altitude_m.where(t.index != 5))
-    filled = regular_steps(holes, 5.0)
-    assert len(filled) == 80 and np.isfinite(filled.to_numpy()).all()
-    left, right = filled.heart_rate_bpm[19], filled.heart_rate_bpm[40]
-    assert np.allclose(filled.heart_rate_bpm[19:41], np.linspace(left, right, 22))
     with pytest.raises(DataError, match="altitude_m is missing"):
         regular_steps(workout.drop(columns="altitude_m"), 5.0)
     with pytest.raises(DataError, match="backwards"):
         regular_steps(workout[::-1], 5.0)
     with pytest.raises(OptionError, match="step_s must be a positive number"):
         regular_steps(workout, 0)
+
+
+@given(st.integers(1, 99), st.integers(0, 60), st.sampled_from(["heart_rate_bpm", "speed_kmh", "altitude_m"]))
+def test_short_holes_are_bridged_and_long_ones_stay(n, max_gap_s, column):
+    """Of one column alone: the others were measured, and nothing of theirs changes."""
+    workout = table(200, 1.0)
+    holes = workout.assign(**{column: workout[column].where(~workout.index.isin(range(50, 50 + n)))})
+    filled, whole = regular_steps(holes, 1.0, max_gap_s), regular_steps(workout, 1.0, max_gap_s)
+    pd.testing.assert_frame_equal(filled.drop(columns=column), whole.drop(columns=column))
+    line = np.linspace(workout[column][49], workout[column][50 + n], n + 2)[1:-1]
+    inside = filled[column][50 : 50 + n]
+    assert inside.isna().all() if n > max_gap_s else np.allclose(inside, line)
+    assert filled[column].drop(inside.index).notna().all()
+
+
+def test_a_pause_is_a_hole_in_every_column_and_the_ends_are_never_made_up():
+    workout = table(300, 1.0).drop(range(100, 200))
+    workout.loc[:10, "heart_rate_bpm"] = workout.loc[290:, "heart_rate_bpm"] = np.nan
+    regular = regular_steps(workout, 1.0)
+    assert np.flatnonzero(regular.speed_kmh.isna()).tolist() == list(range(100, 200))
+    assert np.flatnonzero(regular.heart_rate_bpm.isna()).tolist() == [*range(11), *range(100, 200), *range(290, 300)]
+
+
+@pytest.mark.parametrize("gap_s", [1e7, 1e10, 1e300])
+def test_a_gap_of_years_is_refused_before_it_takes_memory(gap_s):
+    workout = table(100, 1.0)
+    workout.loc[60:, "time_s"] += gap_s
+    with pytest.raises(DataError, match=r"longest gap is 1e\+\d+ s, after row 59: cut it there"):
+        regular_steps(workout, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +128,11 @@ def test_regular_steps_keep_means_and_fill_gaps():
         (lambda t: t.assign(heart_rate_bpm=t.heart_rate_bpm + 45 * (t.index == 30)), "jumps"),
         (lambda t: t.assign(heart_rate_bpm=t.heart_rate_bpm.where(t.index % 100 < 80, 140.0)), "stays the same"),
         (lambda t: t.assign(speed_kmh=t.speed_kmh + 20 * (t.index == 7)), "25 km/h"),
+        (lambda t: t.assign(speed_kmh=t.speed_kmh - 4260 * (t.index == 7)), "speed below 0"),
+        (lambda t: t.assign(altitude_m=t.altitude_m + 1e4 * (t.index == 7)), "not on earth"),
+        (lambda t: t.assign(time_s=t.time_s.where(t.index != 7)), "times are missing"),
+        (lambda t: t.assign(time_s=t.time_s - 30 * (t.index == 7)), "run backwards"),
+        (lambda t: t.drop(columns="speed_kmh"), "there is no speed_kmh"),
     ],
 )
 def test_quality_rules(change, words):
@@ -124,6 +160,21 @@ def test_scores_are_pooled_over_steps():
     assert mean["r2"] == pytest.approx(0) and np.isnan(mean["slope"])
     with pytest.raises(ShapeError, match="same lengths"):
         heart_rate_scores(predicted[:2], reference)
+
+
+def test_scores_leave_out_steps_without_a_heart_rate():
+    rng = np.random.default_rng(0)
+    reference = [130 + 10 * rng.standard_normal(n) for n in (9, 20)]
+    predicted = [part + rng.standard_normal(len(part)) for part in reference]
+    holes = [np.r_[part, np.nan] for part in reference]
+    scores = heart_rate_scores([np.r_[part, 500.0] for part in predicted], holes)
+    whole = heart_rate_scores(predicted, reference)
+    assert all(scores[name] == pytest.approx(value) for name, value in whole.items() if np.isscalar(value))
+    assert scores["count_by_step"].tolist() == [2] * 9 + [1] * 11
+    with pytest.raises(DataError, match="no step of the reference"):
+        heart_rate_scores([np.ones(3)], [np.full(3, np.nan)])
+    with pytest.raises(DataError, match="not finite"):
+        heart_rate_scores([np.array([np.nan])], [np.ones(1)])
 
 
 def test_zones_end_at_shares_of_the_greatest_rate():
@@ -154,6 +205,8 @@ def test_endomondo_lines(tmp_path):
             list(read_endomondo(tmp_path / "bad.json"))
     hostile = ["{", "[" * 10_000, "-" * 20_000 + "1", "__import__('os').abort()", "{'id': 1}", "7"]
     hostile += [str(lines[0] | {"timestamp": times}) for times in ([5, 1], [1e999, 1], [10**400, 1], b"12", 3)]
+    hostile += [str(lines[0] | {"heart_rate": values}) for values in (["100", "101"], [{}, 1], [[1], [2]])]
+    hostile += ["[" + "1," * 2**21]
     for content in hostile:
         (tmp_path / "bad.json").write_text(content + "\n" + str(lines[0] | {"sport": "men's run"}))
         with pytest.raises(DataError, match="line 1 is no workout"):
@@ -162,6 +215,11 @@ def test_endomondo_lines(tmp_path):
         assert left["sport"] == "men's run"
     (tmp_path / "slow.json").write_text(str({key: value for key, value in lines[0].items() if key != "speed"}))
     assert "speed_kmh" not in next(read_endomondo(tmp_path / "slow.json"))["table"]
+    odd = lines[0] | {"heart_rate": [None, 101], "speed": [9.0, -4260.0], "altitude": [1.0, 1e9]}
+    (tmp_path / "odd.json").write_text(json.dumps(odd))
+    with pytest.warns(UserWarning, match="line 1: 1 of 2 values of (speed_kmh|altitude_m)"):
+        (workout,) = read_endomondo(tmp_path / "odd.json")
+    assert workout["table"].isna().sum().tolist() == [0, 1, 1, 1]
     content = (tmp_path / "runs.json.gz").read_bytes()
     for broken in (content[:40], content[:12] + b"\xff" * 28 + content[40:]):
         (tmp_path / "bad.json.gz").write_bytes(broken)
@@ -195,23 +253,122 @@ def assert_fifteen_seconds(workout):
     assert workout.speed_kmh[1:].tolist() == pytest.approx([10.8] * 3)
 
 
+def points(n=4):
+    rows = [{"second": 5 * i, "altitude": 10.0 + i, "distance": 15.0 * i, "heart": 100 + i} for i in range(n)]
+    return [row | {"lon": 1 + row["distance"] / LON_M} for row in rows]
+
+
+def xml(kind, rows):
+    """The text of a file; a field of a row that is None is left out."""
+    whole, one = (TCX, TCX_POINT) if kind == "tcx" else (GPX, GPX_POINT)
+    text = whole.format(points="".join(one.format(**row) for row in rows))
+    for tag in ("AltitudeMeters", "DistanceMeters", "HeartRateBpm><Value", "ele", "g:hr", "Time", "time"):
+        end = "".join(f"</{part.strip('<>')}>" for part in reversed(tag.split(">")))
+        text = text.replace(f"<{tag}>None{end}", "")
+    return text
+
+
+def read(folder, text, name="run.tcx"):
+    (folder / name).write_text(text)
+    return read_activity(folder / name)
+
+
 def test_tcx_and_gpx(tmp_path):
     pytest.importorskip("activity_parser")
-    points = [
-        {"second": 5 * i, "altitude": 10.0 + i, "distance": 15.0 * i, "heart": 100 + i, "lon": 1 + 15 * i / LON_M}
-        for i in range(4)
-    ]
-    (tmp_path / "run.tcx").write_text(TCX.format(points="".join(TCX_POINT.format(**p) for p in points)))
-    (tmp_path / "run.gpx").write_text(GPX.format(points="".join(GPX_POINT.format(**p) for p in points)))
-    for name in ("run.tcx", "run.gpx"):
-        assert_fifteen_seconds(read_activity(tmp_path / name))
-    (tmp_path / "no_heart.tcx").write_text((tmp_path / "run.tcx").read_text().replace("HeartRateBpm", "Nothing"))
+    for kind in ("tcx", "gpx"):
+        text = xml(kind, points())
+        assert_fifteen_seconds(read(tmp_path, text, f"run.{kind}"))
+        assert_fifteen_seconds(read(tmp_path, "\n  " + text + "\n", f"run.{kind}"))
+        (tmp_path / f"run.{kind}.gz").write_bytes(gzip.compress(text.encode()))
+        assert_fifteen_seconds(read_activity(tmp_path / f"run.{kind}.gz"))
     with pytest.raises(DataError, match="no heart_rate"):
-        read_activity(tmp_path / "no_heart.tcx")
-    for name, content in {"cut.tcx": TCX[:200], "noise.fit": "abc", "run.doc": "abc"}.items():
-        (tmp_path / name).write_text(content)
-        with pytest.raises(DataError, match="cannot be read as a TCX, GPX or FIT file|holds no heart_rate"):
-            read_activity(tmp_path / name)
+        read(tmp_path, xml("tcx", points()).replace("HeartRateBpm", "Nothing"))
+    for name, content in {"noise.fit": "abc", "run.doc": "abc", "none.tcx": "", "empty.gpx": "<gpx/>"}.items():
+        with pytest.raises(DataError, match="cannot be read as a TCX, GPX or FIT file|holds no track points"):
+            read(tmp_path, content, name)
+
+
+@pytest.mark.parametrize("kind", ["tcx", "gpx"])
+def test_a_cut_file_is_refused_wherever_it_is_cut(tmp_path, kind):
+    pytest.importorskip("activity_parser")
+    text = xml(kind, points())
+    for n in range(0, len(text), 37):
+        with pytest.raises(DataError, match="cannot be read"):
+            read(tmp_path, text[:n], f"run.{kind}")
+    zipped = gzip.compress(text.encode())
+    for content in (zipped[:-9], zipped[:-5] + bytes([zipped[-5] ^ 1]) + zipped[-4:]):
+        (tmp_path / f"run.{kind}.gz").write_bytes(content)
+        with pytest.raises(DataError, match="cannot be read"):
+            read_activity(tmp_path / f"run.{kind}.gz")
+
+
+def test_speed_from_every_second_distance(tmp_path):
+    """Constant speed stays what it is, however few rows say where the runner was; no heart rate is made up."""
+    pytest.importorskip("activity_parser")
+    rows = [row | ({} if i % 2 == 0 else {"distance": None, "heart": None}) for i, row in enumerate(points(11))]
+    workout = read(tmp_path, xml("tcx", rows))
+    assert workout.speed_kmh.tolist() == pytest.approx([10.8] * 11)
+    assert workout.heart_rate_bpm.isna().tolist() == [False, True] * 5 + [False]
+    far = [row | ({} if i in (0, 1, 9, 10) else {"distance": None}) for i, row in enumerate(points(11))]
+    assert read(tmp_path, xml("tcx", far)).speed_kmh.isna().tolist() == [False] * 2 + [True] * 8 + [False]
+    ends = [row | ({} if 3 <= i <= 7 else {"distance": None}) for i, row in enumerate(points(11))]
+    assert read(tmp_path, xml("tcx", ends)).speed_kmh.isna().tolist() == [True] * 3 + [False] * 5 + [True] * 3
+
+
+def test_across_the_date_line_nobody_runs_around_the_earth(tmp_path):
+    pytest.importorskip("activity_parser")
+    rows = [row | {"lon": (row["lon"] + 178.9998 + 180) % 360 - 180} for row in points()]
+    assert rows[0]["lon"] > 0 > rows[-1]["lon"]
+    assert read(tmp_path, xml("gpx", rows), "run.gpx").speed_kmh.tolist() == pytest.approx([10.8] * 4, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value", "column"),
+    [
+        ("tcx", "distance", -5000.0, "speed_kmh"),
+        ("tcx", "distance", "9e99", "speed_kmh"),
+        ("tcx", "heart", 0, "heart_rate_bpm"),
+        ("tcx", "heart", "inf", "heart_rate_bpm"),
+        ("tcx", "altitude", 1e6, "altitude_m"),
+        ("gpx", "lon", 400.0, "longitude"),
+        ("gpx", "lon", -1.0, "speed_kmh"),
+        ("gpx", "heart", -5, "heart_rate_bpm"),
+    ],
+)
+def test_impossible_values_become_holes_with_a_warning(tmp_path, kind, field, value, column):
+    pytest.importorskip("activity_parser")
+    rows = points(9)
+    rows[4][field] = value
+    with pytest.warns(UserWarning, match=f"values of {column}, the first .* become NaN"):
+        workout = read(tmp_path, xml(kind, rows), f"run.{kind}")
+    assert workout.isna().to_numpy().sum() <= 2 and len(workout) == 9
+    assert workout.speed_kmh.dropna().between(0, 200).all() and workout.heart_rate_bpm.dropna().between(20, 250).all()
+
+
+@pytest.mark.parametrize("kind", ["tcx", "gpx"])
+@pytest.mark.parametrize(("field", "column"), [("heart", "heart_rate"), ("altitude", "altitude")])
+def test_text_where_a_number_belongs(tmp_path, kind, field, column):
+    pytest.importorskip("activity_parser")
+    rows = points()
+    rows[2][field] = "fast"
+    with pytest.raises(DataError, match=rf"run.{kind}: {column} of row 2 is \['fast'\], not a number"):
+        read(tmp_path, xml(kind, rows), f"run.{kind}")
+
+
+@pytest.mark.parametrize("kind", ["tcx", "gpx"])
+def test_times_that_are_missing_or_run_backwards(tmp_path, kind):
+    pytest.importorskip("activity_parser")
+    name, tag = f"run.{kind}", "Time" if kind == "tcx" else "time"
+    text = xml(kind, points())
+    stamp = f"<{tag}>2020-01-01T10:00:10Z</{tag}>"
+    for change in ("", f"<{tag}>noon</{tag}>"):
+        with pytest.warns(UserWarning, match="1 of 4 points have no readable time"):
+            assert read(tmp_path, text.replace(stamp, change), name).time_s.tolist() == [0, 5, 15]
+    with pytest.raises(DataError, match="backwards: after 5 s .row 1. comes -3600 s"):
+        read(tmp_path, text.replace(stamp, stamp.replace("10:00:10", "09:00:00")), name)
+    without = xml(kind, points()).replace(f"<{tag}>", "<x>").replace(f"</{tag}>", "</x>")
+    with pytest.raises(DataError, match="none of its 4 points has a time .a planned route"):
+        read(tmp_path, without, name)
 
 
 @pytest.mark.parametrize("measured", ["speed", "distance", "both"])
@@ -230,6 +387,11 @@ def test_fit(tmp_path, measured):
         encoder.write_mesg({"mesg_num": sdk.Profile["mesg_num"]["RECORD"], **record})
     (tmp_path / "run.fit").write_bytes(encoder.close())
     assert_fifteen_seconds(read_activity(tmp_path / "run.fit"))
-    (tmp_path / "cut.fit").write_bytes((tmp_path / "run.fit").read_bytes()[:40])
-    with pytest.raises(DataError, match="cannot be read as a TCX, GPX or FIT file"):
-        read_activity(tmp_path / "cut.fit")
+    content = (tmp_path / "run.fit").read_bytes()
+    flipped = [bytearray(content) for _ in range(0, len(content), 5)]
+    for k, one in enumerate(flipped):
+        one[5 * k] ^= 1 << k % 8
+    for damaged in (*flipped, content[:40], content[:-1], b""):
+        (tmp_path / "bad.fit").write_bytes(damaged)
+        with pytest.raises(DataError, match="cannot be read as a TCX, GPX or FIT file"):
+            read_activity(tmp_path / "bad.fit")
