@@ -6,12 +6,13 @@ NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
 APP ?= notebooks/06_inspect_detections.ipynb
 ALL_NOTEBOOKS := $(NOTEBOOKS) $(sort $(wildcard notebooks/studies/*.ipynb))
 
-.PHONY: help setup run run-full test lab app lint format clean
+.PHONY: help setup run run-full test fuzz lab app lint format clean
 
 help:
 	@echo "make run       execute the notebooks into build/ (small runs, minutes)"
 	@echo "make run-full  the same with notebooks/params/*.yaml (full size)"
 	@echo "make test      the whole test suite, notebooks included"
+	@echo "make fuzz      10,000 damaged files for every reader (ten minutes)"
 	@echo "make lab       JupyterLab"
 	@echo "make app       look at detections and correct them: notebook 06 as a page without code (APP=... another one)"
 	@echo "make lint      what continuous integration checks;  make format  repairs it"
@@ -38,6 +39,9 @@ ifneq ($(strip $(ALL_NOTEBOOKS)),)
 	OMP_NUM_THREADS=1 $(B)/python -m pytest -q -n 2 --dist loadscope -p no:cacheprovider --timeout 900 \
 		--nbval-lax --nbval-current-env --nbval-cell-timeout 600 $(ALL_NOTEBOOKS)
 endif
+
+fuzz: $(V)/.stamp
+	$(B)/python tools/fuzz.py
 
 lab: $(V)/.stamp
 	$(B)/python -m jupyter lab notebooks

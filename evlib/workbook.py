@@ -135,7 +135,10 @@ def notebook_parameters(path: str | Path) -> dict[str, Any]:
     """Names and default values of a notebook's parameters, read by papermill; DataError where one is no literal."""
     import papermill
 
-    found = papermill.inspect_notebook(str(path))
+    try:
+        found = papermill.inspect_notebook(str(path))
+    except Exception as error:  # a parser of a damaged file may raise anything
+        raise DataError(f"{path} cannot be read as a notebook with a kernel and parameters: {error}") from error
     try:
         return {name: ast.literal_eval(one["default"]) for name, one in found.items()}
     except (ValueError, SyntaxError) as error:
@@ -183,8 +186,6 @@ def run_notebooks(notebooks: Iterable[str | Path], parameters: str | Path | dict
 
 def _chosen_parameters(paths, parameters):
     """The parameters of each notebook, checked against what it declares."""
-    import yaml
-
     declared = {path: notebook_parameters(path) for path in paths}
     if isinstance(parameters, dict):
         if unknown := set(parameters).difference(*declared.values()):
@@ -192,7 +193,7 @@ def _chosen_parameters(paths, parameters):
         chosen = {path: {k: v for k, v in parameters.items() if k in declared[path]} for path in paths}
     elif (folder := Path(parameters)).is_dir():
         files = {path: folder / f"{path.stem}.yaml" for path in paths}
-        chosen = {path: yaml.safe_load(file.read_text()) or {} for path, file in files.items() if file.is_file()}
+        chosen = {path: _read_yaml(file) for path, file in files.items() if file.is_file()}
     else:
         raise DataError(f"no folder of parameters at {folder}")
     for path, values in chosen.items():
@@ -202,6 +203,19 @@ def _chosen_parameters(paths, parameters):
                 raise OptionError(f"{path.name} does not declare the parameter {name}; it has {names}")
             _check_parameter(f"{name} of {path.name}", value, declared[path][name])
     return {path: chosen.get(path, {}) for path in paths}
+
+
+def _read_yaml(file):
+    """The dict in a file of parameters."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise DataError(f"{file} cannot be read as YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{file} must hold lines such as 'seed: 3', got a {type(values).__name__}")
+    return values
 
 
 def _check_parameter(name, value, default=None):

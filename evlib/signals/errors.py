@@ -11,7 +11,19 @@ import numbers
 
 
 class EvlibError(ValueError):
-    """Something that a caller passed in cannot be used."""
+    r"""Something that a caller passed in cannot be used.
+
+    A message may quote a file. Characters that would move a terminal's cursor are shown, not sent.
+
+    >>> print(EvlibError("no event name: \x1b[2J"))
+    no event name: \x1b[2J
+    """
+
+    def __str__(self):
+        shown = (
+            letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1] for letter in super().__str__()
+        )
+        return "".join(shown)
 
 
 class ShapeError(EvlibError):
