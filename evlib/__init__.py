@@ -18,7 +18,7 @@ _MODULES = {
     "signals.validate": "validate",
     "signals.synthetic": "make_recording",
     "scoring.comparison": "compare Comparison",
-    "scoring.refractory": "RefractoryPeriodEnforcer",
+    "scoring.refractory": "RefractoryPeriodEnforcer non_maximum_suppression",
     "templates.discover": "discover",
     "networks.classifier": "LSTMEventClassifier EventOutput",
     "networks.event_specific": "EventTemplateBank EventSpecificCNN EventSpecificTimingHeads EventSpecificClassifier",

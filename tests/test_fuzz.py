@@ -57,7 +57,7 @@ FAULTS = {
     "CRASH": lambda path: os.kill(os.getpid(), signal.SIGKILL),
     "MEMORY": lambda path: bytearray(2**33),
     "INCONSISTENT": lambda path: (_ for _ in ()).throw(AssertionError("shapes")),
-    "MESSAGE": lambda path: (_ for _ in ()).throw(DataError("\x1b[2J")),
+    "MESSAGE": lambda path: (_ for _ in ()).throw(DataError("")),
 }
 
 

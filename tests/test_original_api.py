@@ -113,3 +113,62 @@ def test_event_specific_snippets_run_in_order(tmp_path, monkeypatch):
     assert names["template_scores"].shape == (2, 100, 16) and names["timing_logits"].shape == (2, 10, 16)
     assert names["loss_dict"]["total_loss"].isfinite()
     assert (tmp_path / "templates.png").stat().st_size > 10_000
+
+
+def test_data_sets_of_the_original(tmp_path):
+    """`EventDataset` without labels, and `input_size` of the synthetic one."""
+    windows = original_windows()["data"]
+    alone = evlib.EventDataset(windows)
+    assert set(alone[1]) == {"input", "length"} and set(evlib.collate_fn_supervised([alone[0]])) == {"input", "lengths"}
+    labelled = evlib.EventDataset(windows, original_windows()["event_labels"])
+    assert labelled[0]["event_labels"].shape == (16,) and labelled[0]["event_timings"].isnan().all()
+    with pytest.raises(evlib.EvlibError, match="event_timings need event_labels"):
+        evlib.EventDataset(windows, None, original_windows()["event_timings"])
+    synthetic = evlib.SyntheticEventDataset(num_samples=3, seq_len=200, input_size=4, num_events=5)
+    assert synthetic[0]["input"].shape == (200, 4) and synthetic[0]["event_timings"].shape == (5,)
+
+
+def test_outputs_are_read_by_key():
+    x = torch.from_numpy(original_windows()["data"])
+    contrastive = evlib.ContrastiveLSTM(input_size=6, hidden_size=8, projection_size=4)
+    both, one = contrastive(x, x), contrastive(x)
+    assert all(name in both for name in ("z1", "h1", "z2", "h2")) and "z3" not in both and "count" not in both
+    assert "z1" in one and "z2" not in one and one["z1"].shape == (4, 4)
+    z1, h1, z2, h2 = both
+    assert z1 is both["z1"] is both[0] is both.z1 and h2 is both["h2"] is both[-1]
+    output = evlib.LSTMEventClassifier(hidden_size=8)(x)
+    for name in ("event_logits", "timing_logits", "event_probs", "timing_probs"):
+        assert name in output and output[name].shape[-1] == 16
+    for model in (evlib.LSTMAutoencoder, evlib.VariationalLSTMAutoencoder):
+        autoencoder = model(input_size=6, hidden_size=8, latent_size=3).eval()
+        latent = autoencoder(x)["latent"]
+        assert torch.equal(autoencoder.decode(latent, seq_len=100), autoencoder(x)["reconstruction"])
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor])
+def test_non_maximum_suppression_keeps_the_strongest_peak(kind):
+    rng = np.random.default_rng(0)
+    probs, timings = rng.random((50, 16)) * np.linspace(0.3, 1, 16), rng.integers(0, 500, (50, 16)).astype(float)
+    events, times, surest = map(np.asarray, evlib.non_maximum_suppression(kind(probs), kind(timings), threshold=0.6))
+    for k in range(16):
+        row = max(range(50), key=lambda t: probs[t, k])
+        if probs[row, k] > 0.6:
+            assert (events[k], times[k], surest[k]) == (1, timings[row, k], probs[row, k])
+        else:
+            assert events[k] == surest[k] == 0 and np.isnan(times[k])
+    assert 0 < events.sum() < 16
+
+
+def test_bad_tables_of_non_maximum_suppression():
+    good = np.full((5, 2), 0.3)
+    for probs, timings, words in (
+        (good, good[:4], "shape"),
+        (good[0], good[0], "shape"),
+        (good[:0], good[:0], "shape"),
+        (good - 1, good, "sigmoid"),
+        (good * np.nan, good, "sigmoid"),
+    ):
+        with pytest.raises(evlib.EvlibError, match=words):
+            evlib.non_maximum_suppression(probs, timings)
+    with pytest.raises(evlib.EvlibError, match="threshold"):
+        evlib.non_maximum_suppression(good, good, threshold=50)

@@ -112,13 +112,13 @@ class LSTMAutoencoder(WindowPretext):
         """(batch, time, channels) -> (batch, latent_size)."""
         return self.to_latent(self.encoder.pooled(x, lengths))
 
-    def decode(self, latent: Tensor, n_samples: int) -> Tensor:
-        """(batch, latent_size) -> (batch, n_samples, channels)."""
+    def decode(self, latent: Tensor, seq_len: int) -> Tensor:
+        """(batch, latent_size) -> (batch, seq_len, channels)."""
         require_shape(("batch", self.latent_size), latent=latent)
-        require_int(1, n_samples=n_samples)
-        frames = n_frames(n_samples, self.encoder.resolution)
+        require_int(1, seq_len=seq_len)
+        frames = n_frames(seq_len, self.encoder.resolution)
         states, _ = self.decoder(self.from_latent(latent)[:, None].expand(-1, frames, -1))
-        return self.to_samples(states).reshape(len(latent), -1, self.encoder.input_size)[:, :n_samples]
+        return self.to_samples(states).reshape(len(latent), -1, self.encoder.input_size)[:, :seq_len]
 
     def _reconstruct(self, latent, x, lengths):
         mask = length_mask(check_batch(x, self.encoder.input_size, lengths), x.shape[1])
@@ -168,12 +168,21 @@ def draw_latent(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 class ContrastiveOutput(NamedTuple):
-    """Projections z (batch, projection_size) of length 1, and mean states h (batch, features), of both views."""
+    """Projections z (batch, projection_size) of length 1, and mean states h (batch, features), of both views.
+
+    Read it by attribute or by key, or unpack it; without a second view z2 and h2 are None and no keys.
+    """
 
     z1: Tensor
     h1: Tensor
-    z2: Tensor
-    h2: Tensor
+    z2: Tensor | None = None
+    h2: Tensor | None = None
+
+    def __contains__(self, key):
+        return isinstance(key, str) and getattr(self, key, None) is not None and key in self._fields
+
+    def __getitem__(self, key):
+        return getattr(self, key) if isinstance(key, str) and key in self._fields else tuple.__getitem__(self, key)
 
 
 class ContrastiveLSTM(WindowPretext):
@@ -229,8 +238,8 @@ class ContrastiveLSTM(WindowPretext):
         self.temperature, features = temperature, self.encoder.output_size
         self.projection = two_layers(features, features, projection_size, nn.ReLU())
 
-    def forward(self, x1: Tensor, x2: Tensor, lengths1=None, lengths2=None) -> ContrastiveOutput:
-        """Embed two views of the same windows.
+    def forward(self, x1: Tensor, x2: Tensor | None = None, lengths1=None, lengths2=None) -> ContrastiveOutput:
+        """Embed two views of the same windows, or one.
 
         Parameters
         ----------
@@ -241,9 +250,9 @@ class ContrastiveLSTM(WindowPretext):
         ------
         ShapeError, DataError : as in `evlib.networks.encoders.check_batch`
         """
-        h1, h2 = self.encoder.pooled(x1, lengths1), self.encoder.pooled(x2, lengths2)
-        z1, z2 = (F.normalize(self.projection(h), dim=1) for h in (h1, h2))
-        return ContrastiveOutput(z1, h1, z2, h2)
+        views = [(x1, lengths1)] + ([] if x2 is None else [(x2, lengths2)])
+        states = [self.encoder.pooled(x, lengths) for x, lengths in views]
+        return ContrastiveOutput(*(part for h in states for part in (F.normalize(self.projection(h), dim=1), h)))
 
 
 # Numbers by which `MaskedPatchModel` compares two views of a patch.

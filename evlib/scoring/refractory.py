@@ -6,7 +6,7 @@ suppress two good events for one that is slightly better. Dynamic programming do
 (J. Kleinberg and E. Tardos, Algorithm Design, 2005, section 6.1; here with intervals of equal length per type.)
 
 The periods themselves are in `evlib.signals.refractory`. Here are the decoder, the same for candidates that arrive
-block by block (`StreamingDecoder`), the enforcer for presence and time per block of the original event classifier, and
+block by block (`StreamingDecoder`), what the original event classifier does to presence and time per block, and
 a penalty for training.
 """
 
@@ -15,7 +15,7 @@ import bisect
 import numpy as np
 
 from ..signals.clock import SLACK_SAMPLES
-from ..signals.errors import DataError, OptionError, ShapeError, UnitError, require_rate
+from ..signals.errors import DataError, OptionError, ShapeError, UnitError, require_number, require_rate
 from ..signals.events import Events
 from ..signals.refractory import Refractory, per_type_values
 
@@ -297,6 +297,42 @@ class RefractoryPeriodEnforcer:
         for row, start in enumerate(starts):
             flags[row], timings[row] = self.enforce(flags[row], timings[row], global_offset=start)
         return _like(detected_events, flags), _like(event_timings, timings, floating=True)
+
+
+def non_maximum_suppression(event_probs, event_timings, threshold=0.5, nms_threshold=50):
+    """The surest time of each type in a window, where it is surer than a threshold.
+
+    Parameters
+    ----------
+    event_probs : (time, E) probability of each type at each step
+    event_timings : (time, E) the time in samples for which each of them stands
+    threshold : least probability, itself excluded
+    nms_threshold : as in the original; not read: of one time a type there is nothing to suppress
+
+    Returns
+    -------
+    events, timings, probs : (E,) flags 0 or 1; times, NaN where there is none; probabilities, 0 where there is none
+
+    Raises
+    ------
+    ShapeError, DataError, OptionError : tables that are not alike, probabilities outside [0, 1], another threshold
+
+    Examples
+    --------
+    >>> probs = np.array([[0.1, 0.2], [0.9, 0.1], [0.7, 0.0]])
+    >>> non_maximum_suppression(probs, np.array([[0], [10], [20]]) + np.zeros(2))
+    (array([1., 0.]), array([10., nan]), array([0.9, 0. ]))
+    """
+    require_number(0, 1, threshold=threshold)
+    probs, timings = _array(event_probs), _array(event_timings)
+    if probs.ndim != 2 or len(probs) == 0 or probs.shape != timings.shape:
+        raise ShapeError(f"probabilities and times must both have shape (time, E), got {probs.shape}, {timings.shape}")
+    if not ((probs >= 0) & (probs <= 1)).all():
+        raise DataError("event_probs must lie in [0, 1] (logits? take their sigmoid first)")
+    best = probs.argmax(0), np.arange(probs.shape[1])
+    found = probs[best] > threshold
+    answers = found.astype(float), np.where(found, timings[best], np.nan), np.where(found, probs[best], 0.0)
+    return tuple(_like(event_timings, answer, floating=True) for answer in answers)
 
 
 def _array(values):

@@ -60,15 +60,17 @@ class EventDataset(Dataset):
     Parameters
     ----------
     data : (windows, time, channels) array, or a list of (time, channels) arrays of different lengths
-    event_labels : (windows, events) of 0 and 1, NaN where it is not known whether the type occurs
+    event_labels : (windows, events) of 0 and 1, NaN where it is not known whether the type occurs; without them the
+        items and batches hold windows alone
     event_timings : (windows, events) in samples from the start of the window; read only where the label is 1, NaN there
-        means that the time is not known
+        means that the time is not known. Without them no time is known
     lengths : (windows,) samples of each window that are not padding, None when nothing is padded
 
     Raises
     ------
     ShapeError : axes or lengths that do not fit
     DataError : values that are not finite, labels other than 0, 1 and NaN, times outside of the window
+    OptionError : times without labels
 
     Examples
     --------
@@ -77,9 +79,16 @@ class EventDataset(Dataset):
     (4, torch.Size([200, 6]), 200)
     """
 
-    def __init__(self, data, event_labels, event_timings, lengths=None):
+    def __init__(self, data, event_labels=None, event_timings=None, lengths=None):
         self.data = as_windows(data, lengths)
         self.lengths = np.array([len(window) for window in self.data])
+        self.event_labels = self.event_timings = None
+        if event_labels is None:
+            require(
+                event_timings is None, OptionError, "event_timings need event_labels, which say what they belong to"
+            )
+            return
+        event_timings = np.full(np.shape(event_labels), np.nan) if event_timings is None else event_timings
         self.event_labels, self.event_timings = (np.asarray(t, dtype=np.float32) for t in (event_labels, event_timings))
         n, labels, timings = len(self.data), self.event_labels, self.event_timings
         for name, table in (("event_labels", labels), ("event_timings", timings)):
@@ -103,12 +112,9 @@ class EventDataset(Dataset):
         return len(self.data)
 
     def __getitem__(self, index):
-        return {
-            "input": torch.tensor(self.data[index]),
-            "event_labels": torch.tensor(self.event_labels[index]),
-            "event_timings": torch.tensor(self.event_timings[index]),
-            "length": int(self.lengths[index]),
-        }
+        tables = {"event_labels": self.event_labels, "event_timings": self.event_timings}
+        known = {name: torch.tensor(table[index]) for name, table in tables.items() if table is not None}
+        return {"input": torch.tensor(self.data[index]), "length": int(self.lengths[index])} | known
 
 
 def collate_fn_supervised(items):
@@ -116,7 +122,8 @@ def collate_fn_supervised(items):
 
     Returns
     -------
-    dict : input (batch, time, channels), lengths (batch,), event_labels and event_timings (batch, events)
+    dict : input (batch, time, channels), lengths (batch,), and where the data set has labels, event_labels and
+        event_timings (batch, events)
 
     Examples
     --------
@@ -128,8 +135,7 @@ def collate_fn_supervised(items):
     return {
         "input": pad_sequence([item["input"] for item in items], batch_first=True),
         "lengths": torch.tensor([item["length"] for item in items]),
-        "event_labels": torch.stack([item["event_labels"] for item in items]),
-        "event_timings": torch.stack([item["event_timings"] for item in items]),
+        **{name: torch.stack([item[name] for item in items]) for name in items[0].keys() - {"input", "length"}},
     }
 
 
@@ -261,7 +267,7 @@ class SyntheticEventDataset(EventDataset):
     ----------
     num_samples : windows
     seq_len : samples in a window
-    num_features : channels
+    input_size : channels
     num_events : event types
     sample_rate : Hz, kept as ``sampling_rate_hz``; the shapes are defined in samples
     event_probability : probability of each type in each window
@@ -283,7 +289,7 @@ class SyntheticEventDataset(EventDataset):
         self,
         num_samples=1000,
         seq_len=2000,
-        num_features=6,
+        input_size=6,
         num_events=16,
         sample_rate=2000,
         event_probability=0.3,
@@ -292,7 +298,7 @@ class SyntheticEventDataset(EventDataset):
         split="train",
     ):
         message = f"sizes must be at least 1 and seq_len at least {SHAPE_SAMPLES} samples, the length of an event"
-        require(min(num_samples, num_features, num_events) >= 1 and seq_len >= SHAPE_SAMPLES, OptionError, message)
+        require(min(num_samples, input_size, num_events) >= 1 and seq_len >= SHAPE_SAMPLES, OptionError, message)
         message = f"want event_probability in [0, 1], noise_std >= 0; got {event_probability!r}, {noise_std!r}"
         require(0 <= event_probability <= 1 and noise_std >= 0, OptionError, message)
         rng = np.random.default_rng([seed, _stable_hash(split)])
@@ -300,10 +306,10 @@ class SyntheticEventDataset(EventDataset):
         labels = rng.random((num_samples, num_events)) < event_probability
         timings = rng.integers(margin, seq_len - margin, (num_samples, num_events))
         # An event near the end of a short window is cut off: it is drawn into a longer one.
-        data = rng.normal(0, noise_std, (num_samples, seq_len + SHAPE_SAMPLES, num_features)).astype(np.float32)
+        data = rng.normal(0, noise_std, (num_samples, seq_len + SHAPE_SAMPLES, input_size)).astype(np.float32)
         windows, kinds = np.nonzero(labels)
         steps = timings[windows, kinds, None] + np.arange(SHAPE_SAMPLES)
-        np.add.at(data, (windows[:, None], steps), event_shapes(num_events, num_features)[kinds])
+        np.add.at(data, (windows[:, None], steps), event_shapes(num_events, input_size)[kinds])
         super().__init__(data[:, :seq_len], labels, np.where(labels, timings, np.nan))
         self.sampling_rate_hz = sample_rate
 

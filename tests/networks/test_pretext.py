@@ -40,7 +40,7 @@ def test_encode_and_decode_are_the_two_halves_of_forward(kind, options):
     torch.testing.assert_close(model.decode(latent, 47), out["reconstruction"][:, :47])
     with pytest.raises(ShapeError, match=r"latent must have shape \(batch, 4\)"):
         model.decode(torch.zeros(2, 7), 10)
-    with pytest.raises(OptionError, match="n_samples"):
+    with pytest.raises(OptionError, match="seq_len"):
         model.decode(torch.zeros(2, 4), 0)
 
 
