@@ -20,6 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from required import missing
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -136,16 +137,15 @@ class Page:
 
 @pytest.fixture(scope="module")
 def chromium():
-    """A running browser; without one the test is skipped, except in continuous integration, where it fails."""
+    """A running browser; without one the test is skipped."""
     # Not for the whole session: Playwright keeps an event loop running, in which other tests could start none.
-    missing = None if CHROMIUM else "Chromium (Debian: apt install chromium)"
+    wanted = None if CHROMIUM else "Chromium (Debian: apt install chromium)"
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        missing = "the package playwright"
-    if missing:
-        message = f"browser tests need {missing}"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+        wanted = "the package playwright"
+    if wanted:
+        missing("browser", f"browser tests need {wanted}")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
         yield browser

@@ -10,6 +10,7 @@ os.environ["MPLBACKEND"] = "Agg"
 import hypothesis
 import numpy as np
 import pytest
+from required import missing
 
 hypothesis.settings.register_profile("evlib", deadline=None, max_examples=50, derandomize=bool(os.environ.get("CI")))
 hypothesis.settings.load_profile("evlib")
@@ -33,15 +34,11 @@ def rng():
 
 @pytest.fixture(scope="session")
 def data_home():
-    """The folder of real recordings; without one the test is skipped, except in continuous integration, where it
-    fails."""
+    """The folder of real recordings; without one the test is skipped."""
     from evlib.workbook import data_home
 
     folder = data_home()
-    if folder is None:
-        message = "set EVLIB_DATA_HOME to a folder of real recordings to run this test"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
-    return folder
+    return folder or missing("data", "set EVLIB_DATA_HOME to a folder of real recordings to run this test")
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,10 @@
 
 import ast
 import importlib
+import os
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,6 +14,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from required import missing
 from test_layering import HEAVY
 
 import evlib
@@ -135,6 +138,32 @@ def test_continuous_integration_can_be_executed(repository):
     script = repository / ".ci" / "run"
     assert script.stat().st_mode & 0o111
     subprocess.run(["bash", "-n", script], check=True)
+
+
+@pytest.mark.parametrize(("home", "required"), [(None, "browser"), ("recordings", "browser data")])
+def test_continuous_integration_requires_what_its_machine_has(home, required, repository, tmp_path):
+    """A clone anywhere passes: without a folder of real recordings its tests are skipped."""
+    folder = tmp_path / "clone" / ".ci"
+    folder.mkdir(parents=True)
+    shutil.copy(repository / ".ci" / "run", folder)
+    # Nothing is installed and nothing is built: these programs only say what they were given.
+    for program, answer in {"make": 'echo "$1: $EVLIB_REQUIRE"', "apt-get": "true", "id": "echo 0"}.items():
+        (tmp_path / program).write_text(f"#!/bin/sh\n{answer}\n")
+        (tmp_path / program).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"} | ({"EVLIB_DATA_HOME": home} if home else {})
+    done = subprocess.run(["bash", folder / "run"], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"lint: {required}", f"test: {required}"]
+
+
+@pytest.mark.parametrize("ci", ["", "true"])
+def test_what_is_missing_is_skipped_unless_it_is_required(ci, monkeypatch):
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.delenv("EVLIB_REQUIRE", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="a folder"):
+        missing("data", "name a folder")
+    monkeypatch.setenv("EVLIB_REQUIRE", "browser data")
+    with pytest.raises(pytest.fail.Exception, match="a folder .*names data"):
+        missing("data", "name a folder")
 
 
 def test_tracked_files_are_small(tracked):

@@ -1,0 +1,14 @@
+"""What not every machine has: tests that need it are skipped where it is missing, unless it is required."""
+
+import os
+
+import pytest
+
+
+def missing(what, message):
+    """Skip a test for want of ``what``, or fail it where the environment variable EVLIB_REQUIRE names ``what``.
+
+    A machine that must have real recordings or a browser says so: ``EVLIB_REQUIRE="data browser"``.
+    """
+    required = what in os.environ.get("EVLIB_REQUIRE", "").split()
+    pytest.fail(f"{message} (EVLIB_REQUIRE names {what})") if required else pytest.skip(message)
