@@ -31,6 +31,7 @@ _MODULES = {
     "training.loop": "SupervisedTrainer UnsupervisedTrainer ContrastiveTrainer",
     "training.checkpoints": "load_encoder",
     "detection.fit": "fit",
+    "detection.estimator": "EventDetector",
     "detection.detector": "detect load_detector Detector detect_events_from_sequence",
     "detection.pretrain": "pretrain",
     "inspection.plots": "visualize_learned_templates",
