@@ -110,6 +110,25 @@ class Page:
         """Choose from the drop-down list with this label."""
         self.control("widget-dropdown", text).locator("select").select_option(option)
 
+    def find_barriers(self, scope):
+        """What axe finds serious or critical in the parts of the page that a CSS selector names."""
+        from axe_playwright_python.base import AXE_FILE_PATH
+
+        if not self.page.evaluate("() => Boolean(window.axe)"):
+            self.page.evaluate(AXE_FILE_PATH.read_text())
+        options = {
+            "resultTypes": ["violations"],
+            "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"],
+        }
+        run = "([scope, options]) => axe.run({include: [...document.querySelectorAll(scope)]}, options)"
+        found = self.page.evaluate(run, [scope, options])["violations"]
+        return [
+            f"{rule['id']}: {node['html'][:200]} {node['failureSummary']}"
+            for rule in found
+            if rule["impact"] in ("serious", "critical")
+            for node in rule["nodes"]
+        ]
+
     def screenshot(self, name, selector=None):
         """Keep what is seen, or one element of it."""
         folder = os.environ.get("EVLIB_SCREENSHOTS")
@@ -263,13 +282,13 @@ def open_in_lab(chromium, lab_server):
 
 @pytest.fixture
 def open_in_voila(chromium, voila_server):
-    """Open cells as a page of Voila, which runs them all."""
+    """Open cells as a page of Voila, which runs them all, in its light or dark theme."""
     opened = []
 
-    def open_(cells):
+    def open_(cells, theme="light"):
         page, address = _new_page(chromium, voila_server, cells)
         opened.append(page)
-        page.page.goto(f"{voila_server.base}/voila/render/{address}")
+        page.page.goto(f"{voila_server.base}/voila/render/{address}?theme={theme}")
         page.page.wait_for_selector(".jupyter-widgets")
         return page
 

@@ -12,53 +12,42 @@ from ..scoring.refractory import find_violations
 from ..signals.errors import OptionError
 from ..signals.events import Events
 from ..signals.recording import Recording
+from ..signals.text import one_line
 from .annotate import SAME_EVENT_S, EventDiff, fine_tune, refine_onset, suggest
 from .annotations import Annotation, AnnotationLog, Edit
+from .keys import ACTIONS, key_help
 from .signal_view import SignalView, prefix_length
-from .widget import WARNING_COLOUR, WRAP, Widget, html_table
+from .widget import LABEL, NO_NAME, WRAP, Widget, html_table, named
 
-# How an annotation is drawn: an event (accepted or added by hand), undecided, rejected.
-ANNOTATION_COLOURS = {"event": "#1a7f37", "undecided": "#d9730d", "rejected": "#8c8c8c"}
-CHANGE_COLOURS = {"gained": "#1f6fd0", "lost": WARNING_COLOUR, "moved": "#7b3fa0"}
+# How an annotation is drawn: an event (accepted or added by hand), undecided, rejected; and what fine-tuning changed.
+# Colours as of outcomes: visible on white and on black, and each with a shape (a marker of matplotlib).
+ANNOTATION_COLOURS = {"event": "#009e73", "undecided": "#d55e00", "rejected": "#6b6b6b"}
+CHANGE_COLOURS = {"gained": "#009e73", "lost": "#d55e00", "moved": "#9b4fb5"}
+SHAPES = {"event": "o", "undecided": "D", "rejected": "X", "gained": "^", "lost": "v", "moved": "s"}
 # The mark of each status and of each change; those of weight 2 stand out among many.
 MARKS = {
-    "accepted": {"kind": "reference", "colour": ANNOTATION_COLOURS["event"], "weight": 1},
-    "suggested": {"kind": "suggestion", "colour": ANNOTATION_COLOURS["undecided"], "weight": 2},
-    "rejected": {"kind": "suggestion", "colour": ANNOTATION_COLOURS["rejected"], "weight": 1},
-    **{change: {"kind": "estimated", "colour": colour, "weight": 2} for change, colour in CHANGE_COLOURS.items()},
+    "accepted": {"kind": "reference", "colour": ANNOTATION_COLOURS["event"], "shape": "o", "weight": 1},
+    "suggested": {"kind": "suggestion", "colour": ANNOTATION_COLOURS["undecided"], "shape": "D", "weight": 2},
+    "rejected": {"kind": "suggestion", "colour": ANNOTATION_COLOURS["rejected"], "shape": "X", "weight": 1},
+}
+MARKS |= {
+    change: {"kind": "estimated", "colour": colour, "shape": SHAPES[change], "weight": 2}
+    for change, colour in CHANGE_COLOURS.items()
 }
 MARKS["added"] = MARKS["accepted"]
-REVIEWED_COLOUR = "#e3f3e6"
+REVIEWED_COLOUR = "#009e7333"
 # Ids of marks of fine-tuned detections begin here.
 CHANGE_ID = 1 << 30
 # Marks of undecided annotations in the strip.
 MAX_LANDMARKS = 1500
-# Option of the list of types: the detector chooses.
-BEST = "best match"
+# Option of the list of types, (label, value): the detector chooses.
+BEST = ("(best match)", NO_NAME)
 # The onset is searched around a click: this share of the view, within these bounds in seconds.
 CLICK_SHARE, LEAST_REACH_S, MOST_REACH_S = 0.006, 0.004, 0.05
 ROWS = [{"name": "events", "kinds": ["reference"]}, {"name": "suggestions", "kinds": ["suggestion"]}]
 CHANGE_ROW = {"name": "fine-tuned", "kinds": ["estimated"]}
-# Method: caption, key, what it does.
-ACTIONS = {
-    "previous": ("◂ previous", "p", "the suggestion before"),
-    "next": ("next ▸", "n", "the next suggestion, the least certain first"),
-    "accept": ("✓ accept", "a", "it is an event; then the next suggestion"),
-    "reject": ("✗ reject", "x", "it is none; then the next suggestion"),
-    "accept_in_view": ("accept all in view", "", "every suggestion in view is an event"),
-    "relabel": ("relabel", "l", "give the selected annotation the type chosen in the list"),
-    "delete": ("delete", "Delete", "remove the selected annotation"),
-    "undo": ("undo", "u", "undo the last edit"),
-    "redo": ("redo", "y", "repeat the edit that was undone"),
-    "review": ("view is complete", "r", "every event in view is annotated: no label there means no event"),
-    "save_events": ("save", "s", "write the table of events"),
-    "fine_tune": ("fine-tune now", "", "train again on the corrected labels and see what changes"),
-    "next_change": ("next change ▸", "c", "the next event that fine-tuning gained, lost or moved"),
-}
 STYLES = {"accept": "success", "reject": "danger", "save_events": "primary", "fine_tune": "warning"}
-HINT = "click: add · drag: move · with shift: exactly there · keys: " + ", ".join(
-    f"<b>{key}</b> {caption.strip('◂▸✓✗ ')}" for caption, key, _ in ACTIONS.values() if key
-)
+HINT = '<div class="evlib-hint">click: add · drag: move · with shift: exactly there</div>'
 
 
 class Annotator(Widget):
@@ -131,7 +120,7 @@ class Annotator(Widget):
         self._sent = (0.0, -1.0, 0.0)
         self.signal = SignalView(recording, highpass_hz, view_s, progress, editable=True, rows=ROWS)
         self.signal.layout.margin = "4px 0"
-        self.signal.legend = list(ANNOTATION_COLOURS.items())
+        self.signal.legend = _legend(ANNOTATION_COLOURS)
         self.children = self._controls()
         for name, act in {"clicked": self._clicked, "dragged": self._dragged, "pressed": self._pressed}.items():
             self.signal.observe(lambda change, act=act: self.attempt(act, change["new"]), name)
@@ -161,9 +150,8 @@ class Annotator(Widget):
     def _controls(self):
         """Everything above and below the signal; each button calls the method of its name."""
         aided = self.detector is not None
-        types = [BEST] * aided + list(self.annotations.names)
-        style = {"style": {"description_width": "34px"}, "layout": w.Layout(width="180px")}
-        self.kind = w.Dropdown(options=types, description="type", **style)
+        types = [BEST] * aided + named(self.annotations.names)
+        self.kind = w.Dropdown(options=types, description="type", style=LABEL, layout=w.Layout(width="180px"))
         self.refining = w.Checkbox(aided, description="move to the onset", indent=False, layout=w.Layout(width="150px"))
         self.status, self.report = w.HTML(), w.HTML()
         self.buttons = {}
@@ -172,14 +160,14 @@ class Annotator(Widget):
             self.buttons[name] = self.button(caption, lambda name=name: getattr(self, name)(), **options)
         rows = {
             "suggestions": ["previous", "next", "accept", "reject", "accept_in_view"],
-            "events": [self.kind, self.refining, "relabel", "delete", "undo", "redo"],
+            "events": [self.kind, self.refining, "add_here", "move_here", "relabel", "delete", "undo", "redo"],
             "result": ["review", "save_events", "fine_tune", "next_change"],
         }
         boxes = []
         for title, parts in rows.items():
             children = [self.buttons[part] if isinstance(part, str) else part for part in parts]
             boxes.append(w.HBox([w.Label(title, layout=w.Layout(width="80px")), *children], layout=WRAP))
-        hint = w.HTML(f"<div style='color:#6b6b6b;line-height:1.4'>{HINT}</div>")
+        hint = w.HTML(HINT + key_help("annotator"))
         return [self.status, *boxes, self.signal, self.message, self.report, hint]
 
     # ---- What buttons, keys and the mouse do
@@ -218,7 +206,7 @@ class Annotator(Widget):
     def _decide(self, how):
         id, order = self._selected().id, [row.id for row in self.annotations.suggestions()]
         edit = how(id)
-        self._done(f"{edit.after.status.capitalize()} {edit.after.type} at {edit.after.time_s:.4f} s.")
+        self._done(f"{edit.after.status.capitalize()} {one_line(edit.after.type)} at {edit.after.time_s:.4f} s.")
         if id in order and len(order) > 1:
             self.select(order[(order.index(id) + 1) % len(order)])
         return edit
@@ -246,7 +234,7 @@ class Annotator(Widget):
             raise OptionError(f"{type} at {same[0].time_s:.4f} s is there already (drag it to move it)")
         id = log.accept(same[0].id).row.id if same else log.add(time_s, type)
         doubt = " The detector sees no event here." if score is not None and score < 0 else ""
-        self._done(f"{type} at {log[id].time_s:.4f} s was {log[id].status}.{doubt}", id)
+        self._done(f"{one_line(type)} at {log[id].time_s:.4f} s was {log[id].status}.{doubt}", id)
         return log[id]
 
     def move(self, id: int, time_s: float, exact: bool = False) -> Annotation:
@@ -256,14 +244,22 @@ class Annotator(Widget):
             time_s = self._refined(time_s, self.annotations[id].type)[0]
         edit = self.annotations.move(id, time_s)
         by_ms = 1e3 * (edit.after.time_s - edit.before.time_s)
-        self._done(f"Moved {edit.after.type} by {by_ms:+.2f} ms to {edit.after.time_s:.4f} s.", id)
+        self._done(f"Moved {one_line(edit.after.type)} by {by_ms:+.2f} ms to {edit.after.time_s:.4f} s.", id)
         return edit.after
+
+    def add_here(self, exact: bool = False) -> Annotation:
+        """An event of the type chosen in the list at the cursor of the signal, as by :meth:`add`; returns its row."""
+        return self.add(self._cursor(), self._type(), exact)
+
+    def move_here(self, exact: bool = False) -> Annotation:
+        """Move the selected annotation to the cursor of the signal, as by :meth:`move`; returns its row."""
+        return self.move(self._selected().id, self._cursor(), exact)
 
     def relabel(self, type: str | None = None) -> Annotation:
         """Give the selected annotation another type, by default the one chosen in the list; returns its row."""
         row, type = self._selected(), self._type() if type is None else type
         edit = self.annotations.relabel(row.id, self._refined(row.time_s)[1] if type is None else type)
-        self._done(f"{row.type} at {row.time_s:.4f} s is {edit.after.type} now.")
+        self._done(f"{one_line(row.type)} at {row.time_s:.4f} s is {one_line(edit.after.type)} now.")
         return edit.after
 
     def delete(self) -> None:
@@ -273,7 +269,7 @@ class Annotator(Widget):
             self.reject()
             return
         self.annotations.delete(row.id)
-        self._done(f"Deleted {row.type} at {row.time_s:.4f} s.")
+        self._done(f"Deleted {one_line(row.type)} at {row.time_s:.4f} s.")
 
     def undo(self) -> Edit | None:
         """Undo the last edit and return it, before and after exchanged; None where there is none."""
@@ -291,7 +287,7 @@ class Annotator(Widget):
             self._done(f"{done}: {edit.row.start_s:.2f} s to {edit.row.stop_s:.2f} s is complete.")
         else:
             self._show(edit.row.time_s)
-            words = f"{done}: {edit.op} {edit.row.type} at {edit.row.time_s:.4f} s."
+            words = f"{done}: {edit.op} {one_line(edit.row.type)} at {edit.row.time_s:.4f} s."
             self._done(words, -1 if edit.after is None else edit.after.id)
         return edit
 
@@ -338,17 +334,19 @@ class Annotator(Widget):
         changed = {kind: getattr(self.changes, kind) for kind in CHANGE_COLOURS}
         columns = ((e.onset_s.tolist(), e.type_names, [kind] * len(e)) for kind, e in changed.items())
         self._changed, self._change = sorted(row for part in columns for row in zip(*part, strict=True)), -1
-        self.kind.options = list(dict.fromkeys([BEST, *self.kind.options]))
+        chosen = self.kind.value
+        self.kind.options = [BEST, *named(log.names)]
+        self.kind.value = chosen
         self.signal.rows = [*ROWS, CHANGE_ROW]
-        self.signal.legend = [*ANNOTATION_COLOURS.items(), *CHANGE_COLOURS.items()]
+        self.signal.legend = _legend(ANNOTATION_COLOURS | CHANGE_COLOURS)
         self._done(f"Fine-tuned: {self.changes}.")
         counts = np.column_stack([events.counts() for events in [*changed.values(), self.changes.kept]])
         table = [(name, *row) for name, row in zip(log.names, counts, strict=True) if row[:-1].any()]
-        self.report.value = html_table(["type", *CHANGE_COLOURS, "kept"], table, CHANGE_COLOURS)
+        self.report.value = html_table(["type", *CHANGE_COLOURS, "kept"], table)
         if forgotten := self.changes.forgotten:
-            names = escape(", ".join(forgotten[:8])) + " …" * (len(forgotten) > 8)
+            names = escape(", ".join(map(one_line, forgotten[:8]))) + " …" * (len(forgotten) > 8)
             warning = f"Not found any more, because they have no label: {names}"
-            self.report.value += f"<div style='color:{WARNING_COLOUR}'>{warning}</div>"
+            self.report.value += f'<div class="evlib-warning">{warning}</div>'
         return self.changes
 
     def next_change(self) -> tuple[float, str, str]:
@@ -363,7 +361,8 @@ class Annotator(Widget):
         # Where the new detector suggests the event, it can be decided at once.
         same = self._at(time_s, type)
         self.signal.selected = same[0].id if same else CHANGE_ID + self._change
-        self.say(f"{kind.capitalize()} ({self._change + 1} of {len(self._changed)}): {type} at {time_s:.4f} s.")
+        number = f"{self._change + 1} of {len(self._changed)}"
+        self.say(f"{kind.capitalize()} ({number}): {one_line(type)} at {time_s:.4f} s.")
         return row
 
     def figure(self):
@@ -386,8 +385,9 @@ class Annotator(Widget):
     def _pressed(self, press):
         key = "Delete" if press["key"] == "Backspace" else press["key"]
         for name, (_, own, _) in ACTIONS.items():
-            if own == key:
-                getattr(self, name)()
+            if own and own.lower() == key.lower():
+                exactly = {"exact": True} if press.get("shift") and name in ("add_here", "move_here") else {}
+                getattr(self, name)(**exactly)
 
     # ---- The state that is shown
 
@@ -396,8 +396,13 @@ class Annotator(Widget):
             raise OptionError("select an annotation first: click on its mark, or go to the next suggestion")
         return self.annotations[self.signal.selected]
 
+    def _cursor(self):
+        if self.signal.cursor_s is None:
+            raise OptionError("put the cursor somewhere first: in the signal, shift with the left or right arrow key")
+        return self.signal.cursor_s
+
     def _type(self):
-        return None if self.kind.value == BEST else self.kind.value
+        return None if self.kind.value is NO_NAME else self.kind.value
 
     def _undecided_in_view(self):
         start, stop = self.signal.view
@@ -435,22 +440,22 @@ class Annotator(Widget):
     def _refresh(self):
         log, undecided = self.annotations, self.annotations.suggestions()
         every = max(1, -(-len(undecided) // MAX_LANDMARKS))
-        landmarks = [(row.time_s, ANNOTATION_COLOURS["undecided"]) for row in undecided[::every]]
-        self.signal.landmarks = landmarks + [(row[0], CHANGE_COLOURS[row[2]]) for row in self._changed[:MAX_LANDMARKS]]
+        landmarks = [(row.time_s, ANNOTATION_COLOURS["undecided"], SHAPES["undecided"]) for row in undecided[::every]]
+        changed = ((time_s, CHANGE_COLOURS[kind], SHAPES[kind]) for time_s, _, kind in self._changed[:MAX_LANDMARKS])
+        self.signal.landmarks = [*landmarks, *changed]
         self.signal.spans = [(*span, REVIEWED_COLOUR) for span in log.reviewed_s.tolist()]
         n = Counter(row.status for row in log.rows())
         reviewed_s = float(np.diff(log.reviewed_s).sum())
         scale, unit = (1, "s") if log.duration_s < 300 else (60, "min")
         parts = [
-            f"<b style='color:{ANNOTATION_COLOURS['undecided']}'>{len(undecided)} undecided</b>",
-            f"<b style='color:{ANNOTATION_COLOURS['event']}'>events: {n['accepted'] + n['added']}</b>"
-            f" ({n['accepted']} accepted, {n['added']} added)",
-            f"{n['rejected']} rejected",
+            f"◆ <b>{len(undecided)} undecided</b>",
+            f"● <b>events: {n['accepted'] + n['added']}</b> ({n['accepted']} accepted, {n['added']} added)",
+            f"✕ {n['rejected']} rejected",
             f"{reviewed_s / scale:.1f} of {log.duration_s / scale:.1f} {unit} complete",
         ]
         if violations := len(find_violations(log.events(), self.refractory_s)[0]):
             words = f"{violations} pairs closer than the refractory period"
-            parts.append(f"<b style='color:{WARNING_COLOUR}'>{words}</b>")
+            parts.append(f'<b class="evlib-warning">{words}</b>')
         self.status.value = " · ".join(parts)
         self._draw_marks(again=True)
         self._describe()
@@ -466,8 +471,8 @@ class Annotator(Widget):
         marks = [(row.id, row.time_s, row.type, row.status, row.score) for row in self.annotations.rows()]
         marks += [(CHANGE_ID + k, *row, None) for k, row in enumerate(self._changed)]
         shown = [
-            {"id": id, "time_s": time_s, "label": type, "short": type[self._prefix :], "note": note, "score": score}
-            | MARKS[note]
+            {"id": id, "time_s": time_s, "label": one_line(type), "short": one_line(type[self._prefix :])}
+            | {"note": note, "score": score, **MARKS[note]}
             for id, time_s, type, note, score in marks
             if first <= time_s <= last
         ]
@@ -479,4 +484,9 @@ class Annotator(Widget):
         """The selected annotation in words, above the signal."""
         row = self.annotations[self.signal.selected] if self.signal.selected in self.annotations else None
         score = "" if row is None or row.score is None else f", probability {row.score:.2f}"
-        self.signal.message = "" if row is None else f"{row.type} at {row.time_s:.4f} s, {row.status}{score}"
+        self.signal.message = "" if row is None else f"{one_line(row.type)} at {row.time_s:.4f} s, {row.status}{score}"
+
+
+def _legend(colours):
+    """Names, colours and shapes for the legend of the signal."""
+    return [(name, colour, SHAPES[name]) for name, colour in colours.items()]

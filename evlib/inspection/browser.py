@@ -16,28 +16,26 @@ from ..scoring.comparison import OUTCOMES, event_table, rows_of_kind
 from ..signals.errors import OptionError, UnitError, require_known
 from ..signals.events import Events
 from ..signals.recording import Recording
+from ..signals.text import one_line
 from ..templates.pursue import Candidates
-from .plots import OUTCOME_COLOURS
+from .keys import BROWSER_KEYS, key_help
+from .plots import OUTCOME_COLOURS, OUTCOME_SHAPES
 from .signal_view import ROWS, SignalView, prefix_length
-from .widget import WRAP, Widget, html_table
+from .widget import LABEL, WRAP, Widget, html_facts, named
 
 # Length of a tile in seconds, and how many are kept.
 TILE_S, MAX_TILES = 10.0, 64
 # Seconds of candidates on either side that a context network reads: as far as rhythm reaches.
 CONTEXT_S = 10.0
-# Key: the kind of event that it leads to.
-KEYS = {"n": "event", "e": "error", "u": "least_certain", "r": "refractory", "d": "disagreement"}
-HELP = (
-    "keys in the signal: n next event, e next error, u next least certain, r next refractory violation, d next "
-    "disagreement (with shift: the one before); arrows move and scale, + and − zoom, home and end"
-)
 # Where there are more marks than this, one of each outcome is shown in each of this many parts of the view.
 MANY_MARKS, THIN_BINS = 300, 400
 # Scores of candidates are shown in views of at most this many seconds.
 MAX_SCORES_S = 20.0
 HIGHPASS_HZ = (0.5, 1, 2, 5, 10, 20, 50, 100)
-STEM_COLOUR = "#5b4a8a"
-COLOURS = OUTCOME_COLOURS | {"not_judged": "#1f77b4"}
+STEM_COLOUR = "#7a68b5"
+COLOURS, SHAPES = OUTCOME_COLOURS | {"not_judged": "#6b6b6b"}, OUTCOME_SHAPES | {"not_judged": "s"}
+# The shapes as characters.
+SIGNS = {"hit": "●", "miss": "▼", "false_alarm": "✕", "not_judged": "■"}
 BUTTON_STYLES = {"hit": "success", "miss": "danger", "false_alarm": "warning", "not_judged": "info"}
 
 
@@ -246,8 +244,8 @@ class EventBrowser(Widget):
 
     def _key_pressed(self, change):
         key = change["new"].get("key", "")
-        if key.lower() in KEYS:
-            self._step(KEYS[key.lower()], 1 if key.islower() else -1)
+        if key.lower() in BROWSER_KEYS:
+            self._step(BROWSER_KEYS[key.lower()], 1 if key.islower() else -1)
 
     # ---- What is drawn
 
@@ -261,7 +259,8 @@ class EventBrowser(Widget):
         marks = []
         for row in rows:
             type, outcome, score = self._type[row], self._outcome[row], self._score[row]
-            common = {"label": type, "short": type[self._prefix :], "colour": COLOURS[outcome]}
+            common = {"label": one_line(type), "short": one_line(type[self._prefix :])}
+            common |= {"colour": COLOURS[outcome], "shape": SHAPES[outcome]}
             common |= {"score": None if np.isnan(score) else round(float(score), 6), "note": outcome.replace("_", " ")}
             common["weight"] = 2 if outcome in ("miss", "false_alarm") else 1
             for k, kind in enumerate(("reference", "estimated")):
@@ -286,7 +285,7 @@ class EventBrowser(Widget):
             return [], "zoom in\nfor scores"
         names, chosen = self._trace.detector.names, set(self._types.value or self.names)
         stems = [
-            {"time_s": float(t), "value": float(v), "colour": STEM_COLOUR, "label": names[k]}
+            {"time_s": float(t), "value": float(v), "colour": STEM_COLOUR, "label": one_line(names[k])}
             for t, k, v in zip(*self._trace.between(start, stop), strict=True)
             if names[k] in chosen
         ]
@@ -296,8 +295,9 @@ class EventBrowser(Widget):
         """The current event in words, above the signal and below it."""
         row = self.table.iloc[self.current]
         outcome = row["outcome"].replace("_", " ")
-        self.signal.message = f"{row['type']}, {outcome}, {row['time_s']:.4f} s"
-        cells = {"event": f"{self.current + 1} of {len(self.table)}", "type": row["type"], "outcome": outcome}
+        self.signal.message = f"{one_line(row['type'])}, {outcome}, {row['time_s']:.4f} s"
+        facts = {"event": f"{self.current + 1} of {len(self.table)}", "type": row["type"]}
+        facts["outcome"] = f"{SIGNS[row['outcome']]} {outcome}"
         numbers = {
             "reference": ("reference_s", "{:.5f} s"),
             "estimated": ("estimated_s", "{:.5f} s"),
@@ -306,50 +306,43 @@ class EventBrowser(Widget):
             "too close, gap": ("gap_s", "{:.4f} s"),
         }
         for name, (column, form) in numbers.items():
-            cells[name] = "–" if np.isnan(row[column]) else form.format(row[column])
-        cells["other table says"] = row["other"] or "–"
-        self._line.value = html_table(cells, [cells.values()], {outcome: COLOURS[row["outcome"]]})
+            if not np.isnan(row[column]):
+                facts[name] = form.format(row[column])
+        if row["other"]:
+            facts["other table says"] = row["other"]
+        self._line.value = html_facts(facts)
 
     # ---- Buttons and filters
 
     def _controls(self):
         """Everything above and below the signal."""
-        grey = '<div style="color:#666;line-height:1.4">'
-        self._line = w.HTML(f"{grey}no event chosen yet: press a button, or click on a mark</div>")
+        self._line = w.HTML('<div class="evlib-hint">no event chosen yet: press a button, or click on a mark</div>')
         self._next, pairs = {}, []
-        for key, kind in KEYS.items():
+        for key, kind in BROWSER_KEYS.items():
             words = kind.replace("_", " ")
-            narrow = {"tooltip": f"previous {words} ({key.upper()})", "layout": w.Layout(width="30px")}
+            narrow = {"tooltip": f"previous {words} ({key.upper()})", "layout": w.Layout(width="32px")}
             back = self.button("‹", lambda kind=kind: self.previous(kind), **narrow)
             self._next[kind] = self.button("", lambda kind=kind: self.next(kind), tooltip=f"next {words} ({key})")
             pairs.append(w.HBox([back, self._next[kind]], layout=w.Layout(margin="0 6px 0 0")))
-        about = {"rows": 4, "layout": w.Layout(width="150px"), "tooltip": "none chosen: all types"}
-        self._types = w.SelectMultiple(options=self.names, **about)
+        about = {"rows": 4, "style": LABEL, "layout": w.Layout(width="260px")}
+        self._types = w.SelectMultiple(options=named(self.names), description="types (none: all)", **about)
         look = {"value": True, "tooltip": "show or hide", "layout": w.Layout(width="auto")}
         present = [outcome for outcome in OUTCOMES if (self._outcome == outcome).any()]
         self._outcomes = {name: w.ToggleButton(button_style=BUTTON_STYLES[name], **look) for name in present}
         steps = {"min": 0, "max": 1, "step": 0.01, "readout_format": ".2f"}
-        self._range = w.FloatRangeSlider(value=(0, 1), description="score", **steps)
+        self._range = w.FloatRangeSlider(value=(0, 1), description="score", style=LABEL, **steps)
         now = self.signal.overview.highpass_hz
         options = sorted(f for f in {*HIGHPASS_HZ, now or 1} if f < self.recording.sampling_rate_hz / 2)
-        options = [("as recorded", None), *((f"over {f:g} Hz", f) for f in options)]
-        self._highpass = w.Dropdown(options=options, value=now, description="signal")
+        options = [("as recorded", 0), *((f"over {f:g} Hz", f) for f in options)]
+        look = {"style": LABEL, "layout": w.Layout(width="200px")}
+        self._highpass = w.Dropdown(options=options, value=now or 0, description="signal", **look)
         for control in (self._types, self._range, *self._outcomes.values()):
             control.observe(self._filter_changed, "value")
-        self._highpass.observe(lambda change: self.attempt(self.signal.set_highpass, change["new"]), "value")
-        label = w.HTML(f"{grey}types<br>(none: all)</div>", layout=w.Layout(margin="0 6px 0 0"))
-        right = w.VBox([w.HBox(list(self._outcomes.values())), w.HBox([self._range, self._highpass])])
-        filters = w.HBox([label, self._types, right])
-        help = w.HTML(f"{grey}{HELP}</div>")
-        return [
-            w.HTML(self._summary()),
-            w.HBox(pairs, layout=WRAP),
-            filters,
-            self.signal,
-            self.message,
-            self._line,
-            help,
-        ]
+        self._highpass.observe(lambda change: self.attempt(self.signal.set_highpass, change["new"] or None), "value")
+        right = [w.HBox(list(self._outcomes.values()), layout=WRAP), w.HBox([self._range, self._highpass], layout=WRAP)]
+        filters = w.HBox([self._types, w.VBox(right)], layout=WRAP)
+        jumps, help = w.HBox(pairs, layout=WRAP), w.HTML(key_help("browser"))
+        return [w.HTML(self._summary()), jumps, filters, self.signal, self.message, self._line, help]
 
     def _filter_changed(self, _=None):
         low, high = self._range.value
@@ -360,7 +353,7 @@ class EventBrowser(Widget):
         counts = {outcome: int((self._shown & (self._outcome == outcome)).sum()) for outcome in self._outcomes}
         captions = {outcome: f"{outcome.replace('_', ' ')} {n}" for outcome, n in counts.items()}
         for outcome, button in self._outcomes.items():
-            button.icon, button.description = "check" if button.value else "times", captions[outcome]
+            button.description = f"{SIGNS[outcome]} {captions[outcome]}"
         for kind, button in self._next.items():
             count = self.count(kind)
             button.description, button.disabled = f"next {kind.replace('_', ' ')}", count == 0
@@ -371,15 +364,16 @@ class EventBrowser(Widget):
         rows = error if len(error) else np.flatnonzero(self._shown)
         rows = self._thinned(rows, 0.0, self.recording.duration_s)
         with self.signal.hold_sync():
-            self.signal.legend = [(captions[name], COLOURS[name]) for name in counts]
-            self.signal.landmarks = [(float(self._time_s[row]), COLOURS[self._outcome[row]]) for row in rows]
+            self.signal.legend = [(captions[name], COLOURS[name], SHAPES[name]) for name in counts]
+            outcomes = ((row, self._outcome[row]) for row in rows)
+            self.signal.landmarks = [(float(self._time_s[row]), COLOURS[what], SHAPES[what]) for row, what in outcomes]
             self._draw_marks()
 
     def _summary(self):
         recording = self.recording
         hits, misses, alarms = ((self._outcome == name).sum() for name in ("hit", "miss", "false_alarm"))
         minutes, seconds = divmod(recording.duration_s, 60)
-        words = f"<div><b>{escape(recording.name) or 'recording'}</b>: {minutes:.0f} min {seconds:.0f} s, "
+        words = f"<div><b>{escape(one_line(recording.name)) or 'recording'}</b>: {minutes:.0f} min {seconds:.0f} s, "
         words += f"{recording.n_channels} channels at {recording.sampling_rate_hz:g} Hz, {len(self.table)} events"
         if hits + misses + alarms:
             f1 = 2 * hits / (2 * hits + misses + alarms)
@@ -395,8 +389,8 @@ def _rules(detector, names, refractory_s):
     probability = 1 / (1 + np.exp(-np.clip(np.asarray(detector.thresholds, dtype=float), -30, 30)))
     threshold = {name: p for name, p in zip(detector.names, probability, strict=True) if name in names}
     if refractory_s is None:
-        refractory_s = {"default": None, **{name: s for name, s in detector.refractory_s.items() if name in names}}
-    return refractory_s, {"default": 0.5, **threshold}
+        refractory_s = {name: detector.refractory_s.get(name) for name in names}
+    return refractory_s, {name: threshold.get(name, 0.5) for name in names}
 
 
 def _chosen(what, values, known):

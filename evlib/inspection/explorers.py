@@ -18,11 +18,13 @@ from ..signals.errors import (
     log_odds_of,
     require_choice,
     require_instance,
+    require_known,
     require_tolerance,
 )
 from ..signals.events import Events
 from ..signals.recording import Recording
 from ..signals.refractory import Refractory
+from ..signals.text import one_line
 from ..templates.waveforms import (
     channel_delays,
     channel_times,
@@ -32,7 +34,7 @@ from ..templates.waveforms import (
     subtract_template,
 )
 from . import plots
-from .widget import LABEL, WRAP, OneType, Pictured, Stepper, blank_figure, html_table
+from .widget import LABEL, NO_NAME, WRAP, OneType, Pictured, Stepper, html_table, named
 
 # Steps of the threshold slider, even in log odds: probabilities from 0.00005 to 0.99995.
 SLIDER_LOG_ODDS = np.arange(-100, 101) / 10.0
@@ -40,8 +42,8 @@ TOLERANCES_MS = (0.25, 0.5, 1, 2, 2.5, 5, 10, 20, 25, 50, 100, 150, 200)
 SLIDER = {"style": LABEL, "layout": w.Layout(width="360px")}
 # Single events of a type that are read, evenly spread (more change no figure visibly), and that are shown at first.
 MOST_EVENTS, SHOWN_EVENTS = 200, 30
-# Option of the list of types, and what the timing view shows.
-ALL, VIEWS = "all types", ("errors", "between types")
+# What the timing view shows, and what stands for the type that is chosen there (None stands for all types).
+VIEWS, CHOSEN = ("errors", "between types"), object()
 # Samples on either side of a detection in which a single channel may find its onset.
 REACH = 8
 READ_EVENTS = "evlib.read_events reads a file"
@@ -86,7 +88,7 @@ class ThresholdExplorer(OneType):
         options = [
             (f"{p:.3g}" if p < 0.98 else f"{p:.5f}", x) for p, x in zip(probability, SLIDER_LOG_ODDS, strict=True)
         ]
-        self.types = Stepper(detector.names, "type")
+        self.types = Stepper(named(detector.names), "type")
         self.threshold = w.SelectionSlider(options=options, description="threshold (probability)", **SLIDER)
         longest = max([*detector.refractory_s.values(), 0.05])
         limits = {"min": 0, "max": 2 * longest, "step": longest / 200}
@@ -158,8 +160,7 @@ class ThresholdExplorer(OneType):
 
     def figure(self):
         """Precision over recall, scores of candidates, and all types, side by side."""
-        figure = blank_figure(10.5, 4.4)
-        left, middle, right = figure.subplots(1, 3, width_ratios=[1, 1.15, 1])
+        figure, (left, middle, right) = self.panels([1, 1.15, 1], 4.4)
         _, precision, recall = self.sweep.curve(self.type, self.refractory_s, self.tolerance_s)
         table = self.comparison.per_type()
         point = table.loc[self.name, ["precision", "recall"]].to_list()
@@ -173,9 +174,18 @@ class ThresholdExplorer(OneType):
         log_odds = self.sweep.log_odds[self.sweep.candidates.type == self.type]
         is_event = self.sweep.is_event(self.type, self.tolerance_s)
         plots.plot_candidate_scores(log_odds, is_event, self.thresholds[self.type], middle)
-        middle.set_title(f"{self.name}, refractory period {self.refractory_s[self.name]:.3g} s", y=1.15)
+        middle.set_title(
+            f"{plots.plain(self.name, 28)}, refractory period {self.refractory_s[self.name]:.3g} s", y=1.15
+        )
         plots.plot_scores_by_type(table, self.name, self.tolerance_s, right)
         return figure
+
+    def describe(self):
+        """The picture in words."""
+        return (
+            f"{one_line(self.name)}: precision over recall, scores of its candidates around the threshold "
+            f"{self.threshold.label}, and precision, recall and F1 of all types; the numbers stand above"
+        )
 
     def _update(self):
         self.comparison = self.sweep.compare(self.thresholds, self.refractory_s, self.tolerance_s)
@@ -201,14 +211,14 @@ class ThresholdExplorer(OneType):
         rows = [
             [name, int(r.tp), int(r.fn), int(r.fp), *(f"{v:.3f}" for v in (r.precision, r.recall, r.f1))]
             + [f"{r.fp / report.hours:.3g}"]
-            for name, r in ((self.name, one), ("all types", report))
+            for name, r in ((self.name, one), ("(all types)", report))
         ]
         header = ["", "hits", "missed", "false alarms", "precision", "recall", "F1", "false alarms / h"]
         self.numbers.value = html_table(header, rows)
         broken = find_violations(self.sweep.reference, self.refractory_s)[0]
         n_broken = int((self.sweep.reference.type[broken[:, 0]] == self.type).sum())
         if n_broken:
-            words = f"{n_broken} reference events of {self.name} come sooner than its refractory period allows"
+            words = f"{n_broken} reference events of {one_line(self.name)} come sooner than its refractory period"
             self.say(words, warning=True)
         else:
             self.say("" if self.is_applied else "The detector does not have this choice yet.")
@@ -279,7 +289,7 @@ class TemplateView(OneType):
         self.pairs = similar_templates(detector.bank)
         self._snippets: dict = {}
         self._delays: dict = {}
-        self.types = Stepper(detector.names, "type")
+        self.types = Stepper(named(detector.names), "type")
         most = 0 if events is None else int(max(events.counts().max(initial=0), 1))
         limits = {"min": 0, "max": min(most, MOST_EVENTS)}
         self.shown = w.IntSlider(min(SHOWN_EVENTS, most), **limits, description="single events shown", **SLIDER)
@@ -316,17 +326,18 @@ class TemplateView(OneType):
 
     def figure(self):
         """Single events with the template, the residual, delays of the channels, similarity of the types."""
-        figure = blank_figure(11.5, 5.2)
         bank, rate, channels = self.detector.bank, self.detector.sampling_rate_hz, self.detector.channels or None
         template, pieces = bank.templates[self.type], self.snippets
         few = _spread(pieces, self.shown.value)
         true = None if self.truth is None else self.truth[self.type]
         n_middle = int(len(pieces) > 0)
         ratios = [1.25, *[1.1] * n_middle, 0.75, 1.15]
-        left, *middle, delays, right = figure.subplots(1, 3 + n_middle, width_ratios=ratios)
+        figure, (left, *middle, delays, right) = self.panels(ratios, 5.2)
         half = max(2.0, float(np.abs(template).max()))
         plots.plot_aligned_events(few, template, rate, bank.before, channels, true, self.delays, half, ax=left)
-        left.set_title(f"{self.name}: SNR {bank.norm[self.type]:.1f}, {len(few)} of {len(pieces)} events", y=1.09)
+        left.set_title(
+            f"{plots.plain(self.name, 28)}: SNR {bank.norm[self.type]:.1f}, {len(few)} of {len(pieces)} events", y=1.09
+        )
         for ax in middle:
             rest, shown = subtract_template(pieces, template), subtract_template(few, template)
             mean = {"half": half, "label": "mean", "ax": ax}
@@ -343,6 +354,14 @@ class TemplateView(OneType):
         warnings = [str(pair) for pair in self.pairs if pair.name == self.name]
         self.say("; ".join(warnings) or "No other type is similar to this one.", warning=bool(warnings))
         super().draw()
+
+    def describe(self):
+        """The picture in words."""
+        delay_ms = ", ".join(f"{ms:+.1f}" for ms in 1e3 * self.delays.delay_s)
+        return (
+            f"{one_line(self.name)}: {len(self.snippets)} single events over their template, signal-to-noise ratio "
+            f"{self.detector.bank.norm[self.type]:.1f}; delays of the channels {delay_ms} ms; similarity of all types"
+        )
 
 
 def _spread(rows, n):
@@ -405,7 +424,7 @@ class TimingView(Pictured):
         self.channels, self.channel_error_s = (), None
         if detector is not None:
             self._measure_channels(detector, recording)
-        self.types = Stepper([ALL, *self.names], "type")
+        self.types = Stepper([("(all types)", NO_NAME), *named(self.names)], "type")
         self.view = w.ToggleButtons(options=VIEWS, style={"button_width": "auto"})
         words = "without the bias of each type"
         self.without_bias = w.Checkbox(False, description=words, indent=False, layout=w.Layout(width="auto"))
@@ -415,21 +434,21 @@ class TimingView(Pictured):
             control.observe(lambda _: self.draw(), "value")
         self.draw()
 
-    def set(self, view: str | None = None, type: str | None = None, without_bias: bool | None = None):
-        """Choose what is shown: "errors" or "between types"; a type or "all types"; with or without the bias."""
+    def set(self, view: str | None = None, type=CHOSEN, without_bias: bool | None = None):
+        """Choose what is shown: "errors" or "between types"; a type, or None for all; with or without the bias."""
         if view is not None:
             require_choice(VIEWS, view=view)
             self.view.value = view
-        if type is not None:
-            require_choice(self.types.list.options, type=type)
-            self.types.list.value = type
+        if type is not CHOSEN:
+            require_known([] if type is None else [type], self.names)
+            self.types.list.value = NO_NAME if type is None else type
         if without_bias is not None:
             self.without_bias.value = bool(without_bias)
         return self
 
-    def errors(self, type: str | None = None) -> np.ndarray:
-        """(n,) signed errors of the hits in seconds, late is positive: of one type, of the type in view, or of all."""
-        return self._unbiased(self.comparison.dt_s)[self._rows(self.types.value if type is None else type)]
+    def errors(self, type=CHOSEN) -> np.ndarray:
+        """(n,) signed errors of the hits in seconds, late is positive: of the type in view or another; None: of all."""
+        return self._unbiased(self.comparison.dt_s)[self._rows(self.types.value if type is CHOSEN else type)]
 
     def figure(self):
         """The chosen view as a matplotlib Figure."""
@@ -438,15 +457,22 @@ class TimingView(Pictured):
     def draw(self) -> None:
         """Draw the chosen view and its numbers."""
         rows = []
-        for name in dict.fromkeys([self.types.value, ALL]):
+        for name in dict.fromkeys([self.types.value, None]):
             numbers = timing_statistics(self.errors(name))
             shown = (f"{numbers[key]:.3f}" for key in ("mad_ms", "rmse_ms", "p95_ms"))
-            rows.append([name, len(self.errors(name)), f"{numbers['bias_ms']:+.3f}", *shown])
+            label = "(all types)" if name is None else name
+            rows.append([label, len(self.errors(name)), f"{numbers['bias_ms']:+.3f}", *shown])
         self.numbers.value = html_table(["", "hits", "bias (ms)", "MAD (ms)", "RMSE (ms)", "95 % within (ms)"], rows)
         super().draw()
 
+    def describe(self):
+        """The picture in words."""
+        of = "all types" if self.types.value is None else one_line(self.types.value)
+        shown = "timing errors of each type" if self.view.value == "errors" else "times from type to type"
+        return f"{of}: {shown}; the numbers stand above"
+
     def _rows(self, name):
-        return slice(None) if name == ALL else self.type == self.names.index(name)
+        return slice(None) if name is None else self.type == self.names.index(name)
 
     def _unbiased(self, error_s):
         """Errors (hits, ...) without the bias of their type, if that is chosen."""
@@ -456,11 +482,12 @@ class TimingView(Pictured):
     def _errors_figure(self):
         tolerance_s, name = self.comparison.tolerance_s, self.types.value
         n_right = 1 + (self.channel_error_s is not None)
-        figure = blank_figure(11, max(4.2, 0.27 * max(len(self.names), len(self.channels)) + 1.2))
-        left, *right = figure.subplots(1, 1 + n_right, width_ratios=[1.15, *[1] * n_right])
+        height = min(max(4.2, 0.27 * max(len(self.names), len(self.channels)) + 1.2), 12.0)
+        figure, (left, *right) = self.panels([1.15, *[1] * n_right], height)
         what = ", without bias" if self.without_bias.value else ""
-        plots.plot_timing_errors({name: self.errors()}, tolerance_s, left)
-        left.set_title(f"hits of {name}{what}", y=1.07)
+        of = "all types" if name is None else name
+        plots.plot_timing_errors({of: self.errors()}, tolerance_s, left)
+        left.set_title(f"hits of {plots.plain(of, 28)}{what}", y=1.07)
         plots.plot_error_groups(
             {k: self.errors(k) for k in self.names}, right[0], tolerance_s, plots.type_colours(len(self.names))
         )
@@ -472,16 +499,15 @@ class TimingView(Pictured):
         return figure
 
     def _types_figure(self):
-        figure = blank_figure(11, 5.2)
-        left, right = figure.subplots(1, 2, width_ratios=[1.1, 1])
-        name, of_all = self.types.value, self.types.value == ALL
+        figure, (left, right) = self.panels([1.1, 1], 5.2)
+        name, of_all = self.types.value, self.types.value is None
         tables = {"reference": self.comparison.reference, "estimated": self.comparison.estimated}
         found = {label: inter_event_intervals(table) for label, table in tables.items()}
-        plots.plot_time_to_next(*found["reference"], self.names, None if of_all else name, left)
+        plots.plot_time_to_next(*found["reference"], self.names, name, left)
         left.set_title("reference: how often, and after how long")
         own = {k: t[slice(None) if of_all else a == self.names.index(name)] for k, (a, _, t) in found.items()}
         plots.plot_intervals(own, right)
-        right.set_title(f"from {'each type' if of_all else name} to the next other type", y=1.12)
+        right.set_title(f"from {'each type' if of_all else plots.plain(name, 28)} to the next other type", y=1.12)
         return figure
 
     def _measure_channels(self, detector, recording):

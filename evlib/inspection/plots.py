@@ -12,11 +12,15 @@ import numpy as np
 from ..signals.errors import OptionError, ShapeError, require_rate
 from ..signals.events import Events
 from ..signals.recording import Recording
+from ..signals.text import one_line
 from .view import Overview, View, check_part
 
 # A legend of more types than this hides the signal.
 MAX_LEGEND_TYPES = 16
-OUTCOME_COLOURS = {"hit": "#2ca02c", "miss": "#d62728", "false_alarm": "#ff7f0e"}
+# Okabe and Ito's green and vermilion, and a violet: apart for colour-blind eyes, and visible on white and on black.
+# Each outcome has a shape too, a marker of matplotlib.
+OUTCOME_COLOURS = {"hit": "#009e73", "miss": "#d55e00", "false_alarm": "#9b4fb5"}
+OUTCOME_SHAPES = {"hit": "o", "miss": "v", "false_alarm": "X"}
 SIGNAL_COLOUR = "#4b5a69"
 # From channel to channel; the values of a channel mostly stay within -1 and 1 of its own line.
 LANE = 2.2
@@ -24,6 +28,8 @@ TRUTH = {"color": "0.6", "linewidth": 2.6, "alpha": 0.6}
 ZERO_LINE = {"color": "0.45", "linewidth": 0.8, "linestyle": ":"}
 # Log odds beyond these are certain enough for a picture.
 SHOWN_LOG_ODDS = (-12.0, 20.0)
+# Letters of a name beside an axis, and how many rows have a name.
+MOST_LETTERS, MOST_ROWS = 28, 60
 # Methods stand side by side over this share of the way to the next number of labels.
 DODGE = 0.3
 
@@ -78,6 +84,16 @@ def method_colours(methods: Iterable[str]) -> dict:
 # ---- Parts of several figures
 
 
+def plain(name, most: int = 60) -> str:
+    r"""A name out of a file, as matplotlib shows it letter by letter: no formula, and not hidden from a legend.
+
+    >>> plain("$x_{$")
+    '\\$x_{\\$'
+    """
+    words = one_line(name, most).strip("\N{FIRST STRONG ISOLATE}\N{POP DIRECTIONAL ISOLATE}").replace("$", r"\$")
+    return "\N{ZERO WIDTH SPACE}" + words if words.startswith("_") else words
+
+
 def need_columns(name, table, *columns):
     """Refuse a pandas table without these columns."""
     if missing := set(columns) - set(table.columns):
@@ -125,24 +141,30 @@ def _stack(ax, time, waves, half, **style):
 
 def _label_stack(ax, n_channels, names=None, half=None, units=None):
     """Names of the channels at their lines; with ``half`` also what a lane is worth."""
-    names = [f"ch{c + 1}" for c in range(n_channels)] if names is None else list(names)
+    names = [f"ch{c + 1}" for c in range(n_channels)] if names is None else names
+    names = [plain(name, MOST_LETTERS) for name in names]
     if half is not None:
-        names = [f"{name}\n±{h:.2g} {unit}".rstrip() for name, h, unit in zip(names, half, units, strict=True)]
+        names = [f"{name}\n±{h:.2g} {plain(unit)}".rstrip() for name, h, unit in zip(names, half, units, strict=True)]
     lines = -LANE * np.arange(n_channels)
     ax.set(yticks=lines, yticklabels=names, ylim=(lines[-1] - 1.3, 1.3))
 
 
 def _label_rows(ax, names):
-    """One row per name, the first at the top."""
-    ax.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
+    """One row per name, the first at the top; of very many, only some are named."""
+    names = [plain(name, MOST_LETTERS) for name in names]
+    some = slice(None, None, -(-len(names) // MOST_ROWS) or 1)
+    ax.set(yticks=range(len(names))[some], yticklabels=names[some], ylim=(len(names) - 0.4, -0.6))
 
 
-def _square(ax, values, names, chosen, label, **options):
+def _square(ax, values, names, chosen, what, **options):
     """A square of colours, types by types."""
+    import pandas as pd
     import seaborn as sns
 
-    bar = {"label": label, "shrink": 0.8, "pad": 0.02}
-    sns.heatmap(values, square=True, xticklabels=names, yticklabels=names, cbar_kws=bar, ax=ax, **options)
+    # Seaborn names as many rows and columns as there is room for.
+    shown = [plain(name, MOST_LETTERS) for name in names]
+    table = pd.DataFrame(np.asarray(values), shown, shown)
+    sns.heatmap(table, square=True, cbar_kws={"label": what, "shrink": 0.8, "pad": 0.02}, ax=ax, **options)
     ax.tick_params(labelsize="small" if len(names) <= 10 else "x-small")
     if chosen is not None:
         row = list(names).index(chosen)
@@ -219,7 +241,8 @@ def plot_recording(
     present, colours = np.unique(shown.type), type_colours(len(events.names))
     few = 0 < len(present) <= MAX_LEGEND_TYPES
     for k in present:
-        style = {"color": colours[k], "linestyle": "--", "linewidth": 1.2, "label": events.names[k] if few else None}
+        style = {"color": colours[k], "linestyle": "--", "linewidth": 1.2}
+        style["label"] = plain(events.names[k]) if few else None
         ax.vlines(shown.onset_s[shown.type == k], 0, 1, transform=ax.get_xaxis_transform(), **style)
     if few:
         _legend_right(ax)
@@ -235,11 +258,11 @@ def plot_events_raster(events: Events | dict, start_s: float = 0.0, stop_s: floa
     tables = events if isinstance(events, dict) else {None: events}
     names = next(iter(tables.values())).names
     height = 0.8 / len(tables)
-    for k, (label, table) in enumerate(tables.items()):
+    for k, (given, table) in enumerate(tables.items()):
         table = table.with_names(names)
         shown = table[(table.onset_s >= start_s) & (table.onset_s < (np.inf if stop_s is None else stop_s))]
-        colour = type_colours(len(names))[shown.type] if label is None else f"C{k}"
-        top = shown.type - 0.4 + k * height
+        colour = type_colours(len(names))[shown.type] if given is None else f"C{k}"
+        top, label = shown.type - 0.4 + k * height, given and plain(given)
         ax.vlines(shown.onset_s, top, top + 0.9 * height, color=colour, linewidth=1.8, label=label)
     _label_rows(ax, names)
     ax.set(xlabel="time (s)", ylabel="event type")
@@ -279,9 +302,10 @@ def plot_error_gallery(
     for ax, row in zip(axes, rows, strict=True):
         begin = np.clip(row.time_s - window_s / 2, 0, max(recording.duration_s - window_s, 0))
         plot_recording(recording, None, begin, begin + window_s, ax, highpass_hz=highpass_hz)
-        colour = OUTCOME_COLOURS[row.outcome]
+        colour, shape = OUTCOME_COLOURS[row.outcome], OUTCOME_SHAPES[row.outcome]
         ax.axvline(row.time_s, color=colour, linewidth=1.5)
-        ax.set_title(f"{row.outcome.replace('_', ' ')}: {row.type}", fontsize="small", color=colour)
+        ax.plot(row.time_s, 0.97, shape, color=colour, transform=ax.get_xaxis_transform(), clip_on=False)
+        ax.set_title(f"{row.outcome.replace('_', ' ')}: {plain(row.type)}", fontsize="small")
         ax.set_yticks([])
         ax.set_ylabel("channels", fontsize="small")
         ax.tick_params(labelsize="x-small")
@@ -334,7 +358,7 @@ def plot_templates(
         _label_stack(ax, n_channels, channels)
         ax.set_ylim(-LANE * (n_channels - 1) - 1.7, 1.7)  # the highest peak is 1 / 0.6 from its line
         ax.tick_params(axis="y", labelsize="x-small")
-        ax.set_title(names[k] if names is not None else f"type {k}", fontsize="small")
+        ax.set_title(plain(names[k]) if names is not None else f"type {k}", fontsize="small")
         if ax.get_subplotspec() is None or ax.get_subplotspec().is_last_row():
             ax.set_xlabel(f"1 lane = {LANE * half:.2g} {unit}".rstrip(), fontsize="x-small")
     return axes
@@ -534,9 +558,9 @@ def plot_timing_errors(error_s, tolerance_s: float = 0.005, ax=None, bins: int =
     limit = min(1e3 * tolerance_s, max(1.2 * spread, 1e-3))
     edges = np.linspace(-limit, limit, bins + 1)
     labels = [
-        f"{label}: median {np.median(e):+.2f} ms, RMSE {np.sqrt(np.mean(e**2)):.2f} ms, n = {len(e)}"
+        f"{plain(label)}: median {np.median(e):+.2f} ms, RMSE {np.sqrt(np.mean(e**2)):.2f} ms, n = {len(e)}"
         if len(e)
-        else f"{label}, no events"
+        else f"{plain(label)}, no events"
         for label, e in groups.items()
     ]
     _histograms(ax, groups.values(), labels, edges)
@@ -556,7 +580,7 @@ def plot_precision_recall(curves: dict, points: dict | None = None, ax=None):
     ax = _axes(ax)
     for k, (label, (precision, recall)) in enumerate(curves.items()):
         order = np.argsort(recall, kind="stable")
-        ax.plot(np.asarray(recall)[order], np.asarray(precision)[order], color=f"C{k}", label=label)
+        ax.plot(np.asarray(recall)[order], np.asarray(precision)[order], color=f"C{k}", label=plain(label))
         if points and label in points:
             ax.plot(points[label][1], points[label][0], "o", color=f"C{k}", markersize=7)
     ax.set(xlabel="recall (share of events that were found)", ylabel="precision (share of detections that are true)")
@@ -578,7 +602,7 @@ def plot_reliability(calibrations: dict, ax=None):
         stated, observed, n = (np.asarray(result[name])[full] for name in ("stated", "observed", "n"))
         ax.plot(stated, observed, color=f"C{k}", linewidth=1)
         size = 12 + 20 * np.log10(1 + n)
-        ax.scatter(stated, observed, s=size, color=f"C{k}", label=f"{label} (ECE {result['ece']:.3f})")
+        ax.scatter(stated, observed, s=size, color=f"C{k}", label=f"{plain(label)} (ECE {result['ece']:.3f})")
     ax.set(xlabel="stated probability", ylabel="observed share of hits", aspect="equal")
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.05))
     _legend_right(ax)
@@ -599,8 +623,10 @@ def plot_candidate_scores(log_odds, is_event, threshold: float, ax=None, bins: i
     shown = np.clip(log_odds, *SHOWN_LOG_ODDS)
     low, high = (min(shown.min(), threshold), max(shown.max(), threshold)) if len(shown) else (-1.0, 1.0)
     edges = np.linspace(low - 0.5, high + 0.5, bins + 1)
-    for label, colour, rows in (("other candidates", "tab:orange", ~is_event), ("true events", "tab:green", is_event)):
-        ax.hist(shown[rows], edges, color=colour, alpha=0.6, label=f"{label} ({rows.sum()})")
+    other = {"color": "0.6", "edgecolor": "0.35", "alpha": 0.6}
+    true = {"facecolor": "none", "edgecolor": OUTCOME_COLOURS["hit"], "hatch": "////", "linewidth": 1.2}
+    for label, rows, style in (("other candidates", ~is_event, other), ("true events", is_event, true)):
+        ax.hist(shown[rows], edges, label=f"{label} ({rows.sum()})", **style)
     top = max(bar.get_height() for bar in ax.patches)
     p = 1 / (1 + np.exp(-np.clip(threshold, -500, 500)))
     ax.axvline(threshold, color="0.15", linewidth=1.6, label=f"threshold: p = {p:.3g}")
@@ -680,7 +706,7 @@ def plot_time_to_next(before, after, interval_s, names, chosen: str | None = Non
     interval_s : (n,) seconds between them
     chosen : name of a type to set off
 
-    The number in a field is how often that happened.
+    The number in a field is how often that happened; of very many types there are no numbers.
     """
     import pandas as pd
 
@@ -688,7 +714,8 @@ def plot_time_to_next(before, after, interval_s, names, chosen: str | None = Non
     every = range(len(names))
     intervals = pd.DataFrame({"s": interval_s}).groupby([before, after])["s"]
     median, count = (table.unstack().reindex(every, columns=every) for table in (intervals.median(), intervals.size()))
-    style = {"annot": count, "fmt": ".0f", "annot_kws": {"size": "x-small" if len(names) > 10 else "small"}}
+    style = {"annot_kws": {"size": "x-small" if len(names) > 10 else "small"}, "fmt": ".0f"}
+    style["annot"] = count if len(names) <= MOST_ROWS / 2 else False
     _square(ax, median, names, chosen, "median time to the next other type (s)", cmap="viridis_r", **style)
     ax.set(xlabel="next other type", ylabel="type")
     return ax
@@ -702,7 +729,7 @@ def plot_intervals(interval_s: dict, ax=None, bins: int = 50):
     margin = max(0.05 * (high - low), 1e-3)
     edges = np.linspace(max(low - margin, 0), high + margin, bins + 1)
     labels = [
-        f"{label}: median {1e3 * np.median(t):.1f} ms, n = {len(t)}" if len(t) else f"{label}: none"
+        f"{plain(label)}: median {1e3 * np.median(t):.1f} ms, n = {len(t)}" if len(t) else f"{plain(label)}: none"
         for label, t in interval_s.items()
     ]
     _histograms(ax, interval_s.values(), labels, edges)
@@ -740,7 +767,7 @@ def plot_latent(points, type, names, ax=None, axis_labels=("first component", "s
     colours = type_colours(len(names))
     for k in np.unique(type):
         style = {"color": colours[k], "markersize": 3.5, "markeredgewidth": 0, "alpha": 0.8}
-        ax.plot(*points[type == k].T, "o", label=names[k], **style)
+        ax.plot(*points[type == k].T, "o", label=plain(names[k]), **style)
     ax.set(xlabel=axis_labels[0], ylabel=axis_labels[1], xticks=[], yticks=[])
     _legend_right(ax)
     return ax

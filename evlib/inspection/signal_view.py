@@ -11,9 +11,10 @@ import numpy as np
 import traitlets
 
 from ..signals.recording import Recording
-from .plots import draw_signal
+from ..signals.text import one_line
+from .plots import draw_signal, plain
 from .view import Overview, View, check_part
-from .widget import blank_figure
+from .widget import blank_figure, synced
 
 # Bins per channel that are sent: about the width of a canvas in pixels.
 BINS = 1200
@@ -25,19 +26,16 @@ MANY_MARKS = 120
 MOST_LOG_ODDS = 10
 HERE = Path(__file__).parent
 ROWS = [{"name": "reference", "kinds": ["reference"]}, {"name": "estimated", "kinds": ["estimated"]}]
-
-
-def synced(trait):
-    """A trait that the front end shares."""
-    return trait.tag(sync=True)
+# The size of a mark's shape in the figure.
+SHAPE_POINTS = 6
 
 
 class SignalView(anywidget.AnyWidget):
     """Channels below each other over time, with events as marks.
 
     Mouse: the wheel zooms; shift and wheel, or dragging, moves; a click on a mark selects it; the strip at the bottom
-    leads anywhere in the recording. Keys: left and right, page up and down, home and end move; + and - zoom; up and
-    down scale the signal; any other key arrives in ``pressed``.
+    leads anywhere in the recording. Keys: those of `evlib.inspection.keys.SIGNAL_KEYS`; any other key arrives in
+    ``pressed``. The colours are those of the page.
 
     Parameters
     ----------
@@ -50,20 +48,23 @@ class SignalView(anywidget.AnyWidget):
     Attributes
     ----------
     view : (t0_s, t1_s); setting it moves there, `show` does so with a check
-    marks : list of dicts ``id`` (int), ``time_s``, ``label``, ``colour``, ``kind`` (a row of ``rows`` shows it;
-        "suggestion" is dashed), and where known ``score``, ``note`` (shown for the mark under the pointer), ``short``
-        (instead of the label where there is little room) and ``weight`` (2 stands out among many)
+    marks : list of dicts ``id`` (int), ``time_s``, ``label``, ``colour``, ``shape`` (a marker of matplotlib: "o", "v",
+        "^", "s", "D" or "X"), ``kind`` (a row of ``rows`` shows it; "suggestion" is dashed), and where known ``score``,
+        ``note`` (what became of it), ``short`` (instead of the label where there is little room) and ``weight`` (2
+        stands out among many)
     selected : id of a mark, or -1
     editable : whether marks can be dragged
     clicked : {"time_s", "channel" (index, -1 outside of the channels), "shift"}, new with each click on empty signal
     dragged : {"id", "time_s", "shift"}, new after a mark was dragged; the mark stays there until ``marks`` is set
-    pressed : {"key"}, new with each key that is not the view's own
+    pressed : {"key", "shift"}, new with each key that is not the view's own
+    cursor_s : where the cursor is that keys move; None before
     channels, units, half, gain : labels; half the height of a lane is ``half / gain`` units
     rows : list of {"name", "kinds"}: the rows of marks above the signal
     scores : list of dicts ``time_s``, ``value`` (log odds), ``colour``, ``label``: stems below the signal
     score_label : beside the stems; the lane is there while this is not empty
-    legend : list of (label, colour); landmarks : list of (time_s, colour) in the strip; message : text above the signal
-    spans : list of (start_s, stop_s, colour): the background of the signal there
+    legend : list of (label, colour, shape); landmarks : list of (time_s, colour, shape) in the strip; message : text
+        above the signal
+    spans : list of (start_s, stop_s, colour): the background of the signal there; "" hatches it
 
     Raises
     ------
@@ -71,7 +72,7 @@ class SignalView(anywidget.AnyWidget):
     """
 
     _esm = HERE / "signal_view.js"
-    _css = HERE / "signal_view.css"
+    _css = HERE / "widget.css"
 
     view = synced(traitlets.Tuple(traitlets.Float(), traitlets.Float(), default_value=(0.0, 1.0)))
     marks = synced(traitlets.List())
@@ -80,6 +81,7 @@ class SignalView(anywidget.AnyWidget):
     clicked = synced(traitlets.Dict())
     dragged = synced(traitlets.Dict())
     pressed = synced(traitlets.Dict())
+    cursor_s = synced(traitlets.Float(None, allow_none=True))
     channels = synced(traitlets.List(traitlets.Unicode()))
     units = synced(traitlets.List(traitlets.Unicode()))
     half = synced(traitlets.List(traitlets.Float()))
@@ -110,7 +112,10 @@ class SignalView(anywidget.AnyWidget):
         self.overview = Overview(recording, highpass_hz)
         self.overview.build(progress)
         n = recording.n_channels
-        own: dict = {"channels": list(recording.channels or ()), "units": list(recording.units)}
+        own: dict = {
+            "channels": list(map(one_line, recording.channels or ())),
+            "units": list(map(one_line, recording.units)),
+        }
         own |= {"duration_s": recording.duration_s, "height": 150 + min(62, max(34, 380 // n)) * n}
         own["least_s"] = min(LEAST_SAMPLES / recording.sampling_rate_hz, recording.duration_s)
         super().__init__(**own | traits, half=self.overview.scale().tolist())
@@ -156,7 +161,8 @@ class SignalView(anywidget.AnyWidget):
         axes[0].set_ylim(len(self.rows) - 0.5, -0.5)
         draw_signal(axes[1], self.window(), np.array(self.half) / self.gain, self.channels, self.units)
         for start_s, stop_s, colour in self.spans:
-            axes[1].axvspan(start_s, stop_s, color=colour, zorder=0)
+            style = {"color": colour} if colour else {"facecolor": "none", "edgecolor": "0.6", "hatch": "//"}
+            axes[1].axvspan(start_s, stop_s, zorder=0, linewidth=0, **style)
         for mark in marks if len(marks) <= MANY_MARKS else [mark for mark in marks if mark["id"] == self.selected]:
             strong = mark["id"] == self.selected
             style = {"linewidth": 1.6, "alpha": 0.9} if strong else {"linewidth": 0.8, "alpha": 0.4}
@@ -172,11 +178,11 @@ class SignalView(anywidget.AnyWidget):
             ax.ticklabel_format(axis="x", useOffset=False)
             ax.spines[["top", "right"]].set_visible(False)
         axes[-1].set(xlabel="time (s)", xlim=self.view)
-        for label, colour in self.legend:
-            axes[0].plot([], [], "s", color=colour, label=label)
+        for label, colour, shape in self.legend:
+            axes[0].plot([], [], shape, color=colour, label=plain(label))
         if self.legend:
             figure.legend(loc="outside upper right", ncols=len(self.legend), frameon=False, fontsize="small")
-        figure.suptitle(self.message or " ", fontsize="medium", x=0.01, ha="left")
+        figure.suptitle(plain(self.message, 90) or " ", fontsize="medium", x=0.01, ha="left")
         return figure
 
     def _draw_row(self, ax, row, marks):
@@ -190,14 +196,16 @@ class SignalView(anywidget.AnyWidget):
             width = 4.5 if strong else 2 if len(marks) <= MANY_MARKS else mark.get("weight", 1)
             dashes = "--" if mark["kind"] == "suggestion" else "-"
             ax.vlines(mark["time_s"], row - 0.4, row + 0.4, mark["colour"], linewidth=width, linestyle=dashes)
-            room = (end - mark["time_s"]) / letter_s - 0.5
-            names = (mark["label"], mark.get("short", mark["label"]))
+            if len(marks) <= MANY_MARKS or mark.get("weight", 1) > 1:
+                ax.plot(mark["time_s"], row, mark["shape"], color=mark["colour"], markersize=SHAPE_POINTS)
+            room = (end - mark["time_s"]) / letter_s - 1.5
+            names = [plain(mark[key], 28) for key in ("label", "short") if key in mark]
             name = names[0] if strong else next((name for name in names if len(name) < room), None)
             if name:
-                place = {"x": mark["time_s"] + 0.4 * letter_s, "y": row, "va": "center", "size": 8, "clip_on": True}
+                place = {"x": mark["time_s"] + 0.9 * letter_s, "y": row, "va": "center", "size": 8, "clip_on": True}
                 white = {"facecolor": "white", "edgecolor": "none", "pad": 1}
                 style = {"weight": "bold", "bbox": white, "zorder": 4} if strong else {}
-                ax.text(**place, s=name, color=mark["colour"], **style)
+                ax.text(**place, s=name, **style)
 
     def _clamped(self, t0_s, t1_s):
         width = min(max(t1_s - t0_s, self.least_s), self.duration_s)

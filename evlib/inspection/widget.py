@@ -10,21 +10,51 @@ from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
+import anywidget
 import ipywidgets as w
+import traitlets
 
 from ..signals.atomic import replace_file
 from ..signals.errors import EvlibError, require_known
+from ..signals.text import one_line
 
 # Dots per inch of figures on a screen.
 SCREEN_DPI = 120
 LABEL = {"description_width": "initial"}
 WRAP = w.Layout(flex_flow="row wrap", align_items="center")
-WARNING_COLOUR = "#c62828"
-TABLE_STYLE = """<style>
-.evlib-numbers table {border-collapse: collapse; font-variant-numeric: tabular-nums; line-height: 1.5}
-.evlib-numbers td, .evlib-numbers th {padding: 0 0.9em 0 0; text-align: right; white-space: nowrap}
-.evlib-numbers td:first-child, .evlib-numbers th:first-child {text-align: left; font-weight: 600}
-</style>"""
+HERE = Path(__file__).parent
+# Pixels of the page per inch of a picture, pixels that a panel needs, and how wide a page is until it says so.
+PAGE_DPI, PANEL_PX, PAGE_PX = 90, 250, 1000
+
+
+def synced(trait):
+    """A trait that the front end shares."""
+    return trait.tag(sync=True)
+
+
+# The value of an option that is no name, such as "(all types)": a kind may have any name, and None is "nothing chosen".
+NO_NAME = object()
+
+
+def named(names) -> list:
+    """Options of a list: names as text, and what they stand for."""
+    return [(one_line(name), name) for name in names]
+
+
+class Message(anywidget.AnyWidget):
+    """A line of plain text, ``value``, that screen readers read out; ``warning`` sets it off.
+
+    It helps the widget around it, too: ``picture`` is the text alternative of its picture, ``width_px`` how wide the
+    page shows it, and controls of ipywidgets get the names and states that they lack.
+    """
+
+    _esm = HERE / "widget.js"
+    _css = HERE / "widget.css"
+
+    value = synced(traitlets.Unicode(""))
+    warning = synced(traitlets.Bool(False))
+    picture = synced(traitlets.Unicode(""))
+    width_px = synced(traitlets.Int(PAGE_PX))
 
 
 class Widget(w.VBox):
@@ -34,8 +64,9 @@ class Widget(w.VBox):
     """
 
     def __init__(self):
-        self.message = w.HTML()
+        self.message = Message()
         super().__init__(layout=w.Layout(width="100%"))
+        self.add_class("evlib-widget")
 
     def figure(self):
         """The present state as a matplotlib Figure, made without pyplot: it is shown once, and no figure stays open."""
@@ -54,8 +85,8 @@ class Widget(w.VBox):
 
     def say(self, text: str, warning: bool = False) -> None:
         """Show a line of plain text; an empty one removes it."""
-        colour = WARNING_COLOUR if warning else "inherit"
-        self.message.value = f'<span style="color:{colour}">{escape(text)}</span>' if text else ""
+        with self.message.hold_sync():
+            self.message.value, self.message.warning = text, warning
 
     def attempt(self, act: Callable, *arguments) -> None:
         """Call ``act``; an error of evlib or of a file becomes a message: what a button raises is shown nowhere."""
@@ -79,14 +110,14 @@ class Widget(w.VBox):
 
 
 class Stepper(w.HBox):
-    """A drop-down list between two buttons, to the option before and the one after."""
+    """A drop-down list between two buttons, to the option before and the one after; options are (label, value)."""
 
     def __init__(self, options, description: str = ""):
         self.list = w.Dropdown(options=options, description=description, style=LABEL, layout=w.Layout(width="260px"))
         # Characters, not icons: these come from a font that may be missing.
         back, forth = (
-            w.Button(description=sign, tooltip=f"{description} {where}", layout=w.Layout(width="36px"))
-            for sign, where in (("◀", "before"), ("▶", "after"))
+            w.Button(description=sign, tooltip=f"{where} {description}", layout=w.Layout(width="36px"))
+            for sign, where in (("◀", "previous"), ("▶", "next"))
         )
         back.on_click(lambda _: self.step(-1))
         forth.on_click(lambda _: self.step(1))
@@ -94,13 +125,12 @@ class Stepper(w.HBox):
 
     @property
     def value(self):
-        """The chosen option."""
-        return self.list.value
+        """The chosen option; None for one that is no name."""
+        return None if self.list.value is NO_NAME else self.list.value
 
     def step(self, by: int) -> None:
         """Go on by this many options; the first follows the last."""
-        options = list(self.list.options)
-        self.list.value = options[(options.index(self.list.value) + by) % len(options)]
+        self.list.index = (self.list.index + by) % len(self.list.options)
 
 
 class Pictured(Widget):
@@ -110,6 +140,22 @@ class Pictured(Widget):
         """Put the controls above the message and the figure."""
         self.picture = w.Image(format="png", layout=w.Layout(width="100%", max_width="1150px"))
         self.children = [*controls, self.message, self.picture]
+        self.message.observe(lambda _: self.draw(), "width_px")
+
+    def panels(self, ratios, height: float):
+        """A figure as wide as the page, and its panels (axes), each ``height`` inches high.
+
+        They stand side by side as far as they can be read there, else below each other.
+        """
+        width = min(max(self.message.width_px, PANEL_PX), 1150)
+        rows = -(-len(ratios) // max(width // PANEL_PX, 1))
+        columns = -(-len(ratios) // rows)
+        figure = blank_figure(width / PAGE_DPI, rows * height)
+        style = {"width_ratios": ratios} if rows == 1 else {}
+        axes = figure.subplots(rows, columns, squeeze=False, **style).ravel()
+        for ax in axes[len(ratios) :]:
+            ax.set_axis_off()
+        return figure, axes[: len(ratios)]
 
     def png(self) -> bytes:
         """The figure as it is shown."""
@@ -118,6 +164,11 @@ class Pictured(Widget):
     def draw(self) -> None:
         """Draw the present state."""
         self.picture.value = super().png()
+        self.message.picture = self.describe()
+
+    def describe(self) -> str:
+        """The picture in words, for those who cannot see it."""
+        raise NotImplementedError
 
 
 class OneType(Pictured):
@@ -147,18 +198,34 @@ def blank_figure(width: float, height: float):
     return Figure((width, height), layout="constrained")
 
 
-def html_table(header, rows, colours=()) -> str:
-    """A small table; cells are plain text, those that are a key of ``colours`` have its colour.
+def html_table(header, rows) -> str:
+    """A small table; cells are plain text, and stay so.
 
     >>> "&lt;b&gt;" in html_table(["name"], [["<b>"]])
     True
     """
-    colours = dict(colours)
 
-    def cells(row, tag):
-        return "".join(
-            f'<{tag} style="color:{colours.get(str(cell), "inherit")}">{escape(str(cell))}</{tag}>' for cell in row
-        )
+    def cell(words, tag, scope=""):
+        words = one_line(words)
+        return f'<{tag}{scope} title="{escape(words)}">{escape(words)}</{tag}>' if words else f"<{tag}></{tag}>"
 
-    body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
-    return f'{TABLE_STYLE}<div class="evlib-numbers"><table><tr>{cells(header, "th")}</tr>{body}</table></div>'
+    def line(row):
+        first, *rest = row
+        return cell(first, "th", ' scope="row"') + "".join(cell(words, "td") for words in rest)
+
+    head = "".join(cell(words, "th", ' scope="col"') if words else "<td></td>" for words in header)
+    body = "".join(f"<tr>{line(row)}</tr>" for row in rows)
+    # It can be scrolled where it is too wide, and therefore has the focus of the keyboard.
+    about = 'class="evlib-numbers" tabindex="0" role="region" aria-label="numbers"'
+    return f"<div {about}><table><tr>{head}</tr>{body}</table></div>"
+
+
+def html_facts(facts: dict) -> str:
+    """Names and values side by side, as many as there is room for; plain text.
+
+    >>> html_facts({"type": "<b>"})
+    '<div class="evlib-facts"><span title="&lt;b&gt;">type <b>&lt;b&gt;</b></span></div>'
+    """
+    pairs = ((escape(str(name)), escape(one_line(value))) for name, value in facts.items())
+    cells = "".join(f'<span title="{value}">{name} <b>{value}</b></span>' for name, value in pairs)
+    return f'<div class="evlib-facts">{cells}</div>'

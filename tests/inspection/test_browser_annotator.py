@@ -24,7 +24,9 @@ annotator
 """,
 ]
 PICTURE = "() => document.querySelector('.evlib-signal canvas')?.toDataURL()"
-REPLY = "() => [...document.querySelectorAll('.widget-html-content')].map(e => e.textContent).join(' | ')"
+REPLY = (
+    "() => [...document.querySelectorAll('.widget-html-content, .evlib-message')].map(e => e.textContent).join(' | ')"
+)
 # The canvas: the gutter on the left, the margin on the right, and a place between the lanes of two channels.
 GUTTER, RIGHT, LANE = 92, 10, 130
 

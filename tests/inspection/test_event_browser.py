@@ -8,7 +8,8 @@ import pytest
 from planted import make_bank, make_templates, plant, schedule
 
 from evlib.detection.detector import Detector, detect
-from evlib.inspection.browser import KEYS, MANY_MARKS, EventBrowser
+from evlib.inspection.browser import MANY_MARKS, EventBrowser
+from evlib.inspection.keys import BROWSER_KEYS
 from evlib.inspection.signal_view import SignalView
 from evlib.signals.errors import DataError, OptionError, ShapeError, UnitError
 from evlib.signals.events import Events
@@ -95,7 +96,7 @@ def test_filters_rule_marks_jumps_and_counts(browser):
     assert len(browser.shown) == len(browser.table) == 9
     # The buttons say the same as the method.
     toggle = browser._outcomes["hit"]
-    assert toggle.description == "hit 3"
+    assert toggle.description == "● hit 3"
     toggle.value = False
     assert set(browser.shown["outcome"]) == {"miss", "false_alarm"} and browser.count("error") == 6
 
@@ -106,13 +107,15 @@ def test_marks_show_outcome_by_colour_and_both_times_of_a_hit(browser):
     assert [(mark["kind"], mark["time_s"]) for mark in hit] == [("reference", 5.0), ("estimated", 5.001)]
     colours = {mark["note"]: mark["colour"] for mark in browser.signal.marks}
     assert len(set(colours.values())) == len(colours) == 3
-    assert [name for name, _ in browser.signal.legend] == ["hit 3", "miss 3", "false alarm 3"]
+    shapes = {mark["note"]: mark["shape"] for mark in browser.signal.marks}
+    assert shapes == {"hit": "o", "miss": "v", "false alarm": "X"}
+    assert [entry[::2] for entry in browser.signal.legend] == [("hit 3", "o"), ("miss 3", "v"), ("false alarm 3", "X")]
     assert len(browser.signal.landmarks) == 6
     json.dumps([browser.signal.marks, browser.signal.landmarks, browser.signal.legend], allow_nan=False)
 
 
 def test_keys_buttons_and_clicks_do_what_the_methods_do(browser):
-    for n, (key, kind) in enumerate(KEYS.items()):
+    for n, (key, kind) in enumerate(BROWSER_KEYS.items()):
         browser.signal.pressed = {"key": key, "count": n}
         assert browser.signal.message.startswith(f"{kind.replace('_', ' ')} 1 of")
         browser.current = -1
@@ -160,7 +163,7 @@ def test_a_detector_draws_its_candidates_and_detects_where_nothing_is_given(dete
     browser.filter(types=[truth.names[0]])
     assert {stem["label"] for stem in browser.signal.scores} <= {truth.names[0]}
     browser.signal.show(0, recording.duration_s)
-    assert browser.signal.score_label and browser._rule["default"] is None
+    assert browser.signal.score_label and len(browser._rule) == len(browser.names)
 
 
 def test_the_static_figure_shows_the_view(browser):

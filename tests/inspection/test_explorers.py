@@ -7,7 +7,7 @@ import pytest
 
 import evlib
 from evlib.detection.oracle import oracle_detector
-from evlib.inspection.widget import WARNING_COLOUR, Stepper
+from evlib.inspection.widget import Stepper
 from evlib.signals.errors import DataError, OptionError, ShapeError, UnitError
 from evlib.signals.synthetic import make_templates
 from evlib.templates.bank import TemplateBank
@@ -68,12 +68,12 @@ def test_every_widget_brings_a_picture_along(detector, simulation, report, tmp_p
 
 
 def test_a_stepper_goes_round():
-    stepper = Stepper(["a", "b", "c"], "kind")
+    stepper = Stepper([("A", "a"), ("none", None), ("all types", "c")], "kind")
     stepper.step(-1)
     assert stepper.value == "c"
     stepper.children[2].click()
     stepper.children[2].click()
-    assert stepper.value == "b"
+    assert stepper.value is None
 
 
 # ---- ThresholdExplorer
@@ -205,7 +205,7 @@ def test_without_a_recording_the_template_itself_has_delays(detector):
 def test_a_kind_that_looks_like_another_is_warned_of(detector):
     detector.bank.templates[1] = 0.97 * detector.bank.templates[0]
     view = evlib.TemplateView(detector).choose("event_01")
-    assert "event_01 looks like event_00" in view.message.value and WARNING_COLOUR in view.message.value
+    assert "event_01 looks like event_00" in view.message.value and view.message.warning
     assert "No other type" in view.choose("event_02").message.value
 
 
@@ -258,8 +258,11 @@ def test_timing_refuses_what_has_none(report, detector):
         evlib.TimingView(evlib.compare(report.reference, report.estimated[:0]))
     with pytest.raises(OptionError, match="both detector and recording"):
         evlib.TimingView(report, detector)
-    for options in ({"view": "errers"}, {"type": "whistle"}):
-        with pytest.raises(OptionError, match="must be one of"):
+    for options, words in (
+        ({"view": "errers"}, "must be one of"),
+        ({"type": "whistle"}, "unknown event name 'whistle'"),
+    ):
+        with pytest.raises(OptionError, match=words):
             evlib.TimingView(report).set(**options)
 
 
