@@ -714,8 +714,8 @@ def plot_time_to_next(before, after, interval_s, names, chosen: str | None = Non
     every = range(len(names))
     intervals = pd.DataFrame({"s": interval_s}).groupby([before, after])["s"]
     median, count = (table.unstack().reindex(every, columns=every) for table in (intervals.median(), intervals.size()))
-    style = {"annot_kws": {"size": "x-small" if len(names) > 10 else "small"}, "fmt": ".0f"}
-    style["annot"] = count if len(names) <= MOST_ROWS / 2 else False
+    annot = count if len(names) <= MOST_ROWS / 2 else False
+    style = {"annot": annot, "fmt": ".0f", "annot_kws": {"size": "x-small" if len(names) > 10 else "small"}}
     _square(ax, median, names, chosen, "median time to the next other type (s)", cmap="viridis_r", **style)
     ax.set(xlabel="next other type", ylabel="type")
     return ax
