@@ -20,12 +20,13 @@ import inspect
 import re
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from functools import partial
 from json import dumps
 from pathlib import Path
 
-from .signals.errors import EvlibError, OptionError
+from .signals.errors import EvlibError, OptionError, UnitWarning
 
 # Times of a few milliseconds: their options are in milliseconds.
 IN_MILLISECONDS = ("template_s", "tolerance_s", "window_s", "event_s")
@@ -58,7 +59,11 @@ def main(arguments: list[str] | None = None) -> int:
         from .signals.files import read_recording
 
         read = partial(read_recording, sampling_rate_hz=options.pop("sampling_rate_hz", None))
-        return COMMANDS[name][1](_function(name), read, **options) or 0
+        with warnings.catch_warnings():
+            # The name of an option says its unit.
+            warnings.simplefilter("ignore", UnitWarning)
+            warnings.showwarning = lambda text, *_: print("evlib: warning:", text, file=sys.stderr)
+            return COMMANDS[name][1](_function(name), read, **options) or 0
     except (EvlibError, OSError) as error:
         print("evlib: error:", " ".join(str(error).split()), file=sys.stderr)
         return 2

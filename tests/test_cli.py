@@ -221,7 +221,7 @@ def test_validate_says_what_is_wrong_and_exits_with_1(session, tmp_path, capsys)
         ("pretrain {day}/recording.npz -o {new} --pretext magic", "invalid choice: 'magic'"),
         ("pretrain {day}/recording.npz -o {new} --resume --n-windows 64 --quiet", "resume=True needs save_dir"),
         ("discover nosuch.npz -o {new}", "no recording at"),
-        ("discover {day}/recording.npz -o {new} --event-ms 40000 --quiet", "did you pass milliseconds"),
+        ("discover {day}/recording.npz -o {new} --event-ms 40000 --quiet", "no event of that length recurs in 30 s"),
         ("discover {day}/recording.npz {day}/recording.npz -o {new}", "unrecognized arguments"),
         ("run nosuch.ipynb", "no notebook at nosuch.ipynb"),
         ("run a.ipynb --params {day} -p seed 1", "not both"),
@@ -305,3 +305,13 @@ def test_fit_takes_the_encoder_that_pretrain_wrote(three_kinds, tmp_path, few_st
     assert detector.metadata["pretext"] == metadata
     for name, value in encoder.state_dict().items():
         assert torch.equal(detector.frames.encoder.state_dict()[name], value)
+
+
+def test_units_in_the_names_of_options_are_believed(tmp_path, capsys):
+    evlib.write_events(evlib.Events.from_seconds([1.0, 9.0], ["bell", "bell"], 2000), tmp_path / "a.tsv")
+    evlib.write_events(evlib.Events.from_seconds([3.5, 9.0], ["Bell", "bell"], 2000), tmp_path / "b.tsv")
+    assert cli.main(["score", f"{tmp_path}/a.tsv", f"{tmp_path}/a.tsv", "--tolerance-ms", "3000"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("F1 1.000 at 3000 ms") and err == ""
+    assert cli.main(["score", f"{tmp_path}/a.tsv", f"{tmp_path}/b.tsv"]) == 0
+    assert capsys.readouterr().err.startswith("evlib: warning: 'bell' and 'Bell' count as two kinds of events")

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..signals.clock import split_time
 from ..signals.errors import DataError, OptionError, require_int
-from ..signals.events import Events
+from ..signals.events import Events, warn_of_near_names
 from ..signals.gaps import inside, silent
 from ..signals.recording import check_alike
 from ..signals.refractory import Refractory
@@ -122,6 +122,7 @@ def prepare(
     recordings = check_alike([recording for recording, _ in pairs] + list(unlabelled), match_channels)
     rate = recordings[0].sampling_rate_hz
     names = tuple(dict.fromkeys(name for _, events in pairs for name in events.names))
+    warn_of_near_names([events for _, events in pairs])
     if not names:
         raise DataError("the event tables name no event types: there is nothing to learn")
     refractory = Refractory(refractory_s, names).by_name(rate)
@@ -144,14 +145,18 @@ def _is_pair(pair):
 def _on_clock(events, recording, number, names):
     """The labels of one recording on its clock, with ``labelled_spans``."""
     labels, n_samples = events.at_rate(recording.sampling_rate_hz).with_names(names), recording.n_samples
-    outside = (labels.sample < 0) | (labels.sample >= n_samples)
+    outside = (labels.sample < 0) | (labels.time_samples >= n_samples)
     if outside.any():
         raise DataError(
             f"{int(outside.sum())} labels lie outside of recording {number} ({recording.duration_s:.3f} s), the first "
             f"at {labels.onset_s[outside][0]:.3f} s (labels of another recording, or times in samples?)"
         )
     spans = [[0, n_samples]] if labels.labelled_spans is None else labels.labelled_spans
-    return replace(labels, labelled_spans=np.clip(spans, 0, n_samples))
+    # A label in the last half of the last sample is the next one's, rounded.
+    late = labels.sample >= n_samples
+    fraction = np.where(late, np.nextafter(0.5, 0), labels.fraction)
+    clipped = {"sample": np.minimum(labels.sample, n_samples - 1), "labelled_spans": np.clip(spans, 0, n_samples)}
+    return replace(labels, fraction=fraction, **clipped)
 
 
 def _without_spans(table):

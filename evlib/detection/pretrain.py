@@ -52,7 +52,7 @@ PATIENCE_EPOCHS = 5
 # least four samples: slowly sampled events are slow, and single samples would see too little of them.
 FRAME_S, LEAST_FRAME_SAMPLES = 0.005, 4
 # Seconds: in longer windows the encoding mixes many events.
-LONGEST_WINDOW_S = 10.0
+LONG_WINDOW_S = 10.0
 # Of the frame network's encoder: learning rate, windows in a batch.
 FRAME_LEARNING_RATE, FRAME_BATCH = 2e-3, 16
 # Frames of its windows (4 s at 2000 Hz), so that the surroundings of events are learned too; but at most these shares
@@ -196,7 +196,7 @@ def _pretrain(
     require_int(1, hidden_size=hidden_size, max_epochs=max_epochs)
     require_int(8, n_windows=n_windows)
     window_s = default_window_s(recordings) if window_s is None else window_s
-    require_seconds(LONGEST_WINDOW_S, window_s=window_s)
+    require_seconds(LONG_WINDOW_S, window_s=window_s)
     signals, whitener = whitened, None
     if whitened is None:
         whitener = estimate_whitener(recordings)
@@ -327,7 +327,7 @@ def default_window_s(recordings) -> float:
     """Seconds in a window of the frame network's encoder, for recordings of one rate."""
     rate, durations = recordings[0].sampling_rate_hz, [recording.duration_s for recording in recordings]
     room = SHARE_OF_FEW * max(durations) if len(recordings) < ONE_IN else SHARE_OF_SEVERAL * min(durations)
-    return min(WINDOW_FRAMES * network_resolution(rate) / rate, room, LONGEST_WINDOW_S)
+    return min(WINDOW_FRAMES * network_resolution(rate) / rate, room, LONG_WINDOW_S)
 
 
 def cut_windows(signals, window: int, n_windows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

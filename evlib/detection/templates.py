@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from ..signals.clock import distance_to_nearest, duration_to_samples, split_time
-from ..signals.errors import OptionError
+from ..signals.errors import OptionError, warn_if_long
 from ..signals.events import Events
 from ..signals.recording import numbered, require_rate_of
 from ..signals.streams import stream
@@ -29,8 +29,8 @@ from .prepare import TrainingData, add_events
 # Events are subtracted and the noise is estimated again, at most this often, until its spectrum changes by less than
 # 5 %; this many seconds of signal are enough for a spectrum.
 WHITENING_ROUNDS, SMALL_CHANGE, SPECTRUM_S = 4, 0.05, 300.0
-# Seconds before and after the onset; longer templates are not events but stretches of signal.
-MAX_TEMPLATE_S = 1.0
+# Seconds before and after the onset; of longer templates a warning says that they may be milliseconds.
+LONG_TEMPLATE_S = 1.0
 # Seconds: a discovered event this close to a labelled one of its type is that event.
 SAME_EVENT_S = 0.02
 
@@ -93,6 +93,8 @@ def whiten_and_learn(
     advance : called with the name of each stage
     """
     rate, find_window = data.rate, template_s is None
+    shortest_s = min(recording.duration_s for recording in data.recordings)
+    given = None if find_window else _given_window(template_s, rate, shortest_s)
     _check_discovery(discovery, data)
     advance("whiten and learn templates")
     rounds = 1
@@ -104,7 +106,7 @@ def whiten_and_learn(
         signals = [whitener(recording) for recording in data.recordings]
         if attempt == 0:
             data = data.outside(signals)
-        window = choose_window(signals, data.train) if find_window else _given_window(template_s, rate)
+        window = given or choose_window(signals, data.train)
         bank, jitter = learn_templates(signals, data.train, *window, shrink=shrink)
         if attempt == rounds - 1:
             break
@@ -200,14 +202,15 @@ def _with_found(data, tables, kind, offset):
     return out
 
 
-def _given_window(template_s, rate) -> tuple[int, int]:
+def _given_window(template_s, rate, most_s) -> tuple[int, int]:
     """(samples before the onset, length) of templates."""
     wanted = "template_s is (seconds before, seconds after the onset)"
     try:
         before_s, after_s = (float(value) for value in template_s)
     except (TypeError, ValueError):
         raise OptionError(f"{wanted}, got {template_s!r}") from None
-    if not (0 <= before_s <= MAX_TEMPLATE_S and 4 / rate <= after_s <= MAX_TEMPLATE_S):
-        raise OptionError(f"{wanted}, at least 4 samples and at most {MAX_TEMPLATE_S:g} s each; got {template_s!r}")
+    if not (0 <= before_s <= most_s and 4 / rate <= after_s <= most_s):
+        raise OptionError(f"{wanted}: at least 4 samples, at most the {most_s:g} s recorded; got {template_s!r}")
+    warn_if_long(LONG_TEMPLATE_S, template_s=max(before_s, after_s))
     before = duration_to_samples(before_s, rate)
     return before, before + duration_to_samples(after_s, rate) + 1

@@ -8,7 +8,7 @@ from scipy.special import logit
 from ..detection.detector import Detector, detect
 from ..scoring.matching import match_events
 from ..signals.clock import distance_to_own
-from ..signals.errors import UnitError, require_known
+from ..signals.errors import UnitError, require_known, require_seconds
 from ..signals.events import Events
 from ..signals.recording import Recording
 from ..signals.refractory import Refractory
@@ -85,7 +85,7 @@ def refine_onset(
 
     Raises
     ------
-    OptionError, UnitError : an unknown type, a time outside of the recording, a reach not between 0 and 1 s
+    OptionError, UnitError : an unknown type, a time outside of the recording, a reach that is not positive
 
     Examples
     --------
@@ -104,8 +104,7 @@ def refine_onset(
         raise UnitError(
             f"time_s must lie in the {recording.duration_s:g} s recorded, got {time_s!r} (samples, or milliseconds?)"
         )
-    if not 0 < reach_s <= 1:
-        raise UnitError(f"reach_s must be seconds between 0 and 1, got {reach_s!r} (milliseconds?)")
+    require_seconds(reach_s=reach_s)
     reach = max(reach_s * rate, 1.0)
     # Signal around it, so that overlapping neighbours are explained.
     halo = int(reach) + 16 * bank.length

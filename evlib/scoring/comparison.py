@@ -46,7 +46,7 @@ def compare(
 
     Raises
     ------
-    UnitError : a tolerance or duration that is negative, or a tolerance that looks like milliseconds
+    UnitError : a tolerance or duration that is negative
     OptionError : no event name in common
 
     Examples
@@ -60,10 +60,11 @@ def compare(
     tolerance_s = require_tolerance(tolerance_s)
     if duration_s is not None and not (np.isfinite(duration_s) and duration_s > 0):
         raise UnitError(f"duration_s must be a positive number of seconds, got {duration_s!r}")
+    spans = reference  # on their own clock
     everything = reference, estimated = on_one_clock(reference, estimated)
-    labelled = reference.is_labelled(reference.sample)
+    labelled = spans.covers(reference)
     pairs, dt_samples = match_events(reference[labelled], estimated, tolerance_s)
-    judged = reference.is_labelled(estimated.sample)
+    judged = spans.covers(estimated)
     judged[pairs[:, 1]] = False
     if not labelled.all():
         answers_outside, _ = match_events(reference[~labelled], estimated[judged], tolerance_s)

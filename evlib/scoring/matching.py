@@ -8,16 +8,13 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
 from ..signals.clock import tolerance_to_samples
-from ..signals.errors import OptionError, require_choice, require_tolerance
-from ..signals.events import Events
+from ..signals.errors import DataError, OptionError, require_choice, require_tolerance
+from ..signals.events import Events, warn_of_near_names
 
-# Cells of a cost matrix, 32 MB; a larger one is solved as a sparse matrix.
-LARGE_BLOCK = 4_000_000
+# So many pairs of events within the tolerance take about 100 MB and five seconds.
+MOST_PAIRS = 400_000_000
 
 
 def on_one_clock(reference: Events, estimated: Events) -> tuple:
@@ -28,6 +25,7 @@ def on_one_clock(reference: Events, estimated: Events) -> tuple:
     ------
     OptionError : both name their types, and not one name is shared
     """
+    warn_of_near_names((reference, estimated))
     if reference.names and estimated.names and not set(reference.names) & set(estimated.names):
         both = f"reference names {', '.join(reference.names)}, estimated names {', '.join(estimated.names)}"
         raise OptionError(f"{both}: no name in common (of one study? a fit with labels names discovered kinds)")
@@ -55,7 +53,8 @@ def match_events(
 
     Raises
     ------
-    UnitError : a tolerance that is negative or looks like milliseconds
+    UnitError : a tolerance that is negative
+    DataError : too many events at one time
     OptionError : no event name in common, an unknown ``prefer``
 
     Examples
@@ -75,56 +74,73 @@ def match_events(
     def dt(r, e):
         return est.sample[e] - ref.sample[r] + (est.fraction[e] - ref.fraction[r])
 
-    # Reference event r may pair with the estimated events first[r] .. stop[r] - 1: one edge for each.
+    # Reference event r may pair with the estimated events first[r] .. stop[r] - 1.
     first = np.searchsorted(est.key, ref.key - tolerance, side="left")
     stop = np.searchsorted(est.key, ref.key + tolerance, side="right")
     near = np.flatnonzero(stop > first)
-    first, stop = first[near], stop[near]
-    n_edges = stop - first
-    rows = np.repeat(near, n_edges)
-    columns = np.arange(n_edges.sum()) - np.repeat(np.cumsum(n_edges) - n_edges - first, n_edges)
-    rank = np.argsort(np.argsort(-est.score, kind="stable")).astype(float)
-    cost = np.abs(dt(rows, columns)) if prefer == "time" else rank[columns]
+    n_pairs = int((stop - first).sum())
+    if n_pairs > MOST_PAIRS:
+        crowd = f"{n_pairs:.2g} pairs of events lie within {tolerance_s:g} s, more than can be compared"
+        raise DataError(f"{crowd} (many events at one time, or too long a tolerance?)")
+    if prefer == "score":
+        rank = np.argsort(np.argsort(-est.score, kind="stable")).astype(float)
+
+    def cost(r):
+        choices = slice(first[r], stop[r])
+        return np.abs(dt(r, choices)) if prefer == "time" else rank[choices]
+
+    most = tolerance + 2.0 if prefer == "time" else len(est.row)
     # first and stop never decrease, so a block ends where the next event's choices begin behind all earlier ones.
-    block = np.cumsum(np.r_[False, first[1:] >= stop[:-1]]) if len(near) else near
-    edge_block = np.repeat(block, n_edges)
-    size = np.bincount(edge_block)
-    matched = (size == 1)[edge_block] if len(size) else np.zeros(0, dtype=bool)
-    begins = np.cumsum(size) - size
-    for begin, end in zip(begins[size > 1], (begins + size)[size > 1], strict=True):
-        edges = slice(begin, end)
-        matched[edges] = _assign(rows[edges] - rows[begin], columns[edges] - columns[begin], cost[edges])
-    rows, columns = rows[matched], columns[matched]
+    partner = first[near]
+    begins = np.flatnonzero(np.r_[True, partner[1:] >= stop[near][:-1]]) if len(near) else near
+    size = np.add.reduceat(stop[near] - partner, begins) if len(near) else near
+    ends = np.r_[begins[1:], len(near)]
+    for begin, end in zip(begins[size > 1], ends[size > 1], strict=True):
+        partner[begin:end] = _assign(near[begin:end], first, stop, cost, most)
+    rows, columns = near[partner >= 0], partner[partner >= 0]
     pairs = np.column_stack([ref.row[rows], est.row[columns]])
     order = np.lexsort((pairs[:, 1], pairs[:, 0]))
     return pairs[order], dt(rows, columns)[order]
 
 
-def _assign(i, j, cost):
-    """Which of the edges (i, j) are in the assignment with the most edges, and of these the least total cost."""
-    n, m = i[-1] + 1, j.max() + 1
-    # A missing edge costs more than any full sum of edges.
-    price = (cost.max() + 1.0) * (min(n, m) + 1)
-    if n * m <= LARGE_BLOCK:
-        costs = np.full((n, m), price)
-        costs[i, j] = cost
-        a, b = linear_sum_assignment(costs)
-    else:
-        # Each row may also take a column of its own at that price; costs are raised by one, as the solver drops zeros.
-        cells = np.r_[cost + 1.0, np.full(n, price + 1.0)], (np.r_[i, np.arange(n)], np.r_[j, m + np.arange(n)])
-        a, b = min_weight_full_bipartite_matching(csr_array(cells, shape=(n, m + n)))
-    partner = np.full(n, -1)
-    partner[a] = b
-    return partner[i] == j
+def _assign(rows, first, stop, cost, most):
+    """The partner of each of the ``rows``, -1 without: the most pairs, and of these the least total cost.
+
+    Row r may pair with the columns first[r] .. stop[r] - 1; cost(r) holds what each costs, less than ``most``. Rows and
+    columns are sorted, so crossing pairs can be exchanged at no cost. What is left is dynamic programming, with two
+    bits of memory for each possible pair.
+    """
+    left, right = first[rows[0]], stop[rows[-1]]
+    best = np.zeros(right - left + 1)  # the least cost so far, with the columns before each
+    bonus, reached, bits = most * (min(len(rows), right - left) + 1), 0, []
+    for r in rows:
+        a, b = first[r] - left, stop[r] - left
+        best[reached + 1 : b + 1], reached = best[reached], b
+        old = best[a : b + 1].copy()
+        best[a + 1 : b + 1] = np.minimum(old[1:], old[:-1] + cost(r) - bonus)
+        best[a : b + 1] = np.minimum.accumulate(best[a : b + 1])
+        bits.append([np.packbits(best[a + 1 : b + 1] < than) for than in (old[1:], best[a:b])])
+    partner, end = np.full(len(rows), -1), reached
+    for k in reversed(range(len(rows))):
+        a = first[rows[k]] - left
+        n = min(end, stop[rows[k]] - left) - a
+        if n > 0:
+            gained, falls = (np.unpackbits(packed, count=n) for packed in bits[k])
+            if gained[-1]:
+                end = a + np.flatnonzero(falls)[-1]
+                partner[k] = left + end
+    return partner
 
 
 def _on_a_line(reference, estimated, tolerance, ignore_type):
     """Both tables sorted by one integer key in which events of different types are never within the tolerance."""
-    samples = np.concatenate([reference.sample, estimated.sample])
-    stride = 0 if ignore_type or not len(samples) else np.ptp(samples) + tolerance + 1
+    samples, place = np.unique(np.concatenate([reference.sample, estimated.sample]), return_inverse=True)
+    # Distances beyond the tolerance all count as one sample more than it, so that the key stays small.
+    line = np.r_[0, np.minimum(np.diff(samples), tolerance + 1).cumsum()]
+    stride = 0 if ignore_type else line[-1] + tolerance + 1
     tables = []
-    for events in (reference, estimated):
-        key = events.sample + stride * events.type
+    for events, own in zip((reference, estimated), np.split(place, [len(reference)]), strict=True):
+        key = line[own] + stride * events.type
         order = np.lexsort((events.fraction, key))
         columns = {"key": key, "row": events.sigma_s.astype(int)}
         columns |= {name: getattr(events, name) for name in ("sample", "fraction", "score")}

@@ -15,8 +15,24 @@ from .errors import DataError, UnitError
 MICROSECOND_CLOCK_HZ = 1e6
 # Rounding slack in samples: 0.005 s * 2000 Hz must be 10 samples, not 9.999999.
 SLACK_SAMPLES = 1e-6
+# Up to here a float tells every sample from the next.
+MOST_SAMPLES = 2**53
 # A time stamp may lie this far from a uniform clock; one lost sample moves some stamp by at least half a sample.
 CLOCK_TOLERANCE_SAMPLES = 0.25
+
+
+def require_countable(samples) -> None:
+    """Refuse numbers of samples that neither an integer nor a float counts one by one.
+
+    >>> require_countable([1e19])
+    Traceback (most recent call last):
+    ...
+    evlib.signals.errors.UnitError: 1e+19 samples are more than can be counted (samples or a date taken for seconds?)
+    """
+    samples = np.asarray(samples)
+    if samples.size and max(samples.max(), -samples.min()) > MOST_SAMPLES:
+        most = float(np.abs(samples.astype(float)).max())
+        raise UnitError(f"{most:g} samples are more than can be counted (samples or a date taken for seconds?)")
 
 
 def split_time(time_samples) -> tuple[np.ndarray, np.ndarray]:
@@ -29,6 +45,7 @@ def split_time(time_samples) -> tuple[np.ndarray, np.ndarray]:
     # Rounding before adding: floor(t + 0.5) would take the number just below 0.5 for 1.
     sample = np.rint(time_samples)
     sample += time_samples - sample == 0.5
+    require_countable(sample)
     return sample.astype(np.int64), time_samples - sample
 
 
@@ -165,7 +182,9 @@ def tolerance_to_samples(tolerance_s: float, sampling_rate_hz: float) -> int:
     >>> tolerance_to_samples(0.005, 2000)
     10
     """
-    return int(np.floor(tolerance_s * sampling_rate_hz + SLACK_SAMPLES))
+    samples = np.floor(tolerance_s * sampling_rate_hz + SLACK_SAMPLES)
+    require_countable(samples)
+    return int(samples)
 
 
 def duration_to_samples(duration_s: float, sampling_rate_hz: float) -> int:
@@ -174,7 +193,9 @@ def duration_to_samples(duration_s: float, sampling_rate_hz: float) -> int:
     >>> duration_to_samples(2.0, 2000)
     4000
     """
-    return int(np.ceil(duration_s * sampling_rate_hz - SLACK_SAMPLES))
+    samples = np.ceil(duration_s * sampling_rate_hz - SLACK_SAMPLES)
+    require_countable(samples)
+    return int(samples)
 
 
 def n_frames(n_samples: int, resolution: int) -> int:

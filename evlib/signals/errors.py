@@ -8,6 +8,9 @@ the arguments and returns nothing, except where its docstring says so.
 import importlib
 import math
 import numbers
+import sys
+import warnings
+from pathlib import Path
 
 
 class EvlibError(ValueError):
@@ -44,6 +47,10 @@ class DataError(EvlibError):
 
 class WriteError(EvlibError, OSError):
     """A file could not be written: the disk is full, the folder is write-protected; what was there before still is."""
+
+
+class UnitWarning(UserWarning):
+    """A value is possible and unusual: milliseconds where seconds were wanted?"""
 
 
 class MissingExtraError(EvlibError, ImportError):
@@ -126,16 +133,32 @@ def require_positive(**values) -> None:
     _refuse(values, lambda value: _is_number(value) and value > 0, "a positive number")
 
 
-def require_seconds(longest_s: float = 1.0, **values_s) -> None:
-    """Refuse anything but seconds above 0 and up to ``longest_s``.
+def require_seconds(usual_s: float = 1.0, **values_s) -> None:
+    """Refuse anything but positive numbers of seconds; warn of more than ``usual_s``.
 
-    >>> require_seconds(event_s=40)
+    >>> require_seconds(event_s=0)
     Traceback (most recent call last):
     ...
-    evlib.signals.errors.OptionError: event_s must be seconds between 0 and 1, got 40 (did you pass milliseconds?)
+    evlib.signals.errors.OptionError: event_s must be a positive number of seconds, got 0
     """
-    wanted, hint = f"seconds between 0 and {longest_s:g}", " (did you pass milliseconds?)"
-    _refuse(values_s, lambda value: _is_number(value) and 0 < value <= longest_s, wanted, hint)
+    _refuse(values_s, lambda value: _is_number(value) and value > 0, "a positive number of seconds")
+    warn_if_long(usual_s, **values_s)
+
+
+def warn_if_long(usual_s: float, **values_s) -> None:
+    """Warn of times that are longer than usual; the warning points to the code that called evlib."""
+    for name, value in values_s.items():
+        if value > usual_s:
+            usual = f"up to {usual_s:g} s is usual (did you pass milliseconds?)"
+            warn(f"{name} is in seconds, got {value:g}; {usual}", UnitWarning)
+
+
+def warn(text: str, category: type[Warning] = UserWarning) -> None:
+    """Warn the code that called evlib: the warning names its line, not one of evlib."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and Path(frame.f_code.co_filename).is_relative_to(Path(__file__).parents[1]):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, category, stacklevel=level)
 
 
 def _number_in(unit, name, value):
@@ -146,12 +169,11 @@ def _number_in(unit, name, value):
 
 
 def require_tolerance(tolerance_s) -> float:
-    """Return a tolerance as a float; refuse what is no number of seconds from 0 to 1."""
+    """Return a tolerance as a float; refuse what is no number of seconds >= 0, warn of more than a second."""
     tolerance = _number_in("seconds", "tolerance_s", tolerance_s)
-    if not tolerance >= 0:
+    if not 0 <= tolerance < math.inf:
         raise UnitError(f"tolerance_s must be a number of seconds >= 0, got {tolerance_s!r}")
-    if tolerance > 1:
-        raise UnitError(f"tolerance_s is in seconds, got {tolerance_s!r} (did you pass milliseconds?)")
+    warn_if_long(1.0, tolerance_s=tolerance)
     return tolerance
 
 

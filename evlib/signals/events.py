@@ -10,14 +10,27 @@ On disk, events are a BIDS-like ``events.tsv``: ``onset`` and ``duration`` in se
 ``labelled_span`` are not events: they are the spans that were labelled completely.
 """
 
+import re
+import unicodedata
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from .atomic import replace_file
-from .clock import MICROSECOND_CLOCK_HZ, SLACK_SAMPLES, change_clock, seconds_to_samples, split_time
-from .errors import DataError, EvlibError, OptionError, ShapeError, UnitError, require_known, require_list, require_rate
+from .clock import MICROSECOND_CLOCK_HZ, SLACK_SAMPLES, change_clock, require_countable, seconds_to_samples, split_time
+from .errors import (
+    DataError,
+    EvlibError,
+    OptionError,
+    ShapeError,
+    UnitError,
+    require_known,
+    require_list,
+    require_rate,
+    warn,
+)
 
 # The trial_type of a row that is no event but a span that was labelled completely.
 SPAN_TYPE = "labelled_span"
@@ -86,6 +99,7 @@ class Events:
             raise OptionError(f"event types must be 0..{len(names) - 1}, to index {names}; got {np.unique(type)}")
         # A fraction outside [-0.5, 0.5) moves into the sample, so that equal times have equal rows.
         carry, arrays["fraction"] = split_time(arrays["fraction"])
+        require_countable(self.sample if n else 0)
         arrays["sample"] += carry
         order = np.lexsort((type, arrays["fraction"], arrays["sample"]))
         vars(self).update({name: array[order] for name, array in arrays.items()}, names=names)
@@ -105,9 +119,6 @@ class Events:
         onset_s = np.atleast_1d(np.asarray(onset_s, dtype=np.float64))
         if not np.isfinite(onset_s).all():
             raise DataError("onset_s must be finite; found NaN or infinity")
-        latest_s = np.abs(onset_s).max(initial=0)
-        if latest_s * rate > 2**53:
-            raise UnitError(f"onset_s goes up to {latest_s:g} s, more samples at {rate:g} Hz than can be counted")
         type = np.atleast_1d(np.asarray(type))
         if type.size == 0:
             type, names = np.zeros(0, dtype=np.int64), () if names is None else names
@@ -184,7 +195,12 @@ class Events:
         on_file_clock = self.sampling_rate_hz == MICROSECOND_CLOCK_HZ
         near = np.abs(fraction) < (0.6 * rate / MICROSECOND_CLOCK_HZ if on_file_clock else SNAP_SAMPLES)
         fraction = np.where(near, 0.0, fraction)
-        spans = None if self.labelled_spans is None else _spans_to_samples(self.complete_spans_s, rate)
+        spans = None
+        if self.labelled_spans is not None:
+            spans = _spans_to_samples(self.complete_spans_s, rate)
+            # An event that rounding moves to the end of its span stays within it.
+            inside = np.unique(sample[self.is_labelled(self.sample)])
+            spans = np.concatenate([spans, np.column_stack([inside, inside + 1])])
         return replace(self, sample=sample, fraction=fraction, sampling_rate_hz=rate, labelled_spans=spans)
 
     def with_names(self, names) -> "Events":
@@ -217,6 +233,14 @@ class Events:
         k = np.searchsorted(self.labelled_spans[:, 0], sample, side="right") - 1
         return (k >= 0) & (sample < self.labelled_spans[np.maximum(k, 0), 1])
 
+    def covers(self, events: "Events") -> np.ndarray:
+        """(len(events),) booleans: does each of the ``events``, on any clock, lie in a completely labelled span?
+
+        Judged on the clock of this table, on which its spans are exact.
+        """
+        clocks = events.sampling_rate_hz, self.sampling_rate_hz
+        return self.is_labelled(change_clock(events.sample, events.fraction, *clocks)[0])
+
     def to_frame(self):
         """A pandas table with the columns of an events file, plus ``fraction``."""
         import pandas as pd
@@ -238,6 +262,28 @@ def _checked_names(names):
     for name in MISSING & set(names):
         raise OptionError(f"an event cannot be named {name!r}: in a file that means a missing value")
     return names
+
+
+def warn_of_near_names(tables) -> None:
+    """Warn of names that differ only in case, blanks or the form of Unicode, unless two or more tables agree on them.
+
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warn_of_near_names([Events.empty(["Bell"], 100), Events.empty(["bell "], 100)])
+    >>> print(caught[0].message)
+    'Bell' and 'bell ' count as two kinds of events; they differ only in case, blanks or the form of Unicode
+    """
+    written: dict = {}
+    for name in dict.fromkeys(name for table in tables for name in table.names):
+        plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+        plain = "".join(letter for letter in plain if unicodedata.category(letter) != "Cf")
+        # A blank between two digits is a difference: 1 2 and 12.
+        written.setdefault(re.sub(r"(?<!\d)[\s_]+|[\s_]+(?!\d)", "", plain), []).append(name)
+    for names in written.values():
+        for a, b in combinations(names, 2):
+            if len(tables) < 2 or not all({a, b} <= set(table.names) for table in tables):
+                differ = "they differ only in case, blanks or the form of Unicode"
+                warn(f"{a!r} and {b!r} count as two kinds of events; {differ}")
 
 
 def _indices(labels, names):
@@ -262,7 +308,7 @@ def _as_spans(spans):
 
 def _spans_to_samples(spans_s, sampling_rate_hz):
     """(k, 2) spans in seconds to whole samples; those too short to hold one sample are left out."""
-    spans = np.round(_as_spans(spans_s) * sampling_rate_hz).astype(np.int64)
+    spans, _ = split_time(_as_spans(spans_s) * sampling_rate_hz)
     return spans[spans[:, 1] > spans[:, 0]]
 
 
@@ -273,6 +319,7 @@ def _merged_spans(spans):
         raise UnitError("labelled_spans must hold integer samples (were seconds passed? use Events.from_seconds)")
     if (spans[:, 1] == spans[:, 0]).any():
         raise DataError("every labelled span must end after it starts")
+    require_countable(spans)
     if not len(spans):
         return spans
     spans = spans[np.argsort(spans[:, 0], kind="stable")].astype(np.int64)

@@ -7,11 +7,11 @@ means that a type has no such rule.
 import numpy as np
 
 from .clock import SLACK_SAMPLES, duration_to_samples
-from .errors import OptionError, ShapeError, UnitError, require_known, require_rate
+from .errors import OptionError, ShapeError, UnitError, require_known, require_rate, warn_if_long
 from .events import Events
 
 # A longer period, in seconds, was probably given in samples or milliseconds.
-MAX_PERIOD_S = 3600
+USUAL_PERIOD_S = 3600
 
 
 def per_type_values(value, names, argument: str, missing=None) -> np.ndarray:
@@ -67,7 +67,7 @@ class Refractory:
     Raises
     ------
     OptionError : an unknown name, a type without a value, a value that is not finite
-    UnitError : a negative period, or one so long that it was probably given in samples
+    UnitError : a negative period
 
     Examples
     --------
@@ -84,8 +84,7 @@ class Refractory:
         self.period_s = per_type_values(refractory_s, self.names, "refractory_s", missing=0.0)
         if (self.period_s < 0).any():
             raise UnitError(f"refractory_s must not be negative, got {refractory_s!r}")
-        if (self.period_s > MAX_PERIOD_S).any():
-            raise UnitError(f"refractory_s is in seconds, got {refractory_s!r} (did you pass samples or milliseconds?)")
+        warn_if_long(USUAL_PERIOD_S, refractory_s=self.period_s.max(initial=0.0))
 
     def samples(self, sampling_rate_hz: float) -> np.ndarray:
         """(E,) periods in whole samples, rounded up; 0 where there is no rule."""

@@ -127,6 +127,7 @@ def validate(
         names = (names,) if isinstance(names, str) else names
         found += _check_names(events, names)
         found += _check_clock(recording, events)
+        found += _check_spans(recording, events)
         events = events if recording is None else events.at_rate(recording.sampling_rate_hz)
         found += _check_bounds(recording, events)
         if isinstance(refractory_s, dict):
@@ -218,7 +219,7 @@ def _check_bounds(recording, events):
     rate, onset_s = events.sampling_rate_hz, events.onset_s
     n_samples = np.inf if recording is None else recording.n_samples
     duration_s = n_samples / rate
-    outside = np.flatnonzero((events.sample < 0) | (events.sample >= n_samples))
+    outside = np.flatnonzero((events.sample < 0) | (events.time_samples >= n_samples))
     if len(outside):
         extent = "before 0 s" if recording is None else f"0 to {duration_s:g} s"
         first = f"{events.type_names[outside[0]]!r} at {onset_s[outside[0]]:.6f} s"
@@ -232,11 +233,16 @@ def _check_bounds(recording, events):
             f"all events lie in the first {onset_s[-1]:.3g} s of {duration_s:g} s: were seconds taken for samples?"
         )
         yield "warning", "events", message
-    spans = np.zeros((0, 2)) if events.labelled_spans is None else events.labelled_spans
-    outside = np.flatnonzero((spans[:, 0] < 0) | (spans[:, 1] > n_samples))
+
+
+def _check_spans(recording, events):
+    """Labelled spans may end one sample behind the recording, where another clock had rounded them."""
+    spans_s = np.zeros((0, 2)) if events.labelled_spans is None else events.complete_spans_s
+    most_s = np.inf if recording is None else (recording.n_samples + 1 + SLACK_SAMPLES) / recording.sampling_rate_hz
+    outside = np.flatnonzero((spans_s[:, 0] < 0) | (spans_s[:, 1] > most_s))
     if len(outside):
-        first = "the first goes from {:.6f} to {:.6f} s".format(*spans[outside[0]] / rate)
-        yield "error", "labelled spans", f"{len(outside)} of {len(spans)} lie outside of the signal; {first}"
+        first = "the first goes from {:.6f} to {:.6f} s".format(*spans_s[outside[0]])
+        yield "error", "labelled spans", f"{len(outside)} of {len(spans_s)} lie outside of the signal; {first}"
 
 
 def _check_intervals(events, refractory):

@@ -145,6 +145,9 @@ def discover(
     require_int(1, **({} if n_types is None else {"n_types": n_types}))
     require_int(0, seed=seed)
     require_seconds(event_s=event_s)
+    total_s = sum(recording.duration_s for recording in recordings)
+    if 2 * event_s > total_s:
+        raise OptionError(f"event_s={event_s:g}: no event of that length recurs in {total_s:g} s (milliseconds?)")
     if not (isinstance(refractory_s, (int, float)) and 0 <= refractory_s < np.inf):
         raise OptionError(
             "refractory_s must not be negative, and one number for all kinds (they have no names yet); got "

@@ -120,8 +120,8 @@ def test_training_data_that_cannot_be_used_are_refused(simulations, name, words)
         ({"seed": -1}, "seed"),
         ({"hidden_size": 0}, "hidden_size"),
         ({"max_epochs": 0}, "max_epochs"),
-        ({"tolerance_s": 5.0}, "milliseconds"),
-        ({"template_s": (30, 30)}, "template_s"),
+        ({"tolerance_s": 0}, "tolerance_s must be a positive number of seconds"),
+        ({"template_s": (300, 300)}, "template_s"),
         ({"template_s": 0.1}, "template_s"),
     ],
 )

@@ -116,7 +116,7 @@ def test_what_cannot_be_refined_is_refused(clear):
     recording = simulation.recording
     for error, message, arguments in (
         (UnitError, "milliseconds", (recording, 1500.0)),
-        (UnitError, "reach_s must be seconds", (recording, 1.0, None, 20)),
+        (OptionError, "reach_s must be a positive number of seconds", (recording, 1.0, None, 0)),
         (OptionError, "unknown event name 'bell'", (recording, 1.0, "bell")),
         (UnitError, "resample", (Recording(recording.signal, 1000.0), 1.0)),
     ):

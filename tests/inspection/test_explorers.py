@@ -156,8 +156,7 @@ def test_a_period_that_the_labels_break_is_said(explorer):
         ({"threshold": 90}, OptionError, "percent"),
         ({"threshold": True}, OptionError, "probability"),
         ({"refractory_s": -1.0}, UnitError, "negative"),
-        ({"refractory_s": 4000.0}, UnitError, "samples or milliseconds"),
-        ({"tolerance_s": 5}, UnitError, "milliseconds"),
+        ({"tolerance_s": -5}, UnitError, "seconds"),
         ({"tolerance_s": 0}, UnitError, "matches nothing"),
     ],
 )

@@ -1,6 +1,7 @@
 """What every report must satisfy, and the table of every event with its outcome."""
 
 import json
+import re
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -176,8 +177,6 @@ def test_a_comparison_knows_its_calibration():
 
 def test_refusals():
     events = table([(1, 0, 0)])
-    with pytest.raises(UnitError, match="did you pass milliseconds"):
-        compare(events, events, tolerance_s=5)
     with pytest.raises(UnitError, match="duration_s"):
         compare(events, events, duration_s=0)
     with pytest.raises(OptionError, match="no name in common"):
@@ -243,3 +242,38 @@ def test_one_table_alone_is_not_judged_and_labels_outside_of_spans_neither():
     nothing_found = event_table(reference, replace(reference[:0], labelled_spans=None))
     assert nothing_found["outcome"].tolist() == ["miss", "not_judged"]
     assert all(len(rows_of_kind(event_table(reference[:1]), kind)) <= 1 for kind in KINDS)
+
+
+# ---- what is said ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", ["Bell", "bell ", " bell", "BELL", "ｂｅｌｌ", "bell\u200b", "bell\u00a0"])
+def test_nearly_equal_names_are_said(other):
+    reference, estimated = (Events.from_seconds([1, 2], [name, "step"], 100) for name in ("bell", other))
+    with pytest.warns(UserWarning, match=re.escape(f"'bell' and {other!r} count as two kinds")):
+        assert compare(reference, estimated).tp == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(["A", "a"], ["A", "a"]), (["step 1"], ["step 2"]), (["1 2"], ["12"]), (["e\u0301"], ["e"])],
+)
+def test_other_names_are_not(first, second, recwarn):
+    names = ("common", *first), ("common", *second)
+    compare(*(Events.from_seconds(range(len(n)), n, 100) for n in names))
+    assert not list(recwarn)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 200), st.integers(1, 40)), max_size=4),
+    st.lists(st.integers(0, 300), min_size=1, max_size=20, unique=True),
+    st.sampled_from([30.0, 33.3, 100.0, 7.0, 2000.0]),
+)
+def test_what_is_judged_does_not_depend_on_the_clock_of_the_estimates(spans, sample, rate):
+    none = np.zeros(len(sample))
+    spans = np.array([(a, a + n) for a, n in spans], int).reshape(-1, 2)
+    events = Events(sample, none, none.astype(int), ["a"], 100, labelled_spans=spans)
+    report = compare(events, replace(events, labelled_spans=None).at_rate(rate), 0.0)
+    assert report.n_reference == report.n_estimated == events.is_labelled(np.array(sample)).sum()
+    moved = events.at_rate(rate)
+    assert moved.is_labelled(moved.sample).sum() >= report.n_reference, "what lies within a span stays within it"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from evlib.scoring import matching
 from evlib.scoring.matching import match_events
-from evlib.signals.errors import OptionError, UnitError
+from evlib.signals.errors import DataError, OptionError, UnitError, UnitWarning
 from evlib.signals.events import Events
 
 NAMES = ("a", "b")
@@ -48,13 +48,54 @@ def test_matching_equals_brute_force(ref, est, tolerance_s, ignore_type):
     assert ignore_type or (reference.type[r] == estimated.type[e]).all()
 
 
-@given(ROWS, ROWS, TOLERANCES)
-def test_the_sparse_solver_gives_the_same(ref, est, tolerance_s):
-    dense = match_events(table(ref), table(est), tolerance_s)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(matching, "LARGE_BLOCK", 0)
-        sparse = match_events(table(ref), table(est), tolerance_s)
-    assert len(sparse[0]) == len(dense[0]) and np.abs(sparse[1]).sum() == pytest.approx(np.abs(dense[1]).sum())
+def test_many_events_at_one_time_take_little_memory():
+    import tracemalloc
+
+    rng = np.random.default_rng(0)
+    n, fraction = 3000, rng.uniform(-0.5, 0.5, (2, 3000))
+    columns = np.full(n, 5), np.zeros(n, int), ("a",), RATE
+    reference, estimated = (Events(columns[0], f, *columns[1:]) for f in fraction)
+    tracemalloc.start()
+    pairs, dt = match_events(reference, estimated, 0.005)
+    assert tracemalloc.get_traced_memory()[1] < 20e6, "two bits for each of 9 million pairs"
+    tracemalloc.stop()
+    assert len(pairs) == n
+    # All can pair, so the best is in order.
+    np.testing.assert_allclose(np.abs(dt).sum(), np.abs(np.sort(fraction[0]) - np.sort(fraction[1])).sum())
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(DataError, match="9e.06 pairs of events"):
+        patch.setattr(matching, "MOST_PAIRS", 1_000_000)
+        match_events(reference, estimated, 0.005)
+
+
+@pytest.mark.parametrize("prefer", ["time", "score"])
+@pytest.mark.parametrize("seed", range(5))
+def test_matching_equals_linear_assignment(prefer, seed):
+    from scipy.optimize import linear_sum_assignment
+
+    rng = np.random.default_rng(seed)
+    n, m, reach = 60, 80, 8
+    reference, estimated = (
+        Events(rng.integers(0, 300, k), rng.uniform(-0.5, 0.5, k), rng.integers(0, 2, k), NAMES, RATE, rng.random(k))
+        for k in (n, m)
+    )
+    pairs, dt = match_events(reference, estimated, reach / RATE, prefer=prefer)
+    cost = np.abs(reference.time_samples[:, None] - estimated.time_samples)
+    if prefer == "score":
+        cost = np.broadcast_to(np.argsort(np.argsort(-estimated.score)), cost.shape).astype(float)
+    near = np.abs(reference.sample[:, None] - estimated.sample) <= reach
+    near &= reference.type[:, None] == estimated.type
+    price = np.where(near, cost, 1e6)
+    rows, columns = linear_sum_assignment(price)
+    paired = near[rows, columns]
+    assert len(pairs) == paired.sum() > 30
+    assert cost[tuple(pairs.T)].sum() == pytest.approx(cost[rows, columns][paired].sum())
+
+
+def test_times_far_apart_and_many_types_do_not_overflow():
+    names = [f"kind {k}" for k in range(2000)]
+    late = Events([0, 2**53 - 1] * 1000, np.zeros(2000), np.arange(2000), names, RATE)
+    pairs, dt = match_events(late, late, 0.001)
+    assert len(pairs) == 2000 and not dt.any()
 
 
 def test_pairs_are_rows_of_what_was_passed_in():
@@ -85,7 +126,8 @@ def test_one_pairing_serves_every_threshold(ref, est, random):
 @pytest.mark.parametrize(
     ("error", "words", "options"),
     [
-        (UnitError, "did you pass milliseconds", {"tolerance_s": 5}),
+        (UnitError, ">= 0", {"tolerance_s": np.inf}),
+        (UnitError, "more than can be counted", {"tolerance_s": 1e15}),
         (UnitError, ">= 0", {"tolerance_s": -0.001}),
         (UnitError, ">= 0", {"tolerance_s": np.nan}),
         (UnitError, "must be a number", {"tolerance_s": "5 ms"}),
@@ -95,3 +137,10 @@ def test_one_pairing_serves_every_threshold(ref, est, random):
 def test_refusals(error, words, options):
     with pytest.raises(error, match=words):
         match_events(table([(1, 0, 0)]), table([(1, 0, 0)]), **options)
+
+
+def test_a_long_tolerance_is_used_and_warned_of():
+    with pytest.warns(UnitWarning, match="did you pass milliseconds") as caught:
+        pairs, _ = match_events(table([(1, 0, 0)]), table([(2001, 0, 0)]), 3.0)
+    assert len(pairs) == 1
+    assert caught[0].filename == __file__, "the line that called evlib"

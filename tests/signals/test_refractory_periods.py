@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evlib.signals.errors import OptionError, ShapeError, UnitError
+from evlib.signals.errors import OptionError, ShapeError, UnitError, UnitWarning
 from evlib.signals.events import Events
 from evlib.signals.refractory import Refractory
 
@@ -50,7 +50,6 @@ def test_periods_in_samples(refractory_s, rate, samples):
         (OptionError, "unknown event name 'c' in refractory_s; known: a, b", {"c": 1.0, "default": 1}),
         (OptionError, "lacks b", {"a": 1.0}),
         (UnitError, "negative", -1),
-        (UnitError, "did you pass samples", 4000),
         (OptionError, "finite", np.nan),
         (OptionError, "must be a number", "2 s"),
         (ShapeError, "each of the 2 types", [1.0, 2.0, 3.0]),
@@ -59,3 +58,8 @@ def test_periods_in_samples(refractory_s, rate, samples):
 def test_refusals(error, words, refractory_s):
     with pytest.raises(error, match=words):
         Refractory(refractory_s, NAMES)
+
+
+def test_a_long_period_is_used_and_warned_of():
+    with pytest.warns(UnitWarning, match="refractory_s is in seconds, got 4000"):
+        assert Refractory(4000, NAMES).period_s.tolist() == [4000, 4000]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evlib.detection.prepare import _on_clock
 from evlib.signals.errors import DataError, OptionError, UnitError
 from evlib.signals.events import Events
 from evlib.signals.recording import Recording
@@ -217,3 +218,22 @@ def test_memory_does_not_grow_with_the_signal():
     tracemalloc.stop()
     assert report.problems == ()
     assert peak < 40e6  # the signal has 64 MB
+
+
+@pytest.mark.parametrize(("old", "new"), [(100, 30), (2000, 360), (44100, 8000), (100, 33.3), (360, 2000)])
+def test_a_label_on_the_last_sample_lies_inside_at_any_rate(old, new):
+    signal = np.random.default_rng(0).normal(size=(10 * old, 2))
+    recording = Recording(signal, old)
+    events = Events.from_seconds([0.0, (10 * old - 1) / old], ["a", "b"], old, complete_spans_s=[[0, 10]])
+    moved = recording.resample(new)
+    for labels in (events, events.at_rate(new)):
+        assert not validate(moved, labels).errors
+        on_clock = _on_clock(labels, moved, 0, ("a", "b"))
+        late_samples = moved.n_samples - 1 - on_clock.sample[-1]
+        assert 0 <= late_samples <= max(0, new / old) and on_clock.is_labelled(on_clock.sample).all()
+    late = Events.from_seconds([moved.duration_s], ["a"], 1e6)
+    assert "outside of the signal" in str(validate(moved, late))
+    with pytest.raises(DataError, match="outside of recording"):
+        _on_clock(late, moved, 0, ("a",))
+    behind = Events.from_seconds([1.0], ["a"], 1e6, complete_spans_s=[[0, moved.duration_s + 2 / new]])
+    assert "outside of the signal" in str(validate(moved, behind))
