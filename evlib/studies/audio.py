@@ -18,8 +18,16 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
 
 from ..signals.clock import rate_ratio
-from ..signals.errors import DataError, OptionError, ShapeError, require, require_extra, require_number
-from ..signals.files import path_inside
+from ..signals.errors import (
+    DataError,
+    MissingExtraError,
+    OptionError,
+    ShapeError,
+    require,
+    require_extra,
+    require_number,
+)
+from ..signals.files import FORMATS, path_inside, read_recording
 from ..training.checkpoints import load_checkpoint, save_checkpoint
 from .sequences import LSTMClassifier, predict_sequences, sequence_items, train_sequences
 
@@ -171,18 +179,14 @@ def read_clip(row, folder: str | Path, sampling_rate_hz: float) -> np.ndarray:
     DataError : a file that is missing, damaged, of more than 67 million values, of a rate below 1 kHz or
         above 1 MHz; one that lies outside of the folder; a ratio that is no number
     """
-    soundfile = require_extra("soundfile", "data")
     require_number(*CLIP_RATES_HZ, sampling_rate_hz=sampling_rate_hz)
 
     def read(name):
         path = path_inside(folder, name)
         try:
-            with soundfile.SoundFile(path) as file:
-                n, rate = file.frames, file.samplerate
-                fits = 0 < n * file.channels <= MAX_CLIP_VALUES and CLIP_RATES_HZ[0] <= rate <= CLIP_RATES_HZ[1]
-                require(fits, DataError, f"{n} samples of {file.channels} channels at {rate} Hz are no clip")
-                signal = file.read(always_2d=True)
-            require(len(signal) == n, DataError, f"it says {n} samples and holds {len(signal)}")
+            signal, rate = _read_sound(path, sampling_rate_hz)
+        except MissingExtraError:
+            raise
         except (OSError, RuntimeError, ValueError) as error:
             raise DataError(f"cannot read the clip {path}: {error}") from error
         ratio = rate_ratio(rate, sampling_rate_hz)
@@ -195,6 +199,25 @@ def read_clip(row, folder: str | Path, sampling_rate_hz: float) -> np.ndarray:
     snr_db = row.get("snr_db")
     require_number(-MAX_SNR_DB, MAX_SNR_DB, snr_db=snr_db)
     return mix_at_snr(signal, np.resize(read(row["noise_path"]), signal.shape), snr_db)
+
+
+def _read_sound(path, wanted_hz):
+    """Signal (n, channels) and rate of a file: a recording that evlib reads, or any other kind of sound file."""
+
+    def check(n, channels, rate):
+        size = n * channels * max(1, wanted_hz / rate)
+        fits = 0 < size <= MAX_CLIP_VALUES and CLIP_RATES_HZ[0] <= rate <= CLIP_RATES_HZ[1]
+        require(fits, DataError, f"{n} samples of {channels} channels at {rate:.10g} Hz are no clip")
+
+    if path.suffix.lower() in FORMATS:
+        recording = read_recording(path)
+        check(*recording.shape, recording.sampling_rate_hz)
+        return recording.read(dtype=np.float64), recording.sampling_rate_hz
+    with require_extra("soundfile", "data").SoundFile(path) as file:
+        check(file.frames, file.channels, file.samplerate)
+        signal = file.read(always_2d=True)
+        require(len(signal) == file.frames, DataError, f"it says {file.frames} samples and holds {len(signal)}")
+        return signal, file.samplerate
 
 
 def class_codes(labels, classes) -> np.ndarray:

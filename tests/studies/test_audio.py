@@ -95,10 +95,24 @@ def clips(tmp_path, rng):
 def test_clips_are_read_at_the_wanted_rate(clips):
     row = {"path": "car/car_01_0.wav"}
     assert read_clip(row, clips, 8000).shape == (4000, 2) and read_clip(row, clips, 16_000).shape == (8000, 2)
+    content = (clips / "car" / "car_01_0.wav").read_bytes()
     (clips / "car" / "noise.wav").write_bytes(b"RIFF")
-    for name in ("car/noise.wav", "car/missing.wav"):
+    (clips / "car" / "cut.wav").write_bytes(content[: len(content) // 2])
+    sound = np.random.default_rng(0).normal(size=9000) / 9
+    pytest.importorskip("soundfile").write(clips / "car" / "other.flac", sound, 8000)
+    (clips / "car" / "other.flac").write_bytes((clips / "car" / "other.flac").read_bytes()[:-900])
+    for name in ("car/noise.wav", "car/missing.wav", "car/cut.wav", "car/other.flac"):
         with pytest.raises(DataError, match="cannot read the clip"):
             read_clip({"path": name}, clips, 8000)
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT", "PCM_U8"])
+def test_clips_are_what_soundfile_reads(clips, rng, subtype):
+    soundfile = pytest.importorskip("soundfile")
+    for name in ("a.wav",) if subtype in ("FLOAT", "PCM_U8") else ("a.wav", "a.flac"):
+        soundfile.write(clips / name, rng.uniform(-0.9, 0.9, (300, 2)), 8000, subtype=subtype)
+        expected = soundfile.read(clips / name, always_2d=True)[0]
+        np.testing.assert_allclose(read_clip({"path": name}, clips, 8000), expected, atol=1e-9)
 
 
 def test_manifests_freeze_mixtures(clips):
@@ -203,11 +217,13 @@ def test_rates_and_ratios_that_are_none(clips):
         with pytest.raises(OptionError, match="sampling_rate_hz"):
             read_clip(good, clips, rate)
     assert len(read_clip({"path": good["path"]}, clips, 2756.25)) == -(-4000 * 441 // 1280)
-    content = bytearray((clips / good["path"]).read_bytes())
-    content[24:28] = (2**31 - 1).to_bytes(4, "little")
-    (clips / "fast.wav").write_bytes(content)
-    with pytest.raises(DataError, match="at 2147483647 Hz are no clip"):
-        read_clip({"path": "fast.wav"}, clips, 8000)
+    soundfile = pytest.importorskip("soundfile")
+    for name, hz in (("slow.wav", 20), ("fast.flac", 655_350), ("fast.wav", 2**31 - 1)):
+        soundfile.write(clips / name, np.zeros(100), hz)
+    for name, words in (("slow.wav", "100 samples of 1 channels at 20 Hz are no clip"), ("fast.wav", "cannot read")):
+        with pytest.raises(DataError, match=words):
+            read_clip({"path": name}, clips, 8000)
+    assert len(read_clip({"path": "fast.flac"}, clips, 8000)) == 2
 
 
 RATE = 8000
