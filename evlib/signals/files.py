@@ -3,10 +3,10 @@
 What the file of a recording holds, by its ending (channel names and units may be given anew when reading, the rate only
 where the file has none):
 
-* ``.npz``: an array ``signal``, and ``sampling_rate_hz``, ``channels``, ``units``
-* ``.npy``: the signal, memory-mapped; beside it a ``.json`` with the other three
+* ``.npz``: an array ``signal``, and ``sampling_rate_hz``, ``channels``, ``units``, ``start_time`` (ISO 8601)
+* ``.npy``: the signal, memory-mapped; beside it a ``.json`` with the others
 * ``.csv``, ``.tsv``, ``.parquet``: a column for each channel and, if there is one, a uniform ``time`` in seconds
-* ``.h5``, ``.hdf5``, ``.zarr``: a dataset or array ``signal``; the other three as attributes, or as arrays beside it
+* ``.h5``, ``.hdf5``, ``.zarr``: a dataset or array ``signal``; the others as attributes, or as arrays beside it
 * ``.wav``: signal and rate; integers are scaled to [-1, 1)
 """
 
@@ -14,6 +14,7 @@ import contextlib
 import json
 import warnings
 from collections import ChainMap
+from datetime import datetime
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
@@ -52,7 +53,7 @@ def path_inside(folder: str | Path, name) -> Path:
 
 # Columns of a table that hold the time.
 TIME_COLUMNS = ("time", "time_s", "t")
-ABOUT = ("sampling_rate_hz", "channels", "units")
+ABOUT = ("sampling_rate_hz", "channels", "units", "start_time")
 
 
 def read_recording(path: str | Path, sampling_rate_hz: float | None = None, channels=None, units=None) -> Recording:
@@ -93,7 +94,9 @@ def read_recording(path: str | Path, sampling_rate_hz: float | None = None, chan
         rate = _agreed_rate(given, about.get("sampling_rate_hz"))
         channels = _text(about["channels"]) if channels is None and "channels" in about else channels
         units = _text(about.get("units", "")) if units is None else units
-        recording = Recording(signal, rate, channels, units, name=path.stem)
+        start_time = about.get("start_time")
+        start_time = start_time if start_time is None or isinstance(start_time, datetime) else _text(start_time)
+        recording = Recording(signal, rate, channels, units, path.stem, start_time)
     except MissingExtraError:
         raise
     except EvlibError as error:
@@ -241,6 +244,8 @@ def write_recording(recording: Recording, path: str | Path) -> None:
     path = Path(path)
     if path.suffix != ".npz":
         raise DataError(f"{path}: a recording cannot be written as {path.suffix!r}, only as '.npz'")
-    values = recording.sampling_rate_hz, recording.channels, recording.units
+    about = {key: getattr(recording, key) for key in ABOUT}
+    start_time = about.pop("start_time")
+    about |= {"start_time": start_time.isoformat()} if start_time else {}
     with replace_file(path) as temporary:
-        np.savez(temporary, signal=np.asarray(recording.signal), **dict(zip(ABOUT, values, strict=True)))
+        np.savez(temporary, signal=np.asarray(recording.signal), **about)

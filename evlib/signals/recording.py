@@ -6,6 +6,7 @@ of a recording never changes on its own: :meth:`Recording.resample` is the only 
 """
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -41,12 +42,13 @@ class Recording:
     channels : a name for each channel; without it ch1, ch2, ...
     units : a unit for each channel, or one for all
     name : shown in tables and figures
+    start_time : date and time of sample 0, a datetime or text in ISO 8601; None where it is unknown
 
     Raises
     ------
     ShapeError : not (n_samples, n_channels), or names and units that do not fit the channels
     UnitError : a rate that is not a positive number
-    OptionError : channel names that repeat
+    OptionError : channel names that repeat, a start time that is no date and time
     DataError : no samples at all, or values that are not real numbers
 
     Examples
@@ -65,6 +67,7 @@ class Recording:
     channels: Any = None
     units: tuple | str = ""
     name: str = ""
+    start_time: datetime | None = None
 
     def __post_init__(self):
         signal = _checked_signal(self.signal)
@@ -77,8 +80,8 @@ class Recording:
                 raise ShapeError(f"{what} must name {wanted}, got {labels}")
         if len(set(channels)) != n_channels:
             raise OptionError(f"channel names must differ from each other, got {channels}")
-        rate = require_rate(self.sampling_rate_hz)
-        vars(self).update(signal=signal, sampling_rate_hz=rate, channels=channels, units=units)
+        rate, start_time = require_rate(self.sampling_rate_hz), _date_and_time(self.start_time)
+        vars(self).update(signal=signal, sampling_rate_hz=rate, channels=channels, units=units, start_time=start_time)
 
     def __repr__(self):
         name = f"{self.name}: " if self.name else ""
@@ -119,7 +122,7 @@ class Recording:
     def between(self, start_s: float, stop_s: float | None = None) -> "Recording":
         """The part from ``start_s`` to ``stop_s``, without reading it; times are rounded to the nearest sample.
 
-        The first sample of the part is at 0 s again: move events along with
+        The first sample of the part is at 0 s again, its ``start_time`` is later: move events along with
         ``events.within(start, stop).shift(-start)``.
         """
         stop_s = self.duration_s if stop_s is None else stop_s
@@ -128,7 +131,9 @@ class Recording:
             recorded = f"the {self.duration_s:g} s recorded"
             raise UnitError(f"{start_s} s to {stop_s} s is no part of {recorded} (were samples passed?)")
         whole = isinstance(self.signal, np.ndarray)
-        return self._with(signal=self.signal[start:stop] if whole else StoredSignal(self.signal, int(start), int(stop)))
+        signal = self.signal[start:stop] if whole else StoredSignal(self.signal, int(start), int(stop))
+        start_time = self.start_time and self.start_time + timedelta(seconds=start / self.sampling_rate_hz)
+        return self._with(signal=signal, start_time=start_time)
 
     def select(self, channels) -> "Recording":
         """Some channels, by name or by number, in this order, without reading them.
@@ -291,6 +296,16 @@ def numbered(n_channels):
 
 def _labels(labels):
     return (labels,) if isinstance(labels, str) else tuple(str(label) for label in labels)
+
+
+def _date_and_time(value):
+    if value is None or isinstance(value, datetime):
+        return value
+    try:
+        return datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        wanted = "a datetime or text such as 2024-05-01T12:00:00+02:00"
+        raise OptionError(f"start_time must be {wanted}, got {value!r}") from None
 
 
 def _checked_signal(signal):

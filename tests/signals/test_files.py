@@ -6,6 +6,7 @@ import pickle
 import sys
 import tracemalloc
 import wave
+from datetime import datetime, timedelta, timezone
 
 import h5py
 import numpy as np
@@ -32,10 +33,14 @@ def noise(n_samples=1000, n_channels=3, seed=0):
     return np.random.default_rng(seed).normal(size=(n_samples, n_channels)).astype(np.float32)
 
 
+START = datetime(2024, 5, 1, 12, 0, 0, 250_000, timezone(timedelta(hours=2)))
+
+
 def store(path, signal, rate=2000.0, channels=None, units=""):
     """A file of each kind, as other programs write it; .npz by evlib."""
-    recording = Recording(signal, rate, channels, units)
+    recording = Recording(signal, rate, channels, units, start_time=START)
     about = {"sampling_rate_hz": rate, "channels": list(recording.channels), "units": list(recording.units)}
+    about["start_time"] = START.isoformat()
     if path.suffix == ".npz":
         write_recording(recording, path)
     elif path.suffix == ".npy":
@@ -61,7 +66,7 @@ def test_what_was_written_is_read(kind, signal, rate, tmp_path):
     again = read_recording(path)
     assert np.asarray(again.signal).dtype == signal.dtype
     np.testing.assert_array_equal(np.asarray(again.signal), signal)
-    assert (again.sampling_rate_hz, again.name) == (rate, "night")
+    assert (again.sampling_rate_hz, again.name, again.start_time) == (rate, "night", START)
     assert (again.channels, again.units) == (tuple(names), ("µV",) * len(names))
 
 

@@ -1,5 +1,7 @@
 """Recordings: stored signals are read in parts, resampling keeps times, mistakes are refused in words."""
 
+from datetime import UTC, datetime, timedelta, timezone
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -122,3 +124,17 @@ def test_defaults_and_one_channel():
     )
     masked = np.ma.array([[1.0], [2.0]], mask=[[False], [True]])
     np.testing.assert_array_equal(Recording(masked, 2).read(), [[1], [np.nan]])
+
+
+@pytest.mark.parametrize("zone", [None, UTC, timezone(timedelta(hours=5, minutes=30))])
+def test_the_start_time_is_that_of_sample_0(zone):
+    start = datetime(2024, 2, 29, 23, 59, 59, 250_000, zone)
+    recording = Recording(noise(), 200, ["a", "b", "c"], "g", start_time=start)
+    assert recording.between(1.5, 3).between(0.5).start_time == start + timedelta(seconds=2)
+    for other in (recording.select("b"), recording.like(("c", "a"), ("m/s2", "g")), recording.resample(100)):
+        assert other.start_time == start
+    assert Recording(noise(), 200, start_time=start.isoformat()).start_time == start
+    assert Recording(noise(), 200).between(1).start_time is None
+    for wrong in (12, "yesterday", np.array("2024")):
+        with pytest.raises(OptionError, match="start_time must be a datetime"):
+            Recording(noise(), 200, start_time=wrong)
