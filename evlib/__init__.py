@@ -17,6 +17,7 @@ _MODULES = {
     "signals.files": "read_recording write_recording",
     "signals.validate": "validate",
     "signals.synthetic": "make_recording",
+    "signals.examples": "example",
     "scoring.comparison": "compare Comparison",
     "scoring.refractory": "RefractoryPeriodEnforcer non_maximum_suppression",
     "templates.discover": "discover",

@@ -314,6 +314,33 @@ def _simulate(make_recording, read, output, templates_seed=0, **options):
 
 
 @command(
+    "signals.examples.example",
+    name={"nargs": "?", "metavar": "NAME", "help": "which one; without it they are listed"},
+    output={"metavar": "FOLDER", "help": "the folder to write; default: NAME"},
+)
+def _example(example, read, name=None, output=None):
+    """Write a small recording.npz and its events.tsv, simulated or real; without a name, list what there is."""
+    from .signals.events import write_events
+    from .signals.examples import EXAMPLES
+    from .signals.files import write_recording
+
+    if name is None:
+        print(*(f"{name}: {e.about}; {e.size}; {e.licence}" for name, e in EXAMPLES.items()), sep="\n")
+        return
+    (recording, events), output = example(name), output or Path(name)
+    write_recording(recording, output / "recording.npz")
+    write_events(events, output / "events.tsv")
+    print(recording, events, sep="\n")
+
+
+@command("workbook.new_workbook")
+def _new(new_workbook, read, folder):
+    """Copy the notebooks into a new folder: a workbook of your own to start from."""
+    notebooks = new_workbook(folder)
+    print(f"notebooks: {notebooks}\nopen them: cd {notebooks.parent} && jupyter lab notebooks")
+
+
+@command(
     "workbook.run_notebooks",
     "parameters",
     notebooks={"nargs": "+", "metavar": "NOTEBOOK"},

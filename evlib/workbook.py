@@ -1,7 +1,8 @@
 """What the notebooks share besides the science: folders, style, parameters, figures with their numbers, headless runs.
 
-Folders are found from the checkout, not from the working directory, so a notebook behaves alike in
-JupyterLab, under papermill and in the tests. ``EVLIB_PROJECT`` moves them all (the tests use that).
+Folders are found from the workbook, not from the working directory, so a notebook behaves alike in JupyterLab, under
+papermill and in the tests. A workbook is a folder that holds ``notebooks/params``: a checkout, or what ``evlib new``
+(`new_workbook`) made. ``EVLIB_PROJECT`` moves all folders (the tests use that).
 
 ``evlib run notebooks/*.ipynb`` (`run_notebooks`) executes notebooks in order into ``build/`` and prints their results.
 """
@@ -13,13 +14,16 @@ import logging
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .signals.atomic import replace_file
+from .signals.atomic import replace_file, replace_folder
 from .signals.errors import DataError, OptionError
 
+# The folder around the package: the root of the project, where evlib is imported from a checkout.
+CHECKOUT = Path(__file__).resolve().parents[1]
 # A figure in the repository is at most this large.
 MAX_PNG_BYTES = 200_000
 # Dots per inch and number of colours, from the best looking to the smallest file.
@@ -38,19 +42,50 @@ STYLE: dict[str, Any] = {
 
 
 def project_folder(*parts: str) -> Path:
-    """A path inside of the checkout, its folders made: ``project_folder("data")``, ``"figures"``, ``"build"``."""
-    checkout = Path(__file__).resolve().parents[1]
-    # Without a checkout around it (a plain install), the working directory is the project.
-    root = os.environ.get("EVLIB_PROJECT") or (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd())
+    """A path inside of the workbook, its folders made: ``project_folder("data")``, ``"figures"``, ``"build"``.
+
+    The workbook is ``EVLIB_PROJECT``, or the nearest one at or above the working directory, or the checkout that evlib
+    is imported from, or the working directory.
+    """
+    here = Path.cwd()
+    workbooks = [folder for folder in (here, *here.parents, CHECKOUT) if (folder / "notebooks" / "params").is_dir()]
+    root = os.environ.get("EVLIB_PROJECT") or next(iter(workbooks), here)
     folder = Path(root).resolve().joinpath(*parts)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
+def new_workbook(folder: str | Path) -> Path:
+    """Copy evlib's notebooks and the parameters of their full runs into a new folder.
+
+    Parameters
+    ----------
+    folder : the workbook to make; it may exist, but must be empty
+
+    Returns
+    -------
+    Path of its folder of notebooks
+
+    Raises
+    ------
+    OptionError : ``folder`` is a file, or holds something
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise OptionError(f"a workbook needs a new or empty folder, but {folder} holds something: choose another name")
+    # In a checkout the notebooks stand beside the package, in an installed evlib inside of it.
+    installed = Path(__file__).resolve().parent / "notebooks"
+    source = installed if installed.is_dir() else CHECKOUT / "notebooks"
+    wanted = shutil.ignore_patterns(".ipynb_checkpoints", "__pycache__", "figures", "build", "data")
+    with replace_folder(folder) as new:
+        shutil.copytree(source, new / "notebooks", ignore=wanted)
+    return folder / "notebooks"
+
+
 def data_home() -> Path | None:
     """The folder of real recordings that ``EVLIB_DATA_HOME`` names, or None where it is not set.
 
-    A relative path counts from the checkout. DataError when the folder does not exist.
+    A relative path counts from the workbook. DataError when the folder does not exist.
     """
     home = os.environ.get("EVLIB_DATA_HOME")
     if not home:

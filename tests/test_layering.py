@@ -23,6 +23,8 @@ HEAVY = {
     "papermill",
     "nbformat",
     "tensorboard",
+    "obspy",
+    "sleepecg",
 }
 # A widget is a class of these packages: its file cannot do without them.
 WIDGET_PACKAGES = {"ipywidgets", "anywidget"}

@@ -15,7 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from required import missing
-from test_layering import HEAVY
+from test_layering import FOLDERS, HEAVY
 
 import evlib
 
@@ -51,8 +51,8 @@ def test_every_dependency_is_pinned_to_a_version_that_it_allows(pyproject, repos
 def test_every_extra_is_part_of_all(pyproject):
     extras = pyproject["optional-dependencies"]
     (everything,) = map(Requirement, extras["all"])
-    assert everything.extras == set(extras) - {"all", "dev"}
-    assert "evlib[all]" in extras["dev"]
+    assert everything.extras == set(extras) - {"all", "docs", "dev"}
+    assert "evlib[all,docs]" in extras["dev"]
 
 
 def test_conda_environment_installs_what_pyproject_says(pyproject, repository):
@@ -64,6 +64,24 @@ def test_conda_environment_installs_what_pyproject_says(pyproject, repository):
     assert name == "python" and version in Requirement("python" + pyproject["requires-python"]).specifier
     assert pip == "pip"
     assert packages == {"pip": ["-c constraints.txt", "-e .[dev]"]}
+
+
+def test_conda_recipe_needs_what_pyproject_needs(pyproject, repository):
+    recipe = yaml.safe_load((repository / "conda" / "recipe" / "recipe.yaml").read_text())
+    other = {"torch": "pytorch", "matplotlib": "matplotlib-base", "seaborn": "seaborn-base"}
+    other["lightning-fabric"] = "pytorch-lightning"
+    wanted = {other.get(r.name, r.name): r.specifier for r in map(Requirement, pyproject["dependencies"])}
+    wanted["python"] = Requirement("python" + pyproject["requires-python"]).specifier
+    assert {r.name: r.specifier for r in map(Requirement, recipe["requirements"]["run"])} == wanted
+    assert recipe["package"] == {"name": pyproject["name"], "version": pyproject["version"]}
+    (script,) = recipe["build"]["python"]["entry_points"]
+    assert dict([script.split(" = ")]) == pyproject["scripts"]
+    assert recipe["about"]["license"] == pyproject["license"]
+
+
+def test_pyproject_names_every_folder_of_the_package(repository):
+    setuptools = tomllib.loads((repository / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert setuptools["packages"] == ["evlib", *(f"evlib.{folder}" for folder in FOLDERS), "evlib.notebooks"]
 
 
 def test_version_stands_once(pyproject):
