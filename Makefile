@@ -12,7 +12,7 @@ help:
 	@echo "make run       execute the notebooks into build/ (small runs, minutes)"
 	@echo "make run-full  the same with notebooks/params/*.yaml (full size)"
 	@echo "make test      the whole test suite, notebooks included"
-	@echo "make fuzz      10,000 damaged files for every reader (ten minutes)"
+	@echo "make fuzz      10,000 damaged files for every reader (a quarter of an hour)"
 	@echo "make lab       JupyterLab"
 	@echo "make app       look at detections and correct them: notebook 06 as a page without code (APP=... another one)"
 	@echo "make lint      what continuous integration checks;  make format  repairs it"

@@ -142,6 +142,7 @@ def read_manifest(path: str | Path):
         raise DataError(f"{path} is no manifest (a CSV or JSON table of clips): {error}") from error
     if missing := {"path", "label", "group"} - set(table):
         raise DataError(f"{path} must have the columns path, label and group; {', '.join(sorted(missing))} is missing")
+    require(len(table), DataError, f"{path} names no clip")
     table = table.reset_index(drop=True)
     try:
         for name in table.columns.intersection(TEXTS):

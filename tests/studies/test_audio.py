@@ -135,6 +135,8 @@ def test_manifests_freeze_mixtures(clips):
         ("clips.csv", "path,label\na.wav,x\n", "group is missing"),
         ("clips.csv", "path,label,group\na.wav,x,1\na.wav,x,1\n", "twice"),
         ("clips.csv", "", "no manifest"),
+        ("clips.csv", "path,label,group,noise_path,snr_db\n", "names no clip"),
+        ("clips.json", "[]", "must have the columns"),
         ("clips.json", "{", "no manifest"),
         ("missing.csv", None, "no manifest"),
         ("clips.csv", "path,label,group\na.wav,x,1,2\n", "no manifest"),
