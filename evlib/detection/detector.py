@@ -6,6 +6,8 @@ events in single windows with a model alone, as the original classifier does.
 """
 
 import logging
+import math
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -21,20 +23,33 @@ from ..networks.frames import FrameNetwork
 from ..networks.threads import few_threads
 from ..scoring.refractory import decode_refractory
 from ..signals.clock import split_time
-from ..signals.errors import DataError, ShapeError, log_odds_of, require_int, require_known, require_positive
+from ..signals.errors import (
+    DataError,
+    EvlibError,
+    OptionError,
+    ShapeError,
+    log_odds_of,
+    require,
+    require_instance,
+    require_int,
+    require_known,
+    require_number,
+    require_positive,
+)
 from ..signals.events import Events
-from ..signals.gaps import Normal, inside, silent
+from ..signals.gaps import inside, silent
 from ..signals.recording import Recording, numbered, require_rate_of
 from ..signals.refractory import Refractory
 from ..templates.bank import TemplateBank
 from ..templates.pursue import Candidates, find_candidates
 from ..templates.whiten import Whitener
-from ..training.checkpoints import load, rebuild, save
+from ..training.checkpoints import load, rebuild, save, whitener_of, whitener_state
 from .candidates import CERTAIN, TILE_FRAMES, frame_candidates, join, weigh, window_candidates
 
 # The networks that a detector may hold, by the class that each is, and the plain values of its bank.
 NETWORKS = {"network": "ContextLSTM", "classifier": "EventSpecificClassifier", "frames": "FrameNetwork"}
 BANK_VALUES = ("before", "names", "amplitude_spread", "evidence_scale")
+NOT_NEGATIVE = ("timing_error_s", "timing_scale", "same_event_s", "exact_s", "most_doubted")
 # An amplitude below this is taken for this much in the bound of an event's time: what is so weak has no time.
 LEAST_AMPLITUDE = 0.05
 # Candidates that the context network reads at a time, which bounds memory, and more of them on either side: by then its
@@ -72,6 +87,10 @@ class Detector:
     exact_s : a template's time is taken where the network's peak is this near
     most_doubted : where context doubts a greater share of clear candidates, the rhythm is not one of the training
         recordings, and evidence alone decides
+
+    Raises
+    ------
+    OptionError, ShapeError, UnitError : parts that do not belong together, values that are not finite or out of range
     """
 
     whitener: Whitener
@@ -93,6 +112,35 @@ class Detector:
     same_event_s: float = 0.005
     exact_s: float = 0.0
     most_doubted: float = 1.0
+
+    def __post_init__(self):
+        n_types, n_channels = self.bank.templates.shape[0], self.bank.templates.shape[2]
+        counts = {"the whitener": len(self.whitener.taps)}
+        for name in ("names", "channels", "units"):
+            values = getattr(self, name)
+            texts = isinstance(values, tuple) and all(isinstance(value, str) for value in values)
+            require(texts, OptionError, f"{name} must be a tuple of texts, got {reprlib.repr(values)}")
+            if name != "names":
+                counts[name] = len(values) or n_channels
+        read_by = {"classifier": self.classifier, "frames": self.frames}
+        counts |= {name: model.config["input_size"] for name, model in read_by.items() if model is not None}
+        for name, count in counts.items():
+            message = f"the templates have {n_channels} channels, {name}: {count}"
+            require(count == n_channels, ShapeError, message)
+        for name in NETWORKS:
+            if (model := getattr(self, name)) is not None:
+                known = model.config["num_events"]
+                require(known == n_types, ShapeError, f"the templates have {n_types} types, {name}: {known}")
+        thresholds = np.asarray(self.thresholds)
+        whole = thresholds.shape == (n_types,) and thresholds.dtype.kind == "f" and not np.isnan(thresholds).any()
+        require(whole, OptionError, f"thresholds must be {n_types} log odds, got {reprlib.repr(thresholds)}")
+        Refractory(self.refractory_s, self.names)
+        require(len(self.calibration) == 2 and len(self.weights) == 3, OptionError, "want 2 calibration, 3 weights")
+        any_sign = dict(enumerate((self.prior_logit, *self.calibration, *self.weights)))
+        require_number(-math.inf, **{f"calibration or weight {k}": value for k, value in any_sign.items()})
+        require_number(**{name: getattr(self, name) for name in NOT_NEGATIVE})
+        require_int(0, classifier_window=self.classifier_window)
+        require_instance(dict, metadata=self.metadata)
 
     @property
     def names(self) -> tuple:
@@ -278,23 +326,13 @@ class Detector:
 
     def save(self, path: str | Path) -> None:
         """Write a file that rebuilds the detector alone; reading it runs no code."""
-        arrays = {
-            "templates": self.bank.templates,
-            "log_rate": self.bank.log_rate,
-            "taps": self.whitener.taps,
-            "center": self.whitener.center,
-            "step": self.whitener.normal.step,
-            "still": self.whitener.normal.still,
-            "limits": self.whitener.limits,
-            "loudest": self.whitener.loudest,
-            "thresholds": self.thresholds,
-        }
+        arrays = {"templates": self.bank.templates, "log_rate": self.bank.log_rate, "thresholds": self.thresholds}
         models = {name: model for name in NETWORKS if (model := getattr(self, name)) is not None}
         save(
             path,
             "Detector",
             {name: getattr(self.bank, name) for name in BANK_VALUES} | {"sampling_rate_hz": self.sampling_rate_hz},
-            {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()},
+            whitener_state(self.whitener) | {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()},
             **{name: getattr(self, name) for name in VALUES},
             **{name: {"config": model.config, "state": model.state_dict()} for name, model in models.items()},
         )
@@ -328,26 +366,22 @@ def load_detector(path: str | Path) -> Detector:
             "single models)"
         )
     try:
-        arrays = {name: value.numpy() for name, value in content["model_state_dict"].items()}
-        of_bank: dict[str, Any] = {name: content["config"][name] for name in BANK_VALUES}
-        of_bank |= {"names": tuple(of_bank["names"]), "log_rate": arrays["log_rate"]}
+        arrays, config = content["model_state_dict"], content["config"]
+        of_bank: dict[str, Any] = {name: config[name] for name in BANK_VALUES}
+        of_bank |= {"names": tuple(config["names"]), "log_rate": arrays["log_rate"].numpy()}
         values: dict[str, Any] = {name: tuple(v) if isinstance(v := content[name], list) else v for name in VALUES}
-        values |= {name: rebuild(path, kind, **content[name]) for name, kind in NETWORKS.items() if name in content}
+        for name, kind in NETWORKS.items():
+            if name in content:
+                values[name] = rebuild(path, kind, content[name]["config"], content[name]["state"])
         return Detector(
-            Whitener(
-                arrays["taps"],
-                arrays["center"],
-                content["config"]["sampling_rate_hz"],
-                normal=Normal(arrays["step"], arrays["still"]),
-                limits=arrays["limits"],
-                loudest=arrays["loudest"],
-            ),
-            TemplateBank(arrays["templates"], **of_bank),
-            arrays["thresholds"],
+            whitener_of(arrays, config["sampling_rate_hz"]),
+            TemplateBank(arrays["templates"].numpy(), **of_bank),
+            arrays["thresholds"].numpy(),
             **values,
         )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is an incomplete detector: {error!r}") from error
+    except Exception as error:  # the values may be anything
+        reason = error if isinstance(error, EvlibError) else repr(error)
+        raise DataError(f"{path} is an incomplete or damaged detector: {reason}") from error
 
 
 def detect(

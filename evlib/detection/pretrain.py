@@ -24,6 +24,7 @@ from ..networks.pretext import (
     MaskedPatchModel,
     VariationalLSTMAutoencoder,
 )
+from ..networks.seeds import seeded
 from ..networks.threads import few_threads
 from ..networks.transformer import HashedWords, PatchFrameEncoder, frame_channels
 from ..signals.clock import duration_to_samples
@@ -128,8 +129,8 @@ def pretrain(
     max_epochs : at most; five epochs without a better development loss end the training
     progress : show a progress bar
     log_dir : TensorBoard's logs; default: beside the checkpoints, if those are kept
-    save_dir : checkpoints of each epoch; default: none are kept
-    resume : go on from the latest checkpoint in ``save_dir``
+    save_dir : folder for checkpoints of each epoch, without those of another run; default: none are kept
+    resume : go on from the latest checkpoint in ``save_dir``, of a run with the same recordings and options
 
     Raises
     ------
@@ -230,8 +231,7 @@ def _pretrain(
 
 def _train_frames(pretext, windows, held_out, rate, hidden_size, *, seed, **run):
     """Encoder, pretext model and history of a frame network's encoder."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         model = PRETEXT_MODELS[pretext](windows.shape[2], hidden_size, network_resolution(rate))
     optimizer = torch.optim.AdamW(model.parameters(), FRAME_LEARNING_RATE)
     sets = torch.from_numpy(windows), torch.from_numpy(held_out)
@@ -241,8 +241,7 @@ def _train_frames(pretext, windows, held_out, rate, hidden_size, *, seed, **run)
 
 def _train_windows(pretext, windows, held_out, rate, hidden_size, *, seed, max_epochs, **run):
     """Encoder, pretext model and history of an LSTM that reads windows."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         # No dropout: noise is new in every window, and nothing can be learned by heart.
         options = {"dropout": 0.0, "timing_resolution_samples": frame_samples(rate)}
         model = WINDOW_MODELS[pretext](windows.shape[2], hidden_size, **options)
@@ -273,13 +272,14 @@ def _fit(
         for part, shuffle, drop in zip(sets, (True, False), (True, not judge_last), strict=True)
     ]
     options |= {"num_epochs": max_epochs, "patience": PATIENCE_EPOCHS, "save_freq": 1, "resume_from": resume}
+    options["run_options"] = {}  # data and models say all
     return model.encoder, model, train(model, losses, *loaders, optimizer, **options)
 
 
-def _train_masked(pretext, windows, held_out, rate, hidden_size, **run):
+def _train_masked(pretext, windows, held_out, rate, hidden_size, *, seed, **run):
     """Encoder, pretext model and history of a transformer over frames and channels."""
     n_channels, frame = windows.shape[2], max(2, frame_samples(rate))
-    with torch.random.fork_rng():  # its weights are replaced by those of the trained model
+    with seeded(seed):  # its weights are replaced by those of the trained model
         encoder = PatchFrameEncoder(n_channels, hidden_size, MASKED_BLOCKS, dropout=0.0, resolution=frame)
     # What recurs is shown under fresh noise, and only what recurs is to be rebuilt: noise cannot be predicted.
     channels = frame_channels(n_channels)
@@ -303,6 +303,7 @@ def _train_masked(pretext, windows, held_out, rate, hidden_size, **run):
         {},
         lr=MASKED_LEARNING_RATE,
         batch_size=BATCH,
+        seed=seed,
         **run,
     )
     encoder.patches = model.encoder

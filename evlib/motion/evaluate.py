@@ -19,6 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader, StackDataset
 
 from ..networks.classifier import evaluating
+from ..networks.seeds import seeded
 from ..networks.transformer import DualBranchEncoder, join_batches, summarise_tokens
 from ..scoring.statistics import draw_rows
 from ..signals.errors import DataError, OptionError, require, require_extra, require_known, require_list
@@ -201,8 +202,7 @@ def fine_tune(start: MotionModel, labelled: Windows, test: Windows, classes, see
 
     No label is spared for early stopping: every start is trained for equally long, with a rate that falls to zero.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         model = MotionClassifier(copy.deepcopy(start.encoder), len(labelled.channels), len(classes))
     batch: dict[str, Any] = join_batches(list(start.batches(labelled, OVERLAP)))
     batch["target"] = torch.tensor([list(classes).index(label) for label in labelled.labels])

@@ -69,6 +69,8 @@ def _word_vector(word):
 
 # Samples of a patch after resampling, and the largest number of patches of one signal in a batch (memory).
 PATCH_SAMPLES, MAX_PATCHES = 64, 48
+# Channels whose numbers a `PatchFrameEncoder` knows: each is a vector in memory.
+MOST_CHANNELS = 4096
 # Added to a deviation before its logarithm: the noise of a motion sensor at rest, in m/s2 or rad/s.
 FLOOR = 0.01
 # A deviation below this share of the mean is a rounding error of single precision.
@@ -440,6 +442,7 @@ class PatchFrameEncoder(Encoder):
         super().__init__()
         require_int(1, input_size=input_size, hidden_size=hidden_size)
         require_int(2, resolution=resolution)
+        require_number(1, MOST_CHANNELS, input_size=input_size)
         if not bidirectional:
             raise OptionError("attention sees past and future: a PatchFrameEncoder needs bidirectional=True")
         self.input_size, self.resolution, self.output_size = input_size, resolution, hidden_size

@@ -17,6 +17,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
 
+from ..networks.seeds import seeded
 from ..signals.clock import rate_ratio
 from ..signals.errors import (
     DataError,
@@ -360,8 +361,7 @@ def fit_clip_classifier(
     width = np.shape(train[0][0])[-1]
     _check_width(train[0], width)
     scaler = StandardScaler().fit(np.concatenate(train[0]))
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(seed)
+    with seeded(seed):
         model = LSTMClassifier(width, hidden_size, num_layers, len(classes), dropout, pooling=pooling)
     classifier = ClipClassifier(model, tuple(map(str, classes)), scaler.mean_, scaler.scale_, dict(features or {}))
     parts = [classifier._items(clips, class_codes(labels, classes)) for clips, labels in (train, validation)]

@@ -18,6 +18,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from ..detection.pretrain import cut_windows
 from ..networks.classifier import evaluating
 from ..networks.encoders import Encoder
+from ..networks.seeds import seeded
 from ..scoring.statistics import draw_rows
 from ..signals.errors import OptionError, require, require_known
 from ..signals.events import Events, read_events
@@ -112,8 +113,7 @@ def event_windows(whitened: np.ndarray, events: Events, before: int, length: int
 
 def reinitialised(encoder: Encoder, seed: int = 0) -> Encoder:
     """An encoder of the same architecture with random weights."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return type(encoder)(**encoder.config)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.fft
 
 from ..signals.clock import split_time
-from ..signals.errors import OptionError
+from ..signals.errors import OptionError, require, require_int, require_number
 from ..signals.recording import add_windows, cut
 
 # Positions inside a sample at which overlaps of templates are tabulated; finer steps change no result.
@@ -46,7 +46,7 @@ class TemplateBank:
 
     Raises
     ------
-    OptionError : templates that do not fit the names
+    OptionError : templates that do not fit the names, a name twice, values that are not finite or out of range
 
     Examples
     --------
@@ -68,6 +68,15 @@ class TemplateBank:
         if templates.ndim != 3 or len(templates) != len(self.names):
             raise OptionError(f"templates must have shape ({len(self.names)} types, L, C), got {templates.shape}")
         vars(self).update(templates=templates, log_rate=np.asarray(rate, dtype=np.float32))
+        message = f"each type must have a name of its own, got {self.names}"
+        require(len({*self.names}) == len(self.names), OptionError, message)
+        require(self.log_rate.shape == (len(self.names),), OptionError, "log_rate must be one number for each type")
+        finite = np.isfinite(templates).all() and np.isfinite(self.log_rate).all()
+        require(finite and templates.size, OptionError, "templates and log_rate must be finite, and some numbers")
+        require_number(0, self.length, before=self.before)
+        require_int(0, before=self.before)
+        require_number(0, amplitude_spread=self.amplitude_spread)
+        require_number(0, 1, evidence_scale=self.evidence_scale)
 
     @property
     def known_names(self) -> tuple:

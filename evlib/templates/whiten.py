@@ -14,7 +14,7 @@ import scipy
 from scipy.ndimage import maximum_filter1d
 
 from ..signals.clock import n_frames
-from ..signals.errors import DataError, ShapeError
+from ..signals.errors import DataError, ShapeError, require, require_rate
 from ..signals.gaps import Normal, bridge, learn_normal, read_bridged, rounding
 from ..signals.recording import Recording
 from .equalize import context_samples, equalize, frame_samples, learn_limits, unlimited
@@ -47,6 +47,10 @@ class Whitener:
     change of its logarithm, in the worst channel, against the whitener that it refines; ``normal`` tells gaps from
     signal (default: only missing values are gaps); what is above ``limits`` (2, C) is another noise than in training
     (`evlib.templates.equalize`), what is above ``loudest`` (C,) is no event (default: infinite).
+
+    Raises
+    ------
+    ShapeError, DataError, UnitError : arrays that do not belong together, values that are not finite, no rate
     """
 
     taps: np.ndarray
@@ -62,6 +66,20 @@ class Whitener:
         default = {"normal": Normal.unknown(len(self.taps)), "limits": unlimited(len(self.taps))}
         default["loudest"] = np.full(len(self.taps), np.inf)
         vars(self).update({name: value for name, value in default.items() if getattr(self, name) is None})
+        require_rate(self.sampling_rate_hz)
+        # Bounds are infinite where nothing is known.
+        bounds = {"normal.step": self.normal.step, "normal.still": self.normal.still, "loudest": self.loudest}
+        shapes = {"center": (n := len(self.taps),), **dict.fromkeys(bounds, (n,)), "limits": (2, n)}
+        arrays = bounds | {"center": self.center, "limits": self.limits}
+        for name, shape in shapes.items():
+            require(
+                np.shape(arrays[name]) == shape, ShapeError, f"{name} must be {shape}, got {np.shape(arrays[name])}"
+            )
+        message = f"taps must be (channels, an odd number), got {np.shape(self.taps)}"
+        require(np.ndim(self.taps) == 2 and n and self.taps.shape[1] % 2, ShapeError, message)
+        finite = np.isfinite(self.taps).all() and np.isfinite(self.center).all()
+        message = "taps and center must be finite, bounds above 0"
+        require(finite and all((np.asarray(b) > 0).all() for b in (*bounds.values(), self.limits)), DataError, message)
 
     @property
     def reach(self) -> int:

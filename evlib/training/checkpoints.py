@@ -4,13 +4,22 @@ All are written by `save` and read by `load`. A file is a dictionary of plain va
 ``weights_only=True``: ``format``, ``model_class`` (what it holds), ``config`` (the arguments that build it),
 ``model_state_dict``, ``metadata``, and what else belongs to it. A training checkpoint also holds ``epoch`` (epochs
 completed), ``optimizer_state_dict``, ``global_step``, ``val_loss`` (None without validation), ``monitor``,
-``scheduler``, ``loss_state_dict``, ``rng`` and ``history``.
+``scheduler``, ``loss_state_dict``, ``rng``, ``history``, ``run`` (its data and options) and ``best_state_dict`` (the
+weights of the best epoch, None if they are its own).
+
+A file is a zip archive, as ``torch.save`` writes it, with a comment: the SHA-256 of all bytes before. So a single bit
+that is not as it was written is noticed.
 """
 
+import functools
+import hashlib
 import importlib
+import io
 import json
+import os
 import pickle
 import re
+import reprlib
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,14 +30,19 @@ import torch
 from torch import nn
 
 from ..networks.encoders import encoder_of
+from ..networks.seeds import seeded
 from ..signals.atomic import replace_file
 from ..signals.errors import DataError, OptionError, require
 from ..signals.gaps import Normal
 from ..templates.whiten import Whitener
 
 FORMAT = 3
-# What torch and zipfile raise for files that are damaged, truncated or of another kind.
-UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, zipfile.BadZipFile)
+# Bytes of the checksum at the end of a file, a SHA-256 as text; bytes at the end of an archive without a comment, and
+# their beginning.
+CHECKSUM, END, END_MARK = 64, 22, b"PK\x05\x06"
+# Whole numbers among the arguments of models that are no sizes of weights.
+NO_SIZES = {"refractory_period_samples"}
+BEST_NAME = "best_model.pth"
 CHECKPOINT_NAME = re.compile(r"checkpoint_epoch_(\d+)\.pth")
 ENCODERS = {
     "LSTMEncoder": "networks.encoders",
@@ -64,8 +78,13 @@ def save(path: str | Path, kind: str, config: dict | None, state: dict, metadata
     metadata, more : plain values and tensors that belong to it
     """
     content = {"format": FORMAT, "model_class": kind, "config": config, "model_state_dict": state, "metadata": metadata}
+    content = plain(more | content)
+    _check_plain(content)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    archive = buffer.getvalue()[:-2] + CHECKSUM.to_bytes(2, "little")  # the last two bytes: the length of the comment
     with replace_file(path) as temporary:
-        torch.save(plain(more | content), temporary)
+        temporary.write_bytes(archive + hashlib.sha256(archive).hexdigest().encode())
 
 
 def load(path: str | Path, what: str = "checkpoint") -> dict:
@@ -76,12 +95,11 @@ def load(path: str | Path, what: str = "checkpoint") -> dict:
     DataError : no file, another kind of file, damaged or truncated, a pickle that would run code
     """
     try:
-        # torch does not compare the checksums that it writes: a flipped bit would be a weight like any other.
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                if damaged := archive.testzip():
-                    raise zipfile.BadZipFile(f"{damaged} is not what was written")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as file:
+            _check_archive(file)
+            file.seek(0)
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        _check_plain(content)
     except FileNotFoundError as error:
         raise DataError(f"no {what} at {path}") from error
     except (PermissionError, IsADirectoryError) as error:
@@ -90,32 +108,97 @@ def load(path: str | Path, what: str = "checkpoint") -> dict:
         raise DataError(
             f"{path} is not a {what} that can be read safely: it holds more than plain values, and might run code"
         ) from error
-    except UNREADABLE as error:
+    except Exception as error:  # the unpickler of a damaged file may raise anything
         raise DataError(f"{path} is not a {what}, or a damaged or truncated one: {error}") from error
     message = f"{path} is not a {what}: it must hold a dictionary, got a {type(content).__name__}"
     require(isinstance(content, dict), DataError, message)
     written = content.get("format", FORMAT)
-    message = f"{path} has format {written!r}; this version of evlib reads format {FORMAT}"
-    require(written == FORMAT, DataError, message)
-    require("model_state_dict" in content, DataError, f"{path} is not a {what}: it must hold model_state_dict")
+    message = f"{path} has format {reprlib.repr(written)}; this version of evlib reads format {FORMAT}"
+    require(isinstance(written, int) and written == FORMAT, DataError, message)
+    state = content.get("model_state_dict")
+    message = f"{path} is not a {what}: it must hold model_state_dict, tensors by name"
+    require(_is_state(state), DataError, message)
     return content
+
+
+def _is_state(state):
+    return isinstance(state, dict) and all(isinstance(k, str) and torch.is_tensor(v) for k, v in state.items())
+
+
+def _check_archive(file):
+    """Refuse a file that is not as it was written."""
+    with zipfile.ZipFile(file) as archive:
+        # torch compresses nothing: what is small on disk is small in memory.
+        if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+            raise zipfile.BadZipFile("its parts are compressed")
+        size = file.seek(0, os.SEEK_END)
+        file.seek(size - END)
+        end = file.read()
+        if end.startswith(END_MARK) and end.endswith(b"\0\0"):  # not written by `save`: only its parts have checksums
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(f"{damaged} is not as it was written")
+            return
+    digest, left = hashlib.sha256(), size - CHECKSUM
+    file.seek(0)
+    while left:
+        part = file.read(min(left, 1 << 20))
+        digest.update(part)
+        left -= len(part)
+    if file.read() != digest.hexdigest().encode():
+        raise zipfile.BadZipFile("it is not as it was written, its checksum differs")
+
+
+def _check_plain(content):
+    """Refuse what is no plain value, a tensor of which not all values are stored (it could be of any size), and a list
+    that stands in several places (it could be endless to print)."""
+    waiting, seen = [content], set()
+    while waiting:
+        value = waiting.pop()
+        if torch.is_tensor(value):
+            stored = value.untyped_storage().nbytes()
+            message = f"not all values of a tensor of shape {tuple(value.shape)} are stored"
+            require(value.numel() * value.element_size() <= stored, DataError, message)
+        elif isinstance(value, dict | list | tuple):
+            require(id(value) not in seen, DataError, f"one {type(value).__name__} stands in several places")
+            seen |= {id(value)} if len(value) else set()  # there is only one empty tuple
+            waiting += [*value.keys(), *value.values()] if isinstance(value, dict) else value
+        elif not isinstance(value, str | bytes | int | float | None):
+            raise DataError(
+                f"a {type(value).__name__} is no plain value (numbers, texts, tensors, lists and dicts are)"
+            )
 
 
 def rebuild(path: str | Path, kind: str, config: dict | None, state: dict, kinds: Iterable[str] = MODELS) -> nn.Module:
     """A model in evaluation mode, on the CPU, from its class name, arguments and weights.
 
+    Its sizes are compared with those of the weights before anything is allocated.
+
     Raises
     ------
-    DataError : a class that is none of ``kinds``, weights that do not fit
+    DataError : a class that is none of ``kinds``, weights that do not fit or are not finite
     """
     if kind not in kinds or config is None:
         raise DataError(f"{path} holds a {kind}, which evlib cannot rebuild; it rebuilds {', '.join(kinds)}")
     try:
-        model = getattr(importlib.import_module(f"evlib.{MODELS[kind]}"), kind)(**config)
+        for name, value in config.items():
+            most = len(state) if name == "num_layers" else sum(map(torch.numel, state.values()))
+            if isinstance(value, int) and abs(value) > most and name not in NO_SIZES:
+                raise ValueError(f"{reprlib.repr(name)} is {reprlib.repr(value)}")
+        build = functools.partial(getattr(importlib.import_module(f"evlib.{MODELS[kind]}"), kind), **config)
+        with torch.device("meta"), seeded(0):
+            build().load_state_dict(state, assign=True)
+        with seeded(0):
+            model = build()
         model.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
+    except Exception as error:  # the arguments may be anything
         raise DataError(f"the weights in {path} do not fit the {kind}: {error}") from error
+    _check_finite(path, state)
     return model.eval()
+
+
+def _check_finite(path, weights):
+    lost = ", ".join(name for name, value in weights.items() if not value.isfinite().all())
+    require(not lost, DataError, f"the weights in {path} hold NaN or infinity: {lost}")
 
 
 def save_checkpoint(path: str | Path, model: nn.Module, metadata: dict | None = None, **more: Any):
@@ -138,40 +221,35 @@ def load_checkpoint(path: str | Path, model: nn.Module | None = None, kinds: Ite
     if model is None:
         kind, config = str(content.get("model_class")), content.get("config")
         return rebuild(path, kind, config, content["model_state_dict"], kinds), content
-    try:
-        model.load_state_dict(content["model_state_dict"])
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise DataError(f"the weights in {path} do not fit the model: {error}") from error
+    load_weights(path, model, content["model_state_dict"])
     return model, content
 
 
+def load_weights(path: str | Path, model: nn.Module, state: dict) -> None:
+    """Give a model the weights that were read from a file.
+
+    Raises
+    ------
+    DataError : weights that do not fit or are not finite
+    """
+    _check_finite(path, {name: state[name] for name, _ in model.named_parameters() if name in state})
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise DataError(f"the weights in {path} do not fit the model: {error}") from error
+
+
 def latest_checkpoint(folder: str | Path) -> Path | None:
-    """The ``checkpoint_epoch_N.pth`` of the largest N in a folder, None when there is none: ``resume_from`` takes both.
+    """The ``checkpoint_epoch_N.pth`` of the largest N in a folder, or else ``best_model.pth``, or else None:
+    ``resume_from`` takes all three.
 
     >>> latest_checkpoint("no/such/folder") is None
     True
     """
     found = [path for path in Path(folder).glob("*.pth") if CHECKPOINT_NAME.fullmatch(path.name)]
-    return max(found, key=lambda path: int(path.stem.rpartition("_")[2]), default=None)
-
-
-def remember_run(folder, settings, resume):
-    """Write the settings of a run beside its checkpoints; a run that is resumed must have the same.
-
-    Raises
-    ------
-    OptionError : checkpoints of another run
-    """
-    file, now, latest = folder / "run.json", json.loads(json.dumps(plain(settings))), latest_checkpoint(folder)
-    if latest is None:
-        with replace_file(file) as temporary:
-            temporary.write_text(json.dumps(now, indent=1))
-        return
-    message = f"{folder} holds {latest.name}: resume=True goes on with that run, a new one needs another folder"
-    require(resume, OptionError, message)
-    before = json.loads(file.read_text()) if file.is_file() else {}
-    changed = [f"{name} {now[name]!r}, was {before.get(name)!r}" for name in now if before.get(name) != now[name]]
-    require(not changed, OptionError, f"the run in {folder} had other settings: {'; '.join(changed)}")
+    best = Path(folder) / BEST_NAME  # all that a run has left that was cut off before its first checkpoint
+    last = best if best.is_file() else None
+    return max(found, key=lambda path: int(path.stem.rpartition("_")[2]), default=last)
 
 
 def save_encoder(path: str | Path, encoder: nn.Module, metadata: dict, whitener: Whitener | None = None):
@@ -196,19 +274,25 @@ def save_encoder(path: str | Path, encoder: nn.Module, metadata: dict, whitener:
         metadata = json.loads(json.dumps(plain(dict(metadata))))
     except (TypeError, ValueError) as error:
         raise OptionError(f"the metadata must be a dict of names, numbers, lists and None: {error}") from error
-    kept = (
-        None
-        if whitener is None
-        else {
-            "taps": torch.from_numpy(whitener.taps),
-            "center": torch.from_numpy(whitener.center),
-            "step": torch.from_numpy(whitener.normal.step),
-            "still": torch.from_numpy(whitener.normal.still),
-            "limits": torch.from_numpy(whitener.limits),
-            "sampling_rate_hz": float(whitener.sampling_rate_hz),
-        }
-    )
+    kept = None
+    if whitener is not None:
+        kept = whitener_state(whitener) | {"sampling_rate_hz": float(whitener.sampling_rate_hz)}
     save_checkpoint(path, encoder, metadata, whitener=kept)
+
+
+def whitener_state(whitener: Whitener) -> dict:
+    """The tensors that `whitener_of` makes it from."""
+    arrays = {name: getattr(whitener, name) for name in ("taps", "center", "limits", "loudest")}
+    arrays |= {"step": whitener.normal.step, "still": whitener.normal.still}
+    return {name: torch.from_numpy(np.array(value, dtype=np.float64)) for name, value in arrays.items()}
+
+
+def whitener_of(state: dict, sampling_rate_hz: float) -> Whitener:
+    """A whitener from what `whitener_state` made of it."""
+    taps, center, limits, loudest, step, still = (
+        state[name].numpy() for name in ("taps", "center", "limits", "loudest", "step", "still")
+    )
+    return Whitener(taps, center, sampling_rate_hz, normal=Normal(step, still), limits=limits, loudest=loudest)
 
 
 def load_encoder(path: str | Path) -> tuple[nn.Module, dict]:
@@ -246,22 +330,16 @@ def load_pretrained(path: str | Path) -> tuple[nn.Module, dict, Whitener | None]
     message = f"{path} is not an encoder file: it must hold metadata"
     require(isinstance(content.get("metadata"), dict), DataError, message)
     kept = content.get("whitener")
-    if kept is None:
-        return encoder, content["metadata"], None
     try:
-        taps, center, step, still, limits = (kept[k].numpy() for k in ("taps", "center", "step", "still", "limits"))
-        rate = float(kept["sampling_rate_hz"])
-        if taps.ndim != 2 or center.shape != taps.shape[:1] or not np.isfinite([*taps.T, center]).all():
-            raise ValueError(f"taps {taps.shape}, centre {center.shape}, or values that are not finite")
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DataError(f"the whitener in {path} is damaged: {error}") from error
-    return encoder, content["metadata"], Whitener(taps, center, rate, normal=Normal(step, still), limits=limits)
+        return encoder, content["metadata"], None if kept is None else whitener_of(kept, kept["sampling_rate_hz"])
+    except Exception as error:  # the values may be anything
+        raise DataError(f"the whitener in {path} is damaged: {error!r}") from error
 
 
 def plain(value):
     """Tensors on the CPU, NumPy's numbers as Python's: a checkpoint of a GPU run opens anywhere."""
     if torch.is_tensor(value):
-        return value.detach().cpu()
+        return value.detach().cpu().contiguous()
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from ..networks.context import ContextLSTM, context_features, relative_evidence
+from ..networks.seeds import seeded
 from ..signals.streams import stream
 from .loop import train
 
@@ -112,8 +113,7 @@ def train_context(
         torch.utils.data.DataLoader(data, batch_size=None) for data in (ExampleCrops(sequences, shares, seed), held_out)
     )
     # Initial weights and dropout come from this seed; the caller's generator is left as it was.
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         network = ContextLSTM(n_types, hidden_size, time_embedding=time_embedding)
         optimizer = torch.optim.AdamW(network.parameters(), PEAK_LEARNING_RATE, weight_decay=1e-3)
         cycle = torch.optim.lr_scheduler.OneCycleLR(

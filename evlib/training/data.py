@@ -12,6 +12,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
+from ..networks.seeds import seeded
 from ..signals.errors import DataError, OptionError, ShapeError, require
 from .augment import TemporalAugmentation
 
@@ -226,9 +227,7 @@ class ContrastiveDataset(UnsupervisedDataset):
         window = super().__getitem__(index)
         if self._takes_generator:
             return self.augmentation(window, generator=generator)
-        with torch.random.fork_rng(devices=[]):
-            # Not torch.manual_seed: that would seed the dropout of a GPU too.
-            torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        with seeded(int(torch.randint(2**62, (), generator=generator)), gpu=False):
             return self.augmentation(window)
 
 

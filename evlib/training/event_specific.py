@@ -5,6 +5,7 @@ import torch
 
 from ..networks.event_specific import EventSpecificClassifier
 from ..networks.losses import EventSpecificLoss
+from ..networks.seeds import seeded
 from ..signals.recording import cut
 from ..signals.streams import stream
 from .data import EventDataset, collate_fn_supervised
@@ -48,8 +49,7 @@ def train_classifier(
     """
     training = windows_of(draw, n_windows or N_WINDOWS, window, stream("windows for training", seed))
     development = windows_of(development_draw, N_DEVELOPMENT_WINDOWS, window, stream("windows for development", seed))
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         sizes = {"hidden_size": hidden_size, "timing_resolution_samples": resolution, "dropout": DROPOUT}
         sizes |= {"template_length": bank.length, "before": bank.before}
         model = EventSpecificClassifier(training.data[0].shape[1], num_events=n_types, **sizes)

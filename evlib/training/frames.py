@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from ..networks.classifier import evaluating
 from ..networks.encoders import parameter_groups, transfer_encoder
 from ..networks.frames import FrameNetwork
+from ..networks.seeds import seeded
 from ..signals.clock import nearest
 from ..signals.streams import stream
 from .loop import train
@@ -270,8 +271,7 @@ def train_frames(
     """
     sigma = first_sigma(parts[0].apart, jitter_samples, resolution, rate)
     hidden_size = hidden_size if encoder is None else encoder.config["hidden_size"]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         network = FrameNetwork(parts[0].signal.shape[1], len(parts[0].apart), hidden_size, resolution)
     if encoder is None:
         groups = network.parameters()

@@ -18,10 +18,15 @@ import torch
 from torch import nn
 
 from ..networks.losses import nt_xent
+from ..networks.seeds import seeded
 from ..networks.threads import few_threads
 from ..signals.errors import DataError, OptionError, require_int
-from .checkpoints import latest_checkpoint, load, load_checkpoint, restore_rng, rng_state, save_checkpoint
+from .checkpoints import BEST_NAME, latest_checkpoint, load, load_weights, restore_rng, rng_state, save_checkpoint
+from .provenance import check_same_run, describe_run, make_room
 
+# What a checkpoint holds of a training, besides the weights.
+RESUMED = {"epoch", "global_step", "history", "rng", "run", "best_state_dict", "scheduler"}
+RESUMED |= {"optimizer_state_dict", "loss_state_dict"}
 # Steps from one logged loss of a single batch to the next.
 LOG_EVERY_STEPS = 10
 
@@ -54,6 +59,7 @@ def train(
     save_dir: str | Path | None = None,
     save_freq: int | None = None,
     resume_from: str | Path | bool | None = None,
+    run_options: dict | None = None,
     log_dir: str | Path | None = None,
     device: str | torch.device | None = "cpu",
     devices: int = 1,
@@ -80,10 +86,13 @@ def train(
     step_every_batch : step the scheduler after each batch instead
     patience : stop after this many epochs without a new least loss; None for never
     keep_best : False leaves the model with the weights of its last epoch, in training mode
-    save_dir : folder for ``best_model.pth`` and ``checkpoint_epoch_N.pth``; None writes no files
+    save_dir : folder for ``best_model.pth`` and ``checkpoint_epoch_N.pth``; None writes no files. Those of an earlier
+        run are moved into a folder in it
     save_freq : number of epochs from one ``checkpoint_epoch_N.pth`` to the next; None writes none
     resume_from : a checkpoint to go on from, or True for the latest in ``save_dir``; the result is that of a run that
-        was never interrupted
+        was never interrupted. Data, batches, model, loss, seed and the options of the optimizer must be the same
+    run_options : further options that must be the same, plain values by name. With them, a ``save_dir`` with models of
+        an earlier run is refused
     log_dir : folder for TensorBoard's logs (a CSV file where tensorboard is not installed); None for ``save_dir``
     device : "cpu", "cuda", "cuda:1" or "mps"; None for the best there is
     devices, precision : number of devices, and for example "bf16-mixed" or "16-mixed", as in Lightning's ``Fabric``
@@ -97,8 +106,9 @@ def train(
 
     Raises
     ------
-    OptionError : a number of epochs below 1, nothing to resume from
-    DataError : a checkpoint that does not fit, a loss that is no longer finite, a best epoch whose weights are lost
+    OptionError : a number of epochs below 1, nothing to resume from, a checkpoint of another run
+    DataError : a checkpoint that does not fit or is damaged, a loss that is no longer finite
+    WriteError : a full disk
 
     Examples
     --------
@@ -122,9 +132,15 @@ def train(
         if folder is None:
             raise OptionError("resume=True needs save_dir, the folder with the checkpoints of the run that was cut off")
         resume_from = latest_checkpoint(folder)
+    about = None
+    if folder or resume_from:
+        options = {"seed": seed, "precision": str(precision), **(run_options or {})}
+        about = describe_run(model, train_loader, val_loader, optimizer, scheduler, loss_fn, options)
     start: dict[str, Any] = {"epoch": 0, "global_step": 0, "history": []}
     if resume_from:
-        start = _resume(resume_from, model, optimizer, scheduler, state)
+        start = _resume(resume_from, model, optimizer, scheduler, state, about, monitor)
+    if folder and not (resume_from and folder.resolve() == Path(resume_from).resolve().parent):
+        make_room(folder, refuse=run_options is not None)
     history = list(start["history"])
 
     def run(fabric):
@@ -137,7 +153,8 @@ def train(
         # Nothing may draw random numbers between here and the first shuffle, as nothing does between two epochs.
         if "rng" in start:
             restore_rng(start["rng"], train_loader)
-        step, best, least = start["global_step"], None, min((row[monitor] for row in history), default=np.inf)
+        step, best = start["global_step"], start.get("best_state_dict")
+        least = min((row[monitor] for row in history), default=np.inf)
         bar = tqdm(
             total=_n_batches(train_loader, num_epochs - start["epoch"]),
             unit="batch",
@@ -158,7 +175,7 @@ def train(
                 fabric.log("train_total_loss_step", batch_losses["total_loss"].detach(), step)
             bar.update()
 
-        def save(name):
+        def save(name, best):
             if fabric.is_global_zero:
                 save_checkpoint(
                     folder / name,
@@ -172,6 +189,8 @@ def train(
                     loss_state_dict=state and state.state_dict(),
                     rng=rng_state(train_loader),
                     history=history,
+                    run=about,
+                    best_state_dict=best,
                 )
 
         for epoch in range(start["epoch"] + 1, num_epochs + 1):
@@ -192,13 +211,16 @@ def train(
                 scheduler.step(row[monitor])
             elif scheduler is not None and not step_every_batch:
                 scheduler.step()
-            if folder and save_freq and epoch % save_freq == 0:
-                save(f"checkpoint_epoch_{epoch}.pth")
-            if row[monitor] < least:
+            # The best first: a run that is cut off here goes on from before, and both are written again.
+            is_best = row[monitor] < least
+            if is_best:
                 least = row[monitor]
-                best = keep_best and {name: value.detach().clone() for name, value in model.state_dict().items()}
+                if keep_best or folder:
+                    best = {name: value.detach().clone() for name, value in model.state_dict().items()}
                 if folder:
-                    save("best_model.pth")
+                    save(BEST_NAME, None)
+            if folder and save_freq and epoch % save_freq == 0:
+                save(f"checkpoint_epoch_{epoch}.pth", None if is_best else best)
             set_epoch(train_loader, epoch)
             if patience is not None and epoch - 1 - np.argmin([row[monitor] for row in history]) >= patience:
                 break
@@ -211,14 +233,11 @@ def train(
             fabric.barrier()
         return history, best, model.state_dict(), os.getpid()
 
-    best = None
+    best: Any = start.get("best_state_dict")
     if start["epoch"] < num_epochs:
         logs = _loggers(save_dir if log_dir is None else log_dir)
         fabric = Fabric(**_accelerator(device, devices), precision=precision, loggers=logs)
-        with contextlib.ExitStack() as stack:
-            if seed is not None:
-                stack.enter_context(torch.random.fork_rng(range(torch.cuda.device_count())))
-                torch.manual_seed(seed)
+        with contextlib.nullcontext() if seed is None else seeded(seed):
             history, best, last, process = fabric.launch(run)
         # Only here, where the wrapped model is gone: a model that outlives the connection can wait for it for ever.
         if fabric.world_size > 1 and torch.distributed.is_initialized():
@@ -226,7 +245,7 @@ def train(
         if process != os.getpid():  # a notebook trains on several devices in processes of their own
             model.load_state_dict(last)
     if keep_best:
-        model.load_state_dict(best or _earlier_best(folder, resume_from, history, monitor))
+        model.load_state_dict(best)
         model.eval()
     if history[-1].get("val_active_units", history[-1].get("train_active_units")) == 0:
         warnings.warn(
@@ -276,13 +295,32 @@ def _n_items(batch):
     return len(batch if torch.is_tensor(batch) else batch[0])
 
 
-def _resume(path, model, optimizer, scheduler, loss_fn):
+def _resume(path, model, optimizer, scheduler, loss_fn, about, monitor):
     """Put everything into the state that a checkpoint holds, and return the checkpoint."""
-    _, checkpoint = load_checkpoint(path, model)
-    if "rng" not in checkpoint:
-        raise DataError(f"{path} holds weights but no state of a training: it cannot be resumed from")
+    checkpoint = load(path)
+    if missing := RESUMED - checkpoint.keys():
+        wanted = ", ".join(sorted(missing))
+        raise DataError(f"{path} holds weights but no state of a training ({wanted}): it cannot be resumed from")
     if (scheduler is None) != (checkpoint["scheduler"] is None):
         raise DataError(f"{path} and this trainer must both have a scheduler, or neither")
+    check_same_run(path, checkpoint["run"], about)
+    try:
+        epoch, step = checkpoint["epoch"], checkpoint["global_step"]
+        require_int(1, epoch=epoch)
+        require_int(0, global_step=step)
+        history = [{name: float(value) for name, value in row.items()} for row in checkpoint["history"]]
+        whole = [row["epoch"] for row in history] == list(range(1, epoch + 1))
+        if not whole or not all(np.isfinite(row[monitor]) for row in history):
+            raise ValueError("the losses of all epochs are wanted")
+        for state in (checkpoint["rng"]["torch"], checkpoint["rng"]["loader"]):
+            torch.Generator().set_state(torch.get_rng_state() if state is None else state)
+        if best := checkpoint["best_state_dict"]:
+            own = {name: value.shape for name, value in model.state_dict().items()}
+            if {name: value.shape for name, value in best.items()} != own:
+                raise ValueError("the best weights are of another model")
+    except Exception as error:  # the values may be anything
+        raise DataError(f"the state of the training in {path} is damaged: {error!r}") from error
+    load_weights(path, model, checkpoint["model_state_dict"])
     parts = {
         "optimizer": (optimizer, "optimizer_state_dict"),
         "scheduler": (scheduler, "scheduler"),
@@ -291,22 +329,11 @@ def _resume(path, model, optimizer, scheduler, loss_fn):
     for what, (part, key) in parts.items():
         try:
             if part is not None:
-                part.load_state_dict(checkpoint.get(key) or {})
-        except (ValueError, KeyError, RuntimeError) as error:
+                part.load_state_dict(checkpoint[key] or {})
+        except Exception as error:
             raise DataError(f"the {what} in {path} does not fit this one: {error}") from error
-    return checkpoint
-
-
-def _earlier_best(folder, resume_from, history, monitor):
-    """The weights of the best epoch of a resumed run, which lies before the checkpoint it was resumed from."""
-    folders = [path for path in (folder, resume_from and Path(resume_from).parent) if path]
-    least = min(row[monitor] for row in history)
-    for path in (path / "best_model.pth" for path in folders):
-        if path.is_file():
-            checkpoint = load(path)
-            if checkpoint["history"][-1].get(monitor) == least:
-                return checkpoint["model_state_dict"]
-    raise DataError(f"no best_model.pth of this run in {', '.join(map(str, folders))}: its best epoch is lost")
+    # A checkpoint of the best epoch holds its weights once.
+    return checkpoint | {"best_state_dict": best or checkpoint["model_state_dict"]}
 
 
 def _follow(optimizer, device):

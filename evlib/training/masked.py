@@ -1,16 +1,15 @@
 """Training on patches: the loss of hidden patches and of other views, and the training of all models of patches."""
 
 import math
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from ..networks.losses import masked_mean, nt_xent
+from ..networks.seeds import seeded
 from ..networks.transformer import log_spectrum
 from ..signals.errors import OptionError, require, require_int
 from .batches import MotionBatches
-from .checkpoints import remember_run
 from .loop import train
 
 # Weights in the reconstruction. The shape of a hidden patch of a walk is mostly its phase, which cannot be predicted.
@@ -147,16 +146,12 @@ def fit_patches(
     message = f"want a learning rate above 0 and alpha of at least 0, got {lr!r} and {alpha!r}"
     require(0 < lr < math.inf and 0 <= alpha < math.inf, OptionError, message)
     drawn = {"batch_size": batch_size, "alpha": alpha, "seed": seed}
-    if save_dir is not None:
-        settings = metadata | drawn | {"patch_s": patch_s, "lr": lr, "max_epochs": max_epochs}
-        settings |= {"text_encoder": text.name, "data": [one.fingerprint() for one in (*training, *development)]}
-        settings |= {"precision": options.get("precision", "32-true"), "patience": options.get("patience")}
-        remember_run(Path(save_dir), settings, resume)
+    settings = metadata | batches | drawn | {"patch_s": patch_s, "max_epochs": max_epochs, "text_encoder": text.name}
+    settings |= {"data": [one.fingerprint() for one in (*training, *development)], "patience": options.get("patience")}
     sets = [MotionBatches(training, text, patch_s, **drawn, **batches)]
     sets += [MotionBatches(development, text, patch_s, train=False, **drawn, **batches)]
     loaders = [torch.utils.data.DataLoader(one, batch_size=None) for one in sets]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         model = build()
     if compile:
         model.compile()
@@ -166,7 +161,14 @@ def fit_patches(
     def rate(epoch):
         return min((epoch + 1) / warm_up, 0.5 + 0.5 * math.cos(math.pi * min(epoch / max_epochs, 1)))
 
-    options |= {"save_dir": save_dir, "save_freq": 1, "resume_from": resume, "progress": progress, "seed": seed}
+    options |= {
+        "run_options": settings,
+        "save_dir": save_dir,
+        "save_freq": 1,
+        "resume_from": resume,
+        "progress": progress,
+        "seed": seed,
+    }
     history = train(
         model,
         lambda model, batch: losses(model, loss, batch),

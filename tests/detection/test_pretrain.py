@@ -137,6 +137,14 @@ def test_a_run_that_was_cut_off_goes_on_as_if_nothing_had_happened(made, recordi
         assert [row["val_total_loss"] for row in again.history] == [row["val_total_loss"] for row in made.history]
         (tmp_path / "checkpoint_epoch_2.pth").unlink()
         assert (tmp_path / "checkpoint_epoch_1.pth").is_file()  # the second time goes on from here
+    # Only this run goes on, and none begins anew in its folder.
+    best, other = (tmp_path / "best_model.pth").read_bytes(), evlib.Recording(recording.read() * 2, RATE)
+    for recordings, change in (([other], {}), ([recording], {"seed": 5}), ([recording], {"n_windows": 40})):
+        with pytest.raises(OptionError, match="had other settings: .*training data"):
+            family(recordings, made.metadata["pretext"], **run | change)
+    with pytest.raises(OptionError, match="a new one needs another folder"):
+        family([recording], made.metadata["pretext"], **run | {"resume": False})
+    assert (tmp_path / "best_model.pth").read_bytes() == best
 
 
 def test_what_is_to_be_rebuilt_does_not_move_with_the_gain():

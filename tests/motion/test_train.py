@@ -128,9 +128,7 @@ def test_the_same_seed_gives_the_same_weights_and_resuming_goes_on_exactly(tmp_p
     again = train(**options)
     assert torch.equal(before, torch.random.get_rng_state()), "no global state is touched"
     (tmp_path / "parts").mkdir()
-    for name in ("checkpoint_epoch_2.pth", "run.json"):
-        shutil.copy(tmp_path / "whole" / name, tmp_path / "parts")
-    shutil.copy(tmp_path / "parts" / "checkpoint_epoch_2.pth", tmp_path / "parts" / "best_model.pth")
+    shutil.copy(tmp_path / "whole" / "checkpoint_epoch_2.pth", tmp_path / "parts")
     resumed = train(save_dir=tmp_path / "parts", resume=True, **options)
     for other in (again, resumed):
         assert [e["val_raw_loss"] for e in other.history] == [e["val_raw_loss"] for e in whole.history]
@@ -144,7 +142,7 @@ def test_the_same_seed_gives_the_same_weights_and_resuming_goes_on_exactly(tmp_p
     for changed in ({"seed": 5}, {"mask_ratio": 0.3}, {"neighbours": 2}, {"lr": 1e-4}):
         with pytest.raises(OptionError, match=f"had other settings: .*{next(iter(changed))}"):
             train(save_dir=tmp_path / "whole", resume=True, **options | changed)
-    with pytest.raises(OptionError, match="had other settings: data"):
+    with pytest.raises(OptionError, match="had other settings: .*data"):
         train([people(seed=7)], save_dir=tmp_path / "whole", resume=True, **options)
     with pytest.raises(OptionError, match="a new one needs another folder"):
         train(save_dir=tmp_path / "whole", **options)
@@ -242,22 +240,6 @@ def test_files_that_hold_no_model_of_motion_are_refused(first, tmp_path):
     lost.save(tmp_path / "lost.pth")
     with pytest.raises(DataError, match="hold NaN or infinity"):
         load_motion_model(tmp_path / "lost.pth")
-
-
-def test_a_flipped_bit_is_found(first, tmp_path):
-    path = tmp_path / "first.pth"
-    first.save(path)
-    good = path.read_bytes()
-    before, refused, places = first.embed(people()[:2]), 0, range(100, len(good), len(good) // 25)
-    for at in places:
-        path.write_bytes(good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :])
-        try:
-            found = load_motion_model(path, TEXT)
-        except (DataError, OptionError):
-            refused += 1
-        else:
-            assert np.array_equal(found.embed(people()[:2]), before), f"a bit flipped in byte {at} changes predictions"
-    assert refused > len(places) / 2
 
 
 def test_options_that_make_no_sense_are_refused():

@@ -173,17 +173,10 @@ def test_train_ends_with_the_best_weights_wherever_they_are(tmp_path):
     blind = load(tmp_path / "blind" / "best_model.pth")
     assert blind["val_loss"] is None and blind["monitor"] == "train_total_loss"
     assert blind["epoch"] == 1 + np.argmin([epoch["train_total_loss"] for epoch in history])
-    # Nothing gets better after it is resumed: the best stands beside the checkpoint.
-    resumed = {"resume_from": folder / "checkpoint_epoch_6.pth"}
-    train_supervised(second, loader, val, 8, **resumed)
-    assert_equal_weights(second, best)
-    # Another run's best is not this one's.
-    other = tmp_path / "other"
-    train_supervised(make_model(), loader, val, 1, save_dir=other)
-    train_supervised(make_model(dropout=0.0), loader, val, 8, save_dir=other, **resumed)
+    # Nothing gets better after it is resumed: the checkpoint holds the best, whatever is beside it.
     (folder / "best_model.pth").unlink()
-    with pytest.raises(DataError, match="its best epoch is lost"):
-        train_supervised(make_model(dropout=0.0), loader, val, 8, save_dir=other, **resumed)
+    train_supervised(second, loader, val, 8, resume_from=folder / "checkpoint_epoch_6.pth")
+    assert_equal_weights(second, best)
 
 
 def test_defect_5_lengths_reach_the_model_and_padding_no_loss():
@@ -225,7 +218,7 @@ def test_a_hostile_checkpoint_is_refused_and_runs_nothing(tmp_path):
     with pytest.raises(DataError, match="might run code"):
         load_checkpoint(path)
     path.write_bytes(pickle.dumps({"epoch": Hostile(trace)}, protocol=2))
-    with pytest.raises(DataError, match="might run code"):
+    with pytest.raises(DataError, match="is not a checkpoint"):
         load_checkpoint(path)
     assert not trace.exists()
 
@@ -429,7 +422,7 @@ def test_batches_that_do_not_fit_the_trainer_are_refused(tmp_path):
     trainer = pretext_trainer(tmp_path, "autoencoder")
     trainer.loss_fn = VariationalAutoencoderLoss()
     best = tmp_path / "checkpoints" / "best_model.pth"
-    with pytest.raises(DataError, match="state of the loss"):
+    with pytest.raises(OptionError, match="other settings: loss 'Var.*', was 'AutoencoderLoss'"):
         fit(trainer, tmp_path, pretext_loaders("autoencoder")[0], num_epochs=2, resume_from=best)
 
 
