@@ -2,7 +2,8 @@
 
 One row is one event: integer ``sample`` plus ``fraction`` (samples, [-0.5, 0.5)), ``type`` (index into
 ``names``), ``score`` (higher is surer; NaN for a reference) and ``sigma_s`` (predicted standard
-deviation of the time, seconds; NaN where unknown). ``labelled_spans`` says where the labelling is
+deviation of the time, seconds; NaN where unknown), ``duration_s`` (seconds; 0 for a moment). ``extra`` holds further
+columns of a file, as text. ``labelled_spans`` says where the labelling is
 complete: None means the whole recording; outside of the spans a missing label means nothing.
 
 On disk, events are a BIDS-like ``events.tsv``: ``onset`` and ``duration`` in seconds, ``trial_type``, then
@@ -12,7 +13,7 @@ On disk, events are a BIDS-like ``events.tsv``: ``onset`` and ``duration`` in se
 
 import re
 import unicodedata
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -31,14 +32,23 @@ from .errors import (
     require_rate,
     warn,
 )
+from .tables import read_table
 
 # The trial_type of a row that is no event but a span that was labelled completely.
 SPAN_TYPE = "labelled_span"
 # What stands for "no value" in a trial_type.
-MISSING = {"", "n/a"}
+NO_VALUE = "n/a"
+MISSING = {"", NO_VALUE}
 COLUMNS = ["onset", "duration", "trial_type", "sample", "sampling_rate_hz", "score", "sigma_s"]
 # Arrays of a table, with the type of their numbers.
-ARRAYS = {"sample": np.int64, "fraction": np.float64, "type": np.int64, "score": np.float64, "sigma_s": np.float64}
+ARRAYS = {
+    "sample": np.int64,
+    "fraction": np.float64,
+    "type": np.int64,
+    "score": np.float64,
+    "sigma_s": np.float64,
+    "duration_s": np.float64,
+}
 # Fractions smaller than this many samples are rounding left over from a file's six decimals.
 SNAP_SAMPLES = 1e-9
 
@@ -54,8 +64,10 @@ class Events:
     names : event names, one for each type that may occur
     sampling_rate_hz : the clock
     score, sigma_s : (n,) floats, NaN where unknown
+    duration_s : (n,) floats, seconds; 0 without it, NaN where a file says n/a
     labelled_spans : (k, 2) integer [first sample, one past the last) where the labelling is complete;
         None for the whole recording
+    extra : further columns as text, a mapping of names to (n,) values; written as they are
 
     Raises
     ------
@@ -79,19 +91,23 @@ class Events:
     score: np.ndarray = None  # type: ignore[assignment]
     sigma_s: np.ndarray = None  # type: ignore[assignment]
     labelled_spans: np.ndarray | None = None
+    duration_s: np.ndarray = None  # type: ignore[assignment]
+    extra: dict = field(default_factory=dict)
 
     def __post_init__(self):
         n = len(np.atleast_1d(self.sample))
         arrays = {}
         for name, dtype in ARRAYS.items():
             value = getattr(self, name)
-            array = np.atleast_1d(np.full(n, np.nan) if value is None else np.asarray(value))
+            array = np.atleast_1d(np.full(n, 0.0 if name == "duration_s" else np.nan) if value is None else value)
             if array.shape != (n,):
                 raise ShapeError(f"columns of Events must have shape ({n},) like `sample`; {name!r} has {array.shape}")
             if dtype is np.int64 and array.size and array.dtype.kind not in "iu":
                 hint = "(seconds? use Events.from_seconds)"
                 raise UnitError(f"column {name!r} of Events must hold integers, got {array.dtype} {hint}")
             arrays[name] = array.astype(dtype)
+        if (arrays["duration_s"] < 0).any() or np.isinf(arrays["duration_s"]).any():
+            raise DataError(f"an event cannot last {arrays['duration_s'].min():g} to {arrays['duration_s'].max():g} s")
         if not np.isfinite(arrays["fraction"]).all():
             raise DataError("the times of events must be finite; found NaN or infinity")
         names, type = _checked_names(self.names), arrays["type"]
@@ -103,6 +119,7 @@ class Events:
         arrays["sample"] += carry
         order = np.lexsort((type, arrays["fraction"], arrays["sample"]))
         vars(self).update({name: array[order] for name, array in arrays.items()}, names=names)
+        vars(self).update(extra=_checked_extra(self.extra, n, order))
         vars(self).update(sampling_rate_hz=require_rate(self.sampling_rate_hz))
         if self.labelled_spans is not None:
             vars(self).update(labelled_spans=_merged_spans(self.labelled_spans))
@@ -145,9 +162,14 @@ class Events:
         if len({(table.names, table.sampling_rate_hz) for table in tables}) > 1:
             raise OptionError("tables must share their names and sampling rate; call at_rate and with_names first")
         columns = {name: np.concatenate([getattr(table, name) for table in tables]) for name in ARRAYS}
+        names = dict.fromkeys(name for table in tables for name in table.extra)
+        extra = {
+            name: np.concatenate([table.extra.get(name, np.full(len(table), NO_VALUE, object)) for table in tables])
+            for name in names
+        }
         spans = [table.labelled_spans for table in tables]
         whole = any(span is None for span in spans)
-        return replace(tables[0], **columns, labelled_spans=None if whole else np.concatenate(spans))
+        return replace(tables[0], **columns, extra=extra, labelled_spans=None if whole else np.concatenate(spans))
 
     def __len__(self):
         return len(self.sample)
@@ -155,7 +177,8 @@ class Events:
     def __getitem__(self, rows) -> "Events":
         """Select rows by a boolean mask, an index array or a slice."""
         rows = [rows] if np.isscalar(rows) else rows
-        return replace(self, **{name: getattr(self, name)[rows] for name in ARRAYS})
+        extra = {name: column[rows] for name, column in self.extra.items()}
+        return replace(self, extra=extra, **{name: getattr(self, name)[rows] for name in ARRAYS})
 
     def __repr__(self):
         spans = "" if self.labelled_spans is None else f", {len(self.labelled_spans)} labelled spans"
@@ -245,10 +268,29 @@ class Events:
         """A pandas table with the columns of an events file, plus ``fraction``."""
         import pandas as pd
 
-        columns = {"onset": self.onset_s, "duration": 0.0, "trial_type": self.type_names}
-        return pd.DataFrame(
-            columns | {name: getattr(self, name) for name in ("sample", "fraction", "score", "sigma_s")}
-        )
+        columns = {"onset": self.onset_s, "duration": self.duration_s, "trial_type": self.type_names}
+        columns |= {name: getattr(self, name) for name in ("sample", "fraction", "score", "sigma_s")}
+        return pd.DataFrame(columns | self.extra)
+
+
+def _checked_extra(extra, n, order):
+    """Further columns: text of one line, in the order of the rows."""
+    checked = {}
+    for name, column in extra.items():
+        if name in (*COLUMNS, "fraction") or not (isinstance(name, str) and name.strip() and name.isprintable()):
+            raise OptionError(f"{name!r} cannot name a further column of Events")
+        text = np.array([NO_VALUE if value is None else str(value) for value in column], dtype=object)
+        if text.shape != (n,):
+            raise ShapeError(f"columns of Events must have shape ({n},) like `sample`; extra {name!r} has {text.shape}")
+        for value in text:
+            if _is_control(value):
+                raise DataError(f"column {name!r}: {value!r} has control characters; a table cannot hold it")
+        checked[name] = text[order]
+    return checked
+
+
+def _is_control(text):
+    return any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in text)
 
 
 def _checked_names(names):
@@ -259,6 +301,8 @@ def _checked_names(names):
         raise OptionError(f"event names must differ from each other, got {names}")
     if SPAN_TYPE in names:
         raise OptionError(f"{SPAN_TYPE!r} marks labelled spans in event files and cannot name an event")
+    for name in filter(_is_control, names):
+        raise OptionError(f"the event name {name!r} has control characters")
     for name in MISSING & set(names):
         raise OptionError(f"an event cannot be named {name!r}: in a file that means a missing value")
     return names
@@ -330,16 +374,20 @@ def _merged_spans(spans):
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
-def read_events(path: str | Path, sampling_rate_hz: float | None = None, names=None) -> Events:
+def read_events(
+    path: str | Path, sampling_rate_hz: float | None = None, names=None, type_column: str = "trial_type"
+) -> Events:
     """Read a BIDS-like ``events.tsv`` (or .csv).
 
     Parameters
     ----------
     path : a table with the columns ``onset`` (seconds) and ``trial_type``; ``score``, ``sigma_s`` and
-        ``sampling_rate_hz`` are read where they stand, other columns are ignored
+        ``sampling_rate_hz`` are read where they stand, other columns become ``extra``
     sampling_rate_hz : put the events on this clock; without it the file's own, or else microseconds
         (every function of evlib moves events to the clock of the recording they are used with)
     names : the event names to index into; without it those in the file, sorted
+    type_column : the column with the event names, such as "value"; then ``trial_type`` is kept in ``extra`` as
+        ``original_trial_type``
 
     Raises
     ------
@@ -349,7 +397,7 @@ def read_events(path: str | Path, sampling_rate_hz: float | None = None, names=N
     path = Path(path)
     if not path.is_file():
         raise DataError(f"no event table at {path}")
-    table = _read_table(path)
+    table = _read_table(path, type_column)
     rates = table["sampling_rate_hz"].dropna().unique() if "sampling_rate_hz" in table else []
     if len(rates) > 1:
         raise DataError(f"{path} names several sampling rates: {sorted(rates)}")
@@ -359,6 +407,8 @@ def read_events(path: str | Path, sampling_rate_hz: float | None = None, names=N
         rate = require_rate(rates[0]) if len(rates) else MICROSECOND_CLOCK_HZ
         kinds, names = _indices(rows["trial_type"].tolist(), names)
         columns = {name: rows[name].to_numpy(float) for name in ("score", "sigma_s") if name in rows}
+        columns["duration_s"] = rows["duration"].to_numpy(float) if "duration" in rows else None
+        columns["extra"] = {name: rows[name].to_numpy() for name in rows if name not in COLUMNS}
         columns["labelled_spans"] = _file_spans(spans, rate) if is_span.any() else None
         sample, fraction = _file_times(rows, rate)
         events = Events(sample, fraction, kinds, names, rate, **columns)
@@ -367,27 +417,31 @@ def read_events(path: str | Path, sampling_rate_hz: float | None = None, names=N
     return events if sampling_rate_hz is None else events.at_rate(sampling_rate_hz)
 
 
-def _read_table(path):
-    """The columns of an event file, numbers as numbers."""
+def _read_table(path, type_column):
+    """The columns of an event file, numbers as numbers, text without blanks around it."""
     import pandas as pd
 
-    missing = {column: ["n/a", "", "nan", "NaN"] for column in COLUMNS} | {"trial_type": list(MISSING)}
-    options = {"dtype": {"trial_type": str}, "keep_default_na": False, "na_values": missing}
     try:
-        table = pd.read_csv(path, sep="," if path.suffix.lower() == ".csv" else "\t", **options)
+        table, _, first_line = read_table(path, dtype=str, keep_default_na=False)
     except (ValueError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a readable event table: {error}") from error
-    absent = sorted({"onset", "trial_type"} - set(table.columns))
+    absent = sorted({"onset", type_column} - set(table.columns))
     if absent:
         has = f"it has {list(table.columns)} (is it tab-separated, with a header of onset, duration, trial_type?)"
-        raise DataError(f"{path} lacks the column {' and '.join(absent)}; {has}")
+        raise DataError(f"{path} lacks the column {' and '.join(absent)}; {has}; type_column= names that of the types")
+    if type_column != "trial_type":
+        table = table.rename(columns={"trial_type": "original_trial_type"}).rename(columns={type_column: "trial_type"})
+    table = table.apply(lambda column: column.str.strip())
+    table["trial_type"] = table["trial_type"].mask(table["trial_type"].isin(MISSING))
+    for column in [name for name in COLUMNS if name in table and name != "trial_type"]:
+        table[column] = table[column].mask(table[column].isin([*MISSING, "nan", "NaN"]))
     for column in [name for name in COLUMNS if name in table and name != "trial_type"]:
         numbers = pd.to_numeric(table[column], errors="coerce")
         for bad in np.flatnonzero(numbers.isna() & table[column].notna()):
-            raise DataError(f"{path}, line {bad + 2}: {column} is {table[column].iloc[bad]!r}, not a number")
+            raise DataError(f"{path}, line {bad + first_line}: {column} is {table[column].iloc[bad]!r}, not a number")
         table[column] = numbers
     for bad in np.flatnonzero(~np.isfinite(table["onset"].to_numpy(float)) | table["trial_type"].isna()):
-        raise DataError(f"{path}, line {bad + 2}: an event needs a finite onset in seconds and a trial_type")
+        raise DataError(f"{path}, line {bad + first_line}: an event needs a finite onset in seconds and a trial_type")
     return table
 
 
@@ -430,7 +484,8 @@ def _file_spans(rows, rate):
 def write_events(events: Events, path: str | Path) -> None:
     """Write a BIDS-like ``events.tsv``; the file is replaced only once it is whole.
 
-    Reading it back gives the same samples, names that occur, scores and spans; fractions to a microsecond.
+    Reading it back gives the same samples, names that occur, scores, durations, further columns and spans; fractions to
+    a microsecond.
     """
     import pandas as pd
 
@@ -442,6 +497,6 @@ def write_events(events: Events, path: str | Path) -> None:
         rows = pd.DataFrame(columns).assign(trial_type=SPAN_TYPE)
         table = pd.concat([rows, table]) if len(table) else rows
     table = table.assign(onset=[f"{onset:.6f}" for onset in table["onset"]], sampling_rate_hz=rate)
-    table = table.reindex(columns=COLUMNS).astype({"sample": "Int64"})
+    table = table.reindex(columns=[*COLUMNS, *events.extra]).astype({"sample": "Int64"})
     with replace_file(path) as temporary:
         table.to_csv(temporary, sep="\t", index=False, na_rep="n/a", lineterminator="\n")

@@ -1,5 +1,7 @@
 """Event tables: what they keep, what they refuse, and that a file gives back what was written."""
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,6 +15,9 @@ tmp_ok = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], d
 name = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=8).filter(
     lambda text: text not in {"n/a", SPAN_TYPE}
 )
+
+extra_name = st.sampled_from(["value", "HED", "response time (s)", "Größe"])
+extra_text = st.sampled_from(["n/a", "NaN", "007", "1.50", 'say "ah"', "a, b", "#7", "'", "Größe ²", '"'])
 
 
 @st.composite
@@ -35,6 +40,8 @@ def tables(draw, rates=RATES):
         column(st.integers(0, len(names) - 1)).astype(int),
         names,
         draw(st.sampled_from(rates)),
+        duration_s=column(st.floats(0, 1e6) | st.just(np.nan)).astype(float),
+        extra={key: column(extra_text).tolist() for key in draw(st.lists(extra_name, max_size=2, unique=True))},
         score=column(st.floats(0, 1) | st.just(np.nan)).astype(float),
         sigma_s=column(st.floats(0, 1) | st.just(np.nan)).astype(float),
         labelled_spans=spans,
@@ -54,8 +61,11 @@ def test_a_file_gives_back_what_was_written(events, tmp_path):
     # Two times within a microsecond of one sample may change places; otherwise every row is the same.
     microsecond = 1e-6 * events.sampling_rate_hz
     order, order_again = (
-        np.lexsort((table.sigma_s, table.score, table.type, table.sample)) for table in (events, again)
+        np.lexsort((table.duration_s, table.sigma_s, table.score, table.type, table.sample))
+        for table in (events, again)
     )
+    np.testing.assert_array_equal(again.duration_s[order_again], events.duration_s[order])
+    assert list(again.extra) == list(events.extra)
     np.testing.assert_array_equal(again.sample[order_again], events.sample[order])
     np.testing.assert_array_equal(again.type[order_again], events.type[order])
     np.testing.assert_array_equal(again.score[order_again], events.score[order])
@@ -177,7 +187,7 @@ HEADER = "onset\tduration\ttrial_type\tsample\tsampling_rate_hz\n"
     [
         (DataError, "not a readable event table", ""),
         (DataError, "lacks the column onset", "duration\ttrial_type\n0\ta\n"),
-        (DataError, "tab-separated", "onset,duration,trial_type\n1,0,a\n"),
+        (DataError, "tab-separated", "onset duration trial_type\n1 0 a\n"),
         (DataError, "line 3: onset is 'soon'", "onset\ttrial_type\n1\ta\nsoon\ta\n"),
         (DataError, "line 2: an event needs", "onset\ttrial_type\nn/a\ta\n"),
         (DataError, "line 2: an event needs", "onset\ttrial_type\ninf\ta\n"),
@@ -248,3 +258,100 @@ def test_times_in_files_that_cannot_be_counted_are_refused(row, tmp_path):
     (tmp_path / "events.tsv").write_text(f"onset\tduration\ttrial_type\n{row}\n")
     with pytest.raises(UnitError, match="events.tsv: .* more than can be counted"):
         read_events(tmp_path / "events.tsv")
+
+
+MARKS = 'onset\tduration\ttrial_type\tvalue\tresponse\n1\t0.25\t step \t007\tn/a\n2\tn/a\tstep\t8\t"a ""b"""\n'
+
+
+def write(path, text):
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def test_durations_and_other_columns_are_kept(tmp_path):
+    events = read_events(write(tmp_path / "a.tsv", MARKS), 100)
+    assert events.names == ("step",)
+    np.testing.assert_array_equal(events.duration_s, [0.25, np.nan])
+    write_events(events, tmp_path / "b.tsv")
+    again = read_events(tmp_path / "b.tsv")
+    np.testing.assert_array_equal(again.duration_s, events.duration_s)
+    for table in (events, again, again.shift(5).at_rate(360)):
+        assert {name: list(column) for name, column in table.extra.items()} == {
+            "value": ["007", "8"],
+            "response": ["n/a", 'a "b"'],
+        }
+
+
+def test_rows_keep_their_other_columns():
+    events = Events([3, 1, 2], np.zeros(3), [0, 0, 0], ["a"], 100, duration_s=[3, 1, 2], extra={"k": ["3", "1", "2"]})
+    assert list(events.extra["k"]) == ["1", "2", "3"]
+    late = events.within(2, 9)
+    assert (list(late.extra["k"]), list(late.duration_s)) == (["2", "3"], [2, 3])
+    plain = Events([0], [0.0], [0], ["a"], 100)
+    both = Events.concatenate([late, plain])
+    assert (list(both.extra["k"]), list(both.duration_s)) == (["n/a", "2", "3"], [0, 2, 3])
+    assert both.to_frame()["k"].tolist() == ["n/a", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "changes"),
+    [
+        (DataError, "cannot last", {"duration_s": [-1, 0]}),
+        (DataError, "cannot last", {"duration_s": [np.inf, 0]}),
+        (ShapeError, "'k' has", {"extra": {"k": ["one"]}}),
+        (DataError, "control characters", {"extra": {"k": ["one", "t\two"]}}),
+        (OptionError, "cannot name a further column", {"extra": {"onset": ["1", "2"]}}),
+        (OptionError, "cannot name a further column", {"extra": {"a\tb": ["1", "2"]}}),
+        (OptionError, "control characters", {"names": ["a", "b\x1b[2J"]}),
+    ],
+)
+def test_other_columns_that_are_refused(error, words, changes):
+    good = {"sample": [1, 2], "fraction": [0.0, 0.0], "type": [0, 1], "names": ["a", "b"], "sampling_rate_hz": 2000}
+    with pytest.raises(error, match=words):
+        Events(**(good | changes))
+
+
+def test_types_from_another_column(tmp_path):
+    events = read_events(write(tmp_path / "a.tsv", MARKS), type_column="value")
+    assert (events.type_names, list(events.extra["original_trial_type"])) == (["007", "8"], ["step", "step"])
+    with pytest.raises(DataError, match="type_column"):
+        read_events(write(tmp_path / "b.tsv", "onset\tduration\tvalue\n1\t0\t3\n"))
+
+
+LINES = ["onset\tduration\ttrial_type", *(f"{k}\t0\tstep" for k in range(1, 5))]
+
+
+@pytest.mark.parametrize("line", range(1, 5))
+@pytest.mark.parametrize(
+    ("words", "damage"),
+    [
+        ("line {} has 4 fields", lambda line: line + "\tx"),
+        ("line {} has 2 fields", lambda line: line.rpartition("\t")[0]),
+        ("line {}: a quote", lambda line: line.replace("step", '"step')),
+        ("line {} has the control", lambda line: line.replace("st", "s\x1b")),
+        ("line {} has the control", lambda line: line.replace("st", "s\x00")),
+        ("line {} has the control", lambda line: line.replace("st", "s\x7f")),
+    ],
+)
+def test_a_damaged_line_is_named(words, damage, line, tmp_path):
+    lines = LINES.copy()
+    lines[line] = damage(lines[line])
+    with pytest.raises(DataError, match=words.format(line + 1)):
+        read_events(write(tmp_path / "events.tsv", "\n".join(lines)))
+
+
+def test_rows_with_one_more_field_than_the_names_are_refused(tmp_path):
+    with pytest.raises(DataError, match="4 fields, the table has 3"):
+        read_events(write(tmp_path / "events.tsv", "\n".join(LINES[:1] + [line + "\t7" for line in LINES[1:]])))
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("sep", ["\t", ";", ","])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_the_same_events_as_other_programs_write_them(newline, sep, encoding, tmp_path):
+    text = newline.join([f"onset{sep} trial_type", f'1.5{sep}"Größe"', f"2{sep} Größe "])
+    path = write(tmp_path / "events.csv", text.encode(encoding))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        events = read_events(path)
+    assert (events.onset_s.tolist(), events.type_names) == ([1.5, 2.0], ["Größe", "Größe"])
