@@ -236,9 +236,9 @@ def memory_was_short(error):
     return False
 
 
-def verdict(read, path):
+def verdict(read, path, seconds=None):
     """What a reader makes of a path: "read", "refused", or what is wrong; and details."""
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, seconds or SECONDS)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -274,7 +274,7 @@ def work(name, seed, numbers, keep, connection):
             target = reader.make(sound).relative_to(sound)
             copy = Path(folder) / "copy"
             shutil.copytree(sound, copy)
-            outcome, details = verdict(reader.read, copy / target)
+            outcome, details = verdict(reader.read, copy / target, MAKING)  # packages are imported on the way
         except Exception:
             outcome, details = "SEED", traceback.format_exc()
         if outcome != "read":

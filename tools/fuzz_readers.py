@@ -343,12 +343,13 @@ def read_encoder(path):
 
 def _checkpoint(folder):
     model = HeartRateLSTM(3, 4, 1)
-    batches = [{"input": torch.ones(2, 5, 3), "target": torch.zeros(2, 5), "lengths": torch.tensor([5, 5])}]
-    _train(model, batches, save_dir=folder / "run", save_freq=1)
+    _train(model, save_dir=folder / "run", save_freq=1)
     return folder / "run" / "checkpoint_epoch_1.pth"
 
 
-def _train(model, batches, **options):
+def _train(model, **options):
+    batches = [{"input": torch.ones(2, 5, 3), "target": torch.zeros(2, 5)}]
+
     def losses(model, batch):
         return {"total_loss": (model(batch["input"])[..., 0] - batch["target"]).square().mean()}
 
@@ -360,14 +361,7 @@ def read_checkpoint(path):
     """A model, which must predict, and a training that goes on."""
     model, _ = checkpoints.load_checkpoint(path, kinds=("HeartRateLSTM",))
     assert model(torch.zeros(1, 5, model.config["input_size"])).isfinite().all()
-    _train(HeartRateLSTM(3, 4, 1), [], resume_from=path)
-
-
-def _run_record(folder):
-    _checkpoint(folder)
-    checkpoints.remember_run(folder / "new", {"pretext": "masked", "seed": 3}, False)
-    (folder / "new" / "run.json").rename(folder / "run" / "run.json")
-    return folder / "run"
+    _train(HeartRateLSTM(3, 4, 1), resume_from=path)
 
 
 def _clip_classifier(folder):
@@ -463,8 +457,5 @@ READERS = {
     "clip classifier": Reader(_clip_classifier, read_clip_classifier),
     "motion model": Reader(_motion_model, read_motion_model),
     "annotation log": Reader(_log, read_log),
-    "run record": Reader(
-        _run_record, lambda path: checkpoints.remember_run(path, {"pretext": "masked", "seed": 3}, True)
-    ),
     "notebook": Reader(_notebook, read_parameters),
 }
