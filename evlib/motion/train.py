@@ -130,9 +130,9 @@ def load_motion_model(path: str | Path, text=None) -> MotionModel:
     kinds = ("MaskedPatchModel", "TextAlignedModel")
     model, content = load_checkpoint(path, kinds=kinds, what="model of motion")
     metadata, patch_s = content.get("metadata"), content.get("patch_s")
-    if not isinstance(metadata, dict) or patch_s is None:
+    name = metadata.get("text_encoder") if isinstance(metadata, dict) else None
+    if not isinstance(name, str) or patch_s is None:
         raise DataError(f"{path} holds no model of motion, as MotionModel.save writes it")
-    name = metadata.get("text_encoder")
     text = text or text_encoder(name)
     if text.name != name:
         raise OptionError(f"{path} was trained with the text encoder {name!r}, not {text.name!r}")

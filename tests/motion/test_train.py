@@ -224,9 +224,10 @@ def test_a_batch_of_one_session_has_nothing_to_contrast():
 def test_files_that_hold_no_model_of_motion_are_refused(first, tmp_path):
     with pytest.raises(DataError):
         load_motion_model(tmp_path / "nothing.pth")
-    save_checkpoint(tmp_path / "other.pth", first.model)
-    with pytest.raises(DataError, match="holds no model of motion"):
-        load_motion_model(tmp_path / "other.pth")
+    for metadata in (None, {}, {"text_encoder": None}, {"text_encoder": ["hashed words"]}):
+        save_checkpoint(tmp_path / "other.pth", first.model, metadata, patch_s=0.64)
+        with pytest.raises(DataError, match="holds no model of motion"):
+            load_motion_model(tmp_path / "other.pth")
     first.save(tmp_path / "first.pth")
 
     class Other(HashedWords):
