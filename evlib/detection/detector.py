@@ -45,10 +45,11 @@ from ..templates.pursue import Candidates, find_candidates
 from ..templates.whiten import Whitener
 from ..training.checkpoints import load, rebuild, save, whitener_of, whitener_state
 from .candidates import CERTAIN, TILE_FRAMES, frame_candidates, join, weigh, window_candidates
+from .noise import noise_problems
 
 # The networks that a detector may hold, by the class that each is, and the plain values of its bank.
 NETWORKS = {"network": "ContextLSTM", "classifier": "EventSpecificClassifier", "frames": "FrameNetwork"}
-BANK_VALUES = ("before", "names", "amplitude_spread", "evidence_scale")
+BANK_VALUES = ("before", "names", "amplitude_spread", "evidence_scale", "most_unexplained")
 NOT_NEGATIVE = ("timing_error_s", "timing_scale", "same_event_s", "exact_s", "most_doubted")
 # An amplitude below this is taken for this much in the bound of an event's time: what is so weak has no time.
 LEAST_AMPLITUDE = 0.05
@@ -188,6 +189,10 @@ class Detector:
         require_rate_of(recording, self.sampling_rate_hz, "the detector", hint)
         channels = self.channels or numbered(len(self.whitener.taps))
         return recording.like(channels, self.units or None, "the detector", match_channels)
+
+    def noise_problems(self, recording: Recording) -> list[str]:
+        """What is unusual in the noise of a recording beside that of the training recordings, a sentence each."""
+        return noise_problems(self.whitener, self.accept(recording), self.metadata.get("noise"))
 
     def candidates(
         self,
@@ -428,6 +433,8 @@ def detect(
     require_positive(block_s=block_s)
     recording = detector.accept(recording, match_channels)
     block = max(int(block_s * detector.sampling_rate_hz), 4 * detector.bank.length)
+    for text in detector.noise_problems(recording):
+        logging.getLogger(__name__).warning(text)
     with tqdm(total=recording.n_samples, unit="sample", unit_scale=True, desc="detect", disable=not progress) as bar:
         found = detector.candidates(recording, block=block, advance=bar.update)
     log_odds, strange = detector._log_odds(found)

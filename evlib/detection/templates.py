@@ -5,6 +5,7 @@ the signal (discovery) are added to the labels, and the bank trains itself on wh
 made from the same learned templates.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,11 +20,12 @@ from ..signals.streams import stream
 from ..templates.bank import TemplateBank
 from ..templates.discover import Discovery, discover_in, find_kinds
 from ..templates.hybrid import HybridRecordings, one_at_a_time
-from ..templates.learn import choose_window, learn_templates, self_train
+from ..templates.learn import choose_window, learn_templates, self_train, typical
 from ..templates.overlaps import can_separate
 from ..templates.pursue import explain
 from ..templates.whiten import Whitener, estimate_whitener, refine_whitener, tell_apart
 from .detector import Detector, detect
+from .noise import different_noise, noise_problems, usual_noise
 from .prepare import TrainingData, add_events
 
 # Events are subtracted and the noise is estimated again, at most this often, until its spectrum changes by less than
@@ -101,13 +103,13 @@ def whiten_and_learn(
     if whitener is None:
         rounds, whitener = WHITENING_ROUNDS, estimate_whitener(data.recordings)
     for attempt in range(rounds):
-        if rounds > 1:
-            whitener = tell_apart(whitener, data.recordings, data.train)
+        whitener = tell_apart(whitener, data.recordings, data.train)
         signals = [whitener(recording) for recording in data.recordings]
         if attempt == 0:
             data = data.outside(signals)
-        window = given or choose_window(signals, data.train)
-        bank, jitter = learn_templates(signals, data.train, *window, shrink=shrink)
+        labels = typical(signals, data.train)
+        window = given or choose_window(signals, labels)
+        bank, jitter = learn_templates(signals, labels, *window, shrink=shrink)
         if attempt == rounds - 1:
             break
         longest = int(SPECTRUM_S * rate / len(signals)) + 4 * bank.length
@@ -118,7 +120,7 @@ def whiten_and_learn(
     if discovery is not None:
         advance("discover recurring kinds")
         found = _found_before(discovery, data, whitener, signals, None if find_window else window[1] / rate)
-        labels = _with_found(data, *found)
+        labels = typical(signals, _with_found(data, *found))
         window = choose_window(signals, labels) if find_window else window
         bank, jitter = learn_templates(signals, labels, *window, shrink=shrink)
     self_training = bool(self_training and data.has_unlabelled)
@@ -130,7 +132,14 @@ def whiten_and_learn(
         ]
         stage = {"progress": lambda: advance("self-train")}
         bank = self_train(bank, signals, known, shrink=shrink, widen=find_window, **stage)
+    noise = usual_noise(whitener, data.recordings)
+    for text in different_noise(noise, data.recordings[0].channels):
+        logging.getLogger(__name__).warning(text)
+    for k, recording in enumerate(data.recordings):
+        for text in noise_problems(whitener, recording):
+            logging.getLogger(__name__).warning("recording %d, %s", k, text)
     metadata = {
+        "noise": noise,
         "self_train": self_training,
         "shrink": bool(shrink),
         "n_labelled": {name: int(n) for name, n in zip(data.names, sum(t.counts() for t in data.train), strict=True)},

@@ -2,7 +2,8 @@
 
 Missing values (NaN, infinite), stretches that somebody filled (with zeros, with the last value, with a straight line;
 a lost chunk reads as zeros), and spikes of a few samples, farther from their neighbours than the signal ever moves.
-What a sensor does by itself is learned from the recording: the exact silence of some sensors is no gap.
+Where a channel jumps to another level and stays there, the jump is taken away. What a sensor does by itself is learned
+from the recording: the exact silence of some sensors is no gap.
 """
 
 import warnings
@@ -10,17 +11,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# What is normal is learned from so many segments of so many seconds.
+SEGMENTS, SEGMENT_S = 64, 1.0
+# Samples that are read at a time.
+BLOCK_SAMPLES = 2**16
 # A sensor with noise does not stay on one straight line for this many seconds, nor for so many samples.
 STILL_S, STILL_SAMPLES = 0.005, 9
-# A channel that does so in this share of the stretches in which it moves does so by nature.
-NATURAL_SHARE = 0.25
-# The step from one sample to the next that one in a thousand exceeds, times this, is more than the signal ever does.
-STEP_QUANTILE, STEP_TIMES = 0.999, 6.0
+# A channel that does so in this share of the segments in which it moves, and in so many, does so by nature.
+NATURAL_SHARE, NATURAL_SEGMENTS = 0.25, 6
+# The step from one sample to the next that one in a thousand exceeds, of all or in nine of ten segments, times this, is
+# more than the signal ever does: bursts are in few segments, spikes are few samples.
+STEP_QUANTILE, STEP_SEGMENTS, STEP_TIMES = 0.999, 0.9, 6.0
 # A line bends by no more than this share of that step from sample to sample: rounding of what was interpolated.
 STRAIGHT = 1e-5
 # A spike ends after this many seconds, at least one sample and at most so many; more jumps within this many samples are
 # a loud event.
 SPIKE_S, SPIKE_SAMPLES, SPIKE_APART = 0.002, 4, 20
+# The level before and after a jump is the median of so many seconds, at least as many samples.
+LEVEL_S, LEVEL_SAMPLES = 0.01, 8
 # Labelled events, of which so many are looked at, are no spikes: their surroundings (seconds on either side) may have
 # steps of twice what 90 % of them have.
 LABELS, AROUND_S, LABEL_QUANTILE, LABEL_TIMES = 200, 0.025, 0.9, 2.0
@@ -65,14 +73,17 @@ def learn_normal(segments: list[np.ndarray], rate: float, eps: float = 0.0) -> N
     array([9.])
     """
     least = max(STILL_SAMPLES, int(STILL_S * rate))
-    steps = np.concatenate([np.abs(np.diff(segment, axis=0)) for segment in segments])
+    steps = np.abs(np.diff(np.stack(segments), axis=1))
+    steps[steps == 0] = np.nan
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a channel that never moves
-        step = STEP_TIMES * np.nanquantile(np.where(steps > 0, steps, np.nan), STEP_QUANTILE, axis=0)
-    step = np.nan_to_num(step, nan=np.inf)
+        of_all = np.nanquantile(steps, STEP_QUANTILE, axis=(0, 1))
+        of_most = np.nanquantile(np.nanquantile(steps, STEP_QUANTILE, axis=1), STEP_SEGMENTS, axis=0)
+    step = np.nan_to_num(STEP_TIMES * np.minimum(of_all, of_most), nan=np.inf)
     still = np.stack([on_a_line(segment, least, eps, step) for segment in segments])
-    moving, has_still = ~still.all(axis=1), still.any(axis=1)
-    natural = (moving & has_still).sum(axis=0) > NATURAL_SHARE * np.maximum(moving.sum(axis=0), 1)
+    moving = ~still.all(axis=1)
+    n_still = (moving & still.any(axis=1)).sum(axis=0)
+    natural = (n_still > NATURAL_SHARE * moving.sum(axis=0)) & (n_still >= NATURAL_SEGMENTS)
     return Normal(step, np.where(natural, np.inf, float(least)))
 
 
@@ -153,15 +164,54 @@ def spikes(signal: np.ndarray, step: np.ndarray, most: int = SPIKE_SAMPLES) -> n
     array([False, False, False,  True, False, False, False])
     """
     flags = np.zeros(signal.shape, dtype=bool)
+    for channel, start, stop in _jumps(signal, step):
+        short = (stop > start) & (stop - start <= most)
+        flags[:, channel] = covered(start[short] + 1, stop[short] + 1, len(signal))
+    return flags
+
+
+def bursts(signal: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """(n, C) where a group of jumps by more than ``step`` (C,) begins that is no spike: a burst, or another level."""
+    flags = np.zeros(signal.shape, dtype=bool)
+    for channel, start, stop in _jumps(signal, step):
+        flags[start[(stop == start) | (stop - start > SPIKE_SAMPLES)] + 1, channel] = True
+    return flags
+
+
+def _jumps(signal, step):
+    """Of each channel that jumps by more than ``step`` (C,): its number, and the samples before the first and the last
+    jump of each group of jumps, (k,) each."""
     with np.errstate(invalid="ignore", over="ignore"):
         jumps = np.abs(np.diff(signal, axis=0)) > step
     for channel in np.flatnonzero(jumps.any(axis=0)):
         at = np.flatnonzero(jumps[:, channel])
         first = np.r_[True, np.diff(at) > SPIKE_APART]
-        start, stop = at[first], at[np.r_[first[1:], True]]
-        short = (stop > start) & (stop - start <= most)
-        flags[:, channel] = covered(start[short] + 1, stop[short] + 1, len(signal))
-    return flags
+        yield channel, at[first], at[np.r_[first[1:], True]]
+
+
+def without_shifts(signal: np.ndarray, step: np.ndarray, rate: float) -> np.ndarray:
+    """The signal (n, C) where a channel that jumps by more than ``step`` (C,) and stays at its new level goes on at the
+    old one.
+
+    >>> signal = np.r_[np.zeros(20), np.full(20, 9.0)][:, None]
+    >>> float(np.ptp(without_shifts(signal, np.array([5.0]), 100.0)))
+    0.0
+    """
+    out, reach = signal, np.arange(max(LEVEL_SAMPLES, int(LEVEL_S * rate)))
+    for channel, start, stop in _jumps(signal, step):
+        value = signal[:, channel]
+        before = np.median(value[np.maximum(start[:, None] - reach, 0)], axis=1)
+        after = np.median(value[np.minimum(stop[:, None] + 1 + reach, len(value) - 1)], axis=1)
+        is_shift = (np.abs(after - before) > step[channel]) & (stop - start < len(reach))  # a longer one is a burst
+        shift = np.where(is_shift, after - before, 0.0)
+        if is_shift.any():
+            out = signal.copy() if out is signal else out
+            for first, last in zip(start[is_shift], stop[is_shift], strict=True):
+                out[first : last + 2, channel] = np.linspace(value[first], value[last + 1], last + 2 - first)
+            at = np.zeros(len(value))
+            at[stop + 1] = shift
+            out[:, channel] -= np.cumsum(at)
+    return out
 
 
 def find_gaps(signal: np.ndarray, normal: Normal, rate: float, eps: float = 0.0) -> np.ndarray:
@@ -203,16 +253,59 @@ def rounding(recording) -> float:
     return float(np.finfo(recording.signal.dtype).eps) if recording.signal.dtype.kind == "f" else 0.0
 
 
-def read_bridged(recording, start: int, stop: int, normal: Normal, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    """Samples [start, stop) of a recording with its gaps bridged, (n, C) float64, and which samples are gaps, (n, C).
+def segments(recordings: list, length_s: float, most: int) -> tuple[list, int]:
+    """Half-overlapping segments spread over all recordings of one rate, at most so many: number of the recording and
+    first sample of each, and their length, a power of two."""
+    rate = recordings[0].sampling_rate_hz
+    length = int(min(max(16, 2 ** round(np.log2(length_s * rate))), min(r.n_samples for r in recordings)))
+    starts = [(k, s) for k, r in enumerate(recordings) for s in range(0, r.n_samples - length + 1, max(1, length // 2))]
+    chosen = np.unique(np.linspace(0, len(starts) - 1, min(most, len(starts))).astype(int))
+    return [starts[i] for i in chosen], length
 
-    What is a gap does not depend on the piece that is asked for: neighbours are read too.
-    """
+
+def normal_of(recordings: list) -> Normal:
+    """What is normal in recordings of one rate."""
+    chosen, length = segments(recordings, SEGMENT_S, SEGMENTS)
+    read = [recordings[k].read(start, start + length, np.float64) for k, start in chosen]
+    return learn_normal(read, recordings[0].sampling_rate_hz, max(map(rounding, recordings)))
+
+
+def _read_around(recording, start, stop, normal, reach):
+    """Samples [start - context, stop + context), which of them are gaps, and the rows of [start, stop) in them: what is
+    a gap does not depend on the piece that is asked for."""
     still = normal.still[np.isfinite(normal.still)].max(initial=0)
     context = 2 * reach + int(still) + SPIKE_APART + SPIKE_SAMPLES
     low, high = max(start - context, 0), min(stop + context, recording.n_samples)
     signal = recording.read(low, high, np.float64)
     gaps = find_gaps(signal, normal, recording.sampling_rate_hz, rounding(recording))
+    return signal, gaps, slice(start - low, stop - low)
+
+
+def read_bridged(recording, start: int, stop: int, normal: Normal, reach: int) -> tuple[np.ndarray, np.ndarray]:
+    """Samples [start, stop) of a recording with its gaps bridged, (n, C) float64, and which are gaps, (n, C)."""
+    signal, gaps, rows = _read_around(recording, start, stop, normal, reach)
     if gaps.any():
         signal = bridge(signal, gaps, reach)
-    return signal[start - low : stop - low], gaps[start - low : stop - low]
+    signal = without_shifts(signal, normal.step, recording.sampling_rate_hz)
+    return signal[rows], gaps[rows]
+
+
+def gap_blocks(recording, normal: Normal | None = None):
+    """Yield (first sample, signal (n, C) float64, which samples are gaps (n, C)) of one block of a recording after the
+    other."""
+    normal = normal_of([recording]) if normal is None else normal
+    for start in range(0, recording.n_samples, BLOCK_SAMPLES):
+        stop = min(start + BLOCK_SAMPLES, recording.n_samples)
+        signal, gaps, rows = _read_around(recording, start, stop, normal, 0)
+        yield start, signal[rows], gaps[rows]
+
+
+def gap_spans(recording, least: float) -> tuple[np.ndarray, np.ndarray]:
+    """First samples of the gaps of at least so many samples in all channels, and the samples behind them, (k,) each."""
+    blocks = [(start + np.array(runs(gaps.all(axis=1)))) for start, _, gaps in gap_blocks(recording)]
+    start, stop = np.concatenate(blocks, axis=1)
+    # A gap may go on over the edge of a block.
+    apart = start[1:] > stop[:-1]
+    start, stop = start[np.r_[True, apart][: len(start)]], stop[np.r_[apart, True][: len(stop)]]
+    long = stop - start >= least
+    return start[long], stop[long]

@@ -22,8 +22,10 @@ from .errors import (
     require_choice,
     require_int,
     require_known,
+    require_positive,
     require_rate,
 )
+from .gaps import covered, gap_spans
 from .units import conversion_factor
 
 # Samples that are read, copied or checked at a time: 6 MB a block for six channels.
@@ -141,14 +143,7 @@ class Recording:
         >>> Recording(np.ones((9, 3)), 100, ["x", "y", "z"]).select(["z", 0]).channels
         ('z', 'x')
         """
-        chosen = [channels] if isinstance(channels, str | int) else list(channels)
-        require_known([c for c in chosen if isinstance(c, str)], self.channels, "select", "channel")
-        index = [self.channels.index(c) if isinstance(c, str) else c for c in chosen]
-        for number in index:
-            require_int(-self.n_channels, channel=number)
-            require(number < self.n_channels, OptionError, f"there are {self.n_channels} channels, got number {number}")
-        if not index or len(set(index)) < len(index):
-            raise OptionError(f"select takes different channels, at least one; got {chosen}")
+        index = self._numbers(channels, "select")
         return self._columns(index, np.ones(len(index)), [self.units[k] for k in index])
 
     def like(
@@ -201,6 +196,54 @@ class Recording:
             return self if tuple(found) == self.units else self._with(units=tuple(found))
         return self._columns(index, np.array(factors), found)._with(channels=channels)
 
+    def mark_bad(self, spans_s, channels=None) -> "Recording":
+        """The recording with NaN in some spans: training, detection and the browser leave them out.
+
+        Parameters
+        ----------
+        spans_s : (k, 2) first and last moment of each span, seconds
+        channels : names or numbers; default: all
+
+        Examples
+        --------
+        >>> recording = Recording(np.ones((5, 2)), 1).mark_bad([(1, 3)], channels="ch2")
+        >>> recording.read()[:, 1]
+        array([ 1., nan, nan,  1.,  1.], dtype=float32)
+        """
+        spans = np.asarray(spans_s, dtype=np.float64)
+        if spans.shape[1:] != (2,) or not (np.isfinite(spans).all() and (spans[:, 0] < spans[:, 1]).all()):
+            raise ShapeError(f"spans_s must be (first, last) seconds of each span, got {spans_s!r} (one? [(1.0, 2.0)])")
+        if len(spans) and (spans.max() <= 0 or spans.min() >= self.duration_s):
+            raise UnitError(f"no span lies in the {self.duration_s:g} s recorded (were samples passed?)")
+        index = range(self.n_channels) if channels is None else self._numbers(channels, "mark_bad")
+        spans = np.clip(seconds_to_samples(spans, self.sampling_rate_hz)[0], 0, self.n_samples)
+        return self._with(signal=Masked(self.signal, spans, index))
+
+    def split_at_gaps(self, events=None, gap_s: float = 1.0) -> list:
+        """The parts between gaps, without reading them: a gap is missing or does not change for ``gap_s`` seconds in
+        every channel.
+
+        Parts of less than ``gap_s`` are left out. With the ``events`` of the recording: (part, its events) pairs.
+
+        >>> signal = np.random.default_rng(0).normal(size=(600, 2))
+        >>> signal[200:400] = 0
+        >>> [part.name for part in Recording(signal, 100, name="night").split_at_gaps()]
+        ['night 0 s', 'night 4 s']
+        """
+        require_positive(gap_s=gap_s)
+        starts, stops = gap_spans(self, least=gap_s * self.sampling_rate_hz)
+        edges = np.column_stack([np.r_[0, stops], np.r_[starts, self.n_samples]])
+        parts = []
+        for start, stop in edges[edges[:, 1] - edges[:, 0] >= gap_s * self.sampling_rate_hz]:
+            part = self.between(*(np.array([start, stop]) / self.sampling_rate_hz))
+            part = part._with(name=f"{self.name} {start / self.sampling_rate_hz:g} s".strip())
+            if events is None:
+                parts.append(part)
+            else:
+                own = events.at_rate(self.sampling_rate_hz).within(int(start), int(stop))
+                parts.append((part, own.shift(-int(start))))
+        return parts
+
     def resample(self, sampling_rate_hz: float) -> "Recording":
         """The recording at another rate, filtered without delay: sample 0 and every event keep their times.
 
@@ -226,6 +269,19 @@ class Recording:
         require_int(1, size=size)
         for start in range(0, self.n_samples, int(size)):
             yield start, self.read(start, min(start + int(size), self.n_samples))
+
+    def _numbers(self, channels, where):
+        """Numbers of channels that are given by name or number."""
+        chosen = [channels] if isinstance(channels, str | int) else list(channels)
+        require_known([c for c in chosen if isinstance(c, str)], self.channels, where, "channel")
+        index = [self.channels.index(c) if isinstance(c, str) else c for c in chosen]
+        for number in index:
+            require_int(-self.n_channels, channel=number)
+            require(number < self.n_channels, OptionError, f"there are {self.n_channels} channels, got number {number}")
+        index = [number % self.n_channels for number in index]
+        if not index or len(set(index)) < len(index):
+            raise OptionError(f"{where} takes different channels, at least one; got {chosen}")
+        return index
 
     def _columns(self, index, factors, units):
         """Some columns times factors."""
@@ -284,6 +340,23 @@ class Columns:
             if block.dtype == self.dtype and set(self.factors) <= {1.0}
             else (block * self.factors).astype(self.dtype)
         )
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self[:], dtype=dtype)
+
+
+class Masked:
+    """A signal with NaN in some columns of the spans (k, 2), in samples, computed when sliced."""
+
+    def __init__(self, signal, spans, index):
+        self.signal, self.spans, self.index = signal, spans, list(index)
+        self.shape, self.ndim, self.dtype = signal.shape, 2, np.result_type(signal.dtype, np.float32)
+
+    def __getitem__(self, rows):
+        start, stop, _ = rows.indices(self.shape[0])
+        block = np.array(self.signal[start:stop], dtype=self.dtype)
+        block[np.ix_(covered(*(self.spans - start).T, len(block)), self.index)] = np.nan
+        return block
 
     def __array__(self, dtype=None, copy=None):
         return np.asarray(self[:], dtype=dtype)

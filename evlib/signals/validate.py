@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from .clock import MICROSECOND_CLOCK_HZ, SLACK_SAMPLES
-from .errors import DataError, OptionError, require_instance, require_rate
+from .errors import DataError, EvlibError, OptionError, require_instance, require_rate
 from .events import Events
+from .gaps import bursts, gap_blocks, normal_of, spikes
+from .noise import noise_problems
 from .recording import Recording
 from .refractory import Refractory, intervals
 
@@ -21,6 +23,13 @@ CLIP_RUN_SAMPLES = 5
 CLIP_TOTAL_SAMPLES = 10
 # Standard deviations of channels that differ by more than this factor are likely in different units.
 SCALE_RATIO = 1e3
+# What a channel may hold in place of measurements (`evlib.signals.gaps`).
+GAPS = (
+    "{n} values are missing (NaN or infinite) and left out",
+    "{times} spikes of a few samples are left out (a glitch of the sensor?)",
+    "it does not change, or goes along a line, for {s} in {times} stretches (filled gaps?), which are left out",
+    "{times} bursts or jumps to another level, far larger than the steps of the signal",
+)
 # Event files carry six decimals: two times, in seconds, may have moved towards each other by this much.
 FILE_BLUR_S = 1.1e-6
 
@@ -88,6 +97,7 @@ def validate(
     names=None,
     refractory_s=None,
     n_channels: int | None = None,
+    detector=None,
 ) -> ValidationReport:
     """Look for everything that is wrong with a recording, an event table, or the two together.
 
@@ -97,22 +107,24 @@ def validate(
     events : its Events, or None
     sampling_rate_hz, n_channels : what the recording should have (a detector's, say)
     names : the event names that are known
+    detector : a Detector that is to read the recording: do rate, channels, units and noise fit?
     refractory_s : the least time between two events of a type, seconds: one number, or a dict by event name (types
         that it leaves out have no rule)
 
     Returns
     -------
     ValidationReport
-        Errors: another rate or number of channels, NaN or infinity, a constant channel, unknown names, events or
-        labelled spans outside of the signal, events that occur twice. Warnings: clipping, channels on very
-        different scales, a table from another clock, intervals shorter than the refractory period.
+        Errors: another rate or number of channels, a constant channel, unknown names, events or labelled spans outside
+        of the signal, events that occur twice. Warnings: gaps (missing values, filled stretches, spikes), mains hum,
+        drift, noise that changes, clipping, channels on very different scales, a table from another clock, intervals
+        shorter than the refractory period.
 
     Examples
     --------
     >>> signal = np.random.default_rng(0).normal(size=(4000, 2))
     >>> signal[100:103, 1] = np.nan
     >>> print(validate(Recording(signal, 2000), Events.from_seconds([1.0, 2.5], ["a", "a"], 2000)))
-    error: channel ch2: 3 values are NaN, the first at 0.050000 s (sample 100)
+    warning: channel ch2: 3 values are missing (NaN or infinite) and left out, the first at 0.050000 s (sample 100)
     error: events: 1 of 2 events lie outside of the signal (0 to 2 s); the first is 'a' at 2.500000 s
     """
     if recording is None and events is None:
@@ -122,6 +134,8 @@ def validate(
         require_instance(Recording, "write Recording(signal, sampling_rate_hz)", recording=recording)
         found += _check_format(recording, sampling_rate_hz, n_channels)
         found += _check_signal(recording)
+        found += [("warning", where, message) for where, message in noise_problems(recording)]
+        found += _check_detector(recording, detector)
     if events is not None:
         require_instance(Events, "use read_events or Events.from_seconds", events=events)
         names = (names,) if isinstance(names, str) else names
@@ -146,34 +160,55 @@ def _check_format(recording, sampling_rate_hz, n_channels):
         yield "error", "recording", f"{n_channels} channels were expected, {recording.n_channels} came"
 
 
+def _check_detector(recording, detector):
+    if detector is not None:
+        try:
+            for text in detector.noise_problems(recording):
+                yield "warning", "detector", text
+        except EvlibError as error:
+            yield "error", "detector", str(error)
+
+
 def _check_signal(recording):
-    n_nan, n_infinite, first_bad = np.zeros((3, recording.n_channels), dtype=np.int64)
-    n, total, squares = np.zeros((3, recording.n_channels))
-    low = high = centre = np.full(recording.n_channels, np.nan)
-    for start, block in recording.blocks():
-        nan, infinite = np.isnan(block), np.isinf(block)
-        bad = nan | infinite
-        fresh = bad.any(axis=0) & (n_nan + n_infinite == 0)
-        first_bad[fresh] = start + np.argmax(bad[:, fresh], axis=0)
-        n_nan, n_infinite = n_nan + nan.sum(axis=0), n_infinite + infinite.sum(axis=0)
-        block[bad] = np.nan
+    n_channels, rate = recording.n_channels, recording.sampling_rate_hz
+    normal = normal_of([recording])
+    # Of each kind of gap in each channel: samples, groups of samples, the first one.
+    counts, groups, first = (np.zeros((len(GAPS), n_channels), dtype=np.int64) for _ in range(3))
+    n, total, squares = np.zeros((3, n_channels))
+    low = high = centre = np.full(n_channels, np.nan)
+    for start, block, gaps in gap_blocks(recording, normal):
+        missing, spiky = ~np.isfinite(block), spikes(block, normal.step)
+        kinds = (
+            missing,
+            spiky & ~missing,
+            gaps & ~missing & ~spiky,
+            bursts(np.where(missing, np.nan, block), normal.step),
+        )
+        for k, flags in enumerate(kinds):
+            fresh = flags.any(axis=0) & (counts[k] == 0)
+            first[k, fresh] = start + np.argmax(flags[:, fresh], axis=0)
+            counts[k] += flags.sum(axis=0)
+            groups[k] += (np.diff(flags, axis=0, prepend=False) & flags).sum(axis=0)
+        missing |= spiky
+        block[missing] = np.nan
         low, high = np.fmin(low, np.fmin.reduce(block)), np.fmax(high, np.fmax.reduce(block))
         # Sums around a value of the channel itself: a large offset does not swallow the spread.
         centre = np.where(np.isnan(centre), low, centre)
-        centred = np.where(bad, 0.0, block - centre)
-        n, total, squares = n + (~bad).sum(axis=0), total + centred.sum(axis=0), squares + (centred**2).sum(axis=0)
+        centred = np.where(missing, 0.0, block - centre)
+        n, total, squares = n + (~missing).sum(axis=0), total + centred.sum(axis=0), squares + (centred**2).sum(axis=0)
     std = np.sqrt(np.maximum(squares / np.maximum(n, 1) - (total / np.maximum(n, 1)) ** 2, 0.0))
     constant = (low == high) & (recording.n_samples > 1)
-    for k, channel in enumerate(recording.channels):
-        for count, what in ((n_nan[k], "NaN"), (n_infinite[k], "infinite (for float32)")):
-            if count:
-                values = f"{count} values are {what}" if count > 1 else f"1 value is {what}"
-                first = "the first bad one" if n_nan[k] and n_infinite[k] else "the first"
-                time_s = f"{first_bad[k] / recording.sampling_rate_hz:.6f} s (sample {first_bad[k]})"
-                yield "error", f"channel {channel}", f"{values}, {first} at {time_s}"
-    for k in np.flatnonzero(constant):
-        message = f"constant: every value is {low[k]:g} (not connected?); leave the channel out"
-        yield "error", f"channel {recording.channels[k]}", message
+    for k in range(n_channels):
+        where = f"channel {recording.channels[k]}"
+        if n[k] == 0:
+            yield "error", where, "it has no value at all; leave the channel out (recording.select)"
+        elif constant[k]:
+            yield "error", where, f"constant: every value is {low[k]:g} (not connected?); leave the channel out"
+        else:
+            for what, count, times, sample in zip(GAPS, counts[:, k], groups[:, k], first[:, k], strict=True):
+                if count:
+                    found = what.format(n=count, times=times, s=f"{count / rate:.6g} s")
+                    yield "warning", where, f"{found}, the first at {sample / rate:.6f} s (sample {sample})"
     std = np.where(constant | (std == 0), np.nan, std)
     if np.isfinite(std).sum() > 1 and np.nanmax(std) > SCALE_RATIO * np.nanmin(std):
         most, least = (f"{recording.channels[k]} is {std[k]:.3g}" for k in (np.nanargmax(std), np.nanargmin(std)))

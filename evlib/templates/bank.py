@@ -25,6 +25,9 @@ FFT_LENGTH, FFT_TEMPLATES = 1 << 15, 4
 PORTION = 1 << 21
 # An event is never weaker than this share of its type's mean.
 MIN_AMPLITUDE = 0.05
+# Where the energy that is left around an event exceeds that of noise by so many standard deviations, something else is
+# loud.
+LOUD = 20.0
 # Samples of margin around a snippet: moving it by a fraction of a sample wraps nothing from one end to the other.
 MARGIN = 8
 
@@ -43,6 +46,7 @@ class TemplateBank:
         types; default: all equally often
     evidence_scale : in (0, 1], by which a difference in evidence between two types is multiplied: 1 where events differ
         from their template by noise alone, less where they vary in shape
+    most_unexplained : where more energy than this, times the energy of an event, is left around it, it is no event
 
     Raises
     ------
@@ -61,6 +65,7 @@ class TemplateBank:
     amplitude_spread: float = 0.25
     log_rate: np.ndarray = None  # type: ignore[assignment]
     evidence_scale: float = 1.0
+    most_unexplained: float = np.inf
 
     def __post_init__(self):
         rate = np.zeros(len(self.names)) if self.log_rate is None else self.log_rate
@@ -77,6 +82,9 @@ class TemplateBank:
         require_int(0, before=self.before)
         require_number(0, amplitude_spread=self.amplitude_spread)
         require_number(0, 1, evidence_scale=self.evidence_scale)
+        require(
+            self.most_unexplained > 0, OptionError, f"most_unexplained must be positive, got {self.most_unexplained}"
+        )
 
     @property
     def known_names(self) -> tuple:
@@ -172,6 +180,18 @@ class TemplateBank:
         norm = self.norm[type]
         variance = (self.amplitude_spread * norm) ** 2
         return (score * variance + norm) / (variance + 1) / norm
+
+    def unexplained(self, misfit: np.ndarray, amplitude: np.ndarray, type: np.ndarray) -> np.ndarray:
+        """Energy around events (n,) that no event explains, as a share of their own; 0 where nothing else is loud.
+
+        ``misfit`` : that energy beyond the energy of noise, in standard deviations of the latter
+        """
+        energy = np.where(misfit > LOUD, misfit, 0.0) * np.sqrt(2.0 * self.length * self.templates.shape[2])
+        return energy / (amplitude * self.norm[type]) ** 2
+
+    def fits(self, misfit: np.ndarray, amplitude: np.ndarray, type: np.ndarray) -> np.ndarray:
+        """Which events (n,) explain enough of what is there: not a glitch, of which a template explains a little."""
+        return self.unexplained(misfit, amplitude, type) <= self.most_unexplained
 
     def render(self, n_samples: int, time_samples, type: np.ndarray, amplitude: np.ndarray) -> np.ndarray:
         """What these events add to whitened signal, (n_samples, C) float32; times need not be whole samples."""

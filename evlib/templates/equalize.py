@@ -1,9 +1,9 @@
 """Noise that changes: a gain that is turned, a channel that gets noisy, mains hum that comes and goes.
 
 Whitened noise has power 1 at every frequency. Where the level of a channel around a moment is far above what the
-training recordings have, the channel is attenuated to level 1; where single frequencies stand out, they are attenuated
-alike. Events of a sensor with a higher gain then look as they did, and evidence in more noise counts less. Ordinary
-signal passes bit for bit.
+training recordings have, the channel is attenuated; where single frequencies stand out, they are attenuated alike.
+Events of a sensor with a higher gain then look as they did, and evidence in more noise counts less. Ordinary signal
+passes bit for bit.
 """
 
 import numpy as np
@@ -16,12 +16,13 @@ FRAME_S, MEDIAN_FRAMES = 0.25, 8
 # share of the labelled events have.
 LEAST_LEVEL, LEVEL_TIMES = 2.5, 1.5
 LEAST_POWER, POWER_TIMES = 8.0, 2.0
-# A strange level is brought to this one, not to 1: where noise rises and events do not, they keep most of their size.
-LEFT_LEVEL = 1.5
+# A strange level and a loud power are brought to these, not to 1: where noise rises and events do not, they keep most
+# of their size.
+LEFT_LEVEL, LEFT_POWER = 1.5, 3.0
 SHARE = 0.95
-# An event rings for so many seconds, which are compared with the quietest tenth of so many seconds on either side; so
-# many events are looked at.
-RING_S, AROUND_S, QUIET, EVENTS = 2.0, 10.0, 0.1, 300
+# An event rings for so many seconds, which are compared with the quietest tenth of so many seconds before and after
+# them; so many events are looked at.
+RING_S, AROUND_S, QUIET, EVENTS = 2.0, 4.0, 0.1, 300
 # Power of a loud frequency that leaks into this many others, from here on.
 LEAKED, LEAK_BINS = 2.0, 16
 
@@ -60,6 +61,12 @@ def _spectra(whitened, length):
     return spectra, power, level
 
 
+def level_around(whitened: np.ndarray, rate: float) -> np.ndarray:
+    """Level of each channel (C,) in the middle of a piece of whitened signal (n, C) of `context_samples` or more."""
+    level = _spectra(whitened, frame_samples(rate))[2]
+    return level[len(level) // 2]
+
+
 def learn_limits(signals: list[np.ndarray], labels: list, rate: float) -> np.ndarray:
     """Greatest ordinary level, and greatest ordinary power at a frequency, in whitened signals (n, C): (2, C).
 
@@ -76,10 +83,15 @@ def learn_limits(signals: list[np.ndarray], labels: list, rate: float) -> np.nda
         measures = np.stack([level, power.max(axis=1)], axis=1)  # (n_frames, 2, C)
         quiet.append(np.median(measures, axis=0))
         for sample in table.sample[:: max(1, len(table) // EVENTS)]:
-            first, last = (int((sample + s * rate) // hop) for s in (-AROUND_S, AROUND_S))
-            around = np.quantile(measures[max(first, 0) : max(last, 1)], QUIET, axis=0)
-            first, last = (int((sample + s * rate) // hop) for s in (-FRAME_S, RING_S))
-            rises.append(measures[max(first, 0) : last + 1].max(axis=0, initial=0.0) / np.maximum(around, 1e-6))
+            edges = np.array([-AROUND_S, -FRAME_S, RING_S, RING_S + AROUND_S])
+            edges = np.clip((sample + edges * rate) // hop, 0, len(measures)).astype(int)
+            before, event, after = (
+                measures[low:high] for low, high in zip(edges[:-1], edges[1:] + [0, 1, 0], strict=True)
+            )
+            # A change of noise has a loud side, an event has none.
+            quiet_sides = [np.quantile(side, QUIET, axis=0) for side in (before, after) if len(side)]
+            around = np.max(quiet_sides or [measures.min(axis=0)], axis=0)
+            rises.append(event.max(axis=0, initial=0.0) / np.maximum(around, 1e-6))
     if not rises:
         return unlimited(signals[0].shape[1])
     # Of two recordings the quieter one decides.
@@ -112,7 +124,7 @@ def equalize(whitened: np.ndarray, limits: np.ndarray, rate: float) -> np.ndarra
             power[:, :, channel] / level[:, None, channel], (2 * MEDIAN_FRAMES + 1, 1), mode="nearest"
         )
         leaking = (around > LEAKED) & maximum_filter1d(loud[:, :, channel], 2 * LEAK_BINS + 1, axis=1)
-        median[:, :, channel] = np.where(loud[:, :, channel] | leaking, np.maximum(around, 1.0), 1.0)
+        median[:, :, channel] = np.where(loud[:, :, channel] | leaking, np.maximum(around / LEFT_POWER, 1.0), 1.0)
     touched = np.flatnonzero(strange.any(axis=0) | loud.any(axis=(0, 1)))
     for channel in touched:
         gain = 1 / np.sqrt(level[:, None, channel] * median[:, :, channel])

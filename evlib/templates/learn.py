@@ -36,8 +36,34 @@ LABEL_JITTER_S = 0.005
 PRIOR_LOGIT = 8.0
 # A detection nearer than this to a label of its type is that label, in seconds.
 SAME_LABEL_S = 0.02
+# A label is no example of its type where a channel has so many times the energy, in pieces of so many seconds, that it
+# has beside half of the type's labels, of which there are at least so many; or, farther away (SEARCH_S), so many times
+# what three in four labels of any type have.
+PIECE_S, BESIDE_S, LOUDER, FEWEST_ALIKE = 0.02, (0.02, 0.1), 10.0, 3
+# Twice the energy that is left around the labelled events with the worst fit is too much, but never less than this
+# share of an event's own: the same event, from another sensor or another day, may look different.
+WORST, WORST_TIMES, LEAST_UNEXPLAINED = 0.99, 2.0, 5.0
 # Most detections used to find where events begin and end; more change the window very little.
 WIDEN_EVENTS = 1000
+
+
+def typical(signals, labels) -> list:
+    """The labels without those that something far louder hides: a bump of the sensor, a burst of noise."""
+    rate = labels[0].sampling_rate_hz
+    piece, reach, before, after = (max(1, round(seconds * rate)) for seconds in (PIECE_S, SEARCH_S, *BESIDE_S))
+    pieces = cut_all(signals, [table.time_samples for table in labels], reach, 2 * reach)
+    at = np.arange(0, 2 * reach, piece)
+    energy = np.add.reduceat(np.square(pieces, dtype=np.float64), at, axis=1)  # (N, pieces, C)
+    own = energy[:, (at > reach - before - piece) & (at < reach + after)].max(axis=1)  # (N, C)
+    type = np.concatenate([table.type for table in labels])
+    usual = own.copy()
+    for e in np.flatnonzero(np.bincount(type) >= FEWEST_ALIKE):
+        usual[type == e] = np.median(own[type == e], axis=0)
+    usual = np.maximum(usual, piece)
+    around = np.maximum(usual, np.quantile(own, 0.75, axis=0))
+    kept = ((own <= LOUDER * usual) & (energy.max(axis=1) <= LOUDER * around)).all(axis=1)
+    ends = np.cumsum([len(table) for table in labels])[:-1]
+    return [table[keep] for table, keep in zip(labels, np.split(kept, ends), strict=True)]
 
 
 def choose_window(signals, labels) -> tuple[int, int]:
@@ -153,6 +179,7 @@ def learn_templates(signals, labels, before, length, shrink=True, rounds=3, scal
         if events.overlapping:
             events.amplitude = amplitude / events.mean_of_type(amplitude)[type]
     bank = replace(bank, amplitude_spread=_amplitude_spread(bank, events), log_rate=_log_rate(labels))
+    bank = replace(bank, most_unexplained=_most_unexplained(bank, events))
     if scale_evidence:
         reach = _search_reach(jitter)
         wide = events.around(bank, events.search_from, reach)
@@ -216,6 +243,17 @@ def _best_fit(bank, pieces, moved, type, jitter):
     best = np.clip(value.argmax(axis=1), 1, len(lags) - 2)
     offset, _ = refine_peak(value.T, best, rows)
     return moved + lags[best] + offset, np.maximum(bank.amplitude(score[rows, best], type), MIN_AMPLITUDE)
+
+
+def _most_unexplained(bank, events):
+    """How much energy may be left around an event, as a share of its own (`TemplateBank.unexplained`)."""
+    pieces = events.around(bank, events.time)
+    amplitude = np.maximum(bank.own_scores(pieces, events.type) / bank.norm[events.type], MIN_AMPLITUDE)
+    left = pieces - amplitude[:, None, None] * bank.templates[events.type]
+    n = left[0].size
+    misfit = ((left.astype(np.float64) ** 2).sum((1, 2)) - n) / np.sqrt(2.0 * n)
+    worst = np.quantile(bank.unexplained(misfit, amplitude, events.type), WORST)
+    return float(max(WORST_TIMES * worst, LEAST_UNEXPLAINED))
 
 
 def _amplitude_spread(bank, events):

@@ -32,6 +32,8 @@ ALTERNATIVE_SHARE = 0.5
 ROUNDS = 40
 # Least samples of a block, and least template lengths: a block is long beside what it sees of its neighbours.
 BLOCK_SAMPLES, BLOCK_LENGTHS = 1 << 17, 32
+# Samples of silence beyond the ends of a recording.
+EDGE = 2
 # Template lengths that a block sees of its neighbours.
 HALO_LENGTHS = 16
 # Explained events within a template length on either side from which on they are a crowd: templates that explain each
@@ -124,9 +126,11 @@ def find_candidates(bank, whitened, n_samples=None, block=None, advance=None) ->
         stop = min(start + block, n)
         low, high = max(start - halo, 0), min(stop + halo, n)
         signal = whitened(low, high) if callable(whitened) else whitened[low:high]
-        found = explain(bank, signal)[0].shift(low)
+        # Silence beyond the ends of the recording: an event may begin at the first sample.
+        ends = EDGE * (low == 0), EDGE * (high == n)
+        found = explain(bank, np.pad(signal, (ends, (0, 0))))[0].shift(low - ends[0])
         # A time just before `start` rounds to it: blocks share no candidate and lose none.
-        parts.append(found[(found.time >= start - 0.5) & (found.time < (stop - 0.5 if stop < n else np.inf))])
+        parts.append(found[(found.time >= start - 0.5) & (found.time < stop - 0.5)])
         if advance is not None:
             advance(stop - start)
     return Candidates.concatenate(parts)
@@ -136,15 +140,20 @@ def explain(bank, whitened):
     """Candidates in one piece of whitened signal (n, C), and the signal without the explained events, (n, C)."""
     score = bank.scores(whitened)
     time, type, peak, moved = refine_times(bank, whitened, score, *_pursue(bank, score))
-    amplitude, llr = bank.amplitude(peak, type), bank.log_likelihood_ratio(peak, type)
+    amplitude = bank.amplitude(peak, type)
     residual = whitened - bank.render(len(whitened), time, type, amplitude)
     score = bank.scores(residual) if moved else score
-    margin, alternatives = _alternatives(bank, score, time, type, amplitude, llr)
     energy = np.r_[0.0, np.cumsum((residual.astype(np.float64) ** 2).sum(1))]
-    explained = Candidates(time, type, llr, None, margin, amplitude, _misfit(bank, energy, time, 0.0))
+    misfit = _misfit(bank, energy, time, 0.0)
+    fits = bank.fits(misfit, amplitude, type)
+    time, type, peak, amplitude, misfit = (values[fits] for values in (time, type, peak, amplitude, misfit))
+    llr = bank.log_likelihood_ratio(peak, type)
+    margin, alternatives = _alternatives(bank, score, time, type, amplitude, llr)
+    explained = Candidates(time, type, llr, None, margin, amplitude, misfit)
     time, type, peak = _doubtful(bank, score)
     llr, misfit = bank.log_likelihood_ratio(peak, type), _misfit(bank, energy, time, peak**2)
     doubtful = Candidates(time, type, llr, amplitude=bank.amplitude(peak, type), misfit=misfit)
+    doubtful = doubtful[bank.fits(misfit, doubtful.amplitude, type)]
     return Candidates.concatenate([explained, doubtful, alternatives]), residual
 
 

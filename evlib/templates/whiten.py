@@ -7,6 +7,7 @@ are, and no event moves in time.
 Source: the whitened matched filter, e.g. Kay, Fundamentals of Statistical Signal Processing II (1998), ch. 4.
 """
 
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,9 +16,9 @@ from scipy.ndimage import maximum_filter1d
 
 from ..signals.clock import n_frames
 from ..signals.errors import DataError, ShapeError, require, require_rate
-from ..signals.gaps import Normal, bridge, learn_normal, read_bridged, rounding
+from ..signals.gaps import Normal, bridge, normal_of, read_bridged, segments
 from ..signals.recording import Recording
-from .equalize import context_samples, equalize, frame_samples, learn_limits, unlimited
+from .equalize import context_samples, equalize, frame_samples, learn_limits, level_around, unlimited
 
 # Length of the segments whose spectra are averaged, in seconds: it resolves the spectrum to about 1 Hz.
 SEGMENT_S = 1.0
@@ -25,15 +26,17 @@ SEGMENT_S = 1.0
 REACH_S = 0.25
 # Most segments in one estimate, spread evenly over the recordings; more change the median spectrum very little.
 MAX_SEGMENTS = 600
-# What is normal is learned from this many of them.
-NORMAL_SEGMENTS = 64
 # So many times the amplitude of labelled events (looked for so many seconds before and after the label), and that one
-# sample in a hundred exceeds, is no event; so many seconds around it are a gap.
+# sample in twenty exceeds, is no event; so many seconds around it are a gap.
 WILD_TIMES, BEFORE_S, AFTER_S, WILD_S = 10.0, 0.1, 1.0, 0.005
+# Moments at which the noise of a recording is looked at, and the least share of known samples around them.
+MOMENTS, KNOWN_SHARE = 64, 0.9
 # Seconds of signal that ordinary power is learned from.
 LIMIT_S = 300.0
 # A segment with more than this share of gaps in a channel says nothing of its noise.
 GAP_SHARE = 0.1
+# Nor does one with so many times less power than half of those of its recording: a gain was turned down.
+QUIETER = 3.0
 # Least noise power at a frequency as a share of the channel's median: below it, the filter would amplify rounding.
 FLOOR = 1e-6
 
@@ -135,6 +138,19 @@ class Whitener:
         out[gaps] = 0
         return out
 
+    def noise_levels(self, recording: Recording) -> tuple[np.ndarray, np.ndarray]:
+        """Moments spread over a recording, (k,) seconds, and the power of each channel's noise there, (k, C): 1 is that
+        of the spectrum that the filter was designed for, NaN is a gap."""
+        rate, n = self.sampling_rate_hz, recording.n_samples
+        length = min(context_samples(rate), n)
+        starts = np.unique(np.linspace(0, n - length, min(MOMENTS, 1 + 2 * (n // length))).astype(int))
+        levels = []
+        for start in starts.tolist():
+            piece = self._filtered(recording, start, start + length)
+            known = (piece != 0).mean(axis=0) > KNOWN_SHARE
+            levels.append(np.where(known, level_around(piece, rate), np.nan))
+        return (starts + length / 2) / rate, np.array(levels)
+
     def filter_templates(self, templates: np.ndarray) -> np.ndarray:
         """Pass templates (E, L, C) through the filter, same length: keep a margin of quiet samples around them."""
         return scipy.signal.oaconvolve(templates, self.taps.T[None], mode="same", axes=1)
@@ -197,12 +213,9 @@ def estimate_whitener(recordings: list[Recording]) -> Whitener:
     ------
     DataError : a channel that is constant, or has gaps everywhere
     """
-    rate = recordings[0].sampling_rate_hz
-    chosen, length = _segments(recordings, NORMAL_SEGMENTS)
-    segments = [recordings[k].read(start, start + length, np.float64) for k, start in chosen]
-    normal = learn_normal(segments, rate, max(map(rounding, recordings)))
+    normal = normal_of(recordings)
     psd, center = estimate_psd(recordings, normal)
-    return replace(design_whitener(psd, rate, center), normal=normal)
+    return replace(design_whitener(psd, recordings[0].sampling_rate_hz, center), normal=normal)
 
 
 def tell_apart(whitener: Whitener, recordings: list[Recording], labels: list) -> Whitener:
@@ -222,14 +235,14 @@ def tell_apart(whitener: Whitener, recordings: list[Recording], labels: list) ->
 
 
 def _loudest(signals: list[np.ndarray], labels: list) -> np.ndarray:
-    """(C,) amplitude in whitened signals (n, C) that no event has: far above what one sample in a hundred exceeds, and
+    """(C,) amplitude in whitened signals (n, C) that no event has: far above what one sample in twenty exceeds, and
     what one labelled event in ten exceeds; ``labels`` are Events of each signal."""
     rate, peaks = labels[0].sampling_rate_hz, []
     for signal, table in zip(signals, labels, strict=True):
         for start in (table.sample - int(BEFORE_S * rate))[:: max(1, len(table) // MAX_SEGMENTS)]:
             event = signal[max(start, 0) : start + int((BEFORE_S + AFTER_S) * rate)]
             peaks.append(np.abs(event).max(axis=0, initial=0.0))
-    common = np.quantile(np.abs(np.concatenate(signals)), 0.99, axis=0)
+    common = np.quantile(np.abs(np.concatenate(signals)), 0.95, axis=0)
     return WILD_TIMES * (np.maximum(common, np.quantile(peaks, 0.9, axis=0)) if peaks else np.full_like(common, np.inf))
 
 
@@ -265,15 +278,15 @@ def estimate_psd(recordings: list[Recording], normal: Normal) -> tuple[np.ndarra
     ------
     DataError : a channel that is constant, or has gaps everywhere
     """
-    chosen, length = _segments(recordings)
-    spectra, middles = [], []
-    for k, start in chosen:
-        segment, gaps = read_bridged(recordings[k], start, start + length, normal, length)
-        spectrum = scipy.signal.periodogram(segment, window="hann", detrend="linear", axis=0)[1] / 2
-        # Judged by the values: rounding gives even a constant some spectrum.
-        useless = (gaps.mean(axis=0) > GAP_SHARE) | (np.ptp(segment, axis=0) <= 0)
-        spectra.append(np.where(useless, np.nan, spectrum))
-        middles.append(np.where(useless, np.nan, np.median(segment, axis=0)))
+    chosen, length = segments(recordings, SEGMENT_S, MAX_SEGMENTS)
+    read = [read_bridged(recordings[k], start, start + length, normal, length) for k, start in chosen]
+    signal, gaps = map(np.stack, zip(*read, strict=True))  # (n, length, C)
+    # Judged by the values: rounding gives even a constant some spectrum.
+    useless = (gaps.mean(axis=1) > GAP_SHARE) | (np.ptp(signal, axis=1) <= 0)
+    middles = np.where(useless, np.nan, np.median(signal, axis=1))
+    spectra = scipy.signal.periodogram(signal, window="hann", detrend="linear", axis=1)[1] / 2
+    spectra[np.broadcast_to(useless[:, None], spectra.shape)] = np.nan
+    spectra = _without_quiet(spectra, np.array([k for k, _ in chosen]))
     used = np.isfinite(middles).sum(axis=0)
     if (used == 0).any():
         names = ", ".join(np.array(recordings[0].channels)[used == 0])
@@ -285,13 +298,16 @@ def estimate_psd(recordings: list[Recording], normal: Normal) -> tuple[np.ndarra
     return smooth.T, np.nanmedian(middles, axis=0)
 
 
-def _segments(recordings, most=MAX_SEGMENTS):
-    """Segments spread over all recordings: number of the recording and first sample of each, and their length."""
-    rate = recordings[0].sampling_rate_hz
-    length = int(min(max(16, 2 ** round(np.log2(SEGMENT_S * rate))), min(r.n_samples for r in recordings)))
-    starts = [(k, s) for k, r in enumerate(recordings) for s in range(0, r.n_samples - length + 1, max(1, length // 2))]
-    chosen = np.unique(np.linspace(0, len(starts) - 1, min(most, len(starts))).astype(int))
-    return [starts[i] for i in chosen], length
+def _without_quiet(spectra, owner):
+    """Spectra (n, F, C) without those of segments in which a channel has far less noise than in most others of their
+    recording, of which ``owner`` (n,) is the number."""
+    level = np.empty((len(spectra), spectra.shape[2]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a channel without any spectrum
+        for k in np.unique(owner):
+            own = np.nanmedian(spectra[owner == k] / np.nanmedian(spectra[owner == k], axis=0), axis=1)
+            level[owner == k] = own / np.nanmedian(own, axis=0)
+    return np.where((level < 1 / QUIETER)[:, None], np.nan, spectra)
 
 
 def _smooth(values):

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from evlib.signals.errors import DataError, OptionError, ShapeError, UnitError
+from evlib.signals.errors import DataError, EvlibError, OptionError, ShapeError, UnitError
+from evlib.signals.events import Events
 from evlib.signals.recording import Recording
 
 shapes = st.tuples(st.integers(4, 40), st.integers(1, 4))
@@ -138,3 +139,35 @@ def test_the_start_time_is_that_of_sample_0(zone):
     for wrong in (12, "yesterday", np.array("2024")):
         with pytest.raises(OptionError, match="start_time must be a datetime"):
             Recording(noise(), 200, start_time=wrong)
+
+
+def test_bad_spans_are_missing_wherever_they_are_read():
+    signal = np.arange(2000.0).reshape(1000, 2)
+    recording = Recording(signal, 100).mark_bad([(1.0, 2.0), (9.5, 99.0)], channels=["ch1"])
+    whole = recording.read()
+    assert np.isnan(whole[:, 0]).sum() == 150 and not np.isnan(whole[:, 1]).any()
+    for start, stop in ((0, 50), (90, 120), (150, 400), (940, 1000)):
+        assert np.array_equal(recording.read(start, stop), whole[start:stop], equal_nan=True)
+    assert np.isnan(recording.between(1.5, 3.0).read()[:, 0]).sum() == 50
+    for wrong, words in (
+        ([1.0, 2.0], "spans_s must be"),
+        ([(3, 2)], "spans_s must be"),
+        ([(500, 600)], "samples passed"),
+    ):
+        with pytest.raises(EvlibError, match=words):
+            recording.mark_bad(wrong)
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_parts_between_gaps_and_their_events(value):
+    signal = np.random.default_rng(0).normal(size=(3000, 2))
+    signal[500:1000], signal[2000:2150], signal[2900:] = value, value, value
+    events = Events.from_seconds([1.0, 6.0, 12.0, 22.0], ["a"] * 4, 100)
+    parts = Recording(signal, 100, name="night").split_at_gaps(events)
+    assert [(part.n_samples, own.onset_s.tolist()) for part, own in parts] == [
+        (500, [1.0]),
+        (1000, [2.0]),
+        (750, [0.5]),
+    ]
+    assert [part.name for part, _ in parts] == ["night 0 s", "night 10 s", "night 21.5 s"]
+    assert len(Recording(signal[:500], 100).split_at_gaps()) == 1

@@ -1,12 +1,11 @@
 """Candidates: every planted event once, at its time and of its type, however the recording is cut."""
 
-import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from planted import BEFORE, LENGTH, make_bank, make_templates, near, plant, schedule
 
-import evlib
 from evlib.templates import pursue
 from evlib.templates.bank import TemplateBank, nearest_step
 from evlib.templates.pursue import (
@@ -224,15 +223,19 @@ def test_the_share_without_fit_is_measured(wide_bank):
     assert crowded_share(wide_bank, found, len(signal)) == pytest.approx(0.4, abs=0.05)
 
 
-@pytest.mark.parametrize("loud", [False, True])
-def test_fit_warns_where_templates_do_not_fit(caplog, loud, rng):
-    recording, events = evlib.make_recording(duration_s=8.0, seed=1)
-    signal = recording.read().astype(np.float64)
-    if loud:
-        signal[-4000:] += 100 * signal.std(0) * rng.standard_normal((4000, 6))
-    with caplog.at_level(logging.WARNING):
-        detector = evlib.fit([(evlib.Recording(signal, 2000), events)], method="matched_filter", progress=False)
-    assert ("templates do not fit" in caplog.text) == (detector.metadata["crowded_share"] > 0.01) == loud
+def test_what_explains_little_of_something_loud_is_no_candidate(wide_bank):
+    rng = np.random.default_rng(7)
+    time, type, n = schedule(rng, 60, 16)
+    signal = plant(TEMPLATES, time, type, 15.0, n, rng)
+    strict = replace(wide_bank, most_unexplained=5.0)
+    assert len(explain(strict, signal)[0]) == len(explain(wide_bank, signal)[0])  # ordinary events fit
+    loud = slice(n // 2, n // 2 + 200)
+    signal[loud] += 60 * np.sin(0.35 * np.arange(200))[:, None]
+    clear = [
+        (found.llr > 20) & (found.time > loud.start) & (found.time < loud.stop - LENGTH)
+        for found in (explain(bank, signal)[0] for bank in (wide_bank, strict))
+    ]
+    assert clear[0].any() and not clear[1].any()
 
 
 # --- Better times: ringing events come to their places
