@@ -193,6 +193,14 @@ def draw_signal(ax, view: View, half, channels, units) -> None:
     waves = pairs.reshape(len(middle), -1).T - middle
     time = np.repeat(view.start_s, pairs.shape[2])
     _stack(ax, time, waves, np.asarray(half), color=SIGNAL_COLOUR, linewidth=0.6)
+    # Hatched where nothing was measured.
+    for channel, values in enumerate(view.low):
+        missing = np.isnan(values)
+        if missing.any():
+            missing[1:] |= missing[:-1]  # up to the beginning of the next bin
+            low, high = -LANE * channel - 1, -LANE * channel + 1
+            style = {"facecolor": "none", "edgecolor": "0.6", "hatch": "////", "linewidth": 0.0}
+            ax.fill_between(view.start_s, low, high, where=missing, **style)
     _label_stack(ax, len(channels), channels, half, units)
 
 

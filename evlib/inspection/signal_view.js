@@ -136,14 +136,28 @@ function render({ model, el }) {
       g.save(); g.beginPath(); g.rect(GUTTER, top - 2, width - GUTTER - RIGHT, lanesBottom() - top + 4); g.clip();
       g.strokeStyle = ink.trace; g.lineWidth = thick; g.lineJoin = 'round'; g.beginPath();
       let open = false;
+      const holes = [];  // where nothing was measured
       for (let i = 0; i < bins; i++) {
         const px = x(t0 + dt * i), a = middle - (low[i] - zero) * k, b = middle - (high[i] - zero) * k;
-        if (a !== a) { open = false; continue; }
+        if (a !== a) {
+          const hole = holes.at(-1), end = px + (x(dt) - x(0));
+          hole && px - hole[1] < 0.01 ? hole[1] = end : holes.push([px, end]);
+          open = false;
+          continue;
+        }
         open ? g.lineTo(px, a) : g.moveTo(px, a);
         if (b !== a) g.lineTo(px, b);
         open = true;
       }
-      g.stroke(); g.restore();
+      g.stroke();
+      for (const [left, right] of holes) {
+        hatch(left, right, middle - lane / 2 + 1, middle + lane / 2 - 1);
+        if (right - left > 70) {
+          g.fillStyle = ink.paper; g.fillRect((left + right) / 2 - 28, middle - 8, 56, 16);
+          text('missing', (left + right) / 2, middle, ink.faint, 'center', SMALL);
+        }
+      }
+      g.restore();
     }
   }
   function drawMarks() {

@@ -85,6 +85,7 @@ HOSTILE = """
 import numpy as np, evlib
 names = ["<img src=x onerror=window.hit=1>", "$x_{$", "<b>bold</b>", "long " + "x" * 300]
 signal = np.random.default_rng(0).normal(size=(8000, 2)).astype("f4")
+signal[6000:7000, 1] = np.nan
 recording = evlib.Recording(signal, 2000, names[:2], name=names[0])
 events = evlib.Events.from_seconds([0.5, 1.0, 1.5, 2.0], names, 2000)
 browser = evlib.EventBrowser(recording, events, events[1:], view_s=4)

@@ -89,6 +89,18 @@ def test_recording(recording, events, bins):
     assert max(line.get_ydata().max() for line in ax.lines) > 5
 
 
+@pytest.mark.parametrize("bins", [50, 3000])
+def test_what_is_missing_is_hatched(bins):
+    signal = np.random.default_rng(0).normal(size=(2000, 2))
+    signal[500:900, 1] = np.nan
+    ax = plots.plot_recording(Recording(signal, 1000.0), bins=bins)
+    (hole,) = [part for part in ax.collections if part.get_hatch()]
+    (path,) = hole.get_paths()
+    assert path.vertices[:, 0].min() == pytest.approx(0.5, abs=0.05)
+    assert path.vertices[:, 0].max() == pytest.approx(0.9, abs=0.05)
+    assert path.vertices[:, 1].max() < -1, "in the lane of the second channel"
+
+
 def test_recording_shows_the_part_that_was_asked_for(recording, events):
     ax = plots.plot_recording(recording, events, start_s=0.9, stop_s=1.5)
     assert ax.get_xlim() == pytest.approx((0.9, 1.5)) and legend(ax) == ["b"]
