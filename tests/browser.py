@@ -288,7 +288,7 @@ def open_in_voila(chromium, voila_server):
     def open_(cells, theme="light"):
         page, address = _new_page(chromium, voila_server, cells)
         opened.append(page)
-        page.page.goto(f"{voila_server.base}/voila/render/{address}?theme={theme}")
+        page.page.goto(f"{voila_server.base}/voila/render/{address}?theme={theme}", timeout=200_000)
         page.page.wait_for_selector(".jupyter-widgets")
         return page
 

@@ -336,6 +336,8 @@ class EventBrowser(Widget):
         options = [("as recorded", 0), *((f"over {f:g} Hz", f) for f in options)]
         look = {"style": LABEL, "layout": w.Layout(width="200px")}
         self._highpass = w.Dropdown(options=options, value=now or 0, description="signal", **look)
+        for button in self._outcomes.values():
+            button.add_class("evlib-outcome")
         for control in (self._types, self._range, *self._outcomes.values()):
             control.observe(self._filter_changed, "value")
         self._highpass.observe(lambda change: self.attempt(self.signal.set_highpass, change["new"] or None), "value")
