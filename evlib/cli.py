@@ -31,7 +31,7 @@ from .signals.errors import EvlibError, OptionError, UnitWarning
 # Times of a few milliseconds: their options are in milliseconds.
 IN_MILLISECONDS = ("template_s", "tolerance_s", "window_s", "event_s")
 # Whole numbers whose default is None, so that the signature does not say what they are.
-COUNTS = ("labels_per_type", "hidden_size", "max_epochs", "n_types", "n_channels")
+COUNTS = ("labels_per_type", "hidden_size", "max_epochs", "n_types", "n_channels", "skip_rows")
 PER_TYPE = "a number, or NAME=NUMBER,NAME=NUMBER"
 # Arguments of make_recording that would only lengthen the help of `evlib simulate`.
 DETAILS = ("templates", "refractory_s", "amplitude_spread", "noise_std", "pink_share", "sway_ratio", "transients_per_s")
@@ -58,7 +58,8 @@ def main(arguments: list[str] | None = None) -> int:
         options = vars(make_parser(name).parse_args(arguments))
         from .signals.files import read_recording
 
-        read = partial(read_recording, sampling_rate_hz=options.pop("sampling_rate_hz", None))
+        reading = {name: options.pop(name) for name in _reading_options(read_recording) if name in options}
+        read = partial(read_recording, **reading)
         with warnings.catch_warnings():
             # The name of an option says its unit.
             warnings.simplefilter("ignore", UnitWarning)
@@ -138,8 +139,18 @@ def _add_options(parser, name):
             flag = "quiet" if name == "progress" else name[:-1] + "ms" if name in IN_MILLISECONDS else name
             parser.add_argument(("--" if len(flag) > 1 else "-") + flag.replace("_", "-"), dest=name, **settings)
     if {"files", "recording", "recordings"} & set(own):
-        about = "rate of recordings whose files do not hold theirs"
-        parser.add_argument("--sampling-rate-hz", type=float, help=about)
+        from .signals.files import read_recording
+
+        group, texts = parser.add_argument_group("reading of recordings"), _parameter_texts(read_recording)
+        for name, default in _reading_options(read_recording).items():
+            settings = {"help": texts[name]} | _settings(name, default)
+            group.add_argument("--" + name.replace("_", "-"), **settings)
+
+
+def _reading_options(read_recording):
+    """Arguments of `read_recording` that are options of every command that reads recordings, with their defaults."""
+    parameters = list(inspect.signature(read_recording).parameters.values())
+    return {p.name: p.default for p in parameters if p.name not in ("path", "channels", "units")}
 
 
 def _settings(name, default):
@@ -152,7 +163,7 @@ def _settings(name, default):
         return {"action": argparse.BooleanOptionalAction, "default": default}
     if name in IN_MILLISECONDS:  # argparse converts a default that is text like one that was typed
         return {"type": milliseconds, "metavar": "MS", "default": default if default is None else f"{1e3 * default:g}"}
-    guess = int if name in COUNTS else float if name.endswith("_s") else str
+    guess = int if name in COUNTS else float if name.endswith(("_s", "_hz")) else str
     return {"type": guess if default is None else type(default), "default": default}
 
 

@@ -5,12 +5,13 @@ where the file has none):
 
 * ``.npz``: an array ``signal``, and ``sampling_rate_hz``, ``channels``, ``units``, ``start_time`` (ISO 8601)
 * ``.npy``: the signal, memory-mapped; beside it a ``.json`` with the others
-* ``.csv``, ``.tsv``, ``.parquet``: a column for each channel and, if there is one, a uniform ``time`` in seconds
+* ``.csv``, ``.tsv``, ``.parquet``: a column for each channel and, if there is one, a uniform time
 * ``.h5``, ``.hdf5``, ``.zarr``: a dataset or array ``signal``; the others as attributes, or as arrays beside it
 * ``.wav``: signal and rate; integers are scaled to [-1, 1)
 """
 
 import contextlib
+import inspect
 import json
 import warnings
 from collections import ChainMap
@@ -20,9 +21,11 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 
 from .atomic import replace_file
-from .clock import uniform_rate
-from .errors import DataError, EvlibError, MissingExtraError, UnitError, require_extra, require_rate
+from .errors import DataError, EvlibError, MissingExtraError, OptionError, UnitError, require_extra, require_rate
 from .recording import Recording, StoredSignal
+from .tables import about_preamble, read_table
+from .times import checked_rate, choose_time, is_time, onto_grid, require_time_unit, seconds_of, start_of
+from .units import unit_in_brackets
 
 
 def path_inside(folder: str | Path, name) -> Path:
@@ -51,12 +54,21 @@ def path_inside(folder: str | Path, name) -> Path:
     return path
 
 
-# Columns of a table that hold the time.
-TIME_COLUMNS = ("time", "time_s", "t")
 ABOUT = ("sampling_rate_hz", "channels", "units", "start_time")
 
 
-def read_recording(path: str | Path, sampling_rate_hz: float | None = None, channels=None, units=None) -> Recording:
+def read_recording(
+    path: str | Path,
+    sampling_rate_hz: float | None = None,
+    channels=None,
+    units=None,
+    sep: str | None = None,
+    decimal: str | None = None,
+    skip_rows: int | None = None,
+    time_column: str | None = None,
+    time_unit: str | None = None,
+    regrid: bool = False,
+) -> Recording:
     """Read a recording from a file; the top of `evlib.signals.files` says what each kind of file holds.
 
     Parameters
@@ -64,12 +76,18 @@ def read_recording(path: str | Path, sampling_rate_hz: float | None = None, chan
     path : .npz, .npy, .csv, .tsv, .parquet, .h5, .hdf5, .wav or .zarr
     sampling_rate_hz : needed where the file does not hold it; refused where the file holds another one
     channels, units : used instead of those in the file
+    sep : separator of a text table; without it a tab, a semicolon or a comma, whichever fits all lines
+    decimal : "." or "," in the numbers of a text table; without it a comma where only that fits
+    skip_rows : lines of a text table before the line of names; without it they are found
+    time_column : column of a table that is the time, where its name does not tell
+    time_unit : unit of the numbers in that column: "s", "ms", "us", "ns", "min", "h" or "d"
+    regrid : interpolate the rows of a table onto a uniform clock; gaps become NaN, and a warning says what moved
 
     Raises
     ------
     DataError : the file is missing, truncated, of an unknown kind, holds Python objects, or its time column is not
         uniform
-    UnitError : no rate, or one that contradicts the file's
+    UnitError : no rate, or one that contradicts the file's; stamps whose unit is not clear
     ShapeError, OptionError : as for :class:`Recording`
     MissingExtraError : the format needs an optional package
 
@@ -88,8 +106,14 @@ def read_recording(path: str | Path, sampling_rate_hz: float | None = None, chan
     if not path.exists():
         raise DataError(f"no recording at {path}")
     given = None if sampling_rate_hz is None else require_rate(sampling_rate_hz)
+    options: dict = {"sep": sep, "decimal": decimal, "skip_rows": skip_rows, "time_column": time_column}
+    options |= {"time_unit": time_unit, "regrid": regrid or None}
+    options = {name: value for name, value in options.items() if value is not None}
+    unfit = sorted(set(options) - set(inspect.signature(FORMATS[kind]).parameters))
+    if unfit:
+        raise OptionError(f"{path}: {', '.join(unfit)} cannot be chosen for {kind} files")
     try:
-        signal, *sources = FORMATS[kind](path, given)
+        signal, *sources = FORMATS[kind](path, given, **options)
         about = ChainMap(*sources)  # of several places, the first that names the rate, channels or units
         rate = _agreed_rate(given, about.get("sampling_rate_hz"))
         channels = _text(about["channels"]) if channels is None and "channels" in about else channels
@@ -149,43 +173,67 @@ def _read_npy(path, given):
     return np.load(path, mmap_mode="r", allow_pickle=False), about
 
 
-def _read_csv(path, given):
-    import pandas as pd
-
-    with warnings.catch_warnings():
-        # Longer lines than the header would lose values, or shift them by a column.
-        warnings.simplefilter("error", pd.errors.ParserWarning)
-        separator = "," if path.suffix.lower() == ".csv" else "\t"
-        return _from_table(pd.read_csv(path, sep=separator, index_col=False, skipinitialspace=True), given)
+def _read_csv(path, given, sep=None, decimal=None, skip_rows=None, time_column=None, time_unit=None, regrid=False):
+    table = read_table(path, sep, decimal, skip_rows)
+    return _from_table(table.frame, given, time_column, time_unit, regrid, table.preamble)
 
 
-def _read_parquet(path, given):
+def _read_parquet(path, given, time_column=None, time_unit=None, regrid=False):
     require_extra("pyarrow", "data")
     import pandas as pd
 
-    return _from_table(pd.read_parquet(path, engine="pyarrow"), given)
+    frame = pd.read_parquet(path, engine="pyarrow")
+    index = frame.index
+    if isinstance(index, pd.MultiIndex):
+        raise DataError(f"the table has an index of several levels, {list(index.names)}; store it by reset_index()")
+    stamps = isinstance(index, pd.DatetimeIndex | pd.TimedeltaIndex) or index.dtype.kind == "f"
+    if stamps or (index.name is not None and (index.name == time_column or is_time(index.name))):
+        frame = frame.rename_axis("time" if index.name is None else str(index.name)).reset_index()
+        time_column = time_column or str(frame.columns[0])
+    elif index.dtype.kind in "iu" and len(index) > 1 and (np.diff(index.to_numpy()) != 1).any():
+        raise DataError("the numbers of the rows (the index of the table) have gaps: store the time as a column")
+    return _from_table(frame, given, time_column, time_unit, regrid)
 
 
-def _from_table(table, given):
-    """Signal and rate of a table with a column for each channel and, if it is there, one for the time in seconds."""
+def _from_table(frame, given, time_column, time_unit, regrid, preamble=()):
+    """Signal, and what a table says of it: a column for each channel and, if it is there, one for the time."""
+    require_time_unit(time_unit)
+    frame.columns = names = [str(name).strip() for name in frame.columns]
+    if len(set(names)) < len(names):
+        raise DataError(f"names of columns must differ from each other, got {names}")
+    time = choose_time(frame, time_column)
+    if time is None and (regrid or time_unit):
+        raise OptionError(f"no column of {names} is the time; pass time_column=")
+    others = [name for name in names if name != time and is_time(name)]
+    channels = [name for name in names if name != time and name not in others]
+    for name in channels:
+        _require_numbers(frame[name], name)
+    about = about_preamble(preamble) | {"channels": channels}
+    units = [unit_in_brackets(name) for name in channels]
+    about |= {"units": units} if any(units) else {}
+    signal = frame[channels].to_numpy()
+    if time is None:
+        return signal, about
+    time_s, start_time, said = seconds_of(frame[time], time, time_unit)
+    starts = [start_time, *(start_of(frame[name], name) for name in others), about.get("start_time")]
+    about["start_time"] = next((start for start in starts if start is not None), None)
+    if regrid:
+        signal, about["sampling_rate_hz"] = onto_grid(
+            time_s, signal, time, said, given or about.get("sampling_rate_hz")
+        )
+    else:
+        about["sampling_rate_hz"] = checked_rate(time_s, time, said, given)
+    return signal, about
+
+
+def _require_numbers(column, name):
     import pandas as pd
 
-    table.columns = names = [str(name).strip() for name in table.columns]
-    numbers = pd.to_numeric(pd.Series(names, dtype=object), errors="coerce")
-    if numbers.notna().any() or any(name.startswith("Unnamed:") for name in names):
-        hint = "(no header, an index column, another separator?)"
-        raise DataError(f"the first line must name every column, got {names} {hint}")
-    for name, column in table.items():
-        if getattr(column.dtype, "kind", "O") not in "iufb":
-            bad = int(np.argmax(pd.to_numeric(column, errors="coerce").isna() & column.notna()))
-            raise DataError(f"column {name!r}, row {bad + 1}: {column.iloc[bad]!r} is not a number")
-    is_time = np.array([name.lower() in TIME_COLUMNS for name in names])
-    if is_time.sum() > 1:
-        raise DataError(f"only one column can be the time, got {names}")
-    about = {"channels": [name for name in names if name.lower() not in TIME_COLUMNS]}
-    if is_time.any():
-        about["sampling_rate_hz"] = uniform_rate(table.loc[:, is_time].to_numpy(np.float64)[:, 0], given)
-    return table.loc[:, ~is_time].to_numpy(), about
+    if getattr(column.dtype, "kind", "O") in "iufb":
+        return
+    bad = int(np.argmax(pd.to_numeric(column, errors="coerce").isna() & column.notna()))
+    comma = " (decimal=',' reads decimal commas)" if "," in str(column.iloc[bad]) else ""
+    raise DataError(f"column {name!r}, row {bad + 1}: {column.iloc[bad]!r} is not a number{comma}")
 
 
 def _read_hdf5(path, given):

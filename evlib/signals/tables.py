@@ -8,6 +8,7 @@ Lines before the table, the separator and a decimal comma are found where only o
 import csv
 import io
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,13 @@ STAMP = re.compile(
     r"\s*(\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}[ T]\s*)?\d{1,2}:\d{2}(:\d{2}([.,:]\d+)?)?\s*(Z|[AP]M|[+-]\d\d:?\d\d)?\s*",
     re.I,
 )
+# What loggers write before their tables.
+RATE = re.compile(
+    r"\bat (\d+(?:\.\d+)?) ?Hz|(?:sampl\w*|measurement)[ _]*(?:rate|freq\w*)[^\d\n]*(\d+(?:\.\d+)?)(?! ?kHz)", re.I
+)
+START_DATE = re.compile(r"start date\W+(\d+)/(\d+)/(\d{4})", re.I)
+START_TIME = re.compile(r"start time\W+(\d{1,2}:\d\d:\d\d(?:\.\d+)?)\W*$", re.I | re.M)
+START = re.compile(r"start[ _]?(?:time|date)?\W+(\d{4})-(\d\d)-(\d\d)[ T](\d\d:\d\d:\d\d(?:[.:,]\d+)?)", re.I)
 
 
 class Table(NamedTuple):
@@ -159,6 +167,8 @@ def _begin(lines, suffix, sep, skip_rows):
             at -= 1
         if len(look) - at < ALIKE or at == 0:
             continue
+        if any(counts[k] == counts[-1] and _is_data(_fields(look[k], candidate, k)) for k in range(at - 1)):
+            continue  # a damaged line within a table
         if counts[at - 1] == counts[-1]:
             return at - 1, candidate, True
         stamped = STAMP.fullmatch(_fields(look[at], candidate, at)[0])
@@ -198,3 +208,32 @@ def _decimal(lines, sep):
     fields = [field.strip() for line in lines for field in line.replace('"', "").split(sep)]
     numbers = [field for field in fields if NUMBER.fullmatch(field)]
     return "," if any("," in n for n in numbers) and not any("." in n for n in numbers) else "."
+
+
+def about_preamble(lines) -> dict:
+    """The rate and the start that the lines before a table tell, where they do.
+
+    >>> about_preamble(["date format M/d/yyyy at 30 Hz", "Start Time 09:00:00", "Start Date 5/1/2024"])
+    {'sampling_rate_hz': 30.0, 'start_time': '2024-05-01T09:00:00'}
+    """
+    text, about = "\n".join(lines), {}
+    rate = RATE.search(text)
+    if rate:
+        about["sampling_rate_hz"] = float(rate[1] or rate[2])
+    date, time = START_DATE.search(text), START_TIME.search(text)
+    if date and time:
+        first, second, year = map(int, date.groups())
+        month, day = (second, first) if re.search(r"date format d", text, re.I) else (first, second)
+        about["start_time"] = _iso(year, month, day, time[1])
+    whole = START.search(text)
+    if whole:
+        year, month, day = map(int, whole.groups()[:3])
+        about["start_time"] = _iso(year, month, day, re.sub(r"(:\d\d)[:,](\d+)$", r"\1.\2", whole[4]))
+    return {key: value for key, value in about.items() if value is not None}
+
+
+def _iso(year, month, day, time):
+    try:
+        return datetime.fromisoformat(f"{year:04}-{month:02}-{day:02}T{time:0>8}").isoformat()
+    except ValueError:
+        return None

@@ -1,5 +1,7 @@
 """Units of measured quantities: which can be converted into each other, and by which factor."""
 
+import re
+
 import numpy as np
 
 from .errors import UnitError
@@ -53,6 +55,17 @@ def conversion_factor(unit: str, wanted: str) -> float:
         if here in factors and there in factors:
             return factors[here] / factors[there]
     raise UnitError(f"cannot convert {unit!r} to {wanted!r}")
+
+
+def unit_in_brackets(name: str) -> str:
+    """The unit at the end of a name; "" where there is none that is known.
+
+    >>> unit_in_brackets("Acceleration x (m/s^2)"), unit_in_brackets("gyro [dps]"), unit_in_brackets("x (left)")
+    ('m/s2', 'deg/s', '')
+    """
+    found = re.search(r"[(\[]([^()\[\]]+)[)\]]\s*$", name)
+    unit = _standard(found[1]) if found else ""
+    return unit if any(unit in factors for factors in QUANTITIES) else ""
 
 
 def _standard(unit):
