@@ -232,8 +232,9 @@ def _require_numbers(column, name):
     if getattr(column.dtype, "kind", "O") in "iufb":
         return
     bad = int(np.argmax(pd.to_numeric(column, errors="coerce").isna() & column.notna()))
-    comma = " (decimal=',' reads decimal commas)" if "," in str(column.iloc[bad]) else ""
-    raise DataError(f"column {name!r}, row {bad + 1}: {column.iloc[bad]!r} is not a number{comma}")
+    raise DataError(
+        f"column {name!r}, row {bad + 1}: {column.iloc[bad]!r} is not a number (see sep=, decimal=, skip_rows=)"
+    )
 
 
 def _read_hdf5(path, given):

@@ -145,12 +145,12 @@ def _dates(column, name):
     text = text.mask(column.isna())
     if text.str.fullmatch(r"\d{1,3}:\d\d:\d\d(\.\d+)?").all():
         return pd.to_timedelta(text)
-    try:
-        dates = pd.to_datetime(text, format="ISO8601")
-        return dates
-    except (ValueError, TypeError):
-        pass
-    fits = []
+    fits: list = []
+    for utc in (False, True):  # offsets may change with daylight saving
+        try:
+            return pd.to_datetime(text, format="ISO8601", utc=utc)
+        except (ValueError, TypeError):
+            continue
     # A whole second has no decimals in some exports.
     padded = text.str.replace(r"(\d:\d\d:\d\d)(?![.\d])", r"\1.0", regex=True)
     for form in FORMATS:

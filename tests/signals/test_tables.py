@@ -277,3 +277,8 @@ def test_the_command_line_reads_the_same(tmp_path, capsys):
     assert main(command) == 2
     assert "time_unit" in capsys.readouterr().err
     assert main([*command, "--time-unit", "ms", "--sep", ";", "--decimal", ",", "--skip-rows", "1"]) in (0, 1)
+
+
+def test_offsets_that_change_with_daylight_saving(tmp_path):
+    stamps = [f"2024-10-27T0{2 - (k > 90)}:59:5{k / RATE:.2f}+0{2 - (k > 90)}:00" for k in range(N)]
+    check(read_recording(table(tmp_path, "time,x,y", *rows(stamps))))
