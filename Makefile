@@ -6,13 +6,14 @@ NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
 APP ?= notebooks/06_inspect_detections.ipynb
 ALL_NOTEBOOKS := $(NOTEBOOKS) $(sort $(wildcard notebooks/studies/*.ipynb))
 
-.PHONY: help setup run run-full test fuzz lab app lint format clean
+.PHONY: help setup run run-full test fuzz docs lab app lint format clean
 
 help:
 	@echo "make run       execute the notebooks into build/ (small runs, minutes)"
 	@echo "make run-full  the same with notebooks/params/*.yaml (full size)"
 	@echo "make test      the whole test suite, notebooks included"
 	@echo "make fuzz      10,000 damaged files for every reader (a quarter of an hour)"
+	@echo "make docs      the documentation site, build/docs/index.html (shows outputs of notebooks that make run made)"
 	@echo "make lab       JupyterLab"
 	@echo "make app       look at detections and correct them: notebook 06 as a page without code (APP=... another one)"
 	@echo "make lint      what continuous integration checks;  make format  repairs it"
@@ -42,6 +43,9 @@ endif
 
 fuzz: $(V)/.stamp
 	$(B)/python tools/fuzz.py
+
+docs: $(V)/.stamp
+	$(B)/python -m sphinx -q -W --keep-going -b html -c docs . build/docs
 
 lab: $(V)/.stamp
 	$(B)/python -m jupyter lab notebooks
