@@ -13,7 +13,8 @@ __version__ = "0.2.0"
 _MODULES = {
     "signals.errors": "EvlibError",
     "signals.recording": "Recording",
-    "signals.events": "Events read_events write_events",
+    "signals.events": "Events",
+    "signals.labels": "read_events write_events",
     "signals.files": "read_recording write_recording",
     "signals.validate": "validate",
     "signals.synthetic": "make_recording",

@@ -138,7 +138,7 @@ def _add_options(parser, name):
                 settings["choices"] = tuple(getattr(sys.modules[function.__module__], settings["choices"]))
             flag = "quiet" if name == "progress" else name[:-1] + "ms" if name in IN_MILLISECONDS else name
             parser.add_argument(("--" if len(flag) > 1 else "-") + flag.replace("_", "-"), dest=name, **settings)
-    if {"files", "recording", "recordings"} & set(own):
+    if {"files", "recording", "recordings", "source"} & set(own):
         from .signals.files import read_recording
 
         group, texts = parser.add_argument_group("reading of recordings"), _parameter_texts(read_recording)
@@ -215,7 +215,7 @@ _BY_TYPE = {"type": per_type, "metavar": "NUMBER"}
 )
 def _fit(fit, read, files, output, **options):
     """Train a detector from recordings and their labelled events."""
-    from .signals.events import read_events
+    from .signals.labels import read_events
 
     if len(files) % 2:
         raise OptionError(f"fit takes recordings, each followed by its event table; got {len(files)} files")
@@ -245,7 +245,7 @@ def _pretrain(pretrain, read, recordings, output, **options):
 @command("templates.discover.discover", output={"metavar": "EVENTS", "help": "the event table to write"})
 def _discover(discover, read, recording, output, **options):
     """Find the types of events that recur in a recording, without labels."""
-    from .signals.events import write_events
+    from .signals.labels import write_events
 
     found = discover([read(recording)], **options)
     write_events(found.events[0], output)
@@ -261,7 +261,7 @@ def _discover(discover, read, recording, output, **options):
 def _detect(detect, read, detector, recording, output=None, resample=False, **options):
     """Find events in a recording."""
     from .detection.detector import load_detector
-    from .signals.events import write_events
+    from .signals.labels import write_events
 
     detector, recording = load_detector(detector), read(recording)
     if resample:
@@ -284,7 +284,7 @@ def _detect(detect, read, detector, recording, output=None, resample=False, **op
 )
 def _score(compare, read, reference, estimated, json=False, **options):
     """Compare estimated events with reference events."""
-    from .signals.events import read_events
+    from .signals.labels import read_events
 
     report = compare(read_events(reference), read_events(estimated), **options)
     print(dumps(report.summary(), indent=2, allow_nan=False) if json else report)
@@ -298,7 +298,7 @@ def _score(compare, read, reference, estimated, json=False, **options):
 )
 def _validate(validate, read, recording, events=None, **options):
     """Say what is wrong with a recording, and with its events; exit code 1 on errors."""
-    from .signals.events import read_events
+    from .signals.labels import read_events
 
     report = validate(read(recording), None if events is None else read_events(events), **options)
     print(report)
@@ -314,8 +314,8 @@ def _validate(validate, read, recording, events=None, **options):
 )
 def _simulate(make_recording, read, output, templates_seed=0, **options):
     """Write a synthetic recording.npz and its true events.tsv."""
-    from .signals.events import write_events
     from .signals.files import write_recording
+    from .signals.labels import write_events
     from .signals.synthetic import make_templates
 
     recording, events = make_recording(make_templates(seed=templates_seed), **options)
@@ -349,6 +349,28 @@ def _new(new_workbook, read, folder):
     """Copy the notebooks into a new folder: a workbook of your own to start from."""
     notebooks = new_workbook(folder)
     print(f"notebooks: {notebooks}\nopen them: cd {notebooks.parent} && jupyter lab notebooks")
+
+
+@command(
+    "signals.labels.write_events",
+    "path",
+    source={"metavar": "IN", "help": "a file of labels"},
+    target={"metavar": "OUT", "help": "the file to write"},
+    read_format={"type": str, "help": "format of IN; default: by the file"},
+    type_column={"help": "where the types stand in IN, if not in the usual place"},
+    format={"help": "format of OUT; default: by its ending"},
+)
+def _convert(write_events, read, source, target, read_format=None, type_column=None, **options):
+    """Convert labels from one format to another."""
+    from .signals.labels import read_events
+
+    if Path(target).exists() and Path(target).samefile(source):
+        raise OptionError(f"{target} is the file that is read; write to another one")
+    given = {"type_column": type_column, "start_time": options["start_time"]}
+    given["sampling_rate_hz"] = read.keywords["sampling_rate_hz"]
+    events = read_events(source, format=read_format, **given)
+    write_events(events, target, **options)
+    print(events)
 
 
 @command(

@@ -24,6 +24,7 @@ NOT_OPTIONS = {
     "compare": {"reference", "estimated"},
     "validate": {"recording", "events"},
     "make_recording": {*cli.DETAILS, "schedule_options"},
+    "write_events": {"events", "path"},
     "run_notebooks": {"notebooks", "parameters"},
 }
 # The least that each command accepts, and the function behind it.
@@ -35,6 +36,7 @@ COMMANDS = {
     "score": (["score", "a.tsv", "b.tsv"], evlib.compare),
     "validate": (["validate", "a.npz"], evlib.validate),
     "simulate": (["simulate", "-o", "a"], evlib.make_recording),
+    "convert": (["convert", "a.tsv", "a.txt"], evlib.write_events),
     "run": (["run", "a.ipynb"], evlib.workbook.run_notebooks),
 }
 

@@ -25,6 +25,9 @@ HEAVY = {
     "tensorboard",
     "obspy",
     "sleepecg",
+    "edfio",
+    "mne",
+    "wfdb",
 }
 # A widget is a class of these packages: its file cannot do without them.
 WIDGET_PACKAGES = {"ipywidgets", "anywidget"}

@@ -398,29 +398,32 @@ def read_events(
     if not path.is_file():
         raise DataError(f"no event table at {path}")
     table = _read_table(path, type_column)
-    rates = table["sampling_rate_hz"].dropna().unique() if "sampling_rate_hz" in table else []
-    if len(rates) > 1:
-        raise DataError(f"{path} names several sampling rates: {sorted(rates)}")
-    is_span = (table["trial_type"] == SPAN_TYPE).to_numpy()
-    rows, spans = table[~is_span], table[is_span]
     try:
-        rate = require_rate(rates[0]) if len(rates) else MICROSECOND_CLOCK_HZ
-        kinds, names = _indices(rows["trial_type"].tolist(), names)
-        columns = {name: rows[name].to_numpy(float) for name in ("score", "sigma_s") if name in rows}
-        columns["duration_s"] = rows["duration"].to_numpy(float) if "duration" in rows else None
-        columns["extra"] = {name: rows[name].to_numpy() for name in rows if name not in COLUMNS}
-        columns["labelled_spans"] = _file_spans(spans, rate) if is_span.any() else None
-        sample, fraction = _file_times(rows, rate)
-        events = Events(sample, fraction, kinds, names, rate, **columns)
+        events = events_of(table, names)
     except EvlibError as error:
         raise type(error)(f"{path}: {error}") from error
     return events if sampling_rate_hz is None else events.at_rate(sampling_rate_hz)
 
 
+def events_of(table, names=None) -> Events:
+    """Events from a pandas table with the columns of an events file, which `checked_table` has checked."""
+    rates = table["sampling_rate_hz"].dropna().unique() if "sampling_rate_hz" in table else []
+    if len(rates) > 1:
+        raise DataError(f"there are several sampling rates: {sorted(rates)}")
+    is_span = (table["trial_type"] == SPAN_TYPE).to_numpy()
+    rows, spans = table[~is_span], table[is_span]
+    rate = require_rate(rates[0]) if len(rates) else MICROSECOND_CLOCK_HZ
+    kinds, names = _indices(rows["trial_type"].tolist(), names)
+    columns = {name: rows[name].to_numpy(float) for name in ("score", "sigma_s") if name in rows}
+    columns["duration_s"] = rows["duration"].to_numpy(float) if "duration" in rows else None
+    columns["extra"] = {name: rows[name].to_numpy() for name in rows if name not in COLUMNS}
+    columns["labelled_spans"] = _file_spans(spans, rate) if is_span.any() else None
+    sample, fraction = _file_times(rows, rate)
+    return Events(sample, fraction, kinds, names, rate, **columns)
+
+
 def _read_table(path, type_column):
     """The columns of an event file, numbers as numbers, text without blanks around it."""
-    import pandas as pd
-
     try:
         table, _, first_line = read_table(path, dtype=str, keep_default_na=False)
     except (ValueError, UnicodeDecodeError) as error:
@@ -435,6 +438,13 @@ def _read_table(path, type_column):
     table["trial_type"] = table["trial_type"].mask(table["trial_type"].isin(MISSING))
     for column in [name for name in COLUMNS if name in table and name != "trial_type"]:
         table[column] = table[column].mask(table[column].isin([*MISSING, "nan", "NaN"]))
+    return checked_table(table, path, first_line)
+
+
+def checked_table(table, path, first_line: int = 1):
+    """A table with its numbers as numbers, or an error that names the line."""
+    import pandas as pd
+
     for column in [name for name in COLUMNS if name in table and name != "trial_type"]:
         numbers = pd.to_numeric(table[column], errors="coerce")
         for bad in np.flatnonzero(numbers.isna() & table[column].notna()):
@@ -487,6 +497,14 @@ def write_events(events: Events, path: str | Path) -> None:
     Reading it back gives the same samples, names that occur, scores, durations, further columns and spans; fractions to
     a microsecond.
     """
+    table = table_of(events)
+    table = table.assign(onset=[f"{onset:.6f}" for onset in table["onset"]])
+    with replace_file(path) as temporary:
+        table.to_csv(temporary, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
+
+
+def table_of(events: Events):
+    """A pandas table with the columns of an events file: a row for each labelled span and each event."""
     import pandas as pd
 
     table, rate = events.to_frame(), events.sampling_rate_hz
@@ -496,7 +514,5 @@ def write_events(events: Events, path: str | Path) -> None:
         columns = {"onset": spans[:, 0] / rate, "duration": np.diff(spans)[:, 0] / rate, "sample": spans[:, 0]}
         rows = pd.DataFrame(columns).assign(trial_type=SPAN_TYPE)
         table = pd.concat([rows, table]) if len(table) else rows
-    table = table.assign(onset=[f"{onset:.6f}" for onset in table["onset"]], sampling_rate_hz=rate)
-    table = table.reindex(columns=[*COLUMNS, *events.extra]).astype({"sample": "Int64"})
-    with replace_file(path) as temporary:
-        table.to_csv(temporary, sep="\t", index=False, na_rep="n/a", lineterminator="\n")
+    table = table.assign(sampling_rate_hz=rate)
+    return table.reindex(columns=[*COLUMNS, *events.extra]).astype({"sample": "Int64"})
