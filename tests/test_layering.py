@@ -24,10 +24,13 @@ HEAVY = {
     "nbformat",
     "tensorboard",
     "obspy",
-    "sleepecg",
-    "edfio",
+    "soundfile",
+    "pyxdf",
+    "nptdms",
     "mne",
+    "edfio",
     "wfdb",
+    "sleepecg",
 }
 # A widget is a class of these packages: its file cannot do without them.
 WIDGET_PACKAGES = {"ipywidgets", "anywidget"}

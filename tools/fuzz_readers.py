@@ -6,12 +6,17 @@ A new format in a registry of evlib needs a line in `RECORDINGS` or `EVENTS`: a 
 import datetime
 import gzip
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from foreign import WRITERS
 
 import evlib
 from evlib.detection.detector import detect, load_detector
@@ -97,12 +102,6 @@ def _zarr(path):
     zarr.create_array(path, data=SIGNAL, chunks=(100, 3)).attrs.update(_about())
 
 
-def _wav(path):
-    from scipy.io import wavfile
-
-    wavfile.write(path, int(RATE), SIGNAL)
-
-
 # Ending of a recording -> a function that writes a sound one.
 RECORDINGS = {
     ".npz": lambda path: write_recording(RECORDING, path),
@@ -113,7 +112,7 @@ RECORDINGS = {
     ".h5": _hdf5,
     ".hdf5": _hdf5,
     ".zarr": _zarr,
-    ".wav": _wav,
+    **WRITERS,
 }
 
 

@@ -23,8 +23,8 @@ import numpy as np
 from ..signals.atomic import replace_folder, sweep
 from ..signals.clock import uniform_rate
 from ..signals.errors import DataError, EvlibError, OptionError, require, require_extra, require_list, require_positive
-from ..signals.files import path_inside
 from ..signals.gaps import long_runs
+from ..signals.paths import path_inside
 from ..signals.recording import Recording
 from ..signals.validate import Problem, ValidationReport
 

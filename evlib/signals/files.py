@@ -7,53 +7,30 @@ where the file has none):
 * ``.npy``: the signal, memory-mapped; beside it a ``.json`` with the others
 * ``.csv``, ``.tsv``, ``.parquet``: a column for each channel and, if there is one, a uniform time
 * ``.h5``, ``.hdf5``, ``.zarr``: a dataset or array ``signal``; the others as attributes, or as arrays beside it
-* ``.wav``: signal and rate; integers are scaled to [-1, 1)
+* ``.wav``, ``.flac``, ``.ogg``: signal and rate; integers are scaled to [-1, 1)
+* ``.edf``, ``.bdf``, ``.hea`` (WFDB), ``.vhdr`` (BrainVision), ``.mseed``, ``.sac``, ``.tdms``, ``.xdf``, ``.mat``:
+  what these formats say of rate, channels, units and start (`evlib.signals.formats`)
 """
 
-import contextlib
 import inspect
 import json
-import warnings
+import os
 from collections import ChainMap
 from datetime import datetime
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 
 from .atomic import replace_file
 from .errors import DataError, EvlibError, MissingExtraError, OptionError, UnitError, require_extra, require_rate
+from .formats import READERS
 from .recording import Recording, StoredSignal
 from .tables import about_preamble, read_table
 from .times import checked_rate, choose_time, is_time, onto_grid, require_time_unit, seconds_of, start_of
 from .units import unit_in_brackets
 
-
-def path_inside(folder: str | Path, name) -> Path:
-    """The path of a file that a manifest names, relative to its own folder.
-
-    Raises
-    ------
-    DataError : no name, an absolute one, one with ``..``, a link that leads out of the folder
-
-    Examples
-    --------
-    >>> path_inside("clips", "../secret.wav")
-    Traceback (most recent call last):
-    ...
-    evlib.signals.errors.DataError: '../secret.wav' leads out of the folder clips: name files inside of it
-    """
-    if not (isinstance(name, str) and name.strip() and name.isprintable()):
-        raise DataError(f"a file in {folder} needs a name of printable characters, got {name!r}")
-    parts = PureWindowsPath(name)  # knows both kinds of slashes, and drives
-    path, inside = Path(folder) / name, False
-    if not parts.anchor and ".." not in parts.parts:
-        with contextlib.suppress(OSError, RuntimeError):  # links in a circle
-            inside = path.resolve().is_relative_to(Path(folder).resolve())
-    if not inside:
-        raise DataError(f"{name!r} leads out of the folder {folder}: name files inside of it")
-    return path
-
-
+# Codecs that only unpack numbers.
+CODECS = ("blosc", "zstd", "gzip", "zlib", "lz4", "bz2", "lzma", "delta", "shuffle", "transpose", "crc32c", "sharding")
 ABOUT = ("sampling_rate_hz", "channels", "units", "start_time")
 
 
@@ -68,12 +45,13 @@ def read_recording(
     time_column: str | None = None,
     time_unit: str | None = None,
     regrid: bool = False,
+    stream: str | None = None,
 ) -> Recording:
     """Read a recording from a file; the top of `evlib.signals.files` says what each kind of file holds.
 
     Parameters
     ----------
-    path : .npz, .npy, .csv, .tsv, .parquet, .h5, .hdf5, .wav or .zarr
+    path : .npz, .npy, .csv, .tsv, .parquet, .h5, .hdf5, .zarr, or a format of other tools
     sampling_rate_hz : needed where the file does not hold it; refused where the file holds another one
     channels, units : used instead of those in the file
     sep : separator of a text table; without it a tab, a semicolon or a comma, whichever fits all lines
@@ -82,6 +60,7 @@ def read_recording(
     time_column : column of a table that is the time, where its name does not tell
     time_unit : unit of the numbers in that column: "s", "ms", "us", "ns", "min", "h" or "d"
     regrid : interpolate the rows of a table onto a uniform clock; gaps become NaN, and a warning says what moved
+    stream : of a file that holds several streams, rates, groups or arrays, the name of the one that is read
 
     Raises
     ------
@@ -107,7 +86,7 @@ def read_recording(
         raise DataError(f"no recording at {path}")
     given = None if sampling_rate_hz is None else require_rate(sampling_rate_hz)
     options: dict = {"sep": sep, "decimal": decimal, "skip_rows": skip_rows, "time_column": time_column}
-    options |= {"time_unit": time_unit, "regrid": regrid or None}
+    options |= {"time_unit": time_unit, "regrid": regrid or None, "stream": stream}
     options = {name: value for name, value in options.items() if value is not None}
     unfit = sorted(set(options) - set(inspect.signature(FORMATS[kind]).parameters))
     if unfit:
@@ -162,7 +141,21 @@ def _signal_of(source):
 
 def _read_npz(path, given):
     with np.load(path, allow_pickle=False) as arrays:
-        return _signal_of(arrays), {key: arrays[key] for key in ABOUT if key in arrays}
+        return _plain(arrays, "signal"), {key: _plain(arrays, key) for key in ABOUT if key in arrays}
+
+
+def _plain(arrays, name):
+    """An array of numbers or texts; one of Python objects is not unpacked."""
+    if name == "signal":
+        _signal_of(dict.fromkeys(arrays))
+    try:
+        return arrays[name]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        raise DataError(
+            f"its array {name!r} holds Python objects, which are not read: store numbers or texts"
+        ) from None
 
 
 def _read_npy(path, given):
@@ -238,35 +231,30 @@ def _require_numbers(column, name):
 
 
 def _read_hdf5(path, given):
-    file = require_extra("h5py", "data").File(path, "r")
+    h5py = require_extra("h5py", "data")
+    file = h5py.File(path, "r")
+    if not isinstance(file.get("signal", getlink=True), h5py.HardLink | None):
+        raise DataError("its 'signal' is a link to another place, which is not followed: copy the data into the file")
     signal = _signal_of(file)
+    if isinstance(signal, h5py.Dataset) and (signal.is_virtual or signal.external):
+        raise DataError("its 'signal' is stored in other files, which are not read: copy the data into the file")
     return signal, signal.attrs, file.attrs, file
 
 
 def _read_zarr(path, given):
-    node = require_extra("zarr", "scale").open(path, mode="r")
-    if hasattr(node, "shape"):
-        return node, node.attrs
-    signal = _signal_of(node)
-    return signal, signal.attrs, node.attrs, node
-
-
-def _read_wav(path, given):
-    from scipy.io import wavfile
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", wavfile.WavFileWarning)  # unknown chunks do no harm, a missing end does
-        warnings.filterwarnings("error", "Reached EOF", wavfile.WavFileWarning)
-        try:
-            rate, signal = wavfile.read(path, mmap=True)
-        except ValueError as error:
-            if "byte container" not in str(error):
-                raise
-            rate, signal = wavfile.read(path)  # 24 bits have no memory map
-    if signal.dtype.kind != "f":
-        half = 2 ** (8 * signal.dtype.itemsize - 1)
-        signal = StoredSignal(signal, offset=half if signal.dtype.kind == "u" else 0, gain=1 / half)
-    return signal, {"sampling_rate_hz": rate}
+    zarr = require_extra("zarr", "scale")
+    for folder, folders, names in os.walk(path):
+        for name in folders + names:
+            if os.path.islink(os.path.join(folder, name)):
+                raise DataError(f"{name!r} in it is a link, which is not followed: copy the data into the folder")
+    node = zarr.open(path, mode="r")
+    signal = node if hasattr(node, "shape") else _signal_of(node)
+    codecs = [*(signal.compressors or ()), *(signal.filters or ())]
+    for codec in codecs:
+        name = getattr(codec, "codec_id", type(codec).__name__.removesuffix("Codec").lower())
+        if name not in CODECS:
+            raise DataError(f"it is packed with {name!r}, which is not read; use one of {', '.join(CODECS)}")
+    return signal, signal.attrs, node.attrs, *(() if node is signal else (node,))
 
 
 # Ending of a file -> how it is read.
@@ -279,7 +267,7 @@ FORMATS = {
     ".h5": _read_hdf5,
     ".hdf5": _read_hdf5,
     ".zarr": _read_zarr,
-    ".wav": _read_wav,
+    **READERS,
 }
 
 

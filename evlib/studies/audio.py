@@ -28,7 +28,8 @@ from ..signals.errors import (
     require_extra,
     require_number,
 )
-from ..signals.files import FORMATS, path_inside, read_recording
+from ..signals.files import FORMATS, read_recording
+from ..signals.paths import path_inside
 from ..training.checkpoints import load_checkpoint, save_checkpoint
 from .sequences import LSTMClassifier, predict_sequences, sequence_items, train_sequences
 
