@@ -1,11 +1,14 @@
 """Annotations: an event table that is edited by hand, kept in an append-only log of JSON lines that survives a crash.
 
 A line counts once it is on disk, line break included. A crash can damage only the last line: it never counted, and is
-cut off with a warning when the log is read again.
+left out with a warning when the log is read again. Reading writes nothing: the file is made, or its damaged end cut
+off, by the first edit.
 """
 
+import hashlib
 import json
 import os
+import sys
 import warnings
 import zlib
 from dataclasses import dataclass, replace
@@ -16,14 +19,14 @@ from typing import Any
 import numpy as np
 
 from ..signals.clock import distance_to_own
-from ..signals.errors import DataError, EvlibError, OptionError, UnitError, require_instance, require_known
+from ..signals.errors import DataError, OptionError, UnitError, require_instance, require_int, require_known
 from ..signals.events import Events, write_events
 from ..signals.recording import Recording
 
 FORMAT = 1
 # The fields of each kind of line, besides "op", its name, and "at", the time of writing.
 FIELDS = {
-    "open": {"format", "names", "sampling_rate_hz", "n_samples"},
+    "open": {"format", "names", "sampling_rate_hz", "n_samples", "fingerprint"},
     "suggest": {"id", "time_s", "type", "score", "offered"},
     "add": {"id", "time_s", "type"},
     "review": {"id", "start_s", "stop_s"},
@@ -34,13 +37,36 @@ FIELDS = {
     "reject": {"id"},
     "undo": set(),
     "redo": set(),
+    "save": {"sha256"},
 }
+# Fields that logs of earlier versions lack.
+OPTIONAL = {"fingerprint"}
 # Names of lines in logs of earlier versions.
 RENAMED = {"propose": "suggest"}
 # A suggestion within this of a decided annotation of its type, in seconds, is the same event.
 SAME_EVENT_S = 0.01
 # The labels are not complete within this of an undecided suggestion, in seconds.
 UNDECIDED_S = 0.05
+# A fingerprint holds this many blocks of this many samples, spread over the recording.
+BLOCKS, BLOCK_SAMPLES = 64, 1024
+
+
+def fingerprint(recording: Recording) -> str:
+    """Hash of shape, rate and samples, in single precision; of a long recording only blocks spread over it are read.
+
+    >>> silence = Recording(np.zeros((4000, 2)), 2000)
+    >>> fingerprint(silence) == fingerprint(Recording(np.zeros((4000, 2), np.float32), 2000))
+    True
+    >>> fingerprint(silence) == fingerprint(Recording(np.ones((4000, 2)), 2000))
+    False
+    """
+    shape = recording.n_samples, recording.n_channels
+    digest = hashlib.sha256(repr((*shape, float(recording.sampling_rate_hz))).encode())
+    starts = np.linspace(0, max(0, shape[0] - BLOCK_SAMPLES), BLOCKS).astype(int)
+    for start in np.unique(starts):
+        block = recording.read(start, min(start + BLOCK_SAMPLES, shape[0])) + np.float32(0)  # one zero, not two
+        digest.update(np.where(np.isnan(block), np.float32(np.nan), block).tobytes())
+    return digest.hexdigest()
 
 
 class AppendOnlyLog:
@@ -55,47 +81,59 @@ class AppendOnlyLog:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        content = self._repaired() if self.path.exists() else b""
-        self._size = len(content)
-        self.lines = [_json_object(line) for line in content.splitlines()]
+        content = self.path.read_bytes() if self.path.exists() else b""
+        # Bytes that were read; how many of them are whole lines; what the next append writes before its line.
+        self._size, self._whole, self._pending = len(content), len(content), b""
+        rest = content[content.rfind(b"\n") + 1 :]
+        if rest and _json_object(rest) is not None:  # an editor left out the last line break
+            self._pending = b"\n"
+        elif rest:
+            warnings.warn(
+                f"{self.path}: the last line is torn and left out (a crash while it was written?)", stacklevel=3
+            )
+            self._whole -= len(rest)
+        self.lines = [_json_object(line) for line in content[: self._whole].splitlines()]
         if None in self.lines:
             number = self.lines.index(None) + 1
             raise DataError(f"{self.path}, line {number}: no object of JSON (edited by hand, or another kind of file?)")
 
-    def append(self, line: dict) -> None:
-        """Write one line, with the time of writing under "at"; it is on disk when this returns."""
+    def append(self, line: dict, wait: bool = False) -> None:
+        """Write one line, with the time of writing under "at"; it is on disk when this returns.
+
+        With ``wait`` it is written together with the next line.
+        """
         line = line | {"at": datetime.now(UTC).isoformat(timespec="milliseconds")}
         # JSON knows no numbers of NumPy: these become Python's.
-        content = json.dumps(line, default=lambda value: value.item()).encode() + b"\n"
+        content = self._pending + json.dumps(line, default=lambda value: value.item()).encode() + b"\n"
+        if wait:
+            self._pending = content
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab") as file:
-            if file.tell() != self._size:
+            _lock(file)
+            if file.seek(0, os.SEEK_END) != self._size:
                 raise DataError(f"{self.path} was changed by another program since it was read; open it again")
+            file.truncate(self._whole)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        self._size += len(content)
+        self._size = self._whole = self._whole + len(content)
+        self._pending = b""
 
-    def _repaired(self):
-        """The content of the file, once its last line is complete or cut off."""
-        content = self.path.read_bytes()
-        rest = content[content.rfind(b"\n") + 1 :]
-        if rest and _json_object(rest) is not None:  # an editor left out the last line break
-            with self.path.open("ab") as file:
-                file.write(b"\n")
-            return content + b"\n"
-        if rest:
-            text = f"{self.path}: the last line is torn and left out (a crash while it was written?)"
-            warnings.warn(text, stacklevel=4)
-            os.truncate(self.path, len(content) - len(rest))
-        return content.removesuffix(rest)
+
+def _lock(file):
+    """Let no other program write until the file is closed; Windows has no such lock."""
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _json_object(line):
     """The dict of a line, None where it holds none."""
     try:
         values = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return values if isinstance(values, dict) else None
 
@@ -140,11 +178,11 @@ class Edit:
 
 
 class AnnotationLog:
-    """Annotations of one recording, kept in a file of JSON lines.
+    """Annotations of one recording, kept in a file of JSON lines that the first edit begins.
 
     Parameters
     ----------
-    path : the log; read if it exists, else begun
+    path : the log; read if it exists
     recording : the Recording; needed for a new log only
     names : event names; needed for a new log only
 
@@ -152,6 +190,7 @@ class AnnotationLog:
     ------
     OptionError : a new log without recording or names, or names other than those of the log
     UnitError : a recording of another rate or length than the log's
+    DataError : a recording of the same length with other samples
     DataError : the file is no log, or a line of it (not the last) is damaged
 
     Examples
@@ -176,6 +215,9 @@ class AnnotationLog:
         self._done: list[Edit] = []
         self._undone: list[Edit] = []
         self._next_id, self._floor, self._offered = 0, 0, None
+        # The recording's fingerprint, None in logs that lack it; hashes of the tables that were saved.
+        self._fingerprint: str | None = None
+        self._saved: set[str] = set()
         self._file = AppendOnlyLog(path)
         self.path = self._file.path
         for number, line in enumerate(self._file.lines, start=1):
@@ -186,7 +228,9 @@ class AnnotationLog:
                     f"{self.path} is a new log: it needs the recording and the names of its events (or another path?)"
                 )
             size = {"sampling_rate_hz": recording.sampling_rate_hz, "n_samples": recording.n_samples}
-            self._commit("open", format=FORMAT, names=names if isinstance(names, str) else list(names), **size)
+            size["fingerprint"] = fingerprint(recording)
+            names = names if isinstance(names, str) else list(names)
+            self._commit("open", wait=True, format=FORMAT, names=names, **size)
         if names is not None and tuple(names) != self.names:
             raise OptionError(
                 f"{self.path} annotates {', '.join(self.names)}; got the names {', '.join(names)} (another log?)"
@@ -196,6 +240,11 @@ class AnnotationLog:
             raise UnitError(
                 f"{self.path} annotates {self.n_samples} samples at {self.sampling_rate_hz:g} Hz; the recording has "
                 f"{recording.n_samples} at {recording.sampling_rate_hz:g} Hz (another recording?)"
+            )
+        if recording is not None and self._fingerprint not in (None, fingerprint(recording)):
+            raise DataError(
+                f"{self.path} annotates a recording of this length with other samples (another recording, or this one "
+                'filtered?); if the times are the same, take "fingerprint" out of its first line'
             )
 
     def __repr__(self):
@@ -246,8 +295,21 @@ class AnnotationLog:
         return Events.from_seconds(onset_s, type, self.sampling_rate_hz, self.names, complete_spans_s=complete)
 
     def save(self, path: str | Path) -> None:
-        """Write :meth:`events` as an event table; a file is replaced only once the new one is whole."""
+        """Write :meth:`events` as an event table; a file is replaced only once the new one is whole.
+
+        Raises
+        ------
+        OptionError : the file is there, and is not as :meth:`save` of this log left it
+        """
+        path = Path(path)
+        if path.exists() and _sha256(path) not in self._saved:
+            raise OptionError(
+                f"{path} is there and was not saved from {self.path}, or was changed since (labels of another origin?);"
+                " choose another path, or move it away"
+            )
         write_events(self.events(), path)
+        if (sha256 := _sha256(path)) not in self._saved:
+            self._commit("save", sha256=sha256)
 
     def counts(self) -> dict:
         """Dict of kind of edit to the number of such edits; what was undone does not count."""
@@ -284,11 +346,11 @@ class AnnotationLog:
         """State that every event from ``start_s`` to ``stop_s`` is annotated."""
         return self._commit("review", id=self._next_id, start_s=start_s, stop_s=stop_s)
 
-    def suggest(self, events: Events) -> int:
+    def suggest(self, events: Events, wait: bool = False) -> int:
         """Replace the undecided suggestions by ``events`` of a detector; returns how many there are.
 
         Events close to a decided annotation of their type are left out, and the same table again changes nothing.
-        Edits from before cannot be undone afterwards.
+        Edits from before cannot be undone afterwards. With ``wait`` the line is written together with the next edit.
         """
         require_instance(Events, suggestions=events)
         events = events.with_names(self.names)
@@ -301,7 +363,7 @@ class AnnotationLog:
         events = events[distance_s > SAME_EVENT_S]
         score = [None if np.isnan(value) else float(value) for value in events.score]
         columns = {"time_s": events.onset_s.tolist(), "type": events.type_names, "score": score}
-        self._commit("suggest", id=self._next_id, offered=offered, **columns)
+        self._commit("suggest", wait, id=self._next_id, offered=offered, **columns)
         return len(events)
 
     def undo(self) -> Edit | None:
@@ -312,18 +374,24 @@ class AnnotationLog:
         """Repeat the edit that was undone last and return it; None where there is none."""
         return self._commit("redo") if self._undone else None
 
-    def _commit(self, op, **values):
-        """Check an edit, write its line, then apply it."""
+    def _commit(self, op, wait=False, **values):
+        """Check an edit, write its line (with ``wait`` before that of the next edit), then apply it."""
         edit = self._plan(op, values)
         if isinstance(edit, Edit) and edit.before == edit.after:
             return edit
-        self._file.append({"op": op, **values})
+        self._file.append({"op": op, **values}, wait)
         return self._apply(op, edit)
 
     def _plan(self, op, values):
         """The edit of a line, or an error; nothing has changed yet."""
         if op == "open":
-            return Events.empty(values["names"], values["sampling_rate_hz"]), int(values["n_samples"])
+            names, n_samples = values["names"], values["n_samples"]
+            require_int(0, n_samples=n_samples)
+            if not names or not all(isinstance(name, str) for name in names):
+                raise OptionError(f"names must be texts, at least one; got {names!r}")
+            return Events.empty(names, values["sampling_rate_hz"]), int(n_samples), values.get("fingerprint")
+        if op == "save":
+            return str(values["sha256"])
         if op in ("undo", "redo"):
             edits = self._done[self._floor :] if op == "undo" else self._undone
             if not edits:
@@ -365,8 +433,10 @@ class AnnotationLog:
     def _apply(self, op, edit):
         """Change the state as planned."""
         if op == "open":
-            table, self.n_samples = edit
+            table, self.n_samples, self._fingerprint = edit
             self.names, self.sampling_rate_hz = table.names, table.sampling_rate_hz
+        elif op == "save":
+            self._saved.add(edit)
         elif op == "suggest":
             self._offered, rows = edit
             self._state = {id: row for id, row in self._state.items() if getattr(row, "status", None) != "suggested"}
@@ -398,14 +468,14 @@ class AnnotationLog:
 
     def _replay(self, where, line, is_first):
         """Apply a line of the file; ``where`` names it in errors."""
-        op = str(line.get("op"))
-        op = RENAMED.get(op, op)
+        op = line.get("op")
+        op = RENAMED.get(op, op) if isinstance(op, str) else "(no text)"
         values = {name: value for name, value in line.items() if name not in ("op", "at")}
         if op not in FIELDS:
             raise DataError(
                 f"{where}: unknown operation {op!r}; known are {', '.join(FIELDS)} (no annotation log, or a newer one?)"
             )
-        if set(values) != FIELDS[op]:
+        if set(values) | OPTIONAL & FIELDS[op] != FIELDS[op]:
             raise DataError(f"{where}: {op!r} must have the fields {sorted(FIELDS[op])}, it has {sorted(values)}")
         if (op == "open") != is_first:
             raise DataError(f"{where}: a log begins with 'open', once (two logs joined?)")
@@ -415,5 +485,10 @@ class AnnotationLog:
             )
         try:
             self._apply(op, self._plan(op, values))
-        except (EvlibError, TypeError, ValueError, OverflowError) as error:
+        except Exception as error:  # values edited by hand may be anything
             raise DataError(f"{where}: {op!r} cannot be done here: {error}") from error
+
+
+def _sha256(path):
+    """Hash of the content of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

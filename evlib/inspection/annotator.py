@@ -54,6 +54,7 @@ class Annotator(Widget):
     """Annotate a recording: a click adds an event, dragging moves it, suggestions are accepted or rejected.
 
     Every edit is on disk at once; opening the same log again continues where you stopped.
+    The first edit makes the file: looking leaves none.
 
     Parameters
     ----------
@@ -144,7 +145,7 @@ class Annotator(Widget):
         if suggestions is None and detector is not None and is_new:
             suggestions = suggest(detector, self.recording)
         if suggestions is not None:
-            log.suggest(suggestions)
+            log.suggest(suggestions, wait=True)
         return log
 
     def _controls(self):
@@ -303,7 +304,11 @@ class Annotator(Widget):
         return edit
 
     def save_events(self, path: str | Path | None = None) -> Path:
-        """Write the table of events to ``path``, by default ``events_path``; returns the path."""
+        """Write the table of events to ``path``, by default ``events_path``; returns the path.
+
+        A table that was not saved from this log is refused, see
+        :meth:`~evlib.inspection.annotations.AnnotationLog.save`.
+        """
         path = self.events_path if path is None else Path(path)
         self.annotations.save(path)
         self.say(f"Saved {len(self.annotations.events())} events to {path}.")

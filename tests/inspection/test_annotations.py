@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import sys
+import threading
 from contextlib import nullcontext
 
 import numpy as np
@@ -12,7 +14,8 @@ from hypothesis import strategies as st
 
 from evlib.inspection.annotations import UNDECIDED_S, AnnotationLog
 from evlib.signals.errors import DataError, OptionError, UnitError
-from evlib.signals.events import Events, read_events
+from evlib.signals.events import Events, read_events, write_events
+from evlib.signals.files import read_recording
 from evlib.signals.recording import Recording
 
 RATE, NAMES = 2000.0, ("bell", "clap")
@@ -136,7 +139,10 @@ def test_any_edits_and_undos_equal_a_plain_list_of_states_and_the_log_read_again
         rows, spans = model.states[model.now]
         assert plain_rows(log) == rows
         assert sum(log.reviewed_s[:, 1] - log.reviewed_s[:, 0]) == pytest.approx(covered(spans))
-    again = AnnotationLog(shutil.copy(log.path, log.path.with_name("copy.jsonl")))
+    copy = log.path.with_name("copy.jsonl")
+    if log.path.exists():  # something was edited
+        shutil.copy(log.path, copy)
+    again = AnnotationLog(copy, RECORDING, NAMES)
     assert state(again) == state(log)
     # It goes on where the first one was, with the same past.
     while log.undo() is not None:
@@ -281,6 +287,15 @@ SUGGEST = '{"op": "suggest", "id": 1, "time_s": [1.0], "type": %s, "score": ["x"
         (OPEN % (1, 9), "a log begins"),
         ("[1, 2]", "no object"),
         ("{", "no object"),
+        ("[" * 100_000, "no object"),
+        ('{"op": %s}' % ("[" * 100_000), "no object"),
+        ('{"op": {"a": 1}}', "unknown operation"),
+        ('{"op": "add", "id": 1, "time_s": [1.0], "type": "bell"}', ".*must be seconds"),
+        ('{"op": "add", "id": 1, "time_s": 1.0, "type": ["bell"]}', "'add' cannot be done"),
+        ('{"op": "relabel", "id": 0, "type": {"a": []}}', "'relabel' cannot be done"),
+        ('{"op": "delete", "id": {}}', "'delete' cannot be done"),
+        ('{"op": "review", "id": 1, "start_s": "a", "stop_s": []}', "'review' cannot be done"),
+        ('{"op": "suggest", "id": 1, "time_s": 1, "type": null, "score": {}, "offered": []}', "'suggest' cannot"),
     ],
 )
 def test_a_damaged_or_foreign_line_is_refused_with_its_number(log, line, message):
@@ -290,7 +305,17 @@ def test_a_damaged_or_foreign_line_is_refused_with_its_number(log, line, message
         AnnotationLog(log.path)
 
 
+@pytest.mark.parametrize("field", ["names", "sampling_rate_hz", "n_samples"])
+@pytest.mark.parametrize("value", [None, "a", -1, [[1]], [{}], {}, 1e400], ids=str)
+def test_a_first_line_with_odd_values_is_refused(tmp_path, field, value):
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps(json.loads(OPEN % (1, 9)) | {field: value}) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match="line 1"):
+        AnnotationLog(path)
+
+
 def test_a_log_of_something_else_is_refused(log, tmp_path):
+    log.add(1.0, "bell")
     new, foreign = tmp_path / "none.jsonl", tmp_path / "other.jsonl"
     for error, message, arguments in (
         (OptionError, "another log", (log.path, RECORDING, ["bell"])),
@@ -312,8 +337,117 @@ def test_a_log_of_something_else_is_refused(log, tmp_path):
 
 
 def test_two_programs_do_not_write_over_each_other(log):
+    log.add(0.5, "bell")
     other = AnnotationLog(log.path)
     other.add(1.0, "bell")
     with pytest.raises(DataError, match="changed by another program"):
         log.add(2.0, "clap")
-    assert len(log) == 0 and len(AnnotationLog(log.path)) == 1
+    assert len(log) == 1 and len(AnnotationLog(log.path)) == 2
+
+
+def test_two_programs_do_not_begin_the_same_log(log):
+    AnnotationLog(log.path, RECORDING, NAMES).add(1.0, "bell")
+    with pytest.raises(DataError, match="changed by another program"):
+        log.add(2.0, "clap")
+    assert len(AnnotationLog(log.path)) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such lock")
+def test_a_program_waits_until_the_other_has_written(log):
+    import fcntl
+
+    log.add(1.0, "bell")
+    line = log.path.read_bytes().splitlines(keepends=True)[-1].replace(b'"id": 0', b'"id": 1')
+    refused = []
+
+    def edit():
+        try:
+            log.add(2.0, "clap")
+        except DataError as error:
+            refused.append(str(error))
+
+    with log.path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        writer = threading.Thread(target=edit)
+        writer.start()
+        writer.join(0.1)
+        assert writer.is_alive()
+        file.write(line)
+    writer.join(10)
+    assert "changed by another program" in refused[0] and len(AnnotationLog(log.path)) == 2
+
+
+def test_looking_writes_nothing(log, tmp_path):
+    log.suggest(SUGGESTED, wait=True)
+    assert not log.path.exists() and len(log.suggestions()) == 4
+    log.accept(0)
+    for rest in (b'{"op": "un', b'{"op": "undo"}'):  # torn, and without its line break
+        log.path.write_bytes(log.path.read_bytes() + rest)
+        content = log.path.read_bytes()
+        with pytest.warns(UserWarning, match="torn") if rest.endswith(b"n") else nullcontext():
+            again = AnnotationLog(log.path, RECORDING, NAMES)
+        state(again)
+        assert log.path.read_bytes() == content
+        again.add(5.0, "bell")
+        assert state(AnnotationLog(log.path)) == state(again)
+
+
+def noise(seed, n_samples=300_000, n_channels=2):
+    return np.random.default_rng(seed).standard_normal((n_samples, n_channels)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [noise(2), noise(1)[::-1], -noise(1), noise(1)[:, :1], noise(1)[:, ::-1], np.full_like(noise(1), np.nan)],
+    ids=["another", "reversed", "negative", "a channel", "exchanged", "missing"],
+)
+def test_another_recording_of_the_same_length_is_refused(tmp_path, other):
+    path = tmp_path / "log.jsonl"
+    AnnotationLog(path, Recording(noise(1), RATE), NAMES).add(1.0, "bell")
+    with pytest.raises(DataError, match="other samples"):
+        AnnotationLog(path, Recording(other, RATE))
+    lines = path.read_text(encoding="utf-8").splitlines()
+    begin = {name: value for name, value in json.loads(lines[0]).items() if name != "fingerprint"}
+    path.write_text("\n".join([json.dumps(begin), *lines[1:], ""]), encoding="utf-8")
+    assert len(AnnotationLog(path, Recording(other, RATE))) == 1, "the way out, and logs of earlier versions"
+
+
+@pytest.mark.parametrize("stored", ["double", "file", "calibrated copy"])
+def test_the_same_recording_is_known_again(tmp_path, stored):
+    recording = Recording(noise(1), RATE)
+    recording.signal[1000:1010] = np.nan
+    log = AnnotationLog(tmp_path / "log.jsonl", recording, NAMES)
+    log.add(1.0, "bell")
+    if stored == "double":
+        again = Recording(recording.signal.astype(float), RATE)
+    elif stored == "file":
+        np.save(tmp_path / "night.npy", recording.signal)
+        again = read_recording(tmp_path / "night.npy", RATE)
+    else:
+        again = Recording(np.asfortranarray(recording.signal), RATE, name="other", units="g")
+    assert len(AnnotationLog(log.path, again, NAMES)) == 1
+
+
+def test_a_table_that_was_not_saved_from_this_log_stays(log, tmp_path):
+    labels, empty, text = (tmp_path / name for name in ("labels.tsv", "empty.tsv", "notes.txt"))
+    write_events(SUGGESTED, labels)
+    write_events(SUGGESTED[:0], empty)
+    text.write_text("mine", encoding="utf-8")
+    log.suggest(SUGGESTED)
+    for path in (labels, empty, text, log.path):
+        content = path.read_bytes()
+        with pytest.raises(OptionError, match="another path"):
+            log.save(path)
+        assert path.read_bytes() == content
+    # What this log saved is replaced, also in a later session; until somebody else changes it.
+    own = tmp_path / "own.tsv"
+    log.save(own)
+    again = AnnotationLog(log.path)
+    again.accept(0)
+    again.save(own)
+    again.undo()
+    again.save(own)
+    assert len(read_events(own)) == 0 and again.counts() == {}
+    write_events(SUGGESTED, own)
+    with pytest.raises(OptionError, match="changed since"):
+        again.save(own)

@@ -8,7 +8,7 @@ from evlib.detection.oracle import oracle_detector
 from evlib.inspection.annotations import AnnotationLog
 from evlib.inspection.annotator import ANNOTATION_COLOURS, CHANGE_ID, Annotator
 from evlib.signals.errors import OptionError, UnitError
-from evlib.signals.events import Events, read_events
+from evlib.signals.events import Events, read_events, write_events
 from evlib.signals.recording import Recording
 from evlib.signals.synthetic import make_recording, make_templates
 
@@ -251,3 +251,15 @@ def test_the_static_figure_shows_the_view(plain):
     colours = [line.get_color() for line in signal.lines]
     assert colours.count(ANNOTATION_COLOURS["event"]) == 2 and colours.count(ANNOTATION_COLOURS["rejected"]) == 1
     assert signal.get_xlim() == pytest.approx((0.0, 4.0)) and signal.get_xlabel() == "time (s)"
+
+
+def test_looking_at_a_recording_leaves_no_file_and_labels_beside_the_log_are_not_emptied(plain, tmp_path):
+    assert not any(tmp_path.iterdir()) and len(plain.annotations.suggestions()) == 4
+    write_events(SUGGESTED, plain.events_path)
+    click(plain, "save_events")
+    assert "choose another path" in plain.message.value and len(read_events(plain.events_path)) == 4
+    with pytest.raises(OptionError, match="was not saved from"):
+        plain.save_events()
+    assert plain.save_events(tmp_path / "corrected.tsv").exists()
+    # Suggestions were written with the first edit, also for whoever opens the log without them.
+    assert len(Annotator(plain.recording, log=plain.annotations.path).annotations.suggestions()) == 4
