@@ -227,7 +227,7 @@ class AnnotationLog:
                 raise OptionError(
                     f"{self.path} is a new log: it needs the recording and the names of its events (or another path?)"
                 )
-            size = {"sampling_rate_hz": recording.sampling_rate_hz, "n_samples": recording.n_samples}
+            size: dict = {"sampling_rate_hz": recording.sampling_rate_hz, "n_samples": recording.n_samples}
             size["fingerprint"] = fingerprint(recording)
             names = names if isinstance(names, str) else list(names)
             self._commit("open", wait=True, format=FORMAT, names=names, **size)
