@@ -4,6 +4,8 @@ V := .venv
 B := $(V)/bin
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
 APP ?= notebooks/06_inspect_detections.ipynb
+# Loopback only, behind a token; requests that name another host are refused (an empty value is false).
+APP_OPTIONS := --token --Voila.ip=127.0.0.1 --Voila.tornado_settings=allow_remote_access=
 ALL_NOTEBOOKS := $(NOTEBOOKS) $(sort $(wildcard notebooks/studies/*.ipynb))
 
 .PHONY: help setup run run-full test fuzz docs lab app lint format clean
@@ -15,7 +17,8 @@ help:
 	@echo "make fuzz      10,000 damaged files for every reader (a quarter of an hour)"
 	@echo "make docs      the documentation site, build/docs/index.html (shows outputs of notebooks that make run made)"
 	@echo "make lab       JupyterLab"
-	@echo "make app       look at detections and correct them: notebook 06 as a page without code (APP=... another one)"
+	@echo "make app       look at detections and correct them: notebook 06 as a page without code (APP=... another one,"
+	@echo "               DEBUG=1 with tracebacks)"
 	@echo "make lint      what continuous integration checks;  make format  repairs it"
 	@echo "make clean     remove build/ and caches (keeps .venv, data/ and figures/published/)"
 
@@ -51,7 +54,7 @@ lab: $(V)/.stamp
 	$(B)/python -m jupyter lab notebooks
 
 app: $(V)/.stamp
-	$(B)/python -m voila --VoilaConfiguration.show_tracebacks=True $(APP)
+	$(B)/python -m voila $(APP_OPTIONS) $(if $(DEBUG),--show_tracebacks=True) $(APP)
 
 lint: $(V)/.stamp
 	$(B)/ruff check .

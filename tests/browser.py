@@ -172,7 +172,7 @@ def chromium():
 
 
 @contextlib.contextmanager
-def _serve(command, folder, answer, environment):
+def serve(command, folder, answer, environment):
     """Run a server on a free port until the block ends; wait until the path ``answer`` answers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -217,7 +217,7 @@ def lab_server(tmp_path_factory):
     command += ["--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}"]
     command += ["--LabApp.expose_app_in_browser=True", f"--ServerApp.root_dir={folder / 'notebooks'}"]
     environment = {"LAB_SETTINGS": "settings", "LAB_WORKSPACES": "workspaces", "_CONFIG": "config"}
-    with _serve(command, folder, f"/api?token={TOKEN}", environment) as base:
+    with serve(command, folder, f"/api?token={TOKEN}", environment) as base:
         yield SimpleNamespace(base=base, folder=folder / "notebooks")
 
 
@@ -226,9 +226,9 @@ def voila_server(tmp_path_factory):
     """Voila on an empty folder."""
     folder = tmp_path_factory.mktemp("voila")
     (folder / "notebooks").mkdir()
-    command = ["voila", str(folder / "notebooks"), "--no-browser", "--port={port}", "--Voila.ip=127.0.0.1"]
-    command += ["--VoilaConfiguration.show_tracebacks=True"]
-    with _serve(command, folder, "/voila/static/voila.js", {"_CONFIG": "config"}) as base:
+    command = ["voila", str(folder / "notebooks"), "--no-browser", "--port={port}", f"--token={TOKEN}"]
+    command += ["--Voila.ip=127.0.0.1", "--Voila.tornado_settings=allow_remote_access=", "--show_tracebacks=True"]
+    with serve(command, folder, "/voila/static/voila.js", {"_CONFIG": "config"}) as base:
         yield SimpleNamespace(base=base, folder=folder / "notebooks")
 
 
@@ -288,7 +288,7 @@ def open_in_voila(chromium, voila_server):
     def open_(cells, theme="light"):
         page, address = _new_page(chromium, voila_server, cells)
         opened.append(page)
-        page.page.goto(f"{voila_server.base}/voila/render/{address}?theme={theme}", timeout=200_000)
+        page.page.goto(f"{voila_server.base}/voila/render/{address}?theme={theme}&token={TOKEN}", timeout=200_000)
         page.page.wait_for_selector(".jupyter-widgets")
         return page
 

@@ -1,10 +1,12 @@
 """The project's own files agree with each other: dependencies, environment, Makefile, README, public names."""
 
 import ast
+import http.client
 import importlib
 import os
 import pkgutil
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import tomllib
 
 import pytest
 import yaml
+from browser import serve
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from required import missing
@@ -150,6 +153,39 @@ def test_make_has_the_targets_that_are_promised(repository):
     assert set(re.findall(r"`?\bmake ([a-z][a-z-]*)`", readme)) <= targets
     phony = set(re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split())
     assert phony == targets
+
+
+def command_of_the_app(repository, *options):
+    """The options of Voila that ``make app`` starts, without the notebook."""
+    make = ["make", "--no-print-directory", "-n", "-o", ".venv/.stamp", "V=.venv", "app", "APP=notebook", *options]
+    listing = subprocess.run(make, cwd=repository, capture_output=True, encoding="utf-8", check=True).stdout
+    words = shlex.split(listing.splitlines()[-1])
+    assert words[1:3] == ["-m", "voila"] and words[-1] == "notebook"
+    return words[3:-1]
+
+
+def test_the_app_shows_tracebacks_on_request_only(repository):
+    assert not any("traceback" in option or "debug" in option for option in command_of_the_app(repository))
+    assert "--show_tracebacks=True" in command_of_the_app(repository, "DEBUG=1")
+
+
+def test_the_app_needs_its_token_and_answers_this_computer_only(repository, tmp_path):
+    pytest.importorskip("voila")
+    (tmp_path / "notebooks").mkdir()
+    command = ["voila", *command_of_the_app(repository), str(tmp_path / "notebooks"), "--no-browser", "--port={port}"]
+    with serve(command, tmp_path, "/voila/static/voila.js", {"_CONFIG": "config"}) as base:
+        token = re.search(r"127.0.0.1:[0-9]+/[?](token=[0-9a-f]{32,})", (tmp_path / "server.log").read_text())[1]
+
+        def answer(query, host):
+            connection = http.client.HTTPConnection(base.removeprefix("http://"), timeout=20)
+            connection.request("GET", f"/?{query}", headers={"Host": host})
+            response = connection.getresponse()
+            connection.close()
+            return response.status, response.getheader("Location", "").partition("?")[0]
+
+        assert answer(token, "localhost") == (200, "")
+        assert answer("", "localhost") == answer("token=wrong", "localhost") == (302, "/login")
+        assert answer(token, "evil.example") == answer("", "evil.example") == (403, "")
 
 
 def test_continuous_integration_can_be_executed(repository):
