@@ -354,18 +354,25 @@ def _new(new_workbook, read, folder):
 @command(
     "signals.labels.write_events",
     "path",
-    source={"metavar": "IN", "help": "a file of labels"},
+    source={"metavar": "IN", "help": "a recording or a file of labels"},
     target={"metavar": "OUT", "help": "the file to write"},
     read_format={"type": str, "help": "format of IN; default: by the file"},
     type_column={"help": "where the types stand in IN, if not in the usual place"},
     format={"help": "format of OUT; default: by its ending"},
 )
 def _convert(write_events, read, source, target, read_format=None, type_column=None, **options):
-    """Convert labels from one format to another."""
+    """Convert a recording or labels from one format to another."""
+    from .signals.files import FORMATS, LABELS_TOO, WRITERS, write_recording
     from .signals.labels import read_events
 
     if Path(target).exists() and Path(target).samefile(source):
         raise OptionError(f"{target} is the file that is read; write to another one")
+    ends = [Path(name).suffix.lower() for name in (source, target)]
+    if ends[0] in FORMATS and ends[1] in WRITERS and not set(ends) <= set(LABELS_TOO):
+        recording = read(source)
+        write_recording(recording, target)
+        print(recording)
+        return
     given = {"type_column": type_column, "start_time": options["start_time"]}
     given["sampling_rate_hz"] = read.keywords["sampling_rate_hz"]
     events = read_events(source, format=read_format, **given)

@@ -317,3 +317,12 @@ def test_units_in_the_names_of_options_are_believed(tmp_path, capsys):
     assert out.startswith("F1 1.000 at 3000 ms") and err == ""
     assert cli.main(["score", f"{tmp_path}/a.tsv", f"{tmp_path}/b.tsv"]) == 0
     assert capsys.readouterr().err.startswith("evlib: warning: 'bell' and 'Bell' count as two kinds of events")
+
+
+def test_convert_recordings(tmp_path, capsys):
+    recording, _ = evlib.make_recording(duration_s=2.0)
+    evlib.write_recording(recording, tmp_path / "a.npz")
+    for one, two in (("a.npz", "b.h5"), ("b.h5", "c.csv"), ("c.csv", "d.parquet"), ("d.parquet", "e.npz")):
+        assert cli.main(["convert", str(tmp_path / one), str(tmp_path / two)]) == 0
+    np.testing.assert_allclose(evlib.read_recording(tmp_path / "e.npz").read(), recording.read(), atol=1e-6)
+    assert cli.main(["convert", str(tmp_path / "a.npz"), str(tmp_path / "a.npz")]) == 2

@@ -1,4 +1,4 @@
-"""Files: recordings in every format are read, and written as ``.npz``.
+"""Files: recordings in every format are read, and written in some.
 
 What the file of a recording holds, by its ending (channel names and units may be given anew when reading, the rate only
 where the file has none):
@@ -15,6 +15,7 @@ where the file has none):
 import inspect
 import json
 import os
+import warnings
 from collections import ChainMap
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +25,7 @@ import numpy as np
 from .atomic import replace_file
 from .errors import DataError, EvlibError, MissingExtraError, OptionError, UnitError, require_extra, require_rate
 from .formats import READERS
-from .recording import Recording, StoredSignal
+from .recording import BLOCK_SAMPLES, Recording, StoredSignal, numbered
 from .tables import about_preamble, read_table
 from .times import checked_rate, choose_time, is_time, onto_grid, require_time_unit, seconds_of, start_of
 from .units import unit_in_brackets
@@ -272,17 +273,94 @@ FORMATS = {
 
 
 def write_recording(recording: Recording, path: str | Path) -> None:
-    """Write a recording as .npz, in the signal's own number type; the old file is replaced once the new one is whole.
+    """Write a recording; the old file is replaced once the new one is whole.
+
+    ``.npz`` keeps everything, in the signal's own number type; ``.h5`` too. ``.csv``, ``.tsv`` and ``.parquet`` get a
+    column ``time`` in seconds, ``.wav`` numbers of 32 bits and ``.edf`` of 16: a warning says what a format loses.
 
     Raises
     ------
-    DataError : another kind of file
+    DataError : another kind of file, or a recording that the format cannot hold
     """
     path = Path(path)
-    if path.suffix != ".npz":
-        raise DataError(f"{path}: a recording cannot be written as {path.suffix!r}, only as '.npz'")
-    about = {key: getattr(recording, key) for key in ABOUT}
-    start_time = about.pop("start_time")
-    about |= {"start_time": start_time.isoformat()} if start_time else {}
+    if path.suffix.lower() not in WRITERS:
+        raise DataError(f"{path}: a recording cannot be written as {path.suffix!r}, only as {', '.join(WRITERS)}")
+    write, lost = WRITERS[path.suffix.lower()]
+    if lost := [name for name in lost if _says(recording, name)]:
+        warnings.warn(f"{path.name}: {path.suffix} files do not hold {', '.join(lost)}", stacklevel=2)
     with replace_file(path) as temporary:
-        np.savez(temporary, signal=np.asarray(recording.signal), **about)
+        write(recording, temporary)
+
+
+def _says(recording, name):
+    """Whether a recording has something to say of channels, units or its start."""
+    return {"channels": recording.channels != numbered(recording.n_channels), "units": any(recording.units)}.get(
+        name, recording.start_time is not None
+    )
+
+
+def _about(recording):
+    start_time = recording.start_time
+    about = {"sampling_rate_hz": recording.sampling_rate_hz, "channels": recording.channels, "units": recording.units}
+    return about | ({"start_time": start_time.isoformat()} if start_time else {})
+
+
+def _write_npz(recording, path):
+    np.savez(path, signal=np.asarray(recording.signal), **_about(recording))
+
+
+def _write_hdf5(recording, path):
+    with require_extra("h5py", "data").File(path, "w") as file:
+        signal = file.create_dataset("signal", recording.shape, recording.signal.dtype)
+        for start in range(0, recording.n_samples, BLOCK_SAMPLES):
+            stop = min(start + BLOCK_SAMPLES, recording.n_samples)
+            signal[start:stop] = np.asarray(recording.signal[start:stop])
+        signal.attrs.update(_about(recording))
+
+
+def _write_table(recording, path):
+    import pandas as pd
+
+    frame = pd.DataFrame(np.asarray(recording.signal), columns=list(recording.channels))
+    frame.insert(0, "time", np.arange(recording.n_samples) / recording.sampling_rate_hz)
+    if path.suffix == ".parquet":
+        require_extra("pyarrow", "data")
+        frame.to_parquet(path, index=False)
+    else:
+        frame.to_csv(path, sep="," if path.suffix == ".csv" else "\t", index=False, lineterminator="\n")
+
+
+def _write_wav(recording, path):
+    from scipy.io import wavfile
+
+    rate = round(recording.sampling_rate_hz)
+    if rate != recording.sampling_rate_hz:
+        raise DataError(f"a WAV file holds a whole rate, not {recording.sampling_rate_hz:g} Hz; resample({rate}) first")
+    wavfile.write(path, rate, recording.read())
+
+
+def _write_edf(recording, path):
+    edfio, signal = require_extra("edfio", "formats"), recording.read(dtype=np.float64)
+    if not np.isfinite(signal).all():
+        raise DataError("an EDF file cannot hold missing values; split_at_gaps first")
+    names = zip(recording.channels, recording.units, signal.T, strict=True)
+    rate, start = recording.sampling_rate_hz, recording.start_time
+    signals = [edfio.EdfSignal(x.copy(), rate, label=name, physical_dimension=unit) for name, unit, x in names]
+    file = edfio.Edf(signals)
+    if start is not None:
+        file.startdate, file.starttime = start.date(), start.time().replace(tzinfo=None)
+    file.write(path)
+
+
+# Ending of a file -> how it is written, and what it does not hold.
+WRITERS: dict = {
+    ".npz": (_write_npz, ()),
+    ".h5": (_write_hdf5, ()),
+    ".csv": (_write_table, ("units", "start_time")),
+    ".tsv": (_write_table, ("units", "start_time")),
+    ".parquet": (_write_table, ("units", "start_time")),
+    ".wav": (_write_wav, ("channels", "units", "start_time")),
+    ".edf": (_write_edf, ()),
+}
+# Endings that labels have too.
+LABELS_TOO = (".csv", ".tsv", ".edf")

@@ -310,3 +310,15 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         write_recording(Recording(Broken(), 2000), path)
     np.testing.assert_array_equal(read_recording(path).read(), noise())
     assert [file.name for file in tmp_path.iterdir()] == ["a.npz"]
+
+
+@pytest.mark.parametrize("kind", [".npz", ".h5", ".csv", ".tsv", ".parquet", ".wav", ".edf"])
+def test_what_is_written_is_read_again_and_losses_are_said(kind, tmp_path, recwarn):
+    start = datetime(2024, 5, 1, 12, 0, 7)
+    recording = Recording(noise().round(3), 200, ["ax", "ay", "az"], "g", start_time=start)
+    write_recording(recording, tmp_path / f"x{kind}")
+    again, lost = read_recording(tmp_path / f"x{kind}"), " ".join(str(w.message) for w in recwarn)
+    np.testing.assert_allclose(again.read(), recording.read(), atol=2e-4 if kind == ".edf" else 1e-6)
+    assert again.sampling_rate_hz == pytest.approx(200)
+    for name in ("channels", "units", "start_time"):
+        assert (getattr(again, name) == getattr(recording, name)) != (name in lost)
