@@ -17,6 +17,7 @@ not be used: then one line says what.
 import argparse
 import importlib
 import inspect
+import os
 import re
 import sys
 import tempfile
@@ -56,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     name = arguments[0] if arguments else ""
     try:
         options = vars(make_parser(name).parse_args(arguments))
+        _require_another_output(options)
         from .signals.files import read_recording
 
         reading = {name: options.pop(name) for name in _reading_options(read_recording) if name in options}
@@ -65,12 +67,32 @@ def main(arguments: list[str] | None = None) -> int:
             warnings.simplefilter("ignore", UnitWarning)
             warnings.showwarning = lambda text, *_: print("evlib: warning:", text, file=sys.stderr)
             return COMMANDS[name][1](_function(name), read, **options) or 0
+    except BrokenPipeError:  # the reader of a pipe has seen enough (evlib ... | head)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
     except (EvlibError, OSError) as error:
         print("evlib: error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("evlib: interrupted", file=sys.stderr)
         return 130
+
+
+def _require_another_output(options):
+    """Refuse an output that is one of the inputs, by whatever path or link."""
+    output = options.get("output")
+    for value in options.values():
+        for path in value if isinstance(value, list) else [value]:
+            if value is not output and output and isinstance(path, str | Path) and os.path.exists(path):
+                if os.path.exists(output) and os.path.samefile(path, output):
+                    raise OptionError(f"-o {output} is {path}, which is read: it would be lost. Choose another name")
+
+
+def _require_new(*paths):
+    """Refuse to write a simulation over recordings and labels."""
+    for path in paths:
+        if path.exists():
+            raise OptionError(f"{path} is there already; choose another folder, or remove it")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -273,7 +295,12 @@ def _detect(detect, read, detector, recording, output=None, resample=False, **op
         return
     with tempfile.TemporaryDirectory() as folder:
         write_events(events, Path(folder, "events.tsv"))
-        sys.stdout.write(Path(folder, "events.tsv").read_text(encoding="utf-8"))
+        table = Path(folder, "events.tsv")
+        if hasattr(sys.stdout, "buffer"):  # as it is in a file, whatever the encoding of the terminal is
+            sys.stdout.buffer.write(table.read_bytes())
+            sys.stdout.flush()
+        else:
+            sys.stdout.write(table.read_text(encoding="utf-8"))
 
 
 @command(
@@ -318,6 +345,7 @@ def _simulate(make_recording, read, output, templates_seed=0, **options):
     from .signals.labels import write_events
     from .signals.synthetic import make_templates
 
+    _require_new(output / "recording.npz", output / "events.tsv")
     recording, events = make_recording(make_templates(seed=templates_seed), **options)
     write_recording(recording, output / "recording.npz")
     write_events(events, output / "events.tsv")
@@ -389,11 +417,26 @@ def _convert(write_events, read, source, target, read_format=None, type_column=N
 )
 def _run(run_notebooks, read, notebooks, params=None, p=None):
     """Execute notebooks into build/ and print their results."""
-    import yaml
+    from .workbook import notebook_parameters
 
     if params and p:
         raise OptionError("give --params, a folder of files, or -p NAME VALUE, not both")
-    run_notebooks(notebooks, {name: yaml.safe_load(value) for name, value in p} if p else params)
+    declared = {
+        name: value for path in notebooks if Path(path).is_file() for name, value in notebook_parameters(path).items()
+    }
+    run_notebooks(notebooks, {name: _value(name, text, declared.get(name)) for name, text in p} if p else params)
+
+
+def _value(name, text, default):
+    """A parameter as its default is: text as it stands, anything else as in YAML."""
+    import yaml
+
+    if isinstance(default, str) or (default is None and name.endswith("_path")):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise OptionError(f"-p {name} {text!r} is no value in YAML: {error}") from None
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def save_figure(figure: Any, name: str, parameters: dict, metrics: dict | None =
     with replace_file(path) as temporary:
         temporary.write_bytes(_small_png(figure, name))
     with replace_file(path.with_suffix(".json")) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
     return path
 
 
@@ -162,7 +162,7 @@ def save_metrics(name: str, metrics: dict) -> Path:
     path = project_folder("build", "metrics") / f"{name}.json"
     text = _to_json(metrics)
     with replace_file(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
     return path
 
 
@@ -211,7 +211,7 @@ def run_notebooks(notebooks: Iterable[str | Path], parameters: str | Path | dict
         metrics.unlink(missing_ok=True)  # numbers of an earlier run must not pass for this one's
         options = {"kernel_name": "python3", "cwd": str(path.parent), "progress_bar": {"desc": path.stem}}
         papermill.execute_notebook(str(path), str(build / path.name), parameters=chosen[path], **options)
-        results[path.stem] = json.loads(metrics.read_text()) if metrics.is_file() else {}
+        results[path.stem] = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else {}
     rows = [(n, k, v) for n, found in results.items() for k, v in found.items() if not isinstance(v, dict | list)]
     table = pd.DataFrame(rows, columns=["notebook", "metric", "value"], dtype=object)
     print(table.to_string(index=False, float_format="{:.4g}".format))

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -326,3 +327,49 @@ def test_convert_recordings(tmp_path, capsys):
         assert cli.main(["convert", str(tmp_path / one), str(tmp_path / two)]) == 0
     np.testing.assert_allclose(evlib.read_recording(tmp_path / "e.npz").read(), recording.read(), atol=1e-6)
     assert cli.main(["convert", str(tmp_path / "a.npz"), str(tmp_path / "a.npz")]) == 2
+
+
+def test_no_command_writes_over_what_it_reads_or_over_another_kind_of_file(tmp_path, capsys):
+    folder, run = tmp_path / "day", lambda *words: cli.main([*map(str, words)])
+    assert run("simulate", "-o", folder, "--duration-s", "10") == 0
+    recording, events = folder / "recording.npz", folder / "events.tsv"
+    (tmp_path / "link.npz").symlink_to(recording)
+    os.link(recording, tmp_path / "hard.npz")
+    options = ("--method", "matched_filter", "--quiet")
+    assert run("fit", recording, events, "-o", tmp_path / "d.ckpt", *options) == 0
+    before = {path: path.read_bytes() for path in (recording, events, tmp_path / "d.ckpt")}
+    for words in (
+        ("simulate", "-o", folder),
+        ("fit", recording, events, "-o", events, *options),
+        ("fit", recording, events, "-o", tmp_path / "link.npz", *options),
+        ("detect", tmp_path / "d.ckpt", recording, "-o", tmp_path / "hard.npz"),
+        ("detect", tmp_path / "d.ckpt", recording, "-o", folder / "../day/recording.npz"),
+        ("detect", tmp_path / "d.ckpt", recording, "-o", tmp_path / "d.ckpt"),
+        ("discover", recording, "-o", tmp_path / "d.ckpt", "--quiet"),
+    ):
+        assert run(*words) == 2, words
+    assert {path: path.read_bytes() for path in before} == before
+    assert run("detect", tmp_path / "d.ckpt", recording, "-o", tmp_path / "e.tsv") == 0
+    assert run("detect", tmp_path / "d.ckpt", recording, "-o", tmp_path / "e.tsv") == 0  # one's own result is replaced
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(evlib.EvlibError, match="is there already and no model but: text"):
+        evlib.load_detector(tmp_path / "d.ckpt").save(tmp_path / "notes.txt")
+
+
+@pytest.mark.parametrize("text", ["night #2.npz", "[2024] x.npz", "yes", "null", "1e3", "a: b"])
+def test_a_parameter_that_is_text_is_taken_as_it_stands(text):
+    assert cli._value("recording_path", text, "night.npz") == cli._value("recording_path", text, None) == text
+    assert cli._value("snr", "12.5", 6.0) == 12.5
+    with pytest.raises(evlib.EvlibError, match="-p snr .*YAML"):
+        cli._value("snr", "[12", 6.0)
+
+
+def test_a_table_on_standard_output_is_utf8_whatever_the_terminal_is(tmp_path, capfdbinary):
+    recording, events = evlib.make_recording(duration_s=8.0, seed=1)
+    events = replace(events, names=tuple(f"Glöckchen {name}" for name in events.names))
+    evlib.fit([(recording, events)], method="matched_filter", progress=False).save(tmp_path / "d.ckpt")
+    evlib.write_recording(recording, tmp_path / "r.npz")
+    command = [sys.executable, "-m", "evlib.cli", "detect", "d.ckpt", "r.npz", "--quiet"]
+    environment = os.environ | {"PYTHONIOENCODING": "cp437", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, env=environment, timeout=120)
+    assert done.returncode == 0 and b"\r" not in done.stdout and "Glöckchen".encode() in done.stdout

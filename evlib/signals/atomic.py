@@ -5,9 +5,10 @@ import os
 import shutil
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
-from .errors import EvlibError, WriteError
+from .errors import DataError, EvlibError, WriteError
 
 # What is being written stands in a folder with such a name beside its place. Its file ``lock`` is locked while the
 # process runs; ``new`` holds what is written, ``old`` the folder that makes room for it.
@@ -120,3 +121,33 @@ else:
 
     def _lock(file, wait):
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+
+def kind_of(path: str | Path) -> str:
+    """What a file holds, by a first look: "recording" (.npz), "model", "events", another word, or "" for nothing."""
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    if head.startswith(b"PK"):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except (OSError, ValueError, zipfile.BadZipFile):
+            return "damaged archive"
+        if any(name.endswith("data.pkl") for name in names):
+            return "model"
+        return "recording" if names and all(name.endswith(".npy") for name in names) else "archive"
+    if b"\0" in head:
+        return "binary file"
+    return ("events" if b"onset" in head.partition(b"\n")[0] else "text") if head.strip() else ""
+
+
+def require_replaceable(path: str | Path, kind: str) -> None:
+    """Refuse to write over a file that holds another ``kind`` (see `kind_of`): a slip would lose it.
+
+    Raises
+    ------
+    DataError
+    """
+    found = kind_of(path) if Path(path).is_file() else ""
+    if found not in ("", kind):
+        raise DataError(f"{path} is there already and no {kind} but: {found}. Choose another name, or remove it")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .atomic import replace_file
+from .atomic import replace_file, require_replaceable
 from .clock import MICROSECOND_CLOCK_HZ, SLACK_SAMPLES, change_clock, require_countable, seconds_to_samples, split_time
 from .errors import (
     DataError,
@@ -497,6 +497,7 @@ def write_events(events: Events, path: str | Path) -> None:
     Reading it back gives the same samples, names that occur, scores, durations, further columns and spans; fractions to
     a microsecond.
     """
+    require_replaceable(path, "events")
     table = table_of(events)
     table = table.assign(onset=[f"{onset:.6f}" for onset in table["onset"]])
     with replace_file(path) as temporary:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .atomic import replace_file
+from .atomic import replace_file, require_replaceable
 from .errors import DataError, EvlibError, MissingExtraError, OptionError, UnitError, require_extra, require_rate
 from .formats import READERS
 from .recording import BLOCK_SAMPLES, Recording, StoredSignal, numbered
@@ -286,6 +286,8 @@ def write_recording(recording: Recording, path: str | Path) -> None:
     if path.suffix.lower() not in WRITERS:
         raise DataError(f"{path}: a recording cannot be written as {path.suffix!r}, only as {', '.join(WRITERS)}")
     write, lost = WRITERS[path.suffix.lower()]
+    expected = {".npz": "recording", ".csv": "text", ".tsv": "text"}.get(path.suffix.lower(), "binary file")
+    require_replaceable(path, expected)
     if lost := [name for name in lost if _says(recording, name)]:
         warnings.warn(f"{path.name}: {path.suffix} files do not hold {', '.join(lost)}", stacklevel=2)
     with replace_file(path) as temporary:

@@ -31,7 +31,7 @@ from torch import nn
 
 from ..networks.encoders import encoder_of
 from ..networks.seeds import seeded
-from ..signals.atomic import replace_file
+from ..signals.atomic import replace_file, require_replaceable
 from ..signals.errors import DataError, OptionError, require
 from ..signals.gaps import Normal
 from ..templates.whiten import Whitener
@@ -77,6 +77,7 @@ def save(path: str | Path, kind: str, config: dict | None, state: dict, metadata
     state : tensors by name
     metadata, more : plain values and tensors that belong to it
     """
+    require_replaceable(path, "model")
     content = {"format": FORMAT, "model_class": kind, "config": config, "model_state_dict": state, "metadata": metadata}
     content = plain(more | content)
     _check_plain(content)
