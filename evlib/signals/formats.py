@@ -6,6 +6,7 @@ time. Gaps are NaN. What a file holds of several rates or streams is not mixed: 
 """
 
 import datetime
+import io
 import struct
 import warnings
 
@@ -196,7 +197,12 @@ def read_seismic(path, given=None, stream=None):
 def read_tdms(path, given=None, stream=None):
     """TDMS: the channels of one group, whose waveform properties tell the rate."""
     nptdms = require_extra("nptdms", "formats")
-    file = nptdms.TdmsFile.read(path)
+    # In memory no more can be asked for than there is, whatever lengths a damaged file announces.
+    content, size = path.read_bytes(), path.stat().st_size
+    with nptdms.TdmsFile.open(io.BytesIO(content)) as opened:  # nothing but the lengths is read
+        if (n := sum(len(c) for group in opened.groups() for c in group.channels())) > size:
+            raise DataError(f"damaged: {n} samples were announced in {size} bytes")
+    file = nptdms.TdmsFile.read(io.BytesIO(content))
     groups = {group.name: [c for c in group.channels() if len(c)] for group in file.groups()}
     groups = {name: channels for name, channels in groups.items() if channels}
     chosen = _one_stream(groups, stream)

@@ -138,7 +138,7 @@ def test_a_run_that_was_cut_off_goes_on_as_if_nothing_had_happened(made, recordi
         (tmp_path / "checkpoint_epoch_2.pth").unlink()
         assert (tmp_path / "checkpoint_epoch_1.pth").is_file()  # the second time goes on from here
     # Only this run goes on, and none begins anew in its folder.
-    best, other = (tmp_path / "best_model.pth").read_bytes(), evlib.Recording(recording.read() * 2, RATE)
+    best, other = (tmp_path / "best_model.pth").read_bytes(), evlib.Recording(recording.read()[::-1], RATE)
     for recordings, change in (([other], {}), ([recording], {"seed": 5}), ([recording], {"n_windows": 40})):
         with pytest.raises(OptionError, match="had other settings: .*training data"):
             family(recordings, made.metadata["pretext"], **run | change)
