@@ -192,7 +192,9 @@ class Detector:
 
     def noise_problems(self, recording: Recording) -> list[str]:
         """What is unusual in the noise of a recording beside that of the training recordings, a sentence each."""
-        return noise_problems(self.whitener, self.accept(recording), self.metadata.get("noise"))
+        recording, whitener = self.accept(recording), self.whitener
+        moments = whitener.noise_levels(recording)
+        return noise_problems(moments, recording.channels, whitener.limits[0], self.metadata.get("noise"))
 
     def candidates(
         self,

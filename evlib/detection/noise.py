@@ -4,28 +4,29 @@ import warnings
 
 import numpy as np
 
-from ..signals.recording import Recording
-from ..templates.whiten import Whitener
-
 # A standard deviation that differs by more than this factor is worth a word: another gain, another place of the sensor.
 DIFFERENT = 2.0
 # Share of a recording with unusual noise that is worth a word.
 SHARE = 0.01
 
 
-def usual_noise(whitener: Whitener, recordings: list[Recording]) -> list:
-    """The power of each channel's noise in the quietest and in the noisiest of the training recordings, [[C], [C]]."""
-    levels = [_middle(whitener.noise_levels(recording)[1]) for recording in recordings]
+def usual_noise(moments: list) -> list:
+    """The power of each channel's noise in the quietest and in the noisiest of the training recordings, [[C], [C]].
+
+    ``moments`` : `Whitener.noise_levels` of each recording
+    """
+    levels = [_middle(levels) for _, levels in moments]
     return [np.min(levels, axis=0).tolist(), np.max(levels, axis=0).tolist()]
 
 
-def noise_problems(whitener: Whitener, recording: Recording, usual=None) -> list[str]:
+def noise_problems(moments: tuple, channels, limits: np.ndarray, usual=None) -> list[str]:
     """What is unusual in the noise of a recording, in sentences.
 
-    ``usual`` : from `usual_noise`; default: the recording is one of them
+    ``moments`` : `Whitener.noise_levels` of the recording; ``limits`` (C,) : the most that is usual; ``usual`` : from
+    `usual_noise`; default: the recording is one of them
     """
-    time_s, levels = whitener.noise_levels(recording)
-    missing, loud = np.isnan(levels), levels > whitener.limits[0]
+    time_s, levels = moments
+    missing, loud = np.isnan(levels), levels > limits
     found = []
     for unusual, text in (
         (
@@ -43,7 +44,7 @@ def noise_problems(whitener: Whitener, recording: Recording, usual=None) -> list
             k = share.argmax()
             much = np.sqrt(np.median(levels[unusual[:, k], k]))
             text = text.format(share=share[k], time=time_s[unusual[:, k].argmax()], much=much)
-            found.append(f"{_named(recording.channels, share > SHARE)}: {text}")
+            found.append(f"{_named(channels, share > SHARE)}: {text}")
     if usual is not None:
         least, most = np.array(usual)
         level = np.where(loud.mean(axis=0) > 0.5, least, _middle(levels))  # said already
@@ -51,9 +52,7 @@ def noise_problems(whitener: Whitener, recording: Recording, usual=None) -> list
         different = (ratio > DIFFERENT) | (ratio < 1 / DIFFERENT)
         if different.any():
             times = f"noise is {ratio[different][0]:.2g} times that of the training recordings"
-            found.append(
-                f"{_named(recording.channels, different)}: {times} (another gain, unit or place of the sensor?)"
-            )
+            found.append(f"{_named(channels, different)}: {times} (another gain, unit or place of the sensor?)")
     return found
 
 

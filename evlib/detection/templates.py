@@ -132,11 +132,12 @@ def whiten_and_learn(
         ]
         stage = {"progress": lambda: advance("self-train")}
         bank = self_train(bank, signals, known, shrink=shrink, widen=find_window, **stage)
-    noise = usual_noise(whitener, data.recordings)
-    for text in different_noise(noise, data.recordings[0].channels):
+    moments, channels = [whitener.noise_levels(recording) for recording in data.recordings], data.recordings[0].channels
+    noise = usual_noise(moments)
+    for text in different_noise(noise, channels):
         logging.getLogger(__name__).warning(text)
-    for k, recording in enumerate(data.recordings):
-        for text in noise_problems(whitener, recording):
+    for k, own in enumerate(moments):
+        for text in noise_problems(own, channels, whitener.limits[0]):
             logging.getLogger(__name__).warning("recording %d, %s", k, text)
     metadata = {
         "noise": noise,

@@ -53,7 +53,7 @@ def read_wav(path, given=None):
         start, left = file.tell(), size - file.tell()
     rate, n_channels, dtype, width = layout
     length = long_size if long_size is not None and length == 0xFFFFFFFF else length
-    if length in UNKNOWN_SIZES and left > length % 2**32 or (length in UNKNOWN_SIZES and left):
+    if length in UNKNOWN_SIZES and left:
         warnings.warn(f"{path.name}: the header does not tell its length; read to the end of the file", stacklevel=3)
         length = left
     if length > left:

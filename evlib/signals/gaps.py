@@ -13,6 +13,8 @@ import numpy as np
 
 # What is normal is learned from so many segments of so many seconds.
 SEGMENTS, SEGMENT_S = 64, 1.0
+# A segment with more than this share of gaps in a channel says nothing of it.
+GAP_SHARE = 0.1
 # Samples that are read at a time.
 BLOCK_SAMPLES = 2**16
 # A sensor with noise does not stay on one straight line for this many seconds, nor for so many samples.
@@ -288,6 +290,17 @@ def read_bridged(recording, start: int, stop: int, normal: Normal, reach: int) -
         signal = bridge(signal, gaps, reach)
     signal = without_shifts(signal, normal.step, recording.sampling_rate_hz)
     return signal[rows], gaps[rows]
+
+
+def read_segments(recordings: list, length_s: float, most: int, normal: Normal):
+    """Segments spread over recordings (see `segments`), bridged: signals (n, length, C), which of them say something of
+    their channel (n, C), and number of the recording and first sample of each."""
+    chosen, length = segments(recordings, length_s, most)
+    read = [read_bridged(recordings[k], start, start + length, normal, length) for k, start in chosen]
+    signal, gaps = map(np.stack, zip(*read, strict=True))
+    # Judged by the values: rounding gives even a constant some spectrum.
+    known = (gaps.mean(axis=1) <= GAP_SHARE) & (np.ptp(signal, axis=1) > 0)
+    return signal, known, chosen
 
 
 def gap_blocks(recording, normal: Normal | None = None):

@@ -4,15 +4,13 @@ import numpy as np
 import scipy.signal
 from scipy.ndimage import median_filter
 
-from .gaps import normal_of, read_bridged, segments
+from .gaps import Normal, read_segments
 
 # Segments that are looked at, and their length in seconds: hum stands out of frequencies 1 Hz apart.
 SEGMENTS, SEGMENT_S = 100, 2.0
 # Frequencies of mains in Hz; hum has so many times the power of frequencies within so many Hz around it, in one segment
 # of five or more.
 MAINS_HZ, HUM_TIMES, AROUND_HZ, OFTEN = (50.0, 60.0), 20.0, 8.0, 0.8
-# A segment with a greater share of gaps says nothing.
-GAP_SHARE = 0.1
 # A middle that moves over the recording by so many times what is within one segment is drift.
 DRIFT_TIMES = 20.0
 # The least change from sample to sample in a piece of so many seconds is noise without events; it changes where five
@@ -20,15 +18,11 @@ DRIFT_TIMES = 20.0
 PIECE_S, NEIGHBOURS, CHANGE = 0.05, 3, 2.0
 
 
-def noise_problems(recording) -> list[tuple[str, str]]:
-    """(where, what) of everything that is found, one for each channel and kind."""
+def noise_problems(recording, normal: Normal) -> list[tuple[str, str]]:
+    """(where, what) of everything that is found, one for each channel and kind; ``normal`` : of the recording."""
     rate = recording.sampling_rate_hz
-    chosen, length = segments([recording], SEGMENT_S, SEGMENTS)
-    normal = normal_of([recording])
-    read = [read_bridged(recording, start, start + length, normal, length) for _, start in chosen]
-    signal, gaps = map(np.stack, zip(*read, strict=True))  # (n, length, C)
-    known = (gaps.mean(axis=1) < GAP_SHARE) & (np.ptp(signal, axis=1) > 0)
-    time_s = np.array([start + length / 2 for _, start in chosen]) / rate
+    signal, known, chosen = read_segments([recording], SEGMENT_S, SEGMENTS, normal)
+    time_s = np.array([start + signal.shape[1] / 2 for _, start in chosen]) / rate
     found = []
     for k, channel in enumerate(recording.channels):
         own = signal[known[:, k], :, k], time_s[known[:, k]]

@@ -133,8 +133,9 @@ def validate(
     if recording is not None:
         require_instance(Recording, "write Recording(signal, sampling_rate_hz)", recording=recording)
         found += _check_format(recording, sampling_rate_hz, n_channels)
-        found += _check_signal(recording)
-        found += [("warning", where, message) for where, message in noise_problems(recording)]
+        normal = normal_of([recording])
+        found += _check_signal(recording, normal)
+        found += [("warning", where, message) for where, message in noise_problems(recording, normal)]
         found += _check_detector(recording, detector)
     if events is not None:
         require_instance(Events, "use read_events or Events.from_seconds", events=events)
@@ -169,9 +170,8 @@ def _check_detector(recording, detector):
             yield "error", "detector", str(error)
 
 
-def _check_signal(recording):
+def _check_signal(recording, normal):
     n_channels, rate = recording.n_channels, recording.sampling_rate_hz
-    normal = normal_of([recording])
     # Of each kind of gap in each channel: samples, groups of samples, the first one.
     counts, groups, first = (np.zeros((len(GAPS), n_channels), dtype=np.int64) for _ in range(3))
     n, total, squares = np.zeros((3, n_channels))

@@ -16,7 +16,7 @@ from scipy.ndimage import maximum_filter1d
 
 from ..signals.clock import n_frames
 from ..signals.errors import DataError, ShapeError, require, require_rate
-from ..signals.gaps import Normal, bridge, normal_of, read_bridged, segments
+from ..signals.gaps import Normal, bridge, normal_of, read_bridged, read_segments
 from ..signals.recording import Recording
 from .equalize import context_samples, equalize, frame_samples, learn_limits, level_around, unlimited
 
@@ -33,9 +33,8 @@ WILD_TIMES, BEFORE_S, AFTER_S, WILD_S = 10.0, 0.1, 1.0, 0.005
 MOMENTS, KNOWN_SHARE = 64, 0.9
 # Seconds of signal that ordinary power is learned from.
 LIMIT_S = 300.0
-# A segment with more than this share of gaps in a channel says nothing of its noise.
-GAP_SHARE = 0.1
-# Nor does one with so many times less power than half of those of its recording: a gain was turned down.
+# A segment with so many times less power than half of those of its recording says nothing of the noise: a gain was
+# turned down.
 QUIETER = 3.0
 # Least noise power at a frequency as a share of the channel's median: below it, the filter would amplify rounding.
 FLOOR = 1e-6
@@ -278,14 +277,10 @@ def estimate_psd(recordings: list[Recording], normal: Normal) -> tuple[np.ndarra
     ------
     DataError : a channel that is constant, or has gaps everywhere
     """
-    chosen, length = segments(recordings, SEGMENT_S, MAX_SEGMENTS)
-    read = [read_bridged(recordings[k], start, start + length, normal, length) for k, start in chosen]
-    signal, gaps = map(np.stack, zip(*read, strict=True))  # (n, length, C)
-    # Judged by the values: rounding gives even a constant some spectrum.
-    useless = (gaps.mean(axis=1) > GAP_SHARE) | (np.ptp(signal, axis=1) <= 0)
-    middles = np.where(useless, np.nan, np.median(signal, axis=1))
+    signal, known, chosen = read_segments(recordings, SEGMENT_S, MAX_SEGMENTS, normal)
+    middles = np.where(known, np.median(signal, axis=1), np.nan)
     spectra = scipy.signal.periodogram(signal, window="hann", detrend="linear", axis=1)[1] / 2
-    spectra[np.broadcast_to(useless[:, None], spectra.shape)] = np.nan
+    spectra[np.broadcast_to(~known[:, None], spectra.shape)] = np.nan
     spectra = _without_quiet(spectra, np.array([k for k, _ in chosen]))
     used = np.isfinite(middles).sum(axis=0)
     if (used == 0).any():
