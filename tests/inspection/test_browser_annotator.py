@@ -89,7 +89,7 @@ def test_clicks_drags_undo_and_save(open_notebook):
     # Everything in view is right and complete; saving writes the table, and saves again what is new.
     act(lambda: page.click("accept all in view"), "suggestions in view", "accept")
     act(lambda: page.click("view is complete"), "is complete", "review")
-    act(lambda: page.click("save"), "Saved", "review")
+    act(lambda: page.click("save"), "Saved", "save")
     table = page.folder / "annotations.tsv"
     first = read_events(table)
     assert len(first) >= 2 and len(first.labelled_spans) >= 1
@@ -97,7 +97,7 @@ def test_clicks_drags_undo_and_save(open_notebook):
     page.screenshot(f"annotator_{open_notebook.front_end}_complete", ".jupyter-widgets")
     page.changed(PICTURE, lambda: page.click("next ▸"))
     act(lambda: page.click("accept"), "Accepted", "accept")
-    act(lambda: page.click("save"), f"Saved {len(first) + 1} events", "accept")
+    act(lambda: page.click("save"), f"Saved {len(first) + 1} events", "save")
     assert len(read_events(table)) == len(first) + 1
 
 

@@ -23,7 +23,7 @@ def searched():
     bank = make_bank(templates, 9.0)
     taps = np.zeros((3, 101))
     taps[:, 50] = 1
-    detector = Detector(Whitener(taps, np.zeros(3), RATE), bank, np.array([0.0, 1, 2, 3]), {}, -3.0)
+    detector = Detector(Whitener(taps, np.zeros(3), RATE), bank, np.array([0.0, 1, 2, 3]), None, -3.0)
     recording = Recording(signal, RATE)
     return detector, recording, detector.candidates(recording)
 
