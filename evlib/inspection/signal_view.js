@@ -367,7 +367,10 @@ function render({ model, el }) {
     if (own) own();
     else send('pressed', { key: event.key, shift: event.shiftKey, count: Number(shown('pressed').count || 0) + 1 });
   });
-  box.addEventListener('transitionend', redraw);  // the theme has changed
+  // The theme has changed: what is out of sight, or taken off the page meanwhile, sees the end of no transition.
+  for (const name of ['transitionend', 'transitioncancel']) box.addEventListener(name, redraw);
+  const sight = new IntersectionObserver(redraw);
+  sight.observe(box);
 
   function take() {
     const bytes = shown('data');
@@ -382,6 +385,6 @@ function render({ model, el }) {
   const watch = new ResizeObserver(redraw);
   watch.observe(box);
   take();
-  return () => { clearTimeout(timer); clearTimeout(telling); watch.disconnect(); model.off(null, null, null); };
+  return () => { clearTimeout(timer); clearTimeout(telling); watch.disconnect(); sight.disconnect(); model.off(null, null, null); };
 }
 export default { render };

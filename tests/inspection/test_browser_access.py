@@ -7,7 +7,8 @@ import pytest
 # What axe may look at: the rest of the page belongs to JupyterLab and Voila, and to cells without a widget.
 WIDGETS = ".evlib-widget"
 PARAMETERS = "n_types, duration_s = 3, 20.0"
-DARK = "() => window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'}).then(() => true)"
+LIGHT = "() => window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Light'}).then(() => true)"
+DARK = LIGHT.replace("Light", "Dark")
 # The lightness of the corner of a canvas, from 0 to 255.
 PAPER = """() => {
     const canvas = document.querySelector('.evlib-signal canvas');
@@ -69,7 +70,12 @@ def test_notebook_06_in_lab(open_in_lab, repository):
     page = open_in_lab(cells_of_notebook_06(repository))
     wait_for_widgets(page)
     check_theme(page, "lab_light", dark=False)
-    # The canvas follows the theme at once.
+    # The canvas follows the theme: out of sight (a notebook is long) once it is looked at, in sight at once.
+    canvas = page.page.locator(".evlib-signal canvas").first
+    page.page.evaluate(DARK)
+    canvas.scroll_into_view_if_needed()
+    page.page.wait_for_function(f"() => Number(({PAPER})()) < 60")
+    page.changed(PAPER, lambda: page.page.evaluate(LIGHT))
     page.changed(PAPER, lambda: page.page.evaluate(DARK))
     check_theme(page, "lab_dark", dark=True)
 
