@@ -7,8 +7,8 @@ import pytest
 # What axe may look at: the rest of the page belongs to JupyterLab and Voila, and to cells without a widget.
 WIDGETS = ".evlib-widget"
 PARAMETERS = "n_types, duration_s = 3, 20.0"
-LIGHT = "() => window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Light'}).then(() => true)"
-DARK = LIGHT.replace("Light", "Dark")
+THEME = "() => window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab %s'}).then(() => true)"
+LIGHT, DARK = THEME % "Light", THEME % "Dark"
 # The lightness of the corner of a canvas, from 0 to 255.
 PAPER = """() => {
     const canvas = document.querySelector('.evlib-signal canvas');
