@@ -145,6 +145,7 @@ def _is_pair(pair):
 def _on_clock(events, recording, number, names):
     """The labels of one recording on its clock, with ``labelled_spans``."""
     labels, n_samples = events.at_rate(recording.sampling_rate_hz).with_names(names), recording.n_samples
+    labels = _once(labels, number)
     outside = (labels.sample < 0) | (labels.time_samples >= n_samples)
     if outside.any():
         raise DataError(
@@ -157,6 +158,25 @@ def _on_clock(events, recording, number, names):
     fraction = np.where(late, np.nextafter(0.5, 0), labels.fraction)
     clipped = {"sample": np.minimum(labels.sample, n_samples - 1), "labelled_spans": np.clip(spans, 0, n_samples)}
     return replace(labels, fraction=fraction, **clipped)
+
+
+def _once(labels, number):
+    """Without labels less than a sample after another of their type (one event labelled twice), with a warning."""
+    order = np.lexsort((labels.time_samples, labels.type))
+    time, type = labels.time_samples[order], labels.type[order]
+    again = order[1:][(np.diff(time) < 1) & (np.diff(type) == 0)]
+    if not len(again):
+        return labels
+    logging.getLogger(__name__).warning(
+        "recording %d: %d labels stand less than a sample after another of their type, the first at %.3f s "
+        "(a table joined twice?); they are left out",
+        number,
+        len(again),
+        labels.onset_s[again].min(),
+    )
+    kept = np.ones(len(labels), dtype=bool)
+    kept[again] = False
+    return labels[kept]
 
 
 def _without_spans(table):

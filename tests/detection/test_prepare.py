@@ -93,3 +93,16 @@ def test_no_label_is_lost_and_none_is_on_both_sides(n_recordings, n_labels):
     assert everything(data.train) + everything(data.development) == n_recordings * n_labels
     counts, trained = (sum(t.counts() for t in tables) for tables in ([p[1] for p in pairs], data.train))
     assert (trained[counts > 0] > 0).all() and (trained[counts < FEW_LABELS] == counts[counts < FEW_LABELS]).all()
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.4])
+def test_a_table_joined_twice_teaches_once(apart, caplog):
+    once = labels(spread(24), np.arange(24) % 2)
+    times = np.r_[once.onset_s, once.onset_s + apart / RATE, np.full(10_000, 20.0)]
+    data = split([(recording(), labels(times, np.r_[once.type, once.type, np.zeros(10_000, int)]))])
+    assert "10023 labels stand less than a sample after another" in caplog.text
+    kept = np.sort(np.concatenate([data.train[0].time_samples, data.development[0].time_samples]))
+    np.testing.assert_allclose(kept, np.sort(np.r_[once.time_samples, 20.0 * RATE]))
+    caplog.clear()
+    split([(recording(), once)])
+    assert not caplog.text
