@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from evlib.motion.converters import SOURCES
+from evlib.signals import labels
 from evlib.signals.errors import DataError
 from evlib.signals.files import FORMATS
 
@@ -31,6 +32,9 @@ def test_damaged_files_bring_out_nothing_but_errors_of_evlib(repository):
 def test_every_registered_format_has_a_reader(fuzz):
     """A new format needs a line in tools/fuzz_readers.py, which writes a sound file."""
     assert {*FORMATS, *SOURCES} <= set(fuzz.READERS)
+    import fuzz_readers
+
+    assert set(fuzz_readers.EVENTS.values()) == set(labels.FORMATS)
 
 
 def test_the_same_seed_makes_the_same_mutants(fuzz):

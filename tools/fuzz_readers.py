@@ -1,12 +1,13 @@
 """The readers of evlib with a small sound file for each, and what must hold of all that they return.
 
-A new format in a registry of evlib needs a line in `RECORDINGS` or `EVENTS`: a function that writes a sound file.
+A new format in a registry of evlib needs a line in `RECORDINGS`, a function that writes a sound file, or in `EVENTS`.
 """
 
 import datetime
 import gzip
 import json
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,8 +31,9 @@ from evlib.motion.words import text_encoder
 from evlib.networks.context import ContextLSTM
 from evlib.networks.encoders import LSTMEncoder
 from evlib.networks.frames import FrameNetwork
-from evlib.signals.events import Events, read_events, write_events
+from evlib.signals.events import Events
 from evlib.signals.files import read_recording, write_recording
+from evlib.signals.labels import FORMATS, read_events, write_events
 from evlib.signals.recording import Recording
 from evlib.studies import audio, workouts
 from evlib.studies.sequences import HeartRateLSTM, LSTMClassifier
@@ -42,7 +44,12 @@ RATE = 200.0
 SIGNAL = np.random.default_rng(0).normal(size=(400, 3)).astype(np.float32)
 NAMES = ("x", "y", "z")
 RECORDING = Recording(SIGNAL, RATE, NAMES, "g")
-TABLE = Events.from_seconds([0.1, 0.5, 1.25], ["a", "b", "a"], RATE, score=[0.5, 0.9, 1.0], complete_spans_s=[[0, 2]])
+# Names of bells, which every format of labels holds.
+TABLE = Events.from_seconds(
+    [0.1, 0.5, 1.25], ["bell_01", "bell_02", "bell_01"], RATE, score=[0.5, 0.9, 1.0], complete_spans_s=[[0, 2]]
+)
+# Of formats with dates, the date of the first sample.
+START = "2026-05-01T12:00:00+00:00"
 # Most values of a signal that are looked at.
 LOOKED_AT = 10**6
 
@@ -121,7 +128,7 @@ RECORDINGS = {
 
 def read_table(path):
     """Events, whose columns must fit each other, and which come back from a file of evlib."""
-    events = read_events(path)
+    events = read_events(path, start_time=START)
     assert all(len(getattr(events, name)) == len(events) for name in ("fraction", "type", "score", "sigma_s"))
     assert np.isfinite(events.onset_s).all() and (np.diff(events.time_samples) >= 0).all()
     assert not len(events) or 0 <= events.type.min() <= events.type.max() < len(events.names)
@@ -131,10 +138,27 @@ def read_table(path):
     np.testing.assert_array_equal(again.sample, events.sample)
 
 
-# Ending of an event table -> a function that writes a sound one.
+def _labels(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a format cannot hold
+        spans = TABLE.labelled_spans if "labelled spans" not in FORMATS[EVENTS[path.name]].lacks else None
+        write_events(replace(TABLE, labelled_spans=spans), path, start_time=START)
+
+
+# Name of a file with labels -> its format.
 EVENTS = {
-    ".tsv": lambda path: write_events(TABLE, path),
-    ".csv": lambda path: pd.DataFrame({"onset": [0.5, 1.5], "trial_type": ["a", "b"]}).to_csv(path, index=False),
+    "e.tsv": "bids",
+    "e.csv": "bids",
+    "e.txt": "audacity",
+    "e.selections.txt": "raven",
+    "e.eaf": "elan",
+    "e.TextGrid": "textgrid",
+    "e.atr": "wfdb",
+    "e.edf": "edf",
+    "e_annot.csv": "mne",
+    "e_annot.txt": "mne",
+    "e.qml": "quakeml",
+    "e.lowndes": "lowndes",
 }
 
 
@@ -432,7 +456,7 @@ def _file(name, write):
 
 READERS = {
     **{ending: Reader(_file(f"night{ending}", write), read_signal) for ending, write in RECORDINGS.items()},
-    **{f"events {ending}": Reader(_file(f"e{ending}", write), read_table) for ending, write in EVENTS.items()},
+    **{f"events {name[1:]}": Reader(_file(name, _labels), read_table) for name in EVENTS},
     "sessions": Reader(_sessions, read_sessions),
     **{
         kind: Reader(make, _converted(kind))

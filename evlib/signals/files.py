@@ -32,6 +32,8 @@ from .units import unit_in_brackets
 
 # Codecs that only unpack numbers.
 CODECS = ("blosc", "zstd", "gzip", "zlib", "lz4", "bz2", "lzma", "delta", "shuffle", "transpose", "crc32c", "sharding")
+# A Parquet file packs equal values tightly; one that promises more than these is damaged, or meant to fill the memory.
+MOST_VALUES, VALUES_PER_BYTE = 10**8, 100
 ABOUT = ("sampling_rate_hz", "channels", "units", "start_time")
 
 
@@ -175,7 +177,11 @@ def _read_csv(path, given, sep=None, decimal=None, skip_rows=None, time_column=N
 def _read_parquet(path, given, time_column=None, time_unit=None, regrid=False):
     require_extra("pyarrow", "data")
     import pandas as pd
+    from pyarrow.parquet import read_metadata
 
+    n_rows, n_columns = (said := read_metadata(path)).num_rows, said.num_columns
+    if n_rows * n_columns > MOST_VALUES + VALUES_PER_BYTE * path.stat().st_size:
+        raise DataError(f"its header promises {n_rows} rows of {n_columns} columns, far more than such a file can hold")
     frame = pd.read_parquet(path, engine="pyarrow")
     index = frame.index
     if isinstance(index, pd.MultiIndex):

@@ -185,6 +185,8 @@ def _by_content(path, name):
     """What a text file holds; ``name`` where that does not tell."""
     with path.open("rb") as file:
         head = file.read(4096).decode("utf-8", "replace").lstrip("\ufeff")
+    if re.match(r"onset\b.*\btrial_type\b", head):  # whatever further columns it brought from elsewhere
+        return "bids"
     if head.startswith("# MNE-Annotations") or re.match(r"onset,duration,description\b", head):
         return "mne"
     if "Begin Time (s)" in head.split("\n")[0]:

@@ -323,3 +323,14 @@ def test_what_is_written_is_read_again_and_losses_are_said(kind, tmp_path, recwa
     assert again.sampling_rate_hz == pytest.approx(200)
     for name in ("channels", "units", "start_time"):
         assert (getattr(again, name) == getattr(recording, name)) != (name in lost)
+
+
+def test_a_parquet_file_of_endless_equal_rows_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr("evlib.signals.files.MOST_VALUES", 10**5)
+    path, zeros = tmp_path / "a.parquet", np.zeros((400_000, 3))
+    pd.DataFrame(zeros, columns=list("xyz")).to_parquet(path)
+    with pytest.raises(DataError, match="promises 400000 rows of 3 columns"):
+        read_recording(path, 2000)
+    noise = np.random.default_rng(0).integers(-100, 100, zeros.shape)
+    pd.DataFrame(noise, columns=list("xyz")).to_parquet(path)
+    assert read_recording(path, 2000).shape == zeros.shape

@@ -70,6 +70,18 @@ def test_a_file_gives_back_what_was_written(name, sample, seed, rate, spans, tmp
         np.testing.assert_array_equal(again.labelled_spans, events.labelled_spans)
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_what_came_from_another_format_is_read_from_a_bids_table(name, tmp_path):
+    file, names = FILES[name]
+    events = Events([360, 720], [0.0, 0.0], [0, 1], names, 360)
+    quietly(write_events, events, tmp_path / file, start_time=START)
+    first = read_events(tmp_path / file, start_time=START)
+    for table in ("b.tsv", "b.csv", "b.txt"):
+        write_events(first, tmp_path / table, format="bids")
+        again = read_events(tmp_path / table)
+        assert again.type_names == first.type_names and list(again.extra) == list(first.extra)
+
+
 @pytest.mark.parametrize("name", ["bids", "raven"])
 def test_scores_are_kept_where_they_can_be(name, tmp_path, recwarn):
     events = Events([5, 9], [0.25, 0.0], [0, 1], ("a", "b"), 2000, [0.5, np.nan], [1e-4, 2e-4])
