@@ -7,6 +7,7 @@ time. Gaps are NaN. What a file holds of several rates or streams is not mixed: 
 
 import datetime
 import io
+import os
 import struct
 import warnings
 
@@ -20,6 +21,8 @@ from .recording import StoredSignal
 RATE_NAMES = ("sampling_rate_hz", "sampling_rate", "fs", "Fs", "FS", "sfreq", "srate", "rate")
 # Sizes that a program writes into a WAV file whose length it does not know yet.
 UNKNOWN_SIZES = (0, 0xFFFFFFFF, 0x7FFFFFFF, 0xFFFFFFFE, 0x7FFFFFFE)
+# Most bytes of a page of an Ogg file, and the bit in its header that says that it is the last.
+OGG_PAGE, LAST_PAGE = 65_307, 4
 # A stream that says nothing for so many seconds, and so many samples, has paused.
 PAUSE_S, PAUSE_SAMPLES = 0.1, 5
 # Channels that begin at times this many samples apart, beyond whole samples, are not on one clock.
@@ -96,6 +99,13 @@ def read_sound(path, given=None):
     """FLAC and Ogg."""
     soundfile = require_extra("soundfile", "formats")
     signal, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    if path.suffix.lower() == ".ogg":
+        with path.open("rb") as file:
+            file.seek(-min(path.stat().st_size, OGG_PAGE), os.SEEK_END)
+            page = file.read().rpartition(b"OggS")[2]
+        sizes = page[23 : 23 + page[22]] if len(page) > 22 else b""
+        if not page[1:2] or not page[1] & LAST_PAGE or len(page) < 23 + len(sizes) + sum(sizes):
+            raise DataError("truncated: its last page is missing")
     return signal, {"sampling_rate_hz": rate}
 
 

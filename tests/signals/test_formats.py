@@ -82,6 +82,19 @@ def test_cut_and_damaged_files_are_refused_or_read_whole(kind, tmp_path):
     assert time.process_time() - begin < 60
 
 
+@pytest.mark.parametrize("kind", ["ogg", "flac", "wav"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_a_sound_that_is_cut_short_is_refused(kind, share, tmp_path):
+    import soundfile
+
+    path = tmp_path / f"a.{kind}"
+    soundfile.write(path, np.random.default_rng(0).normal(scale=0.1, size=(160_000, 2)), 8000)
+    assert read_recording(path).n_samples == 160_000
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(DataError, match=f"a.{kind}.*truncated"):
+        read_recording(path)
+
+
 def test_gaps_between_traces_are_missing_values(tmp_path):
     import obspy
 
