@@ -95,6 +95,20 @@ def _require_new(*paths):
             raise OptionError(f"{path} is there already; choose another folder, or remove it")
 
 
+def _require_no_labels(output):
+    """Refuse to write what was found over labels, which have no scores."""
+    from .signals.events import read_events
+
+    if output is None or output.suffix.lower() not in (".tsv", ".csv") or not output.is_file():
+        return
+    try:
+        score = read_events(output).score
+    except EvlibError:  # another kind of file is refused when it is written
+        return
+    if len(score) and (score != score).all():  # NaN
+        raise OptionError(f"{output} is there already and holds labels, no detections; choose another name")
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser whose refusals are evlib's: one line, without the whole usage before it."""
 
@@ -269,6 +283,7 @@ def _discover(discover, read, recording, output, **options):
     """Find the types of events that recur in a recording, without labels."""
     from .signals.labels import write_events
 
+    _require_no_labels(output)
     found = discover([read(recording)], **options)
     write_events(found.events[0], output)
     print(found)
@@ -285,6 +300,7 @@ def _detect(detect, read, detector, recording, output=None, resample=False, **op
     from .detection.detector import load_detector
     from .signals.labels import write_events
 
+    _require_no_labels(output)
     detector, recording = load_detector(detector), read(recording)
     if resample:
         recording = recording.resample(detector.sampling_rate_hz)

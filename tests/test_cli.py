@@ -14,6 +14,7 @@ import torch
 import evlib
 from evlib import cli
 from evlib.signals.synthetic import make_templates
+from evlib.training.checkpoints import save_checkpoint
 
 RATE = 2000.0
 # Arguments of the Python functions that a command does not have.
@@ -346,11 +347,15 @@ def test_no_command_writes_over_what_it_reads_or_over_another_kind_of_file(tmp_p
         ("detect", tmp_path / "d.ckpt", recording, "-o", folder / "../day/recording.npz"),
         ("detect", tmp_path / "d.ckpt", recording, "-o", tmp_path / "d.ckpt"),
         ("discover", recording, "-o", tmp_path / "d.ckpt", "--quiet"),
+        ("discover", recording, "-o", events, "--quiet"),  # labels of one's own
+        ("detect", tmp_path / "d.ckpt", recording, "-o", events),
     ):
         assert run(*words) == 2, words
     assert {path: path.read_bytes() for path in before} == before
     assert run("detect", tmp_path / "d.ckpt", recording, "-o", tmp_path / "e.tsv") == 0
     assert run("detect", tmp_path / "d.ckpt", recording, "-o", tmp_path / "e.tsv") == 0  # one's own result is replaced
+    with pytest.raises(evlib.EvlibError, match="is there already and a Detector"):
+        save_checkpoint(tmp_path / "d.ckpt", evlib.LSTMEventClassifier(hidden_size=8))
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     with pytest.raises(evlib.EvlibError, match="is there already and no model but: text"):
         evlib.load_detector(tmp_path / "d.ckpt").save(tmp_path / "notes.txt")

@@ -3,7 +3,8 @@
 What the file of a recording holds, by its ending (channel names and units may be given anew when reading, the rate only
 where the file has none):
 
-* ``.npz``: an array ``signal``, and ``sampling_rate_hz``, ``channels``, ``units``, ``start_time`` (ISO 8601)
+* ``.npz``: an array ``signal``, and ``sampling_rate_hz``, ``channels``, ``units``, ``start_time`` (ISO 8601); an array
+  of times beside it is checked, here and in the other files of arrays
 * ``.npy``: the signal, memory-mapped; beside it a ``.json`` with the others
 * ``.csv``, ``.tsv``, ``.parquet``: a column for each channel and, if there is one, a uniform time
 * ``.h5``, ``.hdf5``, ``.zarr``: a dataset or array ``signal``; the others as attributes, or as arrays beside it
@@ -14,6 +15,7 @@ where the file has none):
 
 import inspect
 import json
+import math
 import os
 import warnings
 from collections import ChainMap
@@ -22,12 +24,12 @@ from pathlib import Path
 
 import numpy as np
 
-from .atomic import replace_file, require_replaceable
+from .atomic import replace_file
 from .errors import DataError, EvlibError, MissingExtraError, OptionError, UnitError, require_extra, require_rate
-from .formats import READERS
+from .formats import RATE_NAMES, READERS
 from .recording import BLOCK_SAMPLES, Recording, StoredSignal, numbered
 from .tables import about_preamble, read_table
-from .times import checked_rate, choose_time, is_time, onto_grid, require_time_unit, seconds_of, start_of
+from .times import by_stamps, by_times_beside, choose_time, is_time, refuse_unnamed_clock, require_time_unit, start_of
 from .units import unit_in_brackets
 
 # Codecs that only unpack numbers.
@@ -60,9 +62,9 @@ def read_recording(
     sep : separator of a text table; without it a tab, a semicolon or a comma, whichever fits all lines
     decimal : "." or "," in the numbers of a text table; without it a comma where only that fits
     skip_rows : lines of a text table before the line of names; without it they are found
-    time_column : column of a table that is the time, where its name does not tell
-    time_unit : unit of the numbers in that column: "s", "ms", "us", "ns", "min", "h" or "d"
-    regrid : interpolate the rows of a table onto a uniform clock; gaps become NaN, and a warning says what moved
+    time_column : column of a table, or array beside the signal, that is the time, where its name does not tell
+    time_unit : unit of the numbers in it: "s", "ms", "us", "ns", "min", "h", "d", or "samples" for a counter
+    regrid : interpolate the rows onto a uniform clock; gaps become NaN, and a warning says what moved
     stream : of a file that holds several streams, rates, groups or arrays, the name of the one that is read
 
     Raises
@@ -97,7 +99,7 @@ def read_recording(
     try:
         signal, *sources = FORMATS[kind](path, given, **options)
         about = ChainMap(*sources)  # of several places, the first that names the rate, channels or units
-        rate = _agreed_rate(given, about.get("sampling_rate_hz"))
+        rate = _agreed_rate(given, _stored_rate(about))
         channels = _text(about["channels"]) if channels is None and "channels" in about else channels
         units = _text(about.get("units", "")) if units is None else units
         start_time = about.get("start_time")
@@ -112,6 +114,13 @@ def read_recording(
     if isinstance(recording.signal, StoredSignal):
         recording.signal.source = str(path)
     return recording
+
+
+def _stored_rate(about):
+    """The rate that a file tells, by one of its usual names; None where it does not."""
+    names = [name for name in RATE_NAMES if name in about]
+    usual = [name for name in names if name == ABOUT[0] or math.prod(getattr(about[name], "shape", ())) == 1]
+    return about[usual[0]] if usual else None
 
 
 def _agreed_rate(given, stored):
@@ -142,9 +151,12 @@ def _signal_of(source):
 # ---- readers: (path, rate that was passed or None) -> signal, and mappings that may hold rate, channels and units ---
 
 
-def _read_npz(path, given):
+def _read_npz(path, given, time_column=None, time_unit=None, regrid=False):
     with np.load(path, allow_pickle=False) as arrays:
-        return _plain(arrays, "signal"), {key: _plain(arrays, key) for key in ABOUT if key in arrays}
+        signal = _plain(arrays, "signal")
+        about = {key: _plain(arrays, key) for key in (*ABOUT, *RATE_NAMES) if key in arrays}
+        beside = {key: _plain(arrays, key) for key in arrays if key == time_column or is_time(key)}
+    return _timed(signal, (about,), beside, given, time_column, time_unit, regrid)
 
 
 def _plain(arrays, name):
@@ -213,17 +225,12 @@ def _from_table(frame, given, time_column, time_unit, regrid, preamble=()):
     about |= {"units": units} if any(units) else {}
     signal = frame[channels].to_numpy()
     if time is None:
+        refuse_unnamed_clock(frame[channels], given or about.get("sampling_rate_hz"))
         return signal, about
-    time_s, start_time, said = seconds_of(frame[time], time, time_unit)
-    starts = [start_time, *(start_of(frame[name], name) for name in others), about.get("start_time")]
-    about["start_time"] = next((start for start in starts if start is not None), None)
-    if regrid:
-        signal, about["sampling_rate_hz"] = onto_grid(
-            time_s, signal, time, said, given or about.get("sampling_rate_hz")
-        )
-    else:
-        about["sampling_rate_hz"] = checked_rate(time_s, time, said, given)
-    return signal, about
+    given = given or (about.get("sampling_rate_hz") if regrid else None)
+    signal, clock = by_stamps(frame[time], time, signal, given, time_unit, regrid)
+    starts = [start for name in others if (start := start_of(frame[name], name))]
+    return signal, clock, {"start_time": starts[0]} if starts else {}, about
 
 
 def _require_numbers(column, name):
@@ -231,13 +238,15 @@ def _require_numbers(column, name):
 
     if getattr(column.dtype, "kind", "O") in "iufb":
         return
+    if not len(column):
+        raise DataError("the table has no rows")
     bad = int(np.argmax(pd.to_numeric(column, errors="coerce").isna() & column.notna()))
     raise DataError(
         f"column {name!r}, row {bad + 1}: {column.iloc[bad]!r} is not a number (see sep=, decimal=, skip_rows=)"
     )
 
 
-def _read_hdf5(path, given):
+def _read_hdf5(path, given, time_column=None, time_unit=None, regrid=False):
     h5py = require_extra("h5py", "data")
     file = h5py.File(path, "r")
     if not isinstance(file.get("signal", getlink=True), h5py.HardLink | None):
@@ -245,10 +254,14 @@ def _read_hdf5(path, given):
     signal = _signal_of(file)
     if isinstance(signal, h5py.Dataset) and (signal.is_virtual or signal.external):
         raise DataError("its 'signal' is stored in other files, which are not read: copy the data into the file")
-    return signal, signal.attrs, file.attrs, file
+    names = [name for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)]
+    own = {name: node for name in names if isinstance(node := file[name], h5py.Dataset)}
+    own = {name: node for name, node in own.items() if not (node.is_virtual or node.external)}
+    about = signal.attrs, file.attrs, own
+    return _timed(signal, about, own, given, time_column, time_unit, regrid)
 
 
-def _read_zarr(path, given):
+def _read_zarr(path, given, time_column=None, time_unit=None, regrid=False):
     zarr = require_extra("zarr", "scale")
     for folder, folders, names in os.walk(path):
         for name in folders + names:
@@ -261,7 +274,16 @@ def _read_zarr(path, given):
         name = getattr(codec, "codec_id", type(codec).__name__.removesuffix("Codec").lower())
         if name not in CODECS:
             raise DataError(f"it is packed with {name!r}, which is not read; use one of {', '.join(CODECS)}")
-    return signal, signal.attrs, node.attrs, *(() if node is signal else (node,))
+    beside = {} if node is signal else dict(node.arrays())
+    return _timed(signal, (signal.attrs, node.attrs, beside), beside, given, time_column, time_unit, regrid)
+
+
+def _timed(signal, about, beside, given, *options):
+    """What a reader of arrays returns: an array of times ``beside`` the signal is its clock."""
+    stored = _stored_rate(ChainMap(*about)) if given is None else given
+    rate = None if stored is None else require_rate(np.asarray(stored).item())
+    signal, clock = by_times_beside(signal, beside, rate, *options)
+    return signal, clock, *about
 
 
 # Ending of a file -> how it is read.
@@ -292,12 +314,34 @@ def write_recording(recording: Recording, path: str | Path) -> None:
     if path.suffix.lower() not in WRITERS:
         raise DataError(f"{path}: a recording cannot be written as {path.suffix!r}, only as {', '.join(WRITERS)}")
     write, lost = WRITERS[path.suffix.lower()]
-    expected = {".npz": "recording", ".csv": "text", ".tsv": "text"}.get(path.suffix.lower(), "binary file")
-    require_replaceable(path, expected)
+    if path.is_file() and path.stat().st_size:
+        _require_recording(path)
     if lost := [name for name in lost if _says(recording, name)]:
         warnings.warn(f"{path.name}: {path.suffix} files do not hold {', '.join(lost)}", stacklevel=2)
     with replace_file(path) as temporary:
         write(recording, temporary)
+
+
+def _require_recording(path):
+    """Refuse to write over a file that is no recording, or that holds something beside it: a slip would lose it."""
+    found, kind = [], path.suffix.lower()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            read_recording(path)
+            if kind == ".npz":
+                found = list(np.load(path))
+            elif kind == ".h5":
+                with require_extra("h5py", "data").File(path, "r") as file:
+                    found = list(file)
+            elif kind == ".edf":
+                found = ["annotations"] * bool(require_extra("edfio", "formats").read_edf(path).annotations)
+    except EvlibError as error:
+        raise DataError(
+            f"{path} is there already and no recording: choose another name, or remove it ({error})"
+        ) from None
+    if more := sorted(set(found) - {"signal", *ABOUT}):
+        raise DataError(f"{path} is there already and holds {', '.join(more)} too: choose another name, or remove it")
 
 
 def _says(recording, name):

@@ -16,11 +16,12 @@ import numpy as np
 from .errors import DataError, OptionError, require_extra
 from .paths import path_inside
 from .recording import StoredSignal
+from .times import by_times_beside, is_time
 
 # Names that a file may give its sampling rate.
 RATE_NAMES = ("sampling_rate_hz", "sampling_rate", "fs", "Fs", "FS", "sfreq", "srate", "rate")
-# Sizes that a program writes into a WAV file whose length it does not know yet.
-UNKNOWN_SIZES = (0, 0xFFFFFFFF, 0x7FFFFFFF, 0xFFFFFFFE, 0x7FFFFFFE)
+# A program that does not know the length of a WAV file yet writes 0 or this much and more.
+UNKNOWN_SIZE = 0x7FFF0000
 # Most bytes of a page of an Ogg file, and the bit in its header that says that it is the last.
 OGG_PAGE, LAST_PAGE = 65_307, 4
 # A stream that says nothing for so many seconds, and so many samples, has paused.
@@ -56,12 +57,20 @@ def read_wav(path, given=None):
         start, left = file.tell(), size - file.tell()
     rate, n_channels, dtype, width = layout
     length = long_size if long_size is not None and length == 0xFFFFFFFF else length
-    if length in UNKNOWN_SIZES and left:
+    if length == 0 < left or length > max(left, UNKNOWN_SIZE):
         warnings.warn(f"{path.name}: the header does not tell its length; read to the end of the file", stacklevel=3)
         length = left
     if length > left:
         raise DataError(f"truncated: {length} bytes of samples were announced, {left} are there")
-    if struct.unpack(order + "I", head[4:8])[0] not in (size - 8, 0xFFFFFFFF) and head[:4] != b"RF64":
+    if length % (n_channels * width):
+        warnings.warn(f"{path.name}: the last sample is cut off and left out", stacklevel=3)
+    if behind := _behind(path, start + length + length % 2, order):
+        warnings.warn(
+            f"{path.name}: {behind} bytes behind the announced samples are no chunks and left out; if they are samples "
+            "too (a recorder that did not finish its header), sox --ignore-length IN OUT saves them",
+            stacklevel=3,
+        )
+    elif struct.unpack(order + "I", head[4:8])[0] not in (size - 8, 0xFFFFFFFF) and head[:4] != b"RF64":
         warnings.warn(f"{path.name}: the header tells another length than the file has", stacklevel=3)
     n = length // (n_channels * width)
     if n == 0:
@@ -79,6 +88,20 @@ def read_wav(path, given=None):
     return signal, {"sampling_rate_hz": rate}
 
 
+def _behind(path, start, order):
+    """How many bytes from ``start`` on are not chunks."""
+    with open(path, "rb") as file:
+        left = file.seek(0, io.SEEK_END) - start
+        while left >= 8:
+            file.seek(-left, io.SEEK_END)
+            name, length = struct.unpack(order + "4sI", file.read(8))
+            length += 8 + length % 2
+            if not (name.isascii() and name.decode().isprintable()) or name == b"data" or length > left + 1:
+                return left
+            left -= length
+    return left if left > 1 else 0
+
+
 def _wav_layout(chunk, order):
     """Rate, number of channels, type of the numbers, bytes of each; of samples that are not compressed."""
     if len(chunk) < 16:
@@ -90,7 +113,8 @@ def _wav_layout(chunk, order):
     kinds = {(1, 1): "u1", (1, 2): "i2", (1, 3): "i4", (1, 4): "i4", (1, 8): "i8", (3, 4): "f4", (3, 8): "f8"}
     if n_channels == 0 or align % n_channels or (code, width) not in kinds:
         raise DataError(
-            f"samples of kind {code} with {bits} bits in {width} bytes, {n_channels} channels, are not read"
+            f"samples of kind {code} with {bits} bits in {width} bytes, {n_channels} channels, are not read; write "
+            "plain ones (sox IN -e signed -b 16 OUT)"
         )
     return rate, n_channels, np.dtype(order + kinds[code, width]), width
 
@@ -98,6 +122,11 @@ def _wav_layout(chunk, order):
 def read_sound(path, given=None):
     """FLAC and Ogg."""
     soundfile = require_extra("soundfile", "formats")
+    if soundfile.info(str(path)).frames > 10_000 * path.stat().st_size:
+        raise DataError(
+            "its header does not tell its length (recorded through a pipe?), which is needed; write it anew, by "
+            "flac --decode, sox or ffmpeg"
+        )
     signal, rate = soundfile.read(path, dtype="float32", always_2d=True)
     if path.suffix.lower() == ".ogg":
         with path.open("rb") as file:
@@ -265,7 +294,7 @@ def read_xdf(path, given=None, stream=None):
     return signal, about
 
 
-def read_matlab(path, given=None, stream=None):
+def read_matlab(path, given=None, stream=None, time_column=None, time_unit=None, regrid=False):
     """MATLAB, versions 5 and 7.3: the array ``signal``, or the one that ``stream`` names, or the only large one."""
     from scipy.io import loadmat
 
@@ -279,18 +308,18 @@ def read_matlab(path, given=None, stream=None):
                 for name, node in kept.items()
             }
     arrays = {n: v for n, v in values.items() if isinstance(v, np.ndarray) and v.dtype.kind in "iuf" and v.size > 1}
-    signal = _one_stream(arrays, stream or ("signal" if "signal" in arrays else None))
+    beside = {n: v.ravel() for n, v in arrays.items() if n == time_column or is_time(n) and max(v.shape) == v.size}
+    streams = {n: v for n, v in arrays.items() if n not in beside or n == stream}
+    signal = _one_stream(streams, stream or ("signal" if "signal" in arrays else None))
     signal = signal.T if signal.ndim == 2 and signal.shape[0] < signal.shape[1] else signal
-    about = {}
-    for name in RATE_NAMES:
-        if name in values and np.size(values[name]) == 1:
-            about["sampling_rate_hz"] = float(np.ravel(values[name])[0])
-            break
+    rate = next((float(np.ravel(values[n])[0]) for n in RATE_NAMES if n in values and np.size(values[n]) == 1), None)
+    about = {} if rate is None else {"sampling_rate_hz": rate}
+    signal, clock = by_times_beside(signal, beside, given or rate, time_column, time_unit, regrid)
     for name in ("channels", "units"):
         texts = [str(np.ravel(text)[0]) for text in np.ravel(values.get(name, []))] if name in values else []
         if len(texts) == (signal.shape[1] if signal.ndim == 2 else 1):
             about[name] = texts
-    return signal, about
+    return signal, clock, about
 
 
 # Ending of a file -> how it is read.

@@ -110,7 +110,7 @@ def write_events(events: Events, path: str | Path, format: str | None = None, st
 
     Raises
     ------
-    DataError : the format cannot hold a name, a time or the labelled spans; an EDF file that holds signals stands there
+    DataError : the format cannot hold a name, a time or the labelled spans; another kind of file stands there
     OptionError : an unknown format or ending
     """
     path = Path(path)
@@ -139,6 +139,8 @@ def write_events(events: Events, path: str | Path, format: str | None = None, st
         _check_same(
             table, again, kind.step_s or (0.5 / rate if "fractions of a sample" in kind.lacks else 0), path, name
         )
+        if path.is_file() and path.stat().st_size and name != "edf":  # its writer looks itself
+            _require_labels(path, name, options)
     lost = {
         "scores": np.isfinite(events.score).any() or np.isfinite(events.sigma_s).any(),
         "sampling rate": True,
@@ -155,6 +157,15 @@ def write_events(events: Events, path: str | Path, format: str | None = None, st
         lost_here += [f"times to {kind.step_s:g} s (moved by up to {moved_s:.6f} s)"] if moved_s > 1e-6 else []
     if lost_here:
         warn(f"{path}: {name} holds {', '.join(lost_here)}; read it with sampling_rate_hz={rate:g}, or keep a .tsv too")
+
+
+def _require_labels(path, name, options):
+    """Refuse to write over a file that holds no labels of this format: a slip would lose it."""
+    try:
+        _read(name, path, options)
+    except EvlibError as error:
+        message = f"{path} is there already and holds no labels of {name}: choose another name, or remove it ({error})"
+        raise DataError(message) from None
 
 
 def _check_same(table, again, step_s, path, name):

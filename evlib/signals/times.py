@@ -61,6 +61,10 @@ BESIDE |= {
 EPOCH_S, EPOCHS = 1e8, (("ns", 1e17), ("us", 1e14), ("ms", 1e11))
 # Rates (Hz) that nobody samples at: seconds taken for another unit. They are believed where the unit was said.
 RATES = (1.0, 1e6)
+# Times since 1970 in seconds from here on count from another year.
+LATEST_S = 3e9
+# A column of at least so many rows that rises in each, mostly by steps equal to so much, is a clock or a counter.
+COUNTED, SAME_STEP, MOSTLY = 20, 0.1, 0.9
 # Steps longer than so many usual ones are gaps; a grid is at most so much longer than the table.
 GAP_STEPS, LONGEST_GRID = 2.5, 50
 # Formats of local times beside ISO 8601; where the day and the month can be exchanged, only differences are kept.
@@ -94,8 +98,11 @@ def _words(name):
     return re.findall(r"iso8601|[^\W\d_]+|\d+", words.lower())
 
 
-def seconds_of(column, name: str, time_unit: str | None) -> tuple[np.ndarray, datetime | None, bool]:
-    """Seconds (n,) from a column of stamps, their date where they tell one, and whether their unit was said.
+def seconds_of(
+    column, name: str, time_unit: str | None, given: float | None = None
+) -> tuple[np.ndarray, datetime | None, bool]:
+    """Seconds (n,) from a column of stamps, their date where they tell one, and whether their unit was said; ``given``:
+    the rate, for a counter of samples.
 
     Raises
     ------
@@ -123,15 +130,22 @@ def seconds_of(column, name: str, time_unit: str | None) -> tuple[np.ndarray, da
     unit = time_unit or unit_of(name)
     first = float(values[0])
     if unit is None:
+        step = float(np.median(np.abs(np.diff(values.astype(np.float64))))) if len(values) > 1 else 0.0
         for epoch, least in EPOCHS:
             if first >= least:
+                likely = [
+                    u for u in (epoch, "ms", "us", "ns") if RATES[0] <= 1 / max(step * UNITS_S[u], 1e-99) <= RATES[1]
+                ]
+                epoch = (likely or [epoch])[0]
                 raise UnitError(
-                    f"stamps in {name!r} such as {values[0]} look like a date in {epoch}, not like seconds; pass "
+                    f"stamps in {name!r} such as {values[0]} look like a clock in {epoch}, not like seconds; pass "
                     f"time_unit={epoch!r}"
                 )
-    scale = UNITS_S[unit or "s"]
+    if unit == "samples" and given is None:
+        raise OptionError('time_unit="samples" needs sampling_rate_hz=')
+    scale = 1 / given if unit == "samples" and given else UNITS_S[unit or "s"]
     start = None
-    if first * scale >= EPOCH_S and first * scale < 1e10:
+    if EPOCH_S <= first * scale < LATEST_S:
         start = datetime.fromisoformat("1970-01-01T00:00:00+00:00") + timedelta(seconds=first * scale)
         values = values - values[0]  # in integers where they are: nanoseconds of a date are more than a float holds
     return values.astype(np.float64) * scale, start, unit is not None
@@ -144,7 +158,8 @@ def _dates(column, name):
     text = column.astype(str).str.strip().str.replace(r"(\d:\d\d:\d\d)[:,](\d+)", r"\1.\2", regex=True)
     text = text.mask(column.isna())
     if text.str.fullmatch(r"\d{1,3}:\d\d:\d\d(\.\d+)?").all():
-        return pd.to_timedelta(text)
+        times = pd.to_timedelta(text)
+        return times + pd.to_timedelta((times.diff() < -timedelta(hours=12)).cumsum(), unit="D")  # past midnight
     fits: list = []
     for utc in (False, True):  # offsets may change with daylight saving
         try:
@@ -193,6 +208,61 @@ def choose_time(frame, time_column: str | None) -> str | None:
     if len(found) > 1:
         raise DataError(f"only one column can be the time, got {found} of {names}: pass time_column=")
     return found[0] if found else None
+
+
+def refuse_unnamed_clock(frame, rate: float | None) -> None:
+    """Refuse a table without a time column in which another column is one: it may have gaps.
+
+    Raises
+    ------
+    UnitError : there is no rate either
+    DataError : the steps of the column are equal but for gaps
+    """
+    for name in frame:
+        values = frame[name].to_numpy(dtype=np.float64)
+        step = np.diff(values)
+        if len(step) < COUNTED or not (step > 0).all():
+            continue
+        if rate is None:
+            raise UnitError(
+                f"the file does not tell its sampling rate; column {name!r} rises in every row: if it is the time, "
+                f"pass time_column={name!r}, otherwise sampling_rate_hz="
+            )
+        usual = float(np.median(step))
+        if (np.abs(step - usual) <= SAME_STEP * usual).mean() < MOSTLY:
+            continue
+        k = int(np.argmax(step))
+        if step[k] > GAP_STEPS * usual:
+            raise DataError(
+                f"column {name!r} rises by {usual:g} from row to row, but by {step[k]:g} after row {k + 1}: a clock or "
+                f"a counter, and rows are missing? Pass time_column={name!r} with its time_unit= ('samples' for a "
+                "counter) and regrid=True, or leave the column out of the file"
+            )
+        warn(f"column {name!r} rises by {usual:g} from row to row; it is read as a channel (a clock? see time_column=)")
+
+
+def by_stamps(column, name: str, signal, given, time_unit=None, regrid=False) -> tuple[np.ndarray, dict]:
+    """A signal (n, C) on the clock of its stamps (n,), and what they tell of rate and start."""
+    time_s, start_time, said = seconds_of(column, name, time_unit, given)
+    if regrid:
+        signal, rate = onto_grid(time_s, np.asarray(signal).reshape(len(time_s), -1), name, said, given)
+    else:
+        rate = checked_rate(time_s, name, said, given)
+    return signal, {"sampling_rate_hz": rate} | ({"start_time": start_time} if start_time else {})
+
+
+def by_times_beside(signal, beside: dict, given, time_column=None, time_unit=None, regrid=False):
+    """As `by_stamps` where one of the arrays ``beside`` a stored signal (n, C) holds its times (n,)."""
+    import pandas as pd
+
+    require_time_unit(time_unit)
+    fits = {name: values for name, values in beside.items() if values.shape == signal.shape[:1] != ()}
+    time = choose_time(fits, time_column)
+    if time is not None:
+        return by_stamps(pd.Series(np.asarray(fits[time])), time, signal, given, time_unit, regrid)
+    if regrid or time_unit:
+        raise OptionError(f"no array beside the signal is its time, there are {list(beside)}; pass time_column=")
+    return signal, {}
 
 
 def checked_rate(time_s, name: str, said: bool, given: float | None) -> float:
@@ -298,4 +368,4 @@ def _round_rate(rate):
 def require_time_unit(time_unit) -> None:
     """Refuse an unknown unit of time."""
     if time_unit is not None:
-        require_choice(UNITS_S, time_unit=time_unit)
+        require_choice((*UNITS_S, "samples"), time_unit=time_unit)

@@ -11,6 +11,7 @@ A file is a zip archive, as ``torch.save`` writes it, with a comment: the SHA-25
 that is not as it was written is noticed.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -78,6 +79,11 @@ def save(path: str | Path, kind: str, config: dict | None, state: dict, metadata
     metadata, more : plain values and tensors that belong to it
     """
     require_replaceable(path, "model")
+    if os.path.isfile(path):
+        with contextlib.suppress(DataError):  # of a damaged model nothing is lost
+            old = load(path).get("model_class")
+            message = f"{path} is there already and a {old}, no {kind}: choose another name, or remove it"
+            require(old == kind, OptionError, message)
     content = {"format": FORMAT, "model_class": kind, "config": config, "model_state_dict": state, "metadata": metadata}
     content = plain(more | content)
     _check_plain(content)

@@ -334,3 +334,31 @@ def test_a_parquet_file_of_endless_equal_rows_is_refused_before_it_is_unpacked(t
     noise = np.random.default_rng(0).integers(-100, 100, zeros.shape)
     pd.DataFrame(noise, columns=list("xyz")).to_parquet(path)
     assert read_recording(path, 2000).shape == zeros.shape
+
+
+@pytest.mark.parametrize("kind", [".npz", ".h5", ".csv", ".tsv", ".parquet", ".edf", ".wav"])
+def test_a_recording_is_written_over_nothing_but_a_recording(kind, tmp_path):
+    recording, path = Recording(noise(2000), 2000), tmp_path / f"x{kind}"
+    path.touch()  # of an empty file nothing is lost
+    for _ in range(2):  # nor of a recording
+        write_recording(recording, path)
+    for content in (b"name,phone\nbob,1\n", b"\x89HDF\r\n\x1a\n" + bytes(99), b"PAR1" + bytes(99)):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="is there already and no recording"):
+            write_recording(recording, path)
+        assert path.read_bytes() == content
+
+
+def test_what_stands_beside_a_recording_is_not_lost(tmp_path):
+    recording = Recording(noise(2000), 2000)
+    np.savez(tmp_path / "x.npz", signal=noise(), sampling_rate_hz=2000, mine=np.arange(3))
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["signal"], file["sampling_rate_hz"], file["mine"] = noise(), 2000, np.arange(3)
+    edfio = pytest.importorskip("edfio")
+    signal = edfio.EdfSignal(noise(2000, 1)[:, 0].astype(float), 2000)
+    edfio.Edf([signal], annotations=[edfio.EdfAnnotation(0.5, None, "mine")]).write(tmp_path / "x.edf")
+    for path in tmp_path.iterdir():
+        before = path.read_bytes()
+        with pytest.raises(DataError, match="holds (mine|annotations) too"):
+            write_recording(recording, path)
+        assert path.read_bytes() == before

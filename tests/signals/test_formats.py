@@ -6,6 +6,7 @@ import wave
 
 import numpy as np
 import pytest
+import scipy.io.wavfile
 from foreign import (
     NAMES,
     RATE,
@@ -170,6 +171,50 @@ def test_the_samples_of_a_wav_file_decide_over_its_header(riff, data, tmp_path):
         with pytest.warns(UserWarning, match="header"):
             signal = read_recording(path).read()
     np.testing.assert_array_equal(signal, (SIGNAL * 3000).astype("<i2").astype(np.float32) / 2**15)
+
+
+@pytest.mark.parametrize("size", [0x7FFFF000, 0x80000000, 0xFFFFF000])  # of sox, arecord and others, into a pipe
+def test_a_wav_file_of_a_pipe_is_read_to_its_end(size, tmp_path):
+    scipy.io.wavfile.write(tmp_path / "x.wav", 200, SIGNAL.astype(np.float32))
+    raw = bytearray((tmp_path / "x.wav").read_bytes())
+    at = raw.index(b"data") + 4
+    raw[at : at + 4] = struct.pack("<I", size)
+    (tmp_path / "x.wav").write_bytes(raw)
+    with pytest.warns(UserWarning, match="does not tell its length"):
+        assert read_recording(tmp_path / "x.wav").n_samples == len(SIGNAL)
+
+
+@pytest.mark.parametrize(("announced", "behind"), [(200, 400), (0.5, 0), (1.0, 30)])  # bytes, or a share
+def test_bytes_behind_the_samples_of_a_wav_file_are_said(announced, behind, tmp_path, recwarn):
+    scipy.io.wavfile.write(tmp_path / "x.wav", 200, (SIGNAL * 3000).astype("<i2"))
+    raw = bytearray((tmp_path / "x.wav").read_bytes())
+    length = len(raw) - 44
+    shorter = announced if announced > 1 else int(announced * length)
+    raw[40:44] = struct.pack("<I", shorter)
+    raw += b"\x01" * (behind - behind % 2)
+    raw[4:8] = struct.pack("<I", len(raw) - 8)
+    (tmp_path / "x.wav").write_bytes(raw)
+    assert read_recording(tmp_path / "x.wav").n_samples == shorter // 4
+    assert "sox --ignore-length" in str(recwarn.pop(UserWarning).message)
+
+
+def test_chunks_behind_the_samples_of_a_wav_file_are_sound(tmp_path, recwarn):
+    scipy.io.wavfile.write(tmp_path / "x.wav", 200, (SIGNAL * 3000).astype("<i2"))
+    raw = bytearray((tmp_path / "x.wav").read_bytes()) + b"LIST\3\0\0\0abc\0id3 \2\0\0\0xy"
+    raw[4:8] = struct.pack("<I", len(raw) - 8)
+    (tmp_path / "x.wav").write_bytes(raw)
+    assert read_recording(tmp_path / "x.wav").n_samples == len(SIGNAL)
+    assert not recwarn.list
+
+
+def test_a_flac_file_of_a_pipe_names_the_way_out(tmp_path):
+    pytest.importorskip("soundfile").write(tmp_path / "x.flac", np.clip(SIGNAL / 9, -1, 1), 200)
+    raw = bytearray((tmp_path / "x.flac").read_bytes())
+    raw[21] &= 0xF0
+    raw[22:26] = bytes(4)  # the number of samples
+    (tmp_path / "x.flac").write_bytes(raw)
+    with pytest.raises(DataError, match="write it anew"):
+        read_recording(tmp_path / "x.flac")
 
 
 def test_names_that_lead_out_of_the_folder_are_refused(tmp_path):

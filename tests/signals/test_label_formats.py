@@ -282,3 +282,20 @@ def test_convert(tmp_path, capsys):
     assert first.sample.tolist() == second.sample.tolist() and first.type_names == second.type_names
     assert second.extra["tier"].tolist() == ["bell", "clap"]
     assert cli.main(["convert", f"{tmp_path}/a.tsv", f"{tmp_path}/a.tsv"]) == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["audacity.txt", "raven.txt", "elan.eaf", "textgrid.TextGrid", "wfdb.atr", "mne.txt", "quakeml.xml"]
+)
+def test_labels_are_written_over_nothing_but_labels_of_their_format(name, tmp_path):
+    path, options = tmp_path / name, {"format": name.partition(".")[0], "start_time": "2024-01-01T00:00:00"}
+    events = Events.from_seconds([1.0, 2.0], ["a", "b"], 1000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(2):
+            write_events(events, path, **options)
+        for content in (b"my notes", b"<notes/>", b"a,b\n1,2\n", bytes(range(1, 99))):
+            path.write_bytes(content)
+            with pytest.raises(DataError, match="is there already"):
+                write_events(events, path, **options)
+            assert path.read_bytes() == content

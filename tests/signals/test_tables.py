@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.io import savemat
 
 from evlib.cli import main
 from evlib.signals.errors import DataError, EvlibError, OptionError, UnitError
@@ -71,6 +72,94 @@ def test_time_columns_are_found_and_checked_even_where_the_rate_is_given(name, t
     expected = SIGNAL[:n].copy()
     expected[40:60] = np.nan
     check(again, signal=expected)
+
+
+def _store(path, signal, **more):
+    """Arrays in a file of any kind."""
+    if path.suffix == ".npz":
+        np.savez(path, signal=signal, **more)
+    elif path.suffix == ".mat":
+        savemat(path, {"signal": signal, **more})
+    elif path.suffix == ".h5":
+        with pytest.importorskip("h5py").File(path, "w") as file:
+            file.update({"signal": signal, **more})
+    else:
+        group = pytest.importorskip("zarr").open_group(path, mode="w")
+        for name, values in {"signal": signal, **more}.items():
+            (group if np.ndim(values) else group.attrs)[name] = values
+
+
+@pytest.mark.parametrize("kind", [".npz", ".h5", ".zarr", ".mat"])
+@pytest.mark.parametrize(("name", "scale"), [("time", 1), ("t_ms", 1e3), ("Timestamps (us)", 1e6)])
+def test_an_array_of_times_beside_a_signal_is_its_clock(kind, name, scale, tmp_path):
+    rows, path = np.r_[:100, 130:N], tmp_path / f"a{kind}"
+    _store(path, SIGNAL, **{name: scale * TIME_S})
+    check(read_recording(path))
+    with pytest.raises(UnitError, match="100 Hz"):
+        read_recording(path, 200.0)
+    _store(path, SIGNAL[rows], **{name: scale * TIME_S[rows]})
+    for given in (None, RATE):
+        with pytest.raises(DataError, match="largest gap is 0.31 s.*regrid=True"):
+            read_recording(path, given)
+    with pytest.warns(UserWarning, match="1 gaps"):
+        again = read_recording(path, regrid=True)
+    expected = SIGNAL.copy()
+    expected[100:130] = np.nan
+    check(again, signal=expected)
+
+
+@pytest.mark.parametrize("kind", [".npz", ".h5", ".zarr", ".mat"])
+@pytest.mark.parametrize("name", ["fs", "sfreq", "sampling_rate"])
+def test_a_rate_by_another_name_is_not_overruled(kind, name, tmp_path):
+    _store(tmp_path / f"a{kind}", SIGNAL, **{name: RATE})
+    check(read_recording(tmp_path / f"a{kind}"))
+    with pytest.raises(UnitError, match="the file says 100 Hz"):
+        read_recording(tmp_path / f"a{kind}", 200.0)
+
+
+@pytest.mark.parametrize("name", ["clock", "Sample Index", "seq", "recorded_at", "Uhr", "x"])
+@pytest.mark.parametrize("unit", ["s", "samples"])
+def test_a_clock_or_counter_by_any_name_is_noticed(name, unit, tmp_path):
+    stamps = np.arange(N) if unit == "samples" else TIME_S
+    path, lines = tmp_path / "a.csv", rows(stamps)
+    table(tmp_path, f"{name},x1,y1", *lines)
+    with pytest.raises(UnitError, match=f"time_column='{name}'"):
+        read_recording(path)
+    with pytest.warns(UserWarning, match="rises by"):
+        assert read_recording(path, RATE).n_channels == 3
+    check(read_recording(path, RATE, time_column=name, time_unit=unit))
+    table(tmp_path, f"{name},x1,y1", *lines[:100], *lines[130:])
+    with pytest.raises(DataError, match="after row 100.*time_unit"):
+        read_recording(path, RATE)
+    with pytest.warns(UserWarning, match="1 gaps"):
+        again = read_recording(path, RATE, time_column=name, time_unit=unit, regrid=True)
+    assert np.isnan(again.read()[100:130]).all() and again.n_samples == N
+
+
+def test_a_channel_that_rises_now_and_then_is_no_clock(tmp_path, recwarn):
+    distance = np.cumsum(np.random.default_rng(0).gamma(2.0, size=N)).round(3)
+    assert read_recording(table(tmp_path, "distance,x,y", *rows(distance)), RATE).n_channels == 3
+    assert not recwarn.list
+
+
+def test_times_of_day_go_on_past_midnight(tmp_path):
+    stamps = [
+        (datetime(2024, 1, 1, 23, 59, 59) + timedelta(seconds=k / RATE)).strftime("%H:%M:%S.%f") for k in range(N)
+    ]
+    check(read_recording(table(tmp_path, "time,x,y", *rows(stamps))))
+
+
+@pytest.mark.parametrize(("unit", "first"), [("ns", 123_456 * 10**9), ("us", 5 * 10**11), ("ms", 2 * 10**11)])
+def test_the_unit_that_is_proposed_gives_a_plausible_rate(unit, first, tmp_path):
+    step = round({"ns": 1e9, "us": 1e6, "ms": 1e3}[unit] / RATE)
+    path = table(tmp_path, "time,x,y", *rows(first + step * np.arange(N)))
+    with pytest.raises(UnitError, match=f"time_unit='{unit}'"):
+        read_recording(path)
+    check(read_recording(path, time_unit=unit))
+
+
+def test_a_clock_that_began_in_another_year_tells_no_date(tmp_path):
+    assert read_recording(table(tmp_path, "time,x,y", *rows(3.8e9 + TIME_S))).start_time is None
 
 
 def test_names_that_are_no_time():
