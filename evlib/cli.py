@@ -19,6 +19,7 @@ import importlib
 import inspect
 import os
 import re
+import shlex
 import sys
 import tempfile
 import warnings
@@ -27,7 +28,7 @@ from functools import partial
 from json import dumps
 from pathlib import Path
 
-from .signals.errors import EvlibError, OptionError, UnitWarning
+from .signals.errors import EvlibError, OptionError, UnitWarning, require_known
 
 # Times of a few milliseconds: their options are in milliseconds.
 IN_MILLISECONDS = ("template_s", "tolerance_s", "window_s", "event_s")
@@ -54,28 +55,46 @@ def main(arguments: list[str] | None = None) -> int:
     0
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    name = arguments[0] if arguments else ""
+    name, said = arguments[0] if arguments else "", {}
     try:
-        options = vars(make_parser(name).parse_args(arguments))
+        said = options = vars(make_parser(name).parse_args(arguments))
         _require_another_output(options)
         from .signals.files import read_recording
 
+        said = dict(options)
         reading = {name: options.pop(name) for name in _reading_options(read_recording) if name in options}
         read = partial(read_recording, **reading)
         with warnings.catch_warnings():
             # The name of an option says its unit.
             warnings.simplefilter("ignore", UnitWarning)
-            warnings.showwarning = lambda text, *_: print("evlib: warning:", text, file=sys.stderr)
+            warnings.showwarning = lambda text, *_: _say("warning", text, said)
             return COMMANDS[name][1](_function(name), read, **options) or 0
     except BrokenPipeError:  # the reader of a pipe has seen enough (evlib ... | head)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
     except (EvlibError, OSError) as error:
-        print("evlib: error:", " ".join(str(error).split()), file=sys.stderr)
+        _say("error", error, said)
         return 2
     except KeyboardInterrupt:
         print("evlib: interrupted", file=sys.stderr)
         return 130
+
+
+def _say(kind, text, options):
+    """Print a message on one line; where it names an argument of Python, the option of this command stands there.
+
+    >>> sys.stderr = sys.stdout
+    >>> _say("error", 'pass time_unit="ms", regrid=True or sep=', ["time_unit", "regrid", "sep"])
+    evlib: error: pass --time-unit ms, --regrid or --sep
+    """
+    names = "|".join(options) or "(?!)"
+    text = re.sub(
+        rf"""(?<![\w/.-])({names})=(?:True|"([^"]*)"|'([^']*)'|(\d[\d.e+-]*\d|\d))?(?=[\s,;:?!)]|$)""",
+        lambda found: " ".join(["--" + found[1].replace("_", "-"), *filter(None, found.groups()[1:])]),
+        " ".join(str(text).split()),
+    )
+    text = re.sub(r"recording\.resample\([^)]*\)", "--resample", text) if "resample" in options else text
+    print(f"evlib: {kind}:", text, file=sys.stderr)
 
 
 def _require_another_output(options):
@@ -88,8 +107,24 @@ def _require_another_output(options):
                     raise OptionError(f"-o {output} is {path}, which is read: it would be lost. Choose another name")
 
 
+def _require_no_labels(output):
+    """Refuse to write detections over labels, which have no scores; and, before the work, with an unknown ending."""
+    from .signals.labels import format_of, read_events
+
+    if output is None or not (format_of(output) and output.is_file()):
+        return
+    try:
+        scores = read_events(output).score
+    except EvlibError:  # what is no labels is refused in its own words when it is written
+        return
+    if (scores != scores).any():
+        raise OptionError(
+            f"-o {output} holds labels without scores, which may be yours: choose another name, or remove it"
+        )
+
+
 def _require_new(*paths):
-    """Refuse to write a simulation over recordings and labels."""
+    """Refuse to write a recording and its labels over others."""
     for path in paths:
         if path.exists():
             raise OptionError(f"{path} is there already; choose another folder, or remove it")
@@ -248,8 +283,9 @@ _BY_TYPE = {"type": per_type, "metavar": "NUMBER"}
     unlabelled={"type": str, "nargs": "+", "action": "extend", "default": [], "metavar": "RECORDING"},
     pretrain={"help": "discovery, autoencoder, variational, contrastive, masked, or what evlib pretrain wrote"},
     template_s={"nargs": 2, "metavar": ("BEFORE", "AFTER"), "help": "reach of templates; default: found from the data"},
+    types={"type": str, "nargs": "+", "metavar": "TYPE", "help": "learn only these; default: all in the event tables"},
 )
-def _fit(fit, read, files, output, **options):
+def _fit(fit, read, files, output, types=None, **options):
     """Train a detector from recordings and their labelled events."""
     from .signals.labels import read_events
 
@@ -258,6 +294,9 @@ def _fit(fit, read, files, output, **options):
     if output.is_dir():
         raise OptionError(f"the detector is one file, but -o {output} is a folder")
     pairs = [(read(recording), read_events(events)) for recording, events in zip(files[::2], files[1::2], strict=True)]
+    if types is not None:
+        require_known(types, {name: None for _, events in pairs for name in events.names}, "--types")
+        pairs = [(recording, events.select(set(types) & set(events.names))) for recording, events in pairs]
     unlabelled = [read(path) for path in options.pop("unlabelled")]
     detector = fit(pairs, unlabelled=unlabelled, **options)
     detector.save(output)
@@ -339,11 +378,14 @@ def _score(compare, read, reference, estimated, json=False, **options):
     names={"nargs": "+", "metavar": "NAME"},
     refractory_s=_BY_TYPE | {"help": f"warn of events that are closer than this: {PER_TYPE}"},
 )
-def _validate(validate, read, recording, events=None, **options):
+def _validate(validate, read, recording, events=None, detector=None, **options):
     """Say what is wrong with a recording, and with its events; exit code 1 on errors."""
+    from .detection.detector import load_detector
     from .signals.labels import read_events
 
-    report = validate(read(recording), None if events is None else read_events(events), **options)
+    detector = None if detector is None else load_detector(detector)
+    events = None if events is None else read_events(events)
+    report = validate(read(recording), events, detector=detector, **options)
     print(report)
     return 0 if report.ok else 1
 
@@ -382,7 +424,9 @@ def _example(example, read, name=None, output=None):
     if name is None:
         print(*(f"{name}: {e.about}; {e.size}; {e.licence}" for name, e in EXAMPLES.items()), sep="\n")
         return
-    (recording, events), output = example(name), output or Path(name)
+    output = output or Path(name)
+    _require_new(output / "recording.npz", output / "events.tsv")
+    recording, events = example(name)
     write_recording(recording, output / "recording.npz")
     write_events(events, output / "events.tsv")
     print(recording, events, sep="\n")
@@ -392,7 +436,7 @@ def _example(example, read, name=None, output=None):
 def _new(new_workbook, read, folder):
     """Copy the notebooks into a new folder: a workbook of your own to start from."""
     notebooks = new_workbook(folder)
-    print(f"notebooks: {notebooks}\nopen them: cd {notebooks.parent} && jupyter lab notebooks")
+    print(f"notebooks: {notebooks}\nopen them: cd {shlex.quote(str(notebooks.parent))} && jupyter lab notebooks")
 
 
 @command(

@@ -183,6 +183,39 @@ def test_a_recording_without_a_rate_needs_one(session, tmp_path, capsys):
     assert (tmp_path / "bare.tsv").read_text() == (session / "day2/estimated.tsv").read_text()
 
 
+def test_validate_asks_a_detector(session, capsys):
+    arguments = ["validate", f"{session}/day1/recording.npz", "--detector", f"{session}/bells.ckpt"]
+    assert cli.main(arguments) == 0 and "no problems found" in capsys.readouterr().out
+    evlib.write_recording(evlib.Recording(np.random.default_rng(0).normal(size=(9999, 5)), 2000), session / "five.npz")
+    assert cli.main(["validate", f"{session}/five.npz", *arguments[2:]]) == 1
+    assert "error: detector: the detector is for 6 channels" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ending", ["tsv", "txt", "TextGrid", "eaf"])
+def test_detections_do_not_replace_labels(session, tmp_path, capsys, ending):
+    labels, found = tmp_path / f"labels.{ending}", tmp_path / "found.tsv"
+    assert cli.main(["convert", f"{session}/day2/events.tsv", str(labels)]) == 0
+    before = labels.read_bytes()
+    detect = ["detect", f"{session}/bells.ckpt", f"{session}/day2/recording.npz", "--quiet", "-o"]
+    assert "labels without scores, which may be yours" in refusal(capsys, *detect, labels)
+    assert "labels without scores" in refusal(capsys, "discover", detect[2], "-o", labels)
+    assert labels.read_bytes() == before
+    assert [cli.main([*detect, str(found)]) for _ in range(2)] == [0, 0]  # its own table is written anew
+
+
+def test_an_example_does_not_replace_a_recording(tmp_path, capsys):
+    assert cli.main(["example", "bells", "-o", str(tmp_path)]) == 0
+    assert "is there already" in refusal(capsys, "example", "bells", "-o", tmp_path)
+
+
+def test_fit_learns_the_types_that_are_named(three_kinds, tmp_path, capsys):
+    fit = ["fit", f"{three_kinds}/recording.npz", f"{three_kinds}/events.tsv", "-o", f"{tmp_path}/a.ckpt", "--quiet"]
+    known = evlib.read_events(three_kinds / "events.tsv").names
+    assert cli.main([*fit, "--method", "matched_filter", "--types", *known[:2]]) == 0
+    assert evlib.load_detector(tmp_path / "a.ckpt").names == known[:2]
+    assert "unknown event name 'bell' in --types" in refusal(capsys, *fit, "--types", "bell")
+
+
 def test_validate_says_what_is_wrong_and_exits_with_1(session, tmp_path, capsys):
     capsys.readouterr()
     good = ["validate", f"{session}/day1/recording.npz", f"{session}/day1/events.tsv", "--refractory-s", "2"]
@@ -223,19 +256,39 @@ def test_validate_says_what_is_wrong_and_exits_with_1(session, tmp_path, capsys)
         ("fit {day}/recording.npz {day}/events.tsv -o {new} --method lstm --pretrain masked", "has no encoder"),
         ("pretrain {day}/recording.npz", "-o/--output"),
         ("pretrain {day}/recording.npz -o {new} --pretext magic", "invalid choice: 'magic'"),
-        ("pretrain {day}/recording.npz -o {new} --resume --n-windows 64 --quiet", "resume=True needs save_dir"),
-        ("discover nosuch.npz -o {new}", "no recording at"),
-        ("discover {day}/recording.npz -o {new} --event-ms 40000 --quiet", "no event of that length recurs in 30 s"),
+        ("pretrain {day}/recording.npz -o {new} --resume --n-windows 64 --quiet", "--resume needs save_dir"),
+        ("discover nosuch.npz -o {new}.tsv", "no recording at"),
+        (
+            "discover {day}/recording.npz -o {new}.tsv --event-ms 40000 --quiet",
+            "no event of that length recurs in 30 s",
+        ),
         ("discover {day}/recording.npz {day}/recording.npz -o {new}", "unrecognized arguments"),
         ("run nosuch.ipynb", "no notebook at nosuch.ipynb"),
         ("run a.ipynb --params {day} -p seed 1", "not both"),
         ("nosuch", "invalid choice: 'nosuch'"),
+        # The files of a command in the wrong order, or without their ending.
+        ("fit {day}/events.tsv {day}/recording.npz -o {new}", "it is a table of events, not a recording"),
+        ("fit {day}/recording.npz {day}/recording.npz -o {new}", "(a recording? it comes before its labels)"),
+        ("validate {day}/recording", "(did you mean {day}/recording.npz?)"),
+        ("validate {day}/recording.npz --detector {day}/events.tsv", "not a detector"),
+        # Before the work: the recording is not there either.
+        ("detect {ckpt} nosuch.npz -o {new}.png", "labels of an unknown kind"),
+        ("discover nosuch.npz -o {new}.png", "labels of an unknown kind"),
+        # Options as they are called here, not as arguments of Python.
+        ("detect {ckpt} {day}/recording.npz --sampling-rate-hz 1000", "but --sampling-rate-hz 1000 was passed"),
+        ("validate {day}/events.csv", "pass --sampling-rate-hz"),
+        ("validate {day}/uneven.csv", "; --regrid interpolates"),
+        ("validate {day}/uneven.csv --time-column Zeit", "--time-column Zeit is no column"),
+        ("detect {ckpt} {day}/slow.npz", "if resampling is wanted, say so: --resample"),
         ("", "required: COMMAND"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(session, tmp_path, capsys, arguments, words):
     places = {"day": session / "day1", "ckpt": session / "bells.ckpt", "new": tmp_path / "new"}
-    assert words in refusal(capsys, *arguments.format(**places).split())
+    (session / "day1/events.csv").write_text("x\n1\n2\n")
+    (session / "day1/uneven.csv").write_text("time,x\n0,1\n0.1,2\n0.5,3\n")
+    evlib.write_recording(evlib.Recording(np.ones((99, 6)), 100), session / "day1/slow.npz")
+    assert words.format(**places) in refusal(capsys, *arguments.format(**places).split())
     assert not (tmp_path / "new").exists()
 
 

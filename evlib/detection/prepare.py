@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..signals.clock import split_time
+from ..signals.clock import SLACK_SAMPLES, split_time
 from ..signals.errors import DataError, OptionError, require_int
 from ..signals.events import Events, warn_of_near_names
 from ..signals.gaps import inside, silent
 from ..signals.recording import check_alike
 from ..signals.refractory import Refractory
 from ..signals.streams import stream
+from ..signals.validate import FILE_BLUR_S, label_doubts
 
 # Of few recordings, these two of ten blocks of equal length are development data.
 BLOCKS, DEVELOPMENT_BLOCKS = 10, (3, 8)
@@ -117,7 +118,8 @@ def prepare(
         raise OptionError("fit needs at least one (recording, events) pair, got an empty list")
     if not all(map(_is_pair, pairs)):
         raise OptionError(
-            "fit takes a list of (Recording, Events) pairs; wrap a single pair in a list: fit([(recording, events)])"
+            "fit takes a list of (Recording, Events) pairs, as in fit([(recording, events)]); read_recording and "
+            f"read_events read them; got {_kinds(pairs[0])}"
         )
     recordings = check_alike([recording for recording, _ in pairs] + list(unlabelled), match_channels)
     rate = recordings[0].sampling_rate_hz
@@ -125,8 +127,10 @@ def prepare(
     warn_of_near_names([events for _, events in pairs])
     if not names:
         raise DataError("the event tables name no event types: there is nothing to learn")
-    refractory = Refractory(refractory_s, names).by_name(rate)
+    rule = Refractory(refractory_s, names)
+    refractory = rule.by_name(rate)
     tables = [_on_clock(events, recording, number, names) for number, (recording, events) in enumerate(pairs)]
+    _log_doubts(pairs, tables, rule)
     if labels_per_type is not None:
         require_int(1, labels_per_type=labels_per_type)
         tables = _draw_labels(tables, labels_per_type, seed)
@@ -135,6 +139,31 @@ def prepare(
     if sum(map(len, train)) == 0:
         raise DataError("there is not one labelled event to learn from; give events with at least one row")
     return TrainingData(recordings, train + nothing, development + nothing, names, rate, refractory, seed)
+
+
+def _kinds(value):
+    """The kinds of what was given in place of a pair."""
+    return f"({', '.join(type(v).__name__ for v in value)})" if isinstance(value, tuple) else type(value).__name__
+
+
+def _log_doubts(pairs, tables, rule):
+    """Say what in the labels makes a detector worse, or a wrong one; ``tables`` are on the clock of the recordings."""
+    doubts = [
+        f"recording {k}: {text}"
+        for k, (recording, events) in enumerate(pairs)
+        for text in label_doubts(events, recording)
+    ]
+    close = [rule.violations(table, max(SLACK_SAMPLES, FILE_BLUR_S * table.sampling_rate_hz)) for table in tables]
+    types = np.concatenate([table.type[rows[:, 1]] for table, (rows, _) in zip(tables, close, strict=True)])
+    gap_s = np.concatenate([gap_s for _, gap_s in close])
+    for k, (name, count) in enumerate(zip(rule.names, sum(table.counts() for table in tables), strict=True)):
+        if not count:
+            doubts.append(f"there is no label of {name!r}")
+        if (types == k).any():
+            period = f"the refractory period of {rule.period_s[k]:g} s, the shortest {gap_s[types == k].min():.3g} s"
+            doubts.append(f"{(types == k).sum()} intervals of {name!r} are shorter than {period}: lower refractory_s=")
+    for text in doubts:
+        logging.getLogger(__name__).warning(text)
 
 
 def _is_pair(pair):

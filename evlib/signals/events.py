@@ -235,6 +235,16 @@ class Events:
         index[present], _ = _indices([self.names[k] for k in present], names)
         return replace(self, type=index[self.type], names=names)
 
+    def select(self, names) -> "Events":
+        """The events of some types; spans stay as they are.
+
+        >>> Events.from_seconds([1.0, 2.0, 3.0], ["a", "note", "b"], 2000).select(["a", "b"]).type_names
+        ['a', 'b']
+        """
+        require_known(names, self.names, "select")
+        kept = [name for name in self.names if name in names]
+        return self[np.isin(self.type, [self.names.index(name) for name in kept])].with_names(kept)
+
     def within(self, start: int, stop: int) -> "Events":
         """The events with start <= sample < stop (samples), on the same clock; spans are cut to it."""
         events = self[(self.sample >= start) & (self.sample < stop)]

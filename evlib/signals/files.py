@@ -13,6 +13,7 @@ where the file has none):
   what these formats say of rate, channels, units and start (`evlib.signals.formats`)
 """
 
+import glob
 import inspect
 import json
 import math
@@ -56,7 +57,8 @@ def read_recording(
 
     Parameters
     ----------
-    path : .npz, .npy, .csv, .tsv, .parquet, .h5, .hdf5, .zarr, or a format of other tools
+    path : .npz, .npy, .csv, .tsv, .parquet, .h5, .hdf5, .zarr; of other tools .wav, .flac, .ogg, .edf, .bdf, .hea (of a
+        WFDB record), .vhdr, .mseed, .sac, .tdms, .xdf, .mat
     sampling_rate_hz : needed where the file does not hold it; refused where the file holds another one
     channels, units : used instead of those in the file
     sep : separator of a text table; without it a tab, a semicolon or a comma, whichever fits all lines
@@ -86,9 +88,10 @@ def read_recording(
     path = Path(path)
     kind = path.suffix.lower()
     if kind not in FORMATS:
-        raise DataError(f"{path}: unknown kind of file {kind!r}; a recording can be read from {', '.join(FORMATS)}")
+        known = f"a recording can be read from {', '.join(FORMATS)}"
+        raise DataError(f"{path}: unknown kind of file {kind!r}{_likely(path)}; {known}")
     if not path.exists():
-        raise DataError(f"no recording at {path}")
+        raise DataError(f"no recording at {path}{_likely(path)}")
     given = None if sampling_rate_hz is None else require_rate(sampling_rate_hz)
     options: dict = {"sep": sep, "decimal": decimal, "skip_rows": skip_rows, "time_column": time_column}
     options |= {"time_unit": time_unit, "regrid": regrid or None, "stream": stream}
@@ -123,9 +126,19 @@ def _stored_rate(about):
     return about[usual[0]] if usual else None
 
 
+def _likely(path):
+    """What may be meant by a path that is no recording: a file in that folder or of that name, or labels."""
+    name = path.stem if path.suffix.lower() in FORMATS or path.is_file() else path.name
+    places = path.iterdir() if path.is_dir() else path.parent.glob(glob.escape(name) + ".*")
+    near = sorted(str(place) for place in places if place.suffix.lower() in FORMATS and place != path)
+    if near:
+        return f" (did you mean {', '.join(near[:3])}{', ...' if len(near) > 3 else ''}?)"
+    return " (labels? they come after their recording)" if path.suffix.lower() in LABELS else ""
+
+
 def _agreed_rate(given, stored):
     if stored is None and given is None:
-        raise UnitError("the file does not tell its sampling rate; pass sampling_rate_hz=...")
+        raise UnitError("the file does not tell its sampling rate; pass sampling_rate_hz=")
     if stored is None:
         return given
     stored = require_rate(np.asarray(stored).item())
@@ -216,6 +229,8 @@ def _from_table(frame, given, time_column, time_unit, regrid, preamble=()):
     time = choose_time(frame, time_column)
     if time is None and (regrid or time_unit):
         raise OptionError(f"no column of {names} is the time; pass time_column=")
+    if {"onset", "trial_type"} <= set(names):
+        raise DataError("it is a table of events, not a recording (labels come after their recording)")
     others = [name for name in names if name != time and is_time(name)]
     channels = [name for name in names if name != time and name not in others]
     for name in channels:
@@ -414,5 +429,6 @@ WRITERS: dict = {
     ".wav": (_write_wav, ("channels", "units", "start_time")),
     ".edf": (_write_edf, ()),
 }
-# Endings that labels have too.
+# Endings that labels have too, and those that only labels have.
 LABELS_TOO = (".csv", ".tsv", ".edf")
+LABELS = (".txt", ".eaf", ".textgrid", ".atr", ".qrs", ".ann", ".ecg", ".qml", ".quakeml", ".xml", ".lowndes")

@@ -19,6 +19,7 @@ from . import events as bids
 from .atomic import replace_file
 from .errors import DataError, EvlibError, OptionError, require_choice, require_extra, warn
 from .events import SPAN_TYPE, Events
+from .files import FORMATS as RECORDINGS
 
 # Larger files of labels, in bytes, are something else.
 MOST_BYTES = 200_000_000
@@ -86,7 +87,7 @@ def read_events(
     path = Path(path)
     if not path.is_file():
         raise DataError(f"no event table at {path}")
-    name = _format_of(path, format, reading=True)
+    name = format_of(path, format, reading=True)
     if name == "bids":
         return bids.read_events(path, sampling_rate_hz, names, type_column or "trial_type")
     table = _read(name, path, {"rate": sampling_rate_hz, "type_column": type_column, "start": _start(start_time)})
@@ -114,7 +115,7 @@ def write_events(events: Events, path: str | Path, format: str | None = None, st
     OptionError : an unknown format or ending
     """
     path = Path(path)
-    name = _format_of(path, format, reading=False)
+    name = format_of(path, format)
     if name == "bids":
         return bids.write_events(events, path)
     kind, rate = FORMATS[name], events.sampling_rate_hz
@@ -136,9 +137,7 @@ def write_events(events: Events, path: str | Path, format: str | None = None, st
             raise
         except Exception as error:
             raise DataError(f"{path}: these events cannot be written as {name}: {error}") from error
-        _check_same(
-            table, again, kind.step_s or (0.5 / rate if "fractions of a sample" in kind.lacks else 0), path, name
-        )
+        _check_same(table, again, kind.step_s or (1 / rate if "fractions of a sample" in kind.lacks else 0), path, name)
         if path.is_file() and path.stat().st_size and name != "edf":  # its writer looks itself
             _require_labels(path, name, options)
     lost = {
@@ -180,14 +179,20 @@ def _check_same(table, again, step_s, path, name):
         raise DataError(f"{path} was not written: {name} cannot hold the time {times[0][np.argmax(away_s)]:.6f} s")
 
 
-def _format_of(path, format, reading):
+def format_of(path: Path, format: str | None = None, reading: bool = False) -> str:
+    """The name of the format of a path, by its ending; where it is read, by its content too.
+
+    >>> format_of(Path("night.TextGrid"))
+    'textgrid'
+    """
     if format is not None:
         require_choice(FORMATS, format=format)
         return format
     own = path.name.lower()
     fits = [(len(ending), name) for name, kind in FORMATS.items() for ending in kind.endings if own.endswith(ending)]
     if not fits:
-        raise OptionError(f"{path}: labels of an unknown kind; pass format=, one of {', '.join(FORMATS)}")
+        swapped = " (a recording? it comes before its labels)" if path.suffix.lower() in RECORDINGS else ""
+        raise OptionError(f"{path}: labels of an unknown kind{swapped}; pass format=, one of {', '.join(FORMATS)}")
     name = max(fits)[1]
     return _by_content(path, name) if reading and path.suffix.lower() in (".txt", ".csv", ".tsv") else name
 

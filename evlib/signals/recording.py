@@ -24,6 +24,7 @@ from .errors import (
     require_known,
     require_positive,
     require_rate,
+    warn,
 )
 from .gaps import covered, gap_spans
 from .units import conversion_factor
@@ -176,13 +177,15 @@ class Recording:
             index = [self.channels.index(channel) for channel in channels]
         elif self.n_channels == n_channels and (unnamed or match_channels == "position"):
             index = list(range(n_channels))
+            if not unnamed and channels != self.channels:
+                pairs = zip(self.channels, channels, strict=True)
+                warn("channels by position: " + ", ".join(f"{own!r} is read as {other!r}" for own, other in pairs))
         else:
             missing = ", ".join(name for name in channels if name not in self.channels)
             names = f"{', '.join(self.channels)} and not {missing}" if not unnamed else f"{self.n_channels}"
-            raise ShapeError(
-                f"{what} is for {n_channels} channels, the recording has {names} (other names for the same? "
-                'match_channels="position")'
-            )
+            hint = '(other names for the same, in the same order? match_channels="position")'
+            hint = hint if self.n_channels == n_channels else f"({self.n_channels} in all)"
+            raise ShapeError(f"{what} is for {n_channels} channels, the recording has {names} {hint}")
         wanted, factors = ("",) * n_channels if units is None else tuple(units), []
         for channel, number, unit in zip(channels, index, wanted, strict=True):
             try:

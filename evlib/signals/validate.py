@@ -30,6 +30,8 @@ GAPS = (
     "it does not change, or goes along a line, for {s} in {times} stretches (filled gaps?), which are left out",
     "{times} bursts or jumps to another level, far larger than the steps of the signal",
 )
+# Beside a type with at least this many labels, a type with one may be a note of the program that wrote the file.
+MANY_LABELS = 10
 # Event files carry six decimals: two times, in seconds, may have moved towards each other by this much.
 FILE_BLUR_S = 1.1e-6
 
@@ -141,6 +143,7 @@ def validate(
         require_instance(Events, "use read_events or Events.from_seconds", events=events)
         names = (names,) if isinstance(names, str) else names
         found += _check_names(events, names)
+        found += [("warning", "events", text) for text in label_doubts(events, recording)]
         found += _check_clock(recording, events)
         found += _check_spans(recording, events)
         events = events if recording is None else events.at_rate(recording.sampling_rate_hz)
@@ -241,6 +244,24 @@ def _check_names(events, names):
             known = ", ".join(sorted(names)) or "none"
             message = f"unknown event name {name!r} ({count} events); known: {known} (a spelling mistake?)"
             yield "error", "events", message
+
+
+def label_doubts(events, recording=None):
+    """What may be wrong with labels (texts): a type that is a note, signal that nobody looked at."""
+    counts = events.counts()
+    if counts.max(initial=0) >= MANY_LABELS and (counts == 1).any():
+        notes = ", ".join(repr(events.names[k]) for k in np.flatnonzero(counts == 1))
+        yield f"one label of {notes} (a note of the recording program?); events.select(names) keeps the other types"
+    if recording is not None and events.labelled_spans is None and len(events) >= MANY_LABELS:
+        edges_s = np.r_[0.0, events.onset_s, recording.duration_s]
+        gaps_s, k = np.diff(edges_s), np.argmax(np.diff(edges_s))
+        usual_s = (recording.duration_s - gaps_s[k]) / len(events)
+        # A fifth of the recording, and so long as one in e^5 tables of random times has it.
+        if gaps_s[k] > max(recording.duration_s / 5, usual_s * (np.log(len(events)) + 5)):
+            stretch = (
+                f"no label from {edges_s[k]:.6g} to {edges_s[k + 1]:.6g} s, where one every {usual_s:.3g} s is usual"
+            )
+            yield f"{stretch}; this counts as free of events. Nobody looked there? Rows of type labelled_span say where"
 
 
 def _check_clock(recording, events):

@@ -32,6 +32,22 @@ def everything(tables):
     return sum(len(table) for table in tables)
 
 
+@pytest.mark.parametrize(
+    ("events", "words"),
+    [
+        (labels(spread(50)), "no label of 'b'"),
+        (labels(np.r_[spread(49), 59.9], [0, 1] * 24 + [0, 0]), "1 intervals of 'a' are shorter than the refractory"),
+        (labels(np.r_[spread(49), 59.9], [0] * 49 + [1]), "recording 0: one label of 'b'"),
+        (labels(spread(14, 10.0), [0, 1] * 7), "recording 0: no label from 9.5 to 60 s"),
+    ],
+)
+def test_doubts_about_labels_are_logged(caplog, events, words):
+    split([(recording(), labels(spread(50), [0, 1] * 25, spans=[(0, 60)]))])
+    assert not caplog.records
+    split([(recording(), events)])
+    assert words in caplog.text and len(caplog.records) == 1
+
+
 def test_several_recordings_are_held_out_as_wholes():
     pairs = [(recording(seed=k), labels(spread(10))) for k in range(11)]
     data = split(pairs)

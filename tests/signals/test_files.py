@@ -215,6 +215,28 @@ def test_damaged_files_never_break_out(kind, at, value, tmp_path):
         assert path.name in str(error)
 
 
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("rec100", r"did you mean .*rec100\.hea\?"),  # WFDB's own way to name a record
+        ("rec100.dat", r"did you mean .*rec100\.hea\?"),
+        ("rec100.edf", r"no recording .*did you mean .*rec100\.hea\?"),
+        ("log [1]/Acc", r"did you mean .*Acc\.csv\?"),
+        ("log [1]", r"did you mean .*Acc\.csv, .*Gyr\.csv\?"),
+        ("lone.atr", "labels\\? they come after their recording"),
+        ("labels.TextGrid", "labels\\? they come after their recording"),
+        ("events.tsv", "a table of events, not a recording"),
+    ],
+)
+def test_a_path_that_is_no_recording_leads_to_one(tmp_path, path, hint):
+    (tmp_path / "log [1]").mkdir()
+    for name in ("rec100.hea", "rec100.dat", "log [1]/Acc.csv", "log [1]/Gyr.csv", "lone.atr", "labels.TextGrid"):
+        (tmp_path / name).touch()
+    (tmp_path / "events.tsv").write_text("onset\tduration\ttrial_type\n1\t0\tbell\n2\t0\tbell\n")
+    with pytest.raises(DataError, match=hint):
+        read_recording(tmp_path / path)
+
+
 def test_missing_unknown_and_empty_files(tmp_path):
     with pytest.raises(DataError, match=r"no recording at .*night\.npz"):
         read_recording(tmp_path / "night.npz")

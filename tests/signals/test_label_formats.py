@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import evlib
 from evlib import cli
+from evlib.signals import files
 from evlib.signals.errors import DataError, EvlibError, MissingExtraError, OptionError
 from evlib.signals.events import Events
 from evlib.signals.labels import FORMATS, from_mne, read_events, to_mne, write_events
@@ -260,6 +261,21 @@ def test_dates_need_a_start(tmp_path):
     assert read_events(tmp_path / "a.qml", 100, start_time="2026-05-01T09:59:59").sample.tolist() == [150]
     with pytest.raises(OptionError, match="date and time"):
         read_events(tmp_path / "a.qml", start_time="yesterday")
+
+
+def test_files_know_the_endings_of_labels():
+    endings = {"." + ending.rpartition(".")[2] for kind in FORMATS.values() for ending in kind.endings}
+    assert endings == {*files.LABELS, *files.LABELS_TOO}
+
+
+@given(st.lists(st.floats(-0.5, 0.499), min_size=1, max_size=5))
+def test_wfdb_takes_the_nearest_sample(tmp_path_factory, fractions):
+    path = tmp_path_factory.mktemp("wfdb") / "a.atr"
+    sample = 360 * np.arange(1, len(fractions) + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        write_events(Events(sample, np.array(fractions), np.zeros(len(sample), int), ("N",), 360.0), path)
+    assert np.array_equal(read_events(path).sample, sample)
 
 
 @pytest.mark.parametrize("module", ["wfdb", "obspy", "edfio"])

@@ -26,6 +26,27 @@ def beats(onset_s, type="a", rate=RATE, **options):
     return Events.from_seconds(onset_s, [type] * len(onset_s), rate, **options)
 
 
+@pytest.mark.parametrize("duration_s", [41.0, 491.0])
+@pytest.mark.parametrize("regular", [True, False])
+def test_signal_that_nobody_looked_at_is_named(duration_s, regular):
+    rng, n = np.random.default_rng(1), 40
+    onset_s = np.arange(n) + 0.5 if regular else np.sort(rng.uniform(0, 40, n))
+    labels = beats(onset_s + (duration_s - 41.0), rate=100)  # the stretch lies at the end, or at the beginning
+    recording = Recording(rng.normal(size=(int(100 * duration_s), 1)), 100)
+    found = [problem.message for problem in validate(recording, labels).warnings]
+    assert ["no label from 0 to 45" in text for text in found] == [True] * (duration_s == 491)
+    labelled = beats(onset_s, rate=100, complete_spans_s=[(0.0, 40.0)])
+    assert not validate(recording, labelled).problems
+
+
+def test_a_note_among_the_labels_is_named():
+    types = ["Recording starts", *["a"] * 16]
+    labels = Events.from_seconds([0.2, *np.arange(1.0, 9.0, 0.5)], types, RATE)
+    report = validate(Recording(noise(), RATE), labels)
+    assert [problem.message.partition(" (")[0] for problem in report.warnings] == ["one label of 'Recording starts'"]
+    assert not validate(Recording(noise(), RATE), labels.select(["a"])).problems
+
+
 def test_good_data_has_no_problems():
     report = validate(
         Recording(noise(), RATE),
