@@ -117,7 +117,7 @@ def _require_no_labels(output):
         scores = read_events(output).score
     except EvlibError:  # what is no labels is refused in its own words when it is written
         return
-    if (scores != scores).any():
+    if (scores != scores).any():  # NaN
         raise OptionError(
             f"-o {output} holds labels without scores, which may be yours: choose another name, or remove it"
         )
@@ -128,20 +128,6 @@ def _require_new(*paths):
     for path in paths:
         if path.exists():
             raise OptionError(f"{path} is there already; choose another folder, or remove it")
-
-
-def _require_no_labels(output):
-    """Refuse to write what was found over labels, which have no scores."""
-    from .signals.events import read_events
-
-    if output is None or output.suffix.lower() not in (".tsv", ".csv") or not output.is_file():
-        return
-    try:
-        score = read_events(output).score
-    except EvlibError:  # another kind of file is refused when it is written
-        return
-    if len(score) and (score != score).all():  # NaN
-        raise OptionError(f"{output} is there already and holds labels, no detections; choose another name")
 
 
 class _Parser(argparse.ArgumentParser):
