@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 import yaml
 
@@ -158,3 +159,26 @@ def test_departures_outside_of_the_sources_are_seen():
     found = " ".join(problems(notebook))
     for words in ("not stripped", "2 cells are tagged", "kernel is not python3", "what we saw"):
         assert words in found
+
+
+@pytest.mark.parametrize("labelled", [10, 24])
+def test_notebook_06_shows_a_log_with_jitter_and_few_labels(tmp_path, monkeypatch, labelled):
+    """A recording of one's own, up to the annotator: uneven clock, labels of a part, events closer than 2 s."""
+    rng, onset_s = np.random.default_rng(0), 1.0 + 1.5 * np.arange(24)
+    time_s = np.arange(4000) / 100 + rng.uniform(-0.004, 0.004, 4000)
+    after_s = [(time_s - t).clip(0.0) for t in onset_s]
+    x = rng.normal(0, 0.02, 4000) + sum((s > 0) * np.exp(-s / 0.05) for s in after_s)
+    rows = (f"{t:.6f},{a:.6f}\n" for t, a in zip(time_s, x, strict=True))
+    (tmp_path / "log.csv").write_text("seconds_elapsed,x\n" + "".join(rows))
+    (tmp_path / "labels.txt").write_text("".join(f"{t}\t{t}\tstep\n" for t in onset_s[:labelled]))
+    monkeypatch.chdir(tmp_path)
+    given = {"recording_path": "log.csv", "events_path": "labels.txt", "refractory_s": 0.5}
+    scope = given | {"read_options": {"regrid": True}}
+    code = [cell for cell in nbformat.read(FOLDER / "06_inspect_detections.ipynb", 4).cells if cell.cell_type == "code"]
+    for cell in code[: 1 + next(k for k, cell in enumerate(code) if "annotator = evlib.Annotator" in cell.source)]:
+        given = dict(scope) if "parameters" in cell.metadata.get("tags", []) else {}
+        exec(cell.source, scope)
+        scope |= given
+    found = scope["estimated"].onset_s + scope["middle"] / 100
+    np.testing.assert_allclose(found, onset_s[labelled // 2 :], atol=0.02)
+    assert len(scope["reference"]) == labelled - labelled // 2 and scope["display"]["highpass_hz"] is None
