@@ -4,6 +4,8 @@ import warnings
 
 import numpy as np
 
+from ..signals.text import printable
+
 # A standard deviation that differs by more than this factor is worth a word: another gain, another place of the sensor.
 DIFFERENT = 2.0
 # Share of a recording with unusual noise that is worth a word.
@@ -68,7 +70,7 @@ def different_noise(usual, channels) -> list[str]:
 def _named(channels, which):
     """Some channels in words."""
     names = [channel for channel, chosen in zip(channels, which, strict=True) if chosen]
-    return f"channel{'s' * (len(names) > 1)} {', '.join(names[:6])}{', ...' * (len(names) > 6)}"
+    return printable(f"channel{'s' * (len(names) > 1)} {', '.join(names[:6])}{', ...' * (len(names) > 6)}")
 
 
 def _middle(levels):

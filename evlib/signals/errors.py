@@ -12,6 +12,8 @@ import sys
 import warnings
 from pathlib import Path
 
+from .text import printable
+
 
 class EvlibError(ValueError):
     r"""Something that a caller passed in cannot be used.
@@ -23,10 +25,7 @@ class EvlibError(ValueError):
     """
 
     def __str__(self):
-        shown = (
-            letter if letter.isprintable() or letter in "\n\t" else ascii(letter)[1:-1] for letter in super().__str__()
-        )
-        return "".join(shown)
+        return printable(super().__str__())
 
 
 class ShapeError(EvlibError):
@@ -158,7 +157,7 @@ def warn(text: str, category: type[Warning] = UserWarning) -> None:
     level, frame = 1, sys._getframe()
     while frame.f_back and Path(frame.f_code.co_filename).is_relative_to(Path(__file__).parents[1]):
         level, frame = level + 1, frame.f_back
-    warnings.warn(text, category, stacklevel=level)
+    warnings.warn(printable(text), category, stacklevel=level)
 
 
 def _number_in(unit, name, value):

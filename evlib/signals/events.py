@@ -11,7 +11,6 @@ On disk, events are a BIDS-like ``events.tsv``: ``onset`` and ``duration`` in se
 ``labelled_span`` are not events: they are the spans that were labelled completely.
 """
 
-import re
 import unicodedata
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -33,6 +32,7 @@ from .errors import (
     warn,
 )
 from .tables import read_table
+from .text import plain_name
 
 # The trial_type of a row that is no event but a span that was labelled completely.
 SPAN_TYPE = "labelled_span"
@@ -329,10 +329,7 @@ def warn_of_near_names(tables) -> None:
     """
     written: dict = {}
     for name in dict.fromkeys(name for table in tables for name in table.names):
-        plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-        plain = "".join(letter for letter in plain if unicodedata.category(letter) != "Cf")
-        # A blank between two digits is a difference: 1 2 and 12.
-        written.setdefault(re.sub(r"(?<!\d)[\s_]+|[\s_]+(?!\d)", "", plain), []).append(name)
+        written.setdefault(plain_name(name), []).append(name)
     for names in written.values():
         for a, b in combinations(names, 2):
             if len(tables) < 2 or not all({a, b} <= set(table.names) for table in tables):

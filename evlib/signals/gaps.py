@@ -22,8 +22,10 @@ STILL_S, STILL_SAMPLES = 0.005, 9
 # A channel that does so in this share of the segments in which it moves, and in so many, does so by nature.
 NATURAL_SHARE, NATURAL_SEGMENTS = 0.25, 6
 # The step from one sample to the next that one in a thousand exceeds, of all or in nine of ten segments, times this, is
-# more than the signal ever does: bursts are in few segments, spikes are few samples.
+# more than the signal ever does: bursts are in few segments, spikes are few samples. So is what one in a hundred
+# exceeds, times this: spikes may come again and again.
 STEP_QUANTILE, STEP_SEGMENTS, STEP_TIMES = 0.999, 0.9, 6.0
+OFTEN_QUANTILE, OFTEN_TIMES = 0.99, 30.0
 # A line bends by no more than this share of that step from sample to sample: rounding of what was interpolated.
 STRAIGHT = 1e-5
 # A spike ends after this many seconds, at least one sample and at most so many; more jumps within this many samples are
@@ -60,7 +62,8 @@ class Normal:
             recording = recordings[k]
             reach = max(int(AROUND_S * recording.sampling_rate_hz), SPIKE_SAMPLES)
             low, high = max(sample - reach, 0), min(sample + reach, recording.n_samples)
-            steps.append(np.abs(np.diff(recording.read(low, high, np.float64), axis=0)).max(axis=0, initial=0.0))
+            with np.errstate(invalid="ignore", over="ignore"):  # infinite values
+                steps.append(np.abs(np.diff(recording.read(low, high, np.float64), axis=0)).max(axis=0, initial=0.0))
         if not steps:
             return self
         steps = LABEL_TIMES * np.quantile(np.nan_to_num(steps), LABEL_QUANTILE, axis=0)
@@ -75,13 +78,16 @@ def learn_normal(segments: list[np.ndarray], rate: float, eps: float = 0.0) -> N
     array([9.])
     """
     least = max(STILL_SAMPLES, int(STILL_S * rate))
-    steps = np.abs(np.diff(np.stack(segments), axis=1))
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite values
+        steps = np.abs(np.diff(np.stack(segments), axis=1))
     steps[steps == 0] = np.nan
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a channel that never moves
         of_all = np.nanquantile(steps, STEP_QUANTILE, axis=(0, 1))
         of_most = np.nanquantile(np.nanquantile(steps, STEP_QUANTILE, axis=1), STEP_SEGMENTS, axis=0)
-    step = np.nan_to_num(STEP_TIMES * np.minimum(of_all, of_most), nan=np.inf)
+        often = np.nanquantile(steps, OFTEN_QUANTILE, axis=(0, 1))
+    step = np.fmin(STEP_TIMES * np.fmin(of_all, of_most), OFTEN_TIMES * often)
+    step = np.nan_to_num(step, nan=np.inf)
     still = np.stack([on_a_line(segment, least, eps, step) for segment in segments])
     moving = ~still.all(axis=1)
     n_still = (moving & still.any(axis=1)).sum(axis=0)

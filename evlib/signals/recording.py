@@ -27,6 +27,7 @@ from .errors import (
     warn,
 )
 from .gaps import covered, gap_spans
+from .text import plain_name, printable
 from .units import conversion_factor
 
 # Samples that are read, copied or checked at a time: 6 MB a block for six channels.
@@ -89,7 +90,7 @@ class Recording:
     def __repr__(self):
         name = f"{self.name}: " if self.name else ""
         size = f"{self.n_samples} samples, {self.n_channels} channels"
-        return f"Recording({name}{size}, {self.sampling_rate_hz:g} Hz, {self.duration_s:g} s)"
+        return printable(f"Recording({name}{size}, {self.sampling_rate_hz:g} Hz, {self.duration_s:g} s)")
 
     @property
     def shape(self) -> tuple:
@@ -157,7 +158,8 @@ class Recording:
         channels, units : of the other one; an unknown unit ("") fits any
         what : the other one, for errors
         match_channels : "name", or "position" for channels that have other names but mean the same. Where one of the
-            two has no names (ch1, ch2, ...) position counts too
+            two has no names (ch1, ch2, ...) position counts too, with a warning. Case, blanks and underscores do not
+            matter
 
         Raises
         ------
@@ -173,11 +175,14 @@ class Recording:
         require_choice(("name", "position"), match_channels=match_channels)
         channels, n_channels = tuple(channels), len(channels)
         unnamed = any(names == numbered(len(names)) for names in (channels, self.channels))
+        plain = [plain_name(name) for name in self.channels]
         if set(channels) <= set(self.channels) and match_channels == "name":
             index = [self.channels.index(channel) for channel in channels]
+        elif match_channels == "name" and all(plain.count(plain_name(channel)) == 1 for channel in channels):
+            index = [plain.index(plain_name(channel)) for channel in channels]
         elif self.n_channels == n_channels and (unnamed or match_channels == "position"):
             index = list(range(n_channels))
-            if not unnamed and channels != self.channels:
+            if channels != self.channels:
                 pairs = zip(self.channels, channels, strict=True)
                 warn("channels by position: " + ", ".join(f"{own!r} is read as {other!r}" for own, other in pairs))
         else:

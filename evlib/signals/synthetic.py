@@ -24,6 +24,8 @@ from .streams import stream
 MAX_DELAY_S = 0.005
 # An event starts this long after the first sample and before the last, so that all of it is inside.
 MARGIN_S = 0.06
+# Longer simulations do not fit into memory.
+MOST_SAMPLES = 2e8
 # Standard deviations at variation 1, from event to event: of the logarithm of all frequencies together, of decay times,
 # of channel gains and of lengths; of channel delays in seconds. Chosen so that true mean templates lose some 30 points
 # of F1 at a signal-to-noise ratio of 12.
@@ -250,6 +252,11 @@ def make_recording(
     require_int(0, seed=seed)
     if duration_s <= 4 * MARGIN_S:
         raise OptionError(f"duration_s must be longer than {4 * MARGIN_S} s, got {duration_s}")
+    if duration_s * rate > MOST_SAMPLES:
+        raise OptionError(
+            f"{duration_s:g} s at {rate:g} Hz are {duration_s * rate:.3g} samples, more than {MOST_SAMPLES:.3g} "
+            "(make several recordings with other seeds)"
+        )
     templates = make_templates(sampling_rate_hz=rate) if templates is None else templates
     if not isinstance(templates, SyntheticTemplates):
         raise OptionError(f"templates come from make_templates, got {templates!r} (for a length write duration_s=...)")

@@ -6,10 +6,18 @@ import numpy as np
 
 from .errors import UnitError
 
-# Units of one quantity each, in terms of the first one. Spelled in lower case where case does not matter.
+# Units of one quantity each, in terms of the first one. A capital makes another unit: G is gauss.
 QUANTITIES = (
-    {"m/s2": 1.0, "g": 9.80665, "mg": 9.80665e-3, "cm/s2": 0.01, "mm/s2": 0.001},
-    {"rad/s": 1.0, "deg/s": np.pi / 180, "mrad/s": 1e-3},
+    {
+        "m/s2": 1.0,
+        "cm/s2": 0.01,
+        "mm/s2": 0.001,
+        "ft/s2": 0.3048,
+        "g": 9.80665,
+        "mg": 9.80665e-3,
+        "ug": 9.80665e-6,
+    },  # fmt: skip
+    {"rad/s": 1.0, "deg/s": np.pi / 180, "mrad/s": 1e-3, "mdeg/s": np.pi / 180e3, "rpm": np.pi / 30},
     {"m/s": 1.0, "cm/s": 0.01, "mm/s": 0.001, "um/s": 1e-6, "nm/s": 1e-9, "km/h": 1 / 3.6},
     {"m": 1.0, "km": 1000.0, "cm": 0.01, "mm": 0.001, "um": 1e-6, "nm": 1e-9},
     {"V": 1.0, "mV": 1e-3, "uV": 1e-6, "nV": 1e-9},
@@ -19,23 +27,33 @@ QUANTITIES = (
     {"N": 1.0, "kN": 1000.0, "mN": 1e-3},
     {"s": 1.0, "ms": 1e-3, "us": 1e-6},
 )
-# Other ways to write them.
+# Other ways to write them, in lower case and without blanks.
 SPELLINGS = {
-    "m/s^2": "m/s2",
-    "m/s**2": "m/s2",
-    "m s-2": "m/s2",
-    "m s^-2": "m/s2",
-    "ms-2": "m/s2",
-    "m/s/s": "m/s2",
     "g0": "g",
+    "gn": "g",
+    "g_n": "g",
     "gs": "g",
     "dps": "deg/s",
-    "°/s": "deg/s",
-    "degrees/s": "deg/s",
+    "gal": "cm/s2",
     "volt": "V",
+    "volts": "V",
     "microvolts": "uV",
     "gauss": "G",
+    "tesla": "T",
 }
+# What is written in several ways within a unit; the order matters.
+WITHIN = (
+    (r"\s+", " "),
+    ("[µμ]", "u"),
+    (r"²|⁻²|\^|\*\*", lambda sign: {"²": "2", "⁻²": "-2"}.get(sign[0], "")),
+    ("⁻¹", "-1"),
+    (r"°|\bdeg(?:ree)?s?\b", "deg"),
+    (r"\brad(?:ian)?s?\b", "rad"),
+    (r"\bsec(?:ond)?s?", "s"),
+    (r" ?/ ?s ?/ ?s$", "/s2"),
+    (r"(?<=[a-z])[ .·*]?s-([12])$", lambda power: "/s" + power[1].replace("1", "")),
+    (r" ?/ ?\(?s\)?", "/s"),
+)
 
 
 def conversion_factor(unit: str, wanted: str) -> float:
@@ -70,5 +88,7 @@ def unit_in_brackets(name: str) -> str:
 
 def _standard(unit):
     """A unit as it is written in `QUANTITIES`."""
-    text = " ".join(unit.split()).replace("²", "2").replace("µ", "u").replace("μ", "u")
+    text = unit.strip()
+    for pattern, plain in WITHIN:
+        text = re.sub(pattern, plain, text)
     return SPELLINGS.get(text, SPELLINGS.get(text.lower(), text))

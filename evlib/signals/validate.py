@@ -16,6 +16,7 @@ from .gaps import bursts, gap_blocks, normal_of, spikes
 from .noise import noise_problems
 from .recording import Recording
 from .refractory import Refractory, intervals
+from .text import printable
 
 # A channel clips where it stays at its extreme value for at least this many samples in a row...
 CLIP_RUN_SAMPLES = 5
@@ -45,7 +46,7 @@ class Problem:
     message: str
 
     def __str__(self):
-        return f"{self.severity}: {self.where}: {self.message}"
+        return printable(f"{self.severity}: {self.where}: {self.message}")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evlib.signals.gaps import Normal, bridge, find_gaps, inside, learn_normal, read_bridged
+from evlib.signals.gaps import Normal, bridge, find_gaps, gap_blocks, inside, learn_normal, read_bridged
 from evlib.signals.recording import Recording
 
 RATE = 2000.0
@@ -103,3 +103,14 @@ def test_inside_agrees_with_a_loop(rng):
     brute = [any(a <= t < b for a, b in zip(start, stop, strict=True)) for t in time]
     assert inside(time, start, stop).tolist() == brute
     assert not inside(time, start[:0], stop[:0]).any()
+
+
+@pytest.mark.parametrize("apart", [250, 500, 1000, 30_000])
+@pytest.mark.parametrize("width", [1, 3])
+def test_spikes_that_come_again_and_again_are_no_signal(apart, width):
+    noise = np.random.default_rng(0).normal(size=(60_000, 2))
+    signal, at = noise.copy(), np.add.outer(np.arange(100, 60_000, apart), np.arange(width)).ravel()
+    signal[at, 0] += 200
+    _, _, gaps = zip(*gap_blocks(Recording(signal, 2000)), strict=True)
+    np.testing.assert_array_equal(np.flatnonzero(np.concatenate(gaps)[:, 0]), at)
+    assert not np.concatenate(gaps)[:, 1].any()

@@ -23,6 +23,14 @@ def test_factors_are_those_of_the_definition_there_and_back(quantity):
         ("g", "m/s²", 9.80665),
         ("dps", "rad/s", np.pi / 180),
         ("µV", "mV", 1e-3),
+        ("mg", "m·s⁻²", 9.80665e-3),
+        ("mm/s^2", "m / s^2", 1e-3),
+        ("m.s-2", "m/sec²", 1),
+        ("deg s-1", "radians/s", np.pi / 180),
+        ("°·s⁻¹", "degrees/sec", 1),
+        ("rad s^-1", "rpm", 30 / np.pi),
+        ("g_n", "ug", 1e6),
+        ("ms", "us", 1e3),
         ("", "m/s2", 1),
         ("counts", "counts", 1),
     ],
@@ -51,6 +59,26 @@ def test_channels_are_found_by_name_and_units_converted(recording, order):
     factors = [{"g": 9.80665, "deg/s": np.pi / 180}[recording.units[k]] for k in order]
     assert np.allclose(found.read(10, 20), recording.read(10, 20)[:, order] * factors, rtol=1e-5)
     assert np.allclose(found.between(0.1, 0.2).read(), found.read(10, 20))
+
+
+@pytest.mark.parametrize("spell", [str.upper, lambda name: f" {name}_", lambda name: f"{name}\u200b"])
+def test_case_blanks_and_underscores_of_names_do_not_matter(recording, spell):
+    names = tuple(spell(name) for name in ("z", "x", "y"))
+    found = recording.like(names)
+    assert found.channels == names and np.array_equal(found.read(), recording.read()[:, [2, 0, 1]])
+    with pytest.raises(ShapeError, match="other names"):
+        recording.like(("z-", "x-", "y-"))
+
+
+def test_two_names_of_one_spelling_are_not_guessed(rng):
+    with pytest.raises(ShapeError, match="other names"):
+        Recording(rng.normal(size=(50, 2)), 100, ("x", "X")).like(("x ", "X "))
+
+
+def test_channels_without_names_are_taken_in_their_order_and_said(recording, caplog):
+    assert recording.like(recording.channels).channels == ("x", "y", "z") and not caplog.records
+    recording.like(("ch1", "ch2", "ch3"))
+    assert "in their order: x, y, z for ch1" in caplog.text
 
 
 def test_of_more_channels_those_that_are_wanted_are_taken(recording):

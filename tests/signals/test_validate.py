@@ -276,3 +276,12 @@ def test_a_label_on_the_last_sample_lies_inside_at_any_rate(old, new):
         _on_clock(late, moved, 0, ("a",))
     behind = Events.from_seconds([1.0], ["a"], 1e6, complete_spans_s=[[0, moved.duration_s + 2 / new]])
     assert "outside of the signal" in str(validate(moved, behind))
+
+
+def test_names_that_command_the_terminal_are_shown(caplog):
+    names = ("a\x1b[2J", "b\u202e")
+    recording = Recording(np.ones((4000, 2)), 2000, names, name="n\x07ight")
+    shown = f"{validate(recording)} {recording!r}"
+    recording.like(("ch1", "ch2"))
+    shown += caplog.text
+    assert "\\x1b[2J" in shown and "\\x07" in shown and not set("\x1b\x07\u202e") & set(shown)
