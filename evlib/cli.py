@@ -56,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     name, said = arguments[0] if arguments else "", {}
+    _make_printable()
     try:
         said = options = vars(make_parser(name).parse_args(arguments))
         _require_another_output(options)
@@ -95,6 +96,14 @@ def _say(kind, text, options):
     )
     text = re.sub(r"recording\.resample\([^)]*\)", "--resample", text) if "resample" in options else text
     print(f"evlib: {kind}:", text, file=sys.stderr)
+
+
+def _make_printable():
+    """Let names that the terminal's encoding lacks be shown escaped, and let a closed standard output be."""
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w", encoding="utf-8") for stream in (sys.stdout, sys.stderr))
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _require_another_output(options):

@@ -431,3 +431,38 @@ def test_a_table_on_standard_output_is_utf8_whatever_the_terminal_is(tmp_path, c
     environment = os.environ | {"PYTHONIOENCODING": "cp437", "PYTHONUTF8": "0", "LC_ALL": "C"}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, env=environment, timeout=120)
     assert done.returncode == 0 and b"\r" not in done.stdout and "Glöckchen".encode() in done.stdout
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped(tmp_path):
+    events = evlib.Events.from_seconds([1.0, 2.0], ["Glöckchen", "鐘"], 100)
+    evlib.write_events(events, tmp_path / "e.tsv")
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    command = [sys.executable, "-m", "evlib.cli", "score", "e.tsv", "e.tsv"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, env=environment, timeout=120)
+    assert done.returncode == 0 and b"\\u9418" in done.stdout
+
+
+def test_a_closed_standard_output_is_no_error(monkeypatch, tmp_path):
+    evlib.write_events(evlib.Events.from_seconds([1.0], ["a"], 100), tmp_path / "e.tsv")
+    monkeypatch.setattr(sys, "stdout", None)
+    assert cli.main(["score", str(tmp_path / "e.tsv"), str(tmp_path / "e.tsv")]) == 0
+
+
+@pytest.mark.parametrize("slip", [None, "night.npz", 5, object(), [None]])
+def test_slips_at_the_doors_are_evlibs_errors(slip, tmp_path):
+    recording, events = evlib.make_recording(duration_s=8.0, seed=1)
+    detector = evlib.fit([(recording, events)], method="matched_filter", progress=False)
+    for call in (
+        lambda: evlib.fit(slip),
+        lambda: evlib.detect(detector, slip),
+        lambda: evlib.detect(slip, recording),
+        lambda: evlib.detect(recording, detector),
+        lambda: evlib.compare(events, slip),
+        lambda: evlib.discover(slip),
+        lambda: evlib.pretrain(slip),
+        lambda: evlib.write_recording(slip, tmp_path / "a.npz"),
+        lambda: evlib.write_events(slip, tmp_path / "a.tsv"),
+        lambda: evlib.validate(recording, detector=slip or 0),
+    ):
+        with pytest.raises(evlib.EvlibError):
+            call()

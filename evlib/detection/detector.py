@@ -431,6 +431,8 @@ def detect(
     """
     from tqdm.auto import tqdm
 
+    require_instance(Detector, "from fit or load_detector; detect(detector, recording)", detector=detector)
+    require_instance(Recording, "from read_recording; detect(detector, recording)", recording=recording)
     thresholds = _log_odds_thresholds(threshold, detector)
     require_positive(block_s=block_s)
     recording = detector.accept(recording, match_channels)

@@ -7,15 +7,16 @@ single labels are held out, and networks that read the signal do without them. A
 
 import hashlib
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..signals.clock import SLACK_SAMPLES, split_time
-from ..signals.errors import DataError, OptionError, require_int
+from ..signals.errors import DataError, OptionError, require, require_int
 from ..signals.events import Events, warn_of_near_names
 from ..signals.gaps import inside, silent
-from ..signals.recording import check_alike
+from ..signals.recording import as_list, check_alike
 from ..signals.refractory import Refractory
 from ..signals.streams import stream
 from ..signals.validate import FILE_BLUR_S, label_doubts
@@ -113,6 +114,7 @@ def prepare(
     ------
     OptionError, DataError, ShapeError, UnitError : see the messages
     """
+    require(isinstance(pairs, Iterable), OptionError, f"want a list of (Recording, Events) pairs, got {pairs!r}")
     pairs = list(pairs)
     if not pairs:
         raise OptionError("fit needs at least one (recording, events) pair, got an empty list")
@@ -121,7 +123,7 @@ def prepare(
             "fit takes a list of (Recording, Events) pairs, as in fit([(recording, events)]); read_recording and "
             f"read_events read them; got {_kinds(pairs[0])}"
         )
-    recordings = check_alike([recording for recording, _ in pairs] + list(unlabelled), match_channels)
+    recordings = check_alike([recording for recording, _ in pairs] + as_list(unlabelled), match_channels)
     rate = recordings[0].sampling_rate_hz
     names = tuple(dict.fromkeys(name for _, events in pairs for name in events.names))
     warn_of_near_names([events for _, events in pairs])

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 from scipy.special import logit
 
-from ..signals.errors import OptionError, UnitError, require_choice, require_tolerance
+from ..signals.errors import OptionError, UnitError, require_choice, require_instance, require_tolerance
 from ..signals.events import Events
 from ..signals.refractory import Refractory, per_type_values
 from . import statistics as stats
@@ -57,6 +57,7 @@ def compare(
     >>> report.f1, report.false_alarms_per_hour
     (0.5, 100.0)
     """
+    require_instance(Events, "use read_events or Events.from_seconds", reference=reference, estimated=estimated)
     tolerance_s = require_tolerance(tolerance_s)
     if duration_s is not None and not (np.isfinite(duration_s) and duration_s > 0):
         raise UnitError(f"duration_s must be a positive number of seconds, got {duration_s!r}")

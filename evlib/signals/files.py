@@ -26,7 +26,16 @@ from pathlib import Path
 import numpy as np
 
 from .atomic import replace_file
-from .errors import DataError, EvlibError, MissingExtraError, OptionError, UnitError, require_extra, require_rate
+from .errors import (
+    DataError,
+    EvlibError,
+    MissingExtraError,
+    OptionError,
+    UnitError,
+    require_extra,
+    require_instance,
+    require_rate,
+)
 from .formats import RATE_NAMES, READERS
 from .recording import BLOCK_SAMPLES, Recording, StoredSignal, numbered
 from .tables import about_preamble, read_table
@@ -325,6 +334,7 @@ def write_recording(recording: Recording, path: str | Path) -> None:
     ------
     DataError : another kind of file, or a recording that the format cannot hold
     """
+    require_instance(Recording, "write_recording(recording, path)", recording=recording)
     path = Path(path)
     if path.suffix.lower() not in WRITERS:
         raise DataError(f"{path}: a recording cannot be written as {path.suffix!r}, only as {', '.join(WRITERS)}")

@@ -17,7 +17,7 @@ import numpy as np
 
 from . import events as bids
 from .atomic import replace_file
-from .errors import DataError, EvlibError, OptionError, require_choice, require_extra, warn
+from .errors import DataError, EvlibError, OptionError, require_choice, require_extra, require_instance, warn
 from .events import SPAN_TYPE, Events
 from .files import FORMATS as RECORDINGS
 
@@ -114,6 +114,7 @@ def write_events(events: Events, path: str | Path, format: str | None = None, st
     DataError : the format cannot hold a name, a time or the labelled spans; another kind of file stands there
     OptionError : an unknown format or ending
     """
+    require_instance(Events, "write_events(events, path)", events=events)
     path = Path(path)
     name = format_of(path, format)
     if name == "bids":

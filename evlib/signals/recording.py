@@ -5,6 +5,7 @@ asked for. ``read`` gives float32; a missing value stays NaN, and :func:`evlib.v
 of a recording never changes on its own: :meth:`Recording.resample` is the only way.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -448,7 +449,10 @@ def add_windows(signal: np.ndarray, starts, windows: np.ndarray):
 
 def as_list(recordings) -> list:
     """A list of recordings; a single one makes a list of one."""
-    return [recordings] if isinstance(recordings, Recording) else list(recordings)
+    if isinstance(recordings, Recording):
+        return [recordings]
+    require(isinstance(recordings, Iterable), OptionError, f"want a list of recordings, got {recordings!r}")
+    return list(recordings)
 
 
 def check_alike(recordings, match_channels: str = "name") -> list:

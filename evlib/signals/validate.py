@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .clock import MICROSECOND_CLOCK_HZ, SLACK_SAMPLES
-from .errors import DataError, EvlibError, OptionError, require_instance, require_rate
+from .errors import DataError, EvlibError, OptionError, require, require_instance, require_rate
 from .events import Events
 from .gaps import bursts, gap_blocks, normal_of, spikes
 from .noise import noise_problems
@@ -167,6 +167,7 @@ def _check_format(recording, sampling_rate_hz, n_channels):
 
 def _check_detector(recording, detector):
     if detector is not None:
+        require(hasattr(detector, "noise_problems"), OptionError, f"detector must be a Detector, got {detector!r}")
         try:
             for text in detector.noise_problems(recording):
                 yield "warning", "detector", text

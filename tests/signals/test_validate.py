@@ -278,10 +278,11 @@ def test_a_label_on_the_last_sample_lies_inside_at_any_rate(old, new):
     assert "outside of the signal" in str(validate(moved, behind))
 
 
-def test_names_that_command_the_terminal_are_shown(caplog):
+def test_names_that_command_the_terminal_are_shown():
     names = ("a\x1b[2J", "b\u202e")
     recording = Recording(np.ones((4000, 2)), 2000, names, name="n\x07ight")
     shown = f"{validate(recording)} {recording!r}"
-    recording.like(("ch1", "ch2"))
-    shown += caplog.text
+    with pytest.warns(UserWarning, match="by position") as caught:
+        recording.like(("ch1", "ch2"))
+    shown += str(caught[0].message)
     assert "\\x1b[2J" in shown and "\\x07" in shown and not set("\x1b\x07\u202e") & set(shown)
