@@ -296,7 +296,7 @@ def open_in_voila(chromium, voila_server):
     _close(opened, lambda page: page.goto("about:blank"))  # leaving the page ends its kernel
 
 
-@pytest.fixture(params=["lab", "voila"])
+@pytest.fixture(params=["lab", pytest.param("voila", marks=pytest.mark.slow)])
 def open_notebook(request):
     """Open cells in JupyterLab, and in another test as a page of Voila."""
     open_ = request.getfixturevalue(f"open_in_{request.param}")

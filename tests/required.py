@@ -12,3 +12,8 @@ def missing(what, message):
     """
     required = what in os.environ.get("EVLIB_REQUIRE", "").split()
     pytest.fail(f"{message} (EVLIB_REQUIRE names {what})") if required else pytest.skip(message)
+
+
+def some_slow(cases, *quick):
+    """Cases of a test: those that are not ``quick`` stand for more of the same, and are left out by -m 'not slow'."""
+    return [case if case in quick else pytest.param(case, marks=pytest.mark.slow) for case in cases]

@@ -352,6 +352,7 @@ def test_discover_writes_the_events_that_python_finds(three_kinds, tmp_path, cap
     np.testing.assert_allclose(written.score, expected.score)
 
 
+@pytest.mark.slow
 def test_fit_takes_the_encoder_that_pretrain_wrote(three_kinds, tmp_path, few_steps):
     fit = ["fit", f"{three_kinds}/recording.npz", f"{three_kinds}/events.tsv", "-o", f"{tmp_path}/a.ckpt"]
     options = ["--pretrain", f"{three_kinds}/a.enc", *"--method frames --freeze-encoder --max-epochs 1 --quiet".split()]

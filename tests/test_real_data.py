@@ -75,6 +75,7 @@ def test_heart_beats(heart, options):
     assert found.refractory_violations() == {"reference": 0, "estimated": 0}
 
 
+@pytest.mark.slow
 def test_three_labelled_beats_are_enough(heart):
     """Called normal or not: every beat of the second half is found from three labels and 15 minutes without."""
     (recording, events), (unseen, reference) = heart
@@ -132,6 +133,7 @@ def test_strikes_of_bells_break_a_rule_of_two_seconds(data_home):
     assert sum(value == 0 for value in share.values()) > 10
 
 
+@pytest.mark.slow
 def test_bells_learned_in_rounds_are_found_alone(data_home):
     """Four bells strike in the same order for half a minute and ring into each other: each is known when it strikes
     alone.

@@ -103,8 +103,8 @@ def test_a_busy_figure_is_made_small_enough_or_refused(project):
     path = workbook.save_figure(picture(noise=400), "busy", {})
     assert path.stat().st_size <= workbook.MAX_PNG_BYTES
     assert Image.open(path).size[0] < 9 * workbook.PNG_QUALITY[0][0]
-    huge = Figure(figsize=(40, 30))
-    huge.subplots().imshow(np.random.default_rng(0).random((1200, 1200)), interpolation="nearest")
+    huge = Figure(figsize=(20, 15))
+    huge.subplots().imshow(np.random.default_rng(0).random((600, 600)), interpolation="nearest")
     with pytest.raises(DataError, match="'huge' does not fit into 200 kB"):
         workbook.save_figure(huge, "huge", {})
     assert not (project / "figures" / "huge.json").exists()

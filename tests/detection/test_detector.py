@@ -7,6 +7,7 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pytest
 import torch
+from required import some_slow
 
 import evlib
 from evlib.networks.event_specific import EventSpecificClassifier
@@ -31,7 +32,7 @@ def simulations():
     return [evlib.make_recording(templates, 40.0, snr=13.0, seed=seed) for seed in (1, 2)]
 
 
-@pytest.fixture(scope="module", params=OPTIONS)
+@pytest.fixture(scope="module", params=some_slow(OPTIONS, "matched_filter", "lstm"))
 def detector(request, simulations):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(event_specific_training, "N_WINDOWS", 768)

@@ -20,7 +20,9 @@ def simulations():
     return [evlib.make_recording(templates, 40.0, snr=11.0, seed=seed) for seed in (1, 2)]
 
 
-@pytest.mark.parametrize(("method", "network"), [("lstm", "network"), ("frames", "frames")])
+@pytest.mark.parametrize(
+    ("method", "network"), [("lstm", "network"), pytest.param("frames", "frames", marks=pytest.mark.slow)]
+)
 def test_same_seed_same_detector_and_no_global_state(simulations, monkeypatch, method, network):
     monkeypatch.setattr(frame_training, "EPOCH_FRAMES", 2048)
     torch.manual_seed(5)
@@ -54,6 +56,7 @@ def test_outside_of_labelled_spans_nothing_is_assumed(simulations):
     assert judged.precision > 0.95
 
 
+@pytest.mark.slow
 def test_self_training_uses_unlabelled_signal():
     templates = make_templates(6, seed=9)
     train, test = (evlib.make_recording(templates, 90.0, snr=6.0, seed=seed) for seed in (1, 2))
@@ -145,6 +148,7 @@ def bursts(seed, seconds=60.0, n=60, rate=400.0):
     return evlib.Recording(signal, rate), evlib.Events.from_seconds(onset, type, rate, KINDS)
 
 
+@pytest.mark.slow
 def test_where_shapes_vary_the_signal_is_read_itself(monkeypatch):
     data = [bursts(seed) for seed in range(6)]
     monkeypatch.setattr(frame_training, "EPOCH_FRAMES", 16_384)
@@ -161,6 +165,7 @@ def test_where_shapes_vary_the_signal_is_read_itself(monkeypatch):
     assert all(name in repr(detector) for name in table)
 
 
+@pytest.mark.slow
 def test_fixed_shapes_stay_with_their_templates():
     """A few labels of a simulated frame: nothing is learned from the signal itself, and the table says so."""
     simulation = evlib.make_recording(make_templates(4, seed=1), 40.0, seed=1)

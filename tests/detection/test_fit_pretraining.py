@@ -66,6 +66,7 @@ def same_weights(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_discovery_needs_one_label_for_each_kind(quiet):
     """The label names the kind; its other events, which nobody labelled, make the template."""
     plain, discovered, found_before = (
@@ -104,6 +105,7 @@ def test_a_pretrained_encoder_starts_the_frame_network_with_its_whitener(short, 
     assert not same_weights(made[0].frames.encoder, before)
 
 
+@pytest.mark.slow
 def test_a_frozen_encoder_stays_as_it_is(short, pretrained):
     detector = evlib.fit(
         [tuple(short[0])], "frames", pretrain=pretrained, freeze_encoder=True, **TINY | {"max_epochs": 8}

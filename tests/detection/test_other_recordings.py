@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from required import some_slow
 
 import evlib
 
@@ -73,7 +74,7 @@ FILLED = {
 }
 
 
-@pytest.mark.parametrize("kind", FILLED)
+@pytest.mark.parametrize("kind", some_slow(FILLED, "zeros", "NaN"))
 def test_gaps_cost_only_themselves_in_detection_and_in_training(detector, pairs, kind, caplog):
     (first, labels), (second, reference) = pairs
     seen = reference[(reference.sample < GAP.start) | (reference.sample >= GAP.stop)]
@@ -86,6 +87,7 @@ def test_gaps_cost_only_themselves_in_detection_and_in_training(detector, pairs,
     assert "recording 0 has gaps (missing or constant samples) of 5.000 s" in caplog.text
 
 
+@pytest.mark.slow
 def test_training_survives_a_spike_a_burst_and_a_noisier_recording(pairs):
     (first, labels), (second, reference) = pairs
     signal = changed(first.read(), slice(30_000, 30_100), lambda v: v + 300 * NOISE[:100])
@@ -106,7 +108,7 @@ TAUGHT = {
 }
 
 
-@pytest.mark.parametrize("kind", TAUGHT)
+@pytest.mark.parametrize("kind", some_slow(TAUGHT, "strong hum", "a third at ten times the gain"))
 def test_a_spoiled_recording_still_teaches(pairs, kind):
     (first, labels), (second, reference) = pairs
     taught = evlib.fit([(evlib.Recording(TAUGHT[kind](first.read()), RATE), labels)], **OPTIONS)

@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from required import some_slow
 
 import evlib
 from evlib.detection.prepare import held_out_parts
@@ -30,6 +31,11 @@ TINY = {
     pretrain_windows: {"hidden_size": 8, "n_windows": 160, "window_s": 0.05, "progress": False},
 }
 FAMILIES = list(TINY)
+RUNS = some_slow(
+    [(family, pretext) for family in FAMILIES for pretext in PRETEXTS],
+    *((pretrain, pretext) for pretext in ("contrastive", "masked")),
+    (pretrain_windows, "variational"),
+)
 # The smallest variational autoencoder learns nothing in an epoch, and says so.
 pytestmark = pytest.mark.filterwarnings("ignore:the posterior has collapsed")
 
@@ -39,7 +45,7 @@ def recording():
     return evlib.make_recording(make_templates(3, seed=1), 20.0, snr=20.0, seed=1).recording
 
 
-@pytest.fixture(scope="module", params=[(f, p) for f in FAMILIES for p in PRETEXTS], ids=lambda p: p[0].__name__ + p[1])
+@pytest.fixture(scope="module", params=RUNS, ids=lambda p: p[0].__name__ + p[1])
 def made(request, recording):
     family, pretext = request.param
     return family, family([recording], pretext, seed=4, max_epochs=2, **TINY[family])

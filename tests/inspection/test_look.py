@@ -197,6 +197,7 @@ def test_a_kind_called_best_match_can_be_added(tmp_path):
         assert note.annotations[note.signal.selected].type == name
 
 
+@pytest.mark.slow
 def test_two_hundred_kinds_fit_into_every_figure():
     names = [f"kind number {k}" for k in range(200)]
     events = evlib.Events.from_seconds(np.arange(400) * 0.05 + 0.01, np.arange(400) % 200, 2000.0, names)

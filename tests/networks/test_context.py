@@ -169,6 +169,7 @@ def doubting(shift):
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shift", "strange"), [(-1.0, True), (1.0, False)])
 def test_a_rhythm_in_which_context_doubts_what_is_clear_is_decided_by_evidence_and_said_so(shift, strange, caplog):
     templates = make_templates(2, seed=0)

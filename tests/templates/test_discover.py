@@ -149,6 +149,7 @@ def test_the_most_frequent_kinds_come_first_and_are_kept(uneven):
     assert some.name([events])[0].tolist() == [-1, 0, 1]  # nothing stands for the rarest
 
 
+@pytest.mark.slow
 def test_the_seed_decides_which_moments_are_compared(simulation, monkeypatch):
     monkeypatch.setattr(discovery, "MAX_MOMENTS", 60)
     first, second = (found_in(simulation.recording, seed=5) for _ in range(2))

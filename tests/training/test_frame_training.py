@@ -118,6 +118,7 @@ def test_the_loss_is_least_where_it_should_be():
     assert unknown["event_loss"] == 0
 
 
+@pytest.mark.slow
 def test_training_learns_bursts_and_repeats_itself(monkeypatch):
     monkeypatch.setattr(frame_training, "EPOCH_FRAMES", 10_240)
     rng = np.random.default_rng(0)
