@@ -36,7 +36,7 @@ from .errors import (
     require_instance,
     require_rate,
 )
-from .formats import RATE_NAMES, READERS
+from .formats import RATE_NAMES, READERS, own_arrays
 from .recording import BLOCK_SAMPLES, Recording, StoredSignal, numbered
 from .tables import about_preamble, read_table
 from .times import by_stamps, by_times_beside, choose_time, is_time, refuse_unnamed_clock, require_time_unit, start_of
@@ -278,9 +278,7 @@ def _read_hdf5(path, given, time_column=None, time_unit=None, regrid=False):
     signal = _signal_of(file)
     if isinstance(signal, h5py.Dataset) and (signal.is_virtual or signal.external):
         raise DataError("its 'signal' is stored in other files, which are not read: copy the data into the file")
-    names = [name for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)]
-    own = {name: node for name in names if isinstance(node := file[name], h5py.Dataset)}
-    own = {name: node for name, node in own.items() if not (node.is_virtual or node.external)}
+    own = own_arrays(file)
     about = signal.attrs, file.attrs, own
     return _timed(signal, about, own, given, time_column, time_unit, regrid)
 
@@ -387,12 +385,15 @@ def _write_npz(recording, path):
 
 
 def _write_hdf5(recording, path):
-    with require_extra("h5py", "data").File(path, "w") as file:
-        signal = file.create_dataset("signal", recording.shape, recording.signal.dtype)
-        for start in range(0, recording.n_samples, BLOCK_SAMPLES):
-            stop = min(start + BLOCK_SAMPLES, recording.n_samples)
-            signal[start:stop] = np.asarray(recording.signal[start:stop])
-        signal.attrs.update(_about(recording))
+    try:
+        with require_extra("h5py", "data").File(path, "w") as file:
+            signal = file.create_dataset("signal", recording.shape, recording.signal.dtype)
+            for start in range(0, recording.n_samples, BLOCK_SAMPLES):
+                stop = min(start + BLOCK_SAMPLES, recording.n_samples)
+                signal[start:stop] = np.asarray(recording.signal[start:stop])
+            signal.attrs.update(_about(recording))
+    except RuntimeError as error:  # of a full disk, when the file is closed
+        raise OSError(error) from error
 
 
 def _write_table(recording, path):

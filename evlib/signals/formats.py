@@ -24,6 +24,8 @@ RATE_NAMES = ("sampling_rate_hz", "sampling_rate", "fs", "Fs", "FS", "sfreq", "s
 UNKNOWN_SIZE = 0x7FFF0000
 # Most bytes of a page of an Ogg file, and the bit in its header that says that it is the last.
 OGG_PAGE, LAST_PAGE = 65_307, 4
+# Bytes of a sample in the formats of WFDB that do not pack several into one number.
+WFDB_BYTES = {"8": 1, "16": 2, "24": 3, "32": 4, "61": 2, "80": 1, "160": 2, "212": 1.5}
 # A stream that says nothing for so many seconds, and so many samples, has paused.
 PAUSE_S, PAUSE_SAMPLES = 0.1, 5
 # Channels that begin at times this many samples apart, beyond whole samples, are not on one clock.
@@ -150,7 +152,26 @@ def read_edf(path, given=None, stream=None):
         start = None
     about = {"sampling_rate_hz": chosen[0].sampling_frequency, "channels": _unique([s.label for s in chosen])}
     about |= {"units": [s.physical_dimension.strip() for s in chosen], "start_time": start}
-    return np.stack([s.data for s in chosen], axis=1), about
+    return _with_pauses(file, np.stack([s.data for s in chosen], axis=1), about["sampling_rate_hz"]), about
+
+
+def _with_pauses(file, signal, rate):
+    """The signal (n, C) of an EDF+ file with NaN where its data records say that it paused (EDF+D)."""
+    if file.is_continuous:
+        return signal
+    from edfio.edf import _get_data_record_onset
+
+    clock = file._timekeeping_signal
+    records = clock.digital.reshape(-1, clock._bytes_per_data_record)
+    at = np.array([float(_get_data_record_onset(record)) for record in records])
+    first, length = np.rint((at - at[0]) * rate).astype(np.int64), len(signal) // len(at)
+    n = int(first.max()) + length
+    if (np.diff(first) < length).any() or n > 10 * len(signal) + 1e7:
+        raise DataError("its data records overlap, or lie far apart: split it (EDFbrowser: convert EDF+D to EDF+C)")
+    out = np.full((n, signal.shape[1]), np.nan)
+    for start, block in zip(first, np.split(signal, len(at)), strict=True):
+        out[start : start + length] = block
+    return out
 
 
 def _of_one_rate(signals, stream):
@@ -191,6 +212,11 @@ def read_wfdb(path, given=None):
     if len(set(getattr(header, "samps_per_frame", None) or [1])) > 1:
         raise DataError("its signals have several rates; split them with the tools of WFDB (xform)")
     record = wfdb.rdrecord(str(path.with_suffix("")))
+    if set(record.fmt or []) <= set(WFDB_BYTES):
+        stored = sum(WFDB_BYTES[kind] for kind in record.fmt) * record.sig_len
+        files = {name: (path.parent / name).stat().st_size for name in record.file_name}
+        if (behind := sum(files.values()) - sum(record.byte_offset[0] or 0 for _ in files) - stored) > 1:
+            warnings.warn(f"{path.name}: {behind:.0f} bytes behind the announced samples are left out", stacklevel=3)
     about = {"sampling_rate_hz": record.fs, "channels": _unique(record.sig_name), "units": list(record.units)}
     return record.p_signal, about | {"start_time": record.base_datetime}
 
@@ -228,7 +254,12 @@ def read_seismic(path, given=None, stream=None):
     signal = np.full((n, len(names)), np.nan)
     for first, trace in zip(at, chosen, strict=True):
         data = np.ma.filled(np.ma.asarray(trace.data, dtype=np.float64), np.nan)
-        signal[round(first) : round(first) + len(data), names.index(trace.id)] = data
+        place = signal[round(first) : round(first) + len(data), names.index(trace.id)]
+        if twice := int((np.isfinite(place) & (place != data)).sum()):
+            warnings.warn(
+                f"{trace.id}: {twice} samples are there twice with other values; the later part counts", stacklevel=3
+            )
+        place[:] = data
     start_time = start.datetime.replace(tzinfo=datetime.UTC)
     return signal, {"sampling_rate_hz": rate, "channels": names, "start_time": start_time}
 
@@ -294,6 +325,15 @@ def read_xdf(path, given=None, stream=None):
     return signal, about
 
 
+def own_arrays(file) -> dict:
+    """The arrays of an HDF5 file that lie in it; links, and arrays that are stored in other files, are left out."""
+    import h5py
+
+    names = [name for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)]
+    arrays = {name: node for name in names if isinstance(node := file[name], h5py.Dataset)}
+    return {name: node for name, node in arrays.items() if not (node.is_virtual or node.external)}
+
+
 def read_matlab(path, given=None, stream=None, time_column=None, time_unit=None, regrid=False):
     """MATLAB, versions 5 and 7.3: the array ``signal``, or the one that ``stream`` names, or the only large one."""
     from scipy.io import loadmat
@@ -302,7 +342,9 @@ def read_matlab(path, given=None, stream=None, time_column=None, time_unit=None,
         values = {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
     except NotImplementedError:  # version 7.3 is HDF5, whose arrays are transposed
         with require_extra("h5py", "data").File(path, "r") as file:
-            kept = {name: node for name, node in file.items() if getattr(node, "shape", None) is not None}
+            kept = own_arrays(file)
+            if len(kept) < len(file) and all(node.size == 1 for node in kept.values()):
+                raise DataError("its arrays lie in other files, which are not read: copy the data in") from None
             values = {
                 name: "".join(map(chr, node[()].ravel())) if node.attrs.get("MATLAB_class") == b"char" else node[()].T
                 for name, node in kept.items()

@@ -8,10 +8,13 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 
 from evlib.signals.atomic import ASIDE, replace_file, replace_folder, sweep
 from evlib.signals.errors import EvlibError, WriteError
+from evlib.signals.files import write_recording
+from evlib.signals.recording import Recording
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="permissions, links and signals of POSIX")
 
@@ -241,6 +244,17 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path):
         write(tmp_path / "file", "new" * 1000)
     assert (tmp_path / "file").read_text() == "old" and names(tmp_path) == ["file"]
     assert issubclass(WriteError, OSError) and issubclass(WriteError, EvlibError)
+
+
+@posix
+@pytest.mark.parametrize("kind", [".npz", ".h5", ".csv", ".parquet", ".wav", ".edf"])
+def test_a_recording_on_a_full_disk_leaves_the_old_one(kind, tmp_path):
+    recording, path = Recording(np.random.default_rng(0).normal(size=(4000, 3)), 2000), tmp_path / f"x{kind}"
+    write_recording(recording, path)
+    before = path.read_bytes()
+    with pytest.raises(WriteError, match="what was there still is"), full_disk(9999):
+        write_recording(recording, path)
+    assert path.read_bytes() == before and names(tmp_path) == [path.name]
 
 
 def test_a_folder_in_place_of_a_file_is_refused(tmp_path):

@@ -269,3 +269,61 @@ def test_an_array_of_objects_is_named(tmp_path):
     with pytest.raises(DataError, match="'channels' holds Python objects"):
         read_recording(tmp_path / "x.npz")
     assert Recording(SIGNAL, RATE).n_channels == 2
+
+
+@pytest.mark.parametrize("place", ["virtual", "link", "storage"])
+def test_matlab_7_3_reads_no_other_file(place, tmp_path):
+    import h5py
+
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file["signal"] = SIGNAL.T
+    with h5py.File(tmp_path / "x.mat", "w", userblock_size=512) as file:
+        file["Fs"] = RATE
+        if place == "virtual":
+            layout = h5py.VirtualLayout(SIGNAL.T.shape, "f8")
+            layout[:] = h5py.VirtualSource(str(tmp_path / "secret.h5"), "signal", SIGNAL.T.shape)
+            file.create_virtual_dataset("signal", layout)
+        elif place == "link":
+            file["signal"] = h5py.ExternalLink("secret.h5", "/signal")
+        else:
+            elsewhere = [(str(tmp_path / "secret.h5"), 0, h5py.h5f.UNLIMITED)]
+            file.create_dataset("signal", (2, 100), "f8", external=elsewhere)
+    with open(tmp_path / "x.mat", "r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM")
+    with pytest.raises(DataError, match="other files"):
+        read_recording(tmp_path / "x.mat")
+
+
+@pytest.mark.parametrize("pause_s", [0, 1, 30])
+def test_pauses_of_edf_files_are_gaps(pause_s, tmp_path):
+    edfio = pytest.importorskip("edfio")
+    x = np.random.default_rng(0).normal(size=1000)
+    note = edfio.EdfAnnotation(1, None, "note")
+    edfio.Edf([edfio.EdfSignal(x.copy(), 100, label="x")], annotations=[note]).write(tmp_path / "x.edf")
+    raw = (tmp_path / "x.edf").read_bytes().replace(b"EDF+C", b"EDF+D")
+    for k in range(9, 5, -1):
+        raw = raw.replace(b"+%d\x14\x14\x00" % k + b"\x00" * 4, (b"+%d\x14\x14" % (k + pause_s)).ljust(9, b"\x00"))
+    (tmp_path / "x.edf").write_bytes(raw)
+    again = read_recording(tmp_path / "x.edf").read(dtype=float)[:, 0]
+    assert len(again) == 1000 + 100 * pause_s
+    np.testing.assert_allclose(np.delete(again, slice(600, 600 + 100 * pause_s)), x, atol=1e-3)
+    assert np.isnan(again[600 : 600 + 100 * pause_s]).all()
+
+
+def test_traces_that_contradict_each_other_are_said(tmp_path):
+    obspy = pytest.importorskip("obspy")
+    header = {"sampling_rate": 100.0, "starttime": obspy.UTCDateTime(2024, 1, 1)}
+    parts = [obspy.Trace(np.ones(500)), obspy.Trace(np.full(500, 2.0))]
+    for k, part in enumerate(parts):
+        part.stats.update(header | {"starttime": header["starttime"] + 4 * k})
+    obspy.Stream(parts).write(str(tmp_path / "x.mseed"), format="MSEED")
+    with pytest.warns(UserWarning, match="100 samples are there twice"):
+        assert read_recording(tmp_path / "x.mseed").n_samples == 900
+
+
+def test_samples_behind_those_of_a_wfdb_header_are_said(tmp_path):
+    write_wfdb(tmp_path / "x.hea")
+    raw = (tmp_path / "x.dat").read_bytes()
+    (tmp_path / "x.dat").write_bytes(raw + raw)
+    with pytest.warns(UserWarning, match=f"{len(raw)} bytes behind"):
+        assert read_recording(tmp_path / "x.hea").n_samples == N
