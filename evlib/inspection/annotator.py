@@ -9,7 +9,7 @@ import numpy as np
 
 from ..detection.detector import Detector
 from ..scoring.refractory import find_violations
-from ..signals.errors import OptionError
+from ..signals.errors import OptionError, require_instance
 from ..signals.events import Events
 from ..signals.recording import Recording
 from ..signals.text import one_line
@@ -104,6 +104,9 @@ class Annotator(Widget):
         progress: bool = False,
     ):
         super().__init__()
+        require_instance(Recording, recording=recording)
+        if detector is not None:
+            require_instance(Detector, detector=detector)
         self.recording, self.detector = recording, detector
         self.annotations = self._open(log, suggestions, names)
         if refractory_s is None:

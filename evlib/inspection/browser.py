@@ -13,7 +13,7 @@ import traitlets
 
 from ..detection.detector import Detector, detect
 from ..scoring.comparison import OUTCOMES, event_table, rows_of_kind
-from ..signals.errors import OptionError, UnitError, require_known
+from ..signals.errors import OptionError, UnitError, require_instance, require_known
 from ..signals.events import Events
 from ..signals.recording import Recording
 from ..signals.text import one_line
@@ -118,6 +118,7 @@ class EventBrowser(Widget):
         progress: bool = False,
     ):
         super().__init__()
+        require_instance(Recording, recording=recording)
         self._trace = None if detector is None else CandidateTrace(detector, recording)
         if detector is not None and estimated is None:
             estimated = detect(detector, recording, progress=progress)
@@ -125,6 +126,7 @@ class EventBrowser(Widget):
         tables = {name: events for name, events in given.items() if events is not None}
         if not tables:
             raise OptionError("there is nothing to browse: pass reference, estimated, or a detector that finds events")
+        require_instance(Events, **tables)
         for name, events in tables.items():
             if len(events) and not 0 <= events.onset_s.max() <= recording.duration_s:
                 raise UnitError(

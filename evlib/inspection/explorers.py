@@ -46,7 +46,6 @@ MOST_EVENTS, SHOWN_EVENTS = 200, 30
 VIEWS, CHOSEN = ("errors", "between types"), object()
 # Samples on either side of a detection in which a single channel may find its onset.
 REACH = 8
-READ_EVENTS = "evlib.read_events reads a file"
 
 
 class ThresholdExplorer(OneType):
@@ -79,7 +78,9 @@ class ThresholdExplorer(OneType):
 
     def __init__(self, detector: Detector, recording: Recording, reference: Events, tolerance_s: float = 0.005):
         super().__init__()
-        require_instance(Events, READ_EVENTS, reference=reference)
+        require_instance(Detector, detector=detector)
+        require_instance(Recording, recording=recording)
+        require_instance(Events, reference=reference)
         self.detector = self._given = detector
         self.tolerance_s = require_tolerance(tolerance_s)
         self.sweep = ThresholdSweep(detector, recording, reference)
@@ -277,7 +278,7 @@ class TemplateView(OneType):
         if recording is not None:
             self.recording = recording = detector.accept(recording)
             events = detect(detector, recording) if events is None else events
-            require_instance(Events, READ_EVENTS, events=events)
+            require_instance(Events, events=events)
             events = events.at_rate(detector.sampling_rate_hz).with_names(detector.names)
             if len(events) and events.sample.max() >= recording.n_samples:
                 raise UnitError(

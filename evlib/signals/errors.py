@@ -212,6 +212,10 @@ def require_known(names, known, argument: str = "", what: str = "event name") ->
         raise OptionError(f"unknown {what} {unknown}{where}; known: {known} (a spelling mistake?)")
 
 
+# What makes one of these from a file.
+FROM_FILES = {"Recording": "read_recording", "Events": "read_events", "Detector": "load_detector"}
+
+
 def require_instance(kind: type, hint: str = "", **values) -> None:
     """Refuse what is no ``kind``; ``hint`` says how to make one.
 
@@ -220,6 +224,8 @@ def require_instance(kind: type, hint: str = "", **values) -> None:
     ...
     evlib.signals.errors.OptionError: refractory_s must be dict, got int (write dict(...))
     """
+    if not hint and kind.__name__ in FROM_FILES:
+        hint = f"evlib.{FROM_FILES[kind.__name__]} reads a file"
     for name, value in values.items():
         if not isinstance(value, kind):
             hint = f" ({hint})" if hint else ""

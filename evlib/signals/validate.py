@@ -134,14 +134,14 @@ def validate(
         raise OptionError("validate needs a recording, events, or both")
     found: list = []  # (severity, where, message)
     if recording is not None:
-        require_instance(Recording, "write Recording(signal, sampling_rate_hz)", recording=recording)
+        require_instance(Recording, recording=recording)
         found += _check_format(recording, sampling_rate_hz, n_channels)
         normal = normal_of([recording])
         found += _check_signal(recording, normal)
         found += [("warning", where, message) for where, message in noise_problems(recording, normal)]
         found += _check_detector(recording, detector)
     if events is not None:
-        require_instance(Events, "use read_events or Events.from_seconds", events=events)
+        require_instance(Events, events=events)
         names = (names,) if isinstance(names, str) else names
         found += _check_names(events, names)
         found += [("warning", "events", text) for text in label_doubts(events, recording)]

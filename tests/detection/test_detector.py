@@ -209,3 +209,33 @@ def test_bad_thresholds_are_refused(plain, simulations, threshold):
 def test_bad_blocks_are_refused(plain, simulations, block_s):
     with pytest.raises(OptionError, match="block_s"):
         evlib.detect(plain, simulations[1].recording, block_s=block_s)
+
+
+RECORDING, EVENTS = evlib.Recording(np.zeros((100, 1)), 100), evlib.Events.from_seconds([0.5], ["a"], 100)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: evlib.detect("a.ckpt", RECORDING), "detector must be Detector, got str"),
+        (lambda: evlib.detect(RECORDING, "a.ckpt"), "detector must be Detector, got Recording"),
+        (lambda: evlib.validate("a.npz"), "recording must be Recording, got str (evlib.read_recording reads a file)"),
+        (lambda: evlib.validate(RECORDING, "a.tsv"), "events must be Events, got str (evlib.read_events"),
+        (lambda: evlib.compare("a.tsv", EVENTS), "reference must be Events, got str (evlib.read_events"),
+        (lambda: evlib.compare(EVENTS, RECORDING), "estimated must be Events, got Recording"),
+        (lambda: evlib.EventBrowser("a.npz", EVENTS), "recording must be Recording, got str"),
+        (lambda: evlib.EventBrowser(RECORDING, "a.tsv"), "reference must be Events, got str"),
+        (lambda: evlib.Annotator("a.npz", names=["a"]), "recording must be Recording, got str"),
+        (lambda: evlib.Annotator(RECORDING, "a.ckpt"), "detector must be Detector, got str"),
+        (lambda: evlib.ThresholdExplorer("a.ckpt", RECORDING, EVENTS), "detector must be Detector, got str"),
+        (lambda: evlib.write_events("a.tsv", EVENTS), "events must be Events, got str"),
+        (lambda: evlib.write_recording("a.npz", RECORDING), "recording must be Recording, got str"),
+        (lambda: evlib.fit([("a.npz", "a.tsv")]), "got (str, str)"),
+        (lambda: evlib.fit([(EVENTS, RECORDING)]), "got (Events, Recording)"),
+        (lambda: evlib.fit((RECORDING, EVENTS)), "got Recording"),
+    ],
+)
+def test_paths_and_swapped_arguments_are_refused_by_name(call, words):
+    with pytest.raises(evlib.EvlibError) as error:
+        call()
+    assert words in str(error.value)
