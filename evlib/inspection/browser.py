@@ -126,7 +126,7 @@ class EventBrowser(Widget):
         tables = {name: events for name, events in given.items() if events is not None}
         if not tables:
             raise OptionError("there is nothing to browse: pass reference, estimated, or a detector that finds events")
-        require_instance(Events, **tables)
+        require_instance(Events, "", **tables)
         for name, events in tables.items():
             if len(events) and not 0 <= events.onset_s.max() <= recording.duration_s:
                 raise UnitError(

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from ..signals.clock import tolerance_to_samples
-from ..signals.errors import DataError, OptionError, require_choice, require_instance, require_tolerance
+from ..signals.errors import DataError, OptionError, require_choice, require_tolerance
 from ..signals.events import Events, warn_of_near_names
 
 # So many pairs of events within the tolerance take about 100 MB and five seconds.
@@ -25,7 +25,6 @@ def on_one_clock(reference: Events, estimated: Events) -> tuple:
     ------
     OptionError : both name their types, and not one name is shared
     """
-    require_instance(Events, reference=reference, estimated=estimated)
     warn_of_near_names((reference, estimated))
     if reference.names and estimated.names and not set(reference.names) & set(estimated.names):
         both = f"reference names {', '.join(reference.names)}, estimated names {', '.join(estimated.names)}"

@@ -221,7 +221,7 @@ RECORDING, EVENTS = evlib.Recording(np.zeros((100, 1)), 100), evlib.Events.from_
         (lambda: evlib.detect(RECORDING, "a.ckpt"), "detector must be Detector, got Recording"),
         (lambda: evlib.validate("a.npz"), "recording must be Recording, got str (evlib.read_recording reads a file)"),
         (lambda: evlib.validate(RECORDING, "a.tsv"), "events must be Events, got str (evlib.read_events"),
-        (lambda: evlib.compare("a.tsv", EVENTS), "reference must be Events, got str (evlib.read_events"),
+        (lambda: evlib.compare("a.tsv", EVENTS), "reference must be Events, got str"),
         (lambda: evlib.compare(EVENTS, RECORDING), "estimated must be Events, got Recording"),
         (lambda: evlib.EventBrowser("a.npz", EVENTS), "recording must be Recording, got str"),
         (lambda: evlib.EventBrowser(RECORDING, "a.tsv"), "reference must be Events, got str"),
