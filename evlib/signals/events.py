@@ -11,6 +11,7 @@ On disk, events are a BIDS-like ``events.tsv``: ``onset`` and ``duration`` in se
 ``labelled_span`` are not events: they are the spans that were labelled completely.
 """
 
+import re
 import unicodedata
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -49,6 +50,8 @@ ARRAYS = {
     "sigma_s": np.float64,
     "duration_s": np.float64,
 }
+# A number with commas that may stand between thousands or before decimals.
+THOUSANDS = r"[+-]?\d{1,3}(,\d{3})+"
 # Fractions smaller than this many samples are rounding left over from a file's six decimals.
 SNAP_SAMPLES = 1e-9
 
@@ -424,6 +427,9 @@ def events_of(table, names=None) -> Events:
     columns = {name: rows[name].to_numpy(float) for name in ("score", "sigma_s") if name in rows}
     columns["duration_s"] = rows["duration"].to_numpy(float) if "duration" in rows else None
     columns["extra"] = {name: rows[name].to_numpy() for name in rows if name not in COLUMNS}
+    lost = [name for name in columns["extra"] if not spans[name].isin([*MISSING, None]).all()]
+    if lost:
+        warn(f"columns {', '.join(lost)}: what they say of labelled spans is not kept")
     columns["labelled_spans"] = _file_spans(spans, rate) if is_span.any() else None
     sample, fraction = _file_times(rows, rate)
     return Events(sample, fraction, kinds, names, rate, **columns)
@@ -434,7 +440,8 @@ def _read_table(path, type_column):
     try:
         table, _, first_line = read_table(path, dtype=str, keep_default_na=False)
     except (ValueError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not a readable event table: {error}") from error
+        reason = re.sub(" see sep=[^)]*", "", str(error))  # options of recordings
+        raise DataError(f"{path} is not a readable event table: {reason}") from error
     absent = sorted({"onset", type_column} - set(table.columns))
     if absent:
         has = f"it has {list(table.columns)} (is it tab-separated, with a header of onset, duration, trial_type?)"
@@ -443,8 +450,13 @@ def _read_table(path, type_column):
         table = table.rename(columns={"trial_type": "original_trial_type"}).rename(columns={type_column: "trial_type"})
     table = table.apply(lambda column: column.str.strip())
     table["trial_type"] = table["trial_type"].mask(table["trial_type"].isin(MISSING))
-    for column in [name for name in COLUMNS if name in table and name != "trial_type"]:
+    numbers = [name for name in COLUMNS if name in table and name != "trial_type"]
+    for column in numbers:
         table[column] = table[column].mask(table[column].isin([*MISSING, "nan", "NaN"]))
+    texts = [text for column in numbers for text in table[column].dropna()]
+    commas = [text for text in texts if "," in text]
+    if not any("." in text for text in texts) and not all(re.fullmatch(THOUSANDS, text) for text in commas):
+        table[numbers] = table[numbers].apply(lambda column: column.str.replace(",", "."))
     return checked_table(table, path, first_line)
 
 
@@ -458,7 +470,10 @@ def checked_table(table, path, first_line: int = 1):
             raise DataError(f"{path}, line {bad + first_line}: {column} is {table[column].iloc[bad]!r}, not a number")
         table[column] = numbers
     for bad in np.flatnonzero(~np.isfinite(table["onset"].to_numpy(float)) | table["trial_type"].isna()):
-        raise DataError(f"{path}, line {bad + first_line}: an event needs a finite onset in seconds and a trial_type")
+        others = [repr(name) for name in table if name not in COLUMNS]
+        hint = f" (types in another column? type_column= is one of {', '.join(others)})" if others else ""
+        wanted = "an event needs a finite onset in seconds and a trial_type"
+        raise DataError(f"{path}, line {bad + first_line}: {wanted}{hint}")
     return table
 
 

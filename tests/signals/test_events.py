@@ -355,3 +355,37 @@ def test_the_same_events_as_other_programs_write_them(newline, sep, encoding, tm
         warnings.simplefilter("ignore")
         events = read_events(path)
     assert (events.onset_s.tolist(), events.type_names) == ([1.5, 2.0], ["Größe", "Größe"])
+
+
+@pytest.mark.parametrize("sep", [";", "\t"])
+@pytest.mark.parametrize("name", ["e.csv", "e.tsv"])
+def test_decimal_commas_of_event_tables(sep, name, tmp_path):
+    lines = ["onset;duration;trial_type;note", "1,5;0,25;a;x.y", "12,125;0;b;z"]
+    (tmp_path / name).write_text("\n".join(lines).replace(";", sep), encoding="utf-8")
+    events = read_events(tmp_path / name)
+    assert events.onset_s.tolist() == [1.5, 12.125] and events.duration_s.tolist() == [0.25, 0]
+    for onset in ("1,234", "1,234.5"):  # thousands?
+        (tmp_path / name).write_text(f"onset{sep}trial_type\n{onset}{sep}a\n", encoding="utf-8")
+        with pytest.raises(DataError, match="not a number"):
+            read_events(tmp_path / name)
+
+
+def test_messages_about_event_tables_name_options_that_there_are(tmp_path):
+    (tmp_path / "e.tsv").write_text("onset\tduration\ttrial_type\tvalue\n1\t0\tn/a\t5\n", encoding="utf-8")
+    with pytest.raises(DataError, match="type_column= is one of 'value'"):
+        read_events(tmp_path / "e.tsv")
+    (tmp_path / "e.tsv").write_text("onset\ttrial_type\n1\ta\tx\n", encoding="utf-8")
+    with pytest.raises(DataError, match="line 2 has 3 fields") as error:
+        read_events(tmp_path / "e.tsv")
+    assert "decimal=" not in str(error.value)
+
+
+def test_what_labelled_spans_lose_is_said(tmp_path):
+    rows = "onset\tduration\ttrial_type\tnote\n0\t5\tlabelled_span\tours\n1\t0\ta\tq\n"
+    (tmp_path / "e.tsv").write_text(rows, encoding="utf-8")
+    with pytest.warns(UserWarning, match="columns note"):
+        events = read_events(tmp_path / "e.tsv")
+    write_events(events, tmp_path / "again.tsv")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # n/a stands there
+        assert read_events(tmp_path / "again.tsv").extra["note"].tolist() == ["q"]
