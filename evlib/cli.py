@@ -380,7 +380,9 @@ def _validate(validate, read, recording, events=None, detector=None, **options):
 
     detector = None if detector is None else load_detector(detector)
     events = None if events is None else read_events(events)
-    report = validate(read(recording), events, detector=detector, **options)
+    recording = read(recording)
+    print(*(one for one in (recording, events) if one is not None), sep="\n")
+    report = validate(recording, events, detector=detector, **options)
     print(report)
     return 0 if report.ok else 1
 

@@ -220,7 +220,9 @@ def test_validate_says_what_is_wrong_and_exits_with_1(session, tmp_path, capsys)
     capsys.readouterr()
     good = ["validate", f"{session}/day1/recording.npz", f"{session}/day1/events.tsv", "--refractory-s", "2"]
     assert cli.main([*good, "--n-channels", "6"]) == 0
-    assert capsys.readouterr().out == "no problems found\n"
+    read, table, said = capsys.readouterr().out.splitlines()
+    assert read.startswith("Recording(recording: 60000 samples") and table.startswith("Events(")
+    assert said == "no problems found"
     assert cli.main([*good, "--names", "event_00", "event_01", "--n-channels", "5"]) == 1
     out = capsys.readouterr().out
     assert "5 channels were expected, 6 came" in out and "unknown event name 'event_02'" in out

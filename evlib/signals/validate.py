@@ -31,6 +31,8 @@ GAPS = (
     "it does not change, or goes along a line, for {s} in {times} stretches (filled gaps?), which are left out",
     "{times} bursts or jumps to another level, far larger than the steps of the signal",
 )
+# Of the channels of which the same is said, a report names so many.
+MOST_NAMED = 6
 # Beside a type with at least this many labels, a type with one may be a note of the program that wrote the file.
 MANY_LABELS = 10
 # Event files carry six decimals: two times, in seconds, may have moved towards each other by this much.
@@ -83,7 +85,10 @@ class ValidationReport:
         return self
 
     def __str__(self):
-        return "\n".join(map(str, self.problems)) or "no problems found"
+        alike: dict = {}
+        for one in self.problems:
+            alike.setdefault((one.severity, one.message), []).append(one.where)
+        return "\n".join(str(Problem(*_together(*key, places))) for key, places in alike.items()) or "no problems found"
 
     def _repr_html_(self):
         import pandas as pd
@@ -154,6 +159,14 @@ def validate(
             refractory_s = {"default": None} | {k: v for k, v in refractory_s.items() if k not in absent}
         found += _check_intervals(events, Refractory(refractory_s, events.names))
     return ValidationReport(tuple(Problem(*problem) for problem in found))
+
+
+def _together(severity, message, places):
+    """One line of what is said of several channels."""
+    more = f" and {len(places) - MOST_NAMED} more" if len(places) > MOST_NAMED else ""
+    first, *others = places[:MOST_NAMED]
+    where = ", ".join([first, *(place.removeprefix("channel ") for place in others)]) + more
+    return severity, where.replace("channel ", "channels ", 1) if others else where, message
 
 
 def _check_format(recording, sampling_rate_hz, n_channels):

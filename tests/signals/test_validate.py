@@ -286,3 +286,14 @@ def test_names_that_command_the_terminal_are_shown():
         recording.like(("ch1", "ch2"))
     shown += str(caught[0].message)
     assert "\\x1b[2J" in shown and "\\x07" in shown and not set("\x1b\x07\u202e") & set(shown)
+
+
+def test_what_is_said_of_all_channels_is_said_once():
+    signal = np.random.default_rng(0).normal(size=(20_000, 8))
+    signal[3000:5000] = 0
+    report = validate(Recording(signal, RATE))
+    assert len(report.problems) == 8
+    (line,) = str(report).splitlines()
+    assert line.startswith("warning: channels ch1, ch2, ch3, ch4, ch5, ch6 and 2 more: it does not change")
+    signal[3000:5000, 1] = 0.1
+    assert len(str(validate(Recording(signal[:, :2], RATE))).splitlines()) == 1
