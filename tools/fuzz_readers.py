@@ -414,7 +414,7 @@ def read_motion_model(path):
 
 
 def _log(folder):
-    log = AnnotationLog(folder / "a.jsonl", RECORDING, ["a", "b"])
+    log = AnnotationLog(folder / "a.jsonl", RECORDING, ["a", "b", *TABLE.names])
     log.suggest(TABLE)
     log.accept(0), log.move(1, 0.6), log.review(0.0, 1.0), log.relabel(log.add(1.5, "a"), "b"), log.undo()
     return log.path
