@@ -451,6 +451,38 @@ def test_a_closed_standard_output_is_no_error(monkeypatch, tmp_path):
     assert cli.main(["score", str(tmp_path / "e.tsv"), str(tmp_path / "e.tsv")]) == 0
 
 
+SLIPS = {
+    "path": lambda recording, events: evlib.read_recording(5),
+    "path of labels": lambda recording, events: evlib.read_events(None),
+    "path to write": lambda recording, events: evlib.write_recording(recording, 5),
+    "path of labels to write": lambda recording, events: evlib.write_events(events, 5),
+    "spans": lambda recording, events: recording.mark_bad([[1, "x"]]),
+    "seconds": lambda recording, events: recording.between("a"),
+    "channels": lambda recording, events: recording.select(None),
+    "channels of another": lambda recording, events: recording.like(5),
+    "names of channels": lambda recording, events: evlib.Recording(np.zeros((9, 2)), 2000, 5),
+    "units": lambda recording, events: evlib.Recording(np.zeros((9, 2)), 2000, units=5),
+    "types": lambda recording, events: events.select(5),
+    "samples": lambda recording, events: events.within(None, 7),
+    "whole samples": lambda recording, events: events.shift("a"),
+    "names": lambda recording, events: evlib.validate(recording, events, names=5),
+    "number of channels": lambda recording, events: evlib.validate(recording, n_channels="6"),
+    "onsets": lambda recording, events: evlib.Events.from_seconds("x", ["a"], 2000),
+}
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_values_of_another_kind_are_refused_by_name(slip):
+    recording = evlib.Recording(np.zeros((9, 2)), 2000)
+    with pytest.raises(evlib.EvlibError, match="must be|path of a file"):
+        SLIPS[slip](recording, evlib.Events.from_seconds([0.001], ["a"], 2000))
+
+
+def test_a_type_is_chosen_by_its_whole_name():
+    events = evlib.Events.from_seconds([1.0, 2.0], ["bell", "bell 1"], 2000)
+    assert events.select("bell 1").names == ("bell 1",)
+
+
 @pytest.mark.parametrize("slip", [None, "night.npz", 5, object(), [None]])
 def test_slips_at_the_doors_are_evlibs_errors(slip, tmp_path):
     recording, events = evlib.make_recording(duration_s=8.0, seed=1)

@@ -8,9 +8,12 @@ the arguments and returns nothing, except where its docstring says so.
 import importlib
 import math
 import numbers
+import os
 import sys
 import warnings
 from pathlib import Path
+
+import numpy as np
 
 from .text import printable
 
@@ -233,7 +236,7 @@ def require_instance(kind: type, hint: str = "", **values) -> None:
 
 
 def require_list(**values) -> None:
-    """Refuse one text where a list of texts is wanted: it would be read letter by letter.
+    """Refuse what is no list: one text would be read letter by letter.
 
     >>> require_list(labels="walk")
     Traceback (most recent call last):
@@ -243,6 +246,35 @@ def require_list(**values) -> None:
     for name, value in values.items():
         if isinstance(value, str | bytes):
             raise OptionError(f"{name} must be a list, got the text {value!r} (put it in a list)")
+        if not hasattr(value, "__iter__"):
+            raise OptionError(f"{name} must be a list, got {value!r}")
+
+
+def path_of(path) -> Path:
+    """A path, from text or a path.
+
+    >>> path_of(5)
+    Traceback (most recent call last):
+    ...
+    evlib.signals.errors.OptionError: the path of a file is wanted, got int
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise OptionError(f"the path of a file is wanted, got {type(path).__name__}")
+    return Path(path)
+
+
+def float_array(name: str, values) -> np.ndarray:
+    """An array of float64, or an error that names the argument.
+
+    >>> float_array("onset_s", ["one"])
+    Traceback (most recent call last):
+    ...
+    evlib.signals.errors.OptionError: onset_s must be numbers, got ['one']
+    """
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise OptionError(f"{name} must be numbers, got {str(values)[:60]}") from None
 
 
 def log_odds_of(probability: float, name: str) -> float:

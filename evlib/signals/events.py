@@ -20,15 +20,27 @@ from pathlib import Path
 import numpy as np
 
 from .atomic import replace_file, require_replaceable
-from .clock import MICROSECOND_CLOCK_HZ, SLACK_SAMPLES, change_clock, require_countable, seconds_to_samples, split_time
+from .clock import (
+    MICROSECOND_CLOCK_HZ,
+    MOST_SAMPLES,
+    SLACK_SAMPLES,
+    change_clock,
+    require_countable,
+    seconds_to_samples,
+    split_time,
+)
 from .errors import (
     DataError,
     EvlibError,
     OptionError,
     ShapeError,
     UnitError,
+    float_array,
+    path_of,
+    require_int,
     require_known,
     require_list,
+    require_number,
     require_rate,
     warn,
 )
@@ -136,7 +148,7 @@ class Events:
         Without ``names`` the names are those that occur, sorted.
         """
         rate = require_rate(sampling_rate_hz)
-        onset_s = np.atleast_1d(np.asarray(onset_s, dtype=np.float64))
+        onset_s = np.atleast_1d(float_array("onset_s", onset_s))
         if not np.isfinite(onset_s).all():
             raise DataError("onset_s must be finite; found NaN or infinity")
         type = np.atleast_1d(np.asarray(type))
@@ -244,12 +256,14 @@ class Events:
         >>> Events.from_seconds([1.0, 2.0, 3.0], ["a", "note", "b"], 2000).select(["a", "b"]).type_names
         ['a', 'b']
         """
+        names = _checked_names((names,) if isinstance(names, str) else names)
         require_known(names, self.names, "select")
         kept = [name for name in self.names if name in names]
         return self[np.isin(self.type, [self.names.index(name) for name in kept])].with_names(kept)
 
     def within(self, start: int, stop: int) -> "Events":
         """The events with start <= sample < stop (samples), on the same clock; spans are cut to it."""
+        require_number(-MOST_SAMPLES, MOST_SAMPLES, start=start, stop=stop)
         events = self[(self.sample >= start) & (self.sample < stop)]
         if self.labelled_spans is None:
             return events
@@ -258,6 +272,7 @@ class Events:
 
     def shift(self, n_samples: int) -> "Events":
         """All times and spans moved by a whole number of samples."""
+        require_int(-MOST_SAMPLES, n_samples=n_samples)
         spans = None if self.labelled_spans is None else self.labelled_spans + int(n_samples)
         return replace(self, sample=self.sample + int(n_samples), labelled_spans=spans)
 
@@ -404,7 +419,7 @@ def read_events(
     DataError : the file is missing, has no such columns, or holds times that are no numbers
     OptionError : a name in the file is not among ``names``
     """
-    path = Path(path)
+    path = path_of(path)
     if not path.is_file():
         raise DataError(f"no event table at {path}")
     table = _read_table(path, type_column)

@@ -32,6 +32,7 @@ from .errors import (
     MissingExtraError,
     OptionError,
     UnitError,
+    path_of,
     require_extra,
     require_instance,
     require_rate,
@@ -94,7 +95,7 @@ def read_recording(
     >>> read_recording(path)
     Recording(night: 4000 samples, 6 channels, 2000 Hz, 2 s)
     """
-    path = Path(path)
+    path = path_of(path)
     kind = path.suffix.lower()
     if kind not in FORMATS:
         known = f"a recording can be read from {', '.join(FORMATS)}"
@@ -333,7 +334,7 @@ def write_recording(recording: Recording, path: str | Path) -> None:
     DataError : another kind of file, or a recording that the format cannot hold
     """
     require_instance(Recording, "write_recording(recording, path)", recording=recording)
-    path = Path(path)
+    path = path_of(path)
     if path.suffix.lower() not in WRITERS:
         raise DataError(f"{path}: a recording cannot be written as {path.suffix!r}, only as {', '.join(WRITERS)}")
     write, lost = WRITERS[path.suffix.lower()]

@@ -17,7 +17,7 @@ import numpy as np
 
 from . import events as bids
 from .atomic import replace_file
-from .errors import DataError, EvlibError, OptionError, require_choice, require_extra, require_instance, warn
+from .errors import DataError, EvlibError, OptionError, path_of, require_choice, require_extra, require_instance, warn
 from .events import SPAN_TYPE, Events
 from .files import FORMATS as RECORDINGS
 
@@ -84,7 +84,7 @@ def read_events(
     >>> read_events(path, sampling_rate_hz=2000).type_names
     ['bell', 'clap']
     """
-    path = Path(path)
+    path = path_of(path)
     if not path.is_file():
         raise DataError(f"no event table at {path}")
     name = format_of(path, format, reading=True)
@@ -115,7 +115,7 @@ def write_events(events: Events, path: str | Path, format: str | None = None, st
     OptionError : an unknown format or ending
     """
     require_instance(Events, "write_events(events, path)", events=events)
-    path = Path(path)
+    path = path_of(path)
     name = format_of(path, format)
     if name == "bids":
         return bids.write_events(events, path)

@@ -19,10 +19,12 @@ from .errors import (
     OptionError,
     ShapeError,
     UnitError,
+    float_array,
     require,
     require_choice,
     require_int,
     require_known,
+    require_list,
     require_positive,
     require_rate,
     warn,
@@ -77,8 +79,8 @@ class Recording:
     def __post_init__(self):
         signal = _checked_signal(self.signal)
         n_channels = signal.shape[1]
-        channels = numbered(n_channels) if self.channels is None else _labels(self.channels)
-        units = (self.units,) * n_channels if isinstance(self.units, str) else _labels(self.units)
+        channels = numbered(n_channels) if self.channels is None else _labels("channels", self.channels)
+        units = (self.units,) * n_channels if isinstance(self.units, str) else _labels("units", self.units)
         for what, labels in (("channels", channels), ("units", units)):
             if len(labels) != n_channels:
                 wanted = f"the {n_channels} channels of the signal {signal.shape}"
@@ -131,7 +133,7 @@ class Recording:
         ``events.within(start, stop).shift(-start)``.
         """
         stop_s = self.duration_s if stop_s is None else stop_s
-        start, stop = seconds_to_samples([start_s, stop_s], self.sampling_rate_hz)[0]
+        start, stop = seconds_to_samples(float_array("start_s, stop_s", [start_s, stop_s]), self.sampling_rate_hz)[0]
         if not 0 <= start < stop <= self.n_samples:
             recorded = f"the {self.duration_s:g} s recorded"
             raise UnitError(f"{start_s} s to {stop_s} s is no part of {recorded} (were samples passed?)")
@@ -174,6 +176,7 @@ class Recording:
         array([[19.6133 ,  9.80665]], dtype=float32)
         """
         require_choice(("name", "position"), match_channels=match_channels)
+        require_list(channels=channels)
         channels, n_channels = tuple(channels), len(channels)
         unnamed = any(names == numbered(len(names)) for names in (channels, self.channels))
         plain = [plain_name(name) for name in self.channels]
@@ -219,7 +222,7 @@ class Recording:
         >>> recording.read()[:, 1]
         array([ 1., nan, nan,  1.,  1.], dtype=float32)
         """
-        spans = np.asarray(spans_s, dtype=np.float64)
+        spans = float_array("spans_s", spans_s)
         if spans.shape[1:] != (2,) or not (np.isfinite(spans).all() and (spans[:, 0] < spans[:, 1]).all()):
             raise ShapeError(f"spans_s must be (first, last) seconds of each span, got {spans_s!r} (one? [(1.0, 2.0)])")
         if len(spans) and (spans.max() <= 0 or spans.min() >= self.duration_s):
@@ -281,7 +284,9 @@ class Recording:
 
     def _numbers(self, channels, where):
         """Numbers of channels that are given by name or number."""
-        chosen = [channels] if isinstance(channels, str | int) else list(channels)
+        chosen = [channels] if isinstance(channels, str | int) else channels
+        require_list(channels=chosen)
+        chosen = list(chosen)
         require_known([c for c in chosen if isinstance(c, str)], self.channels, where, "channel")
         index = [self.channels.index(c) if isinstance(c, str) else c for c in chosen]
         for number in index:
@@ -376,8 +381,10 @@ def numbered(n_channels):
     return tuple(f"ch{k + 1}" for k in range(n_channels))
 
 
-def _labels(labels):
-    return (labels,) if isinstance(labels, str) else tuple(str(label) for label in labels)
+def _labels(what, labels):
+    labels = (labels,) if isinstance(labels, str) else labels
+    require_list(**{what: labels})
+    return tuple(map(str, labels))
 
 
 def _date_and_time(value):

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from .clock import MICROSECOND_CLOCK_HZ, SLACK_SAMPLES
-from .errors import DataError, EvlibError, OptionError, require, require_instance, require_rate
+from .errors import (
+    DataError,
+    EvlibError,
+    OptionError,
+    require,
+    require_instance,
+    require_int,
+    require_list,
+    require_rate,
+)
 from .events import Events
 from .gaps import bursts, gap_blocks, normal_of, spikes
 from .noise import noise_problems
@@ -148,6 +157,7 @@ def validate(
     if events is not None:
         require_instance(Events, events=events)
         names = (names,) if isinstance(names, str) else names
+        require_list(names=() if names is None else names)
         found += _check_names(events, names)
         found += [("warning", "events", text) for text in label_doubts(events, recording)]
         found += _check_clock(recording, events)
@@ -174,6 +184,8 @@ def _check_format(recording, sampling_rate_hz, n_channels):
     if sampling_rate_hz is not None and rate != require_rate(sampling_rate_hz):
         hint = f"(if that is meant, call recording.resample({sampling_rate_hz:g}))"
         yield "error", "recording", f"wrong rate: {sampling_rate_hz:g} Hz was expected, {rate:g} Hz came {hint}"
+    if n_channels is not None:
+        require_int(1, n_channels=n_channels)
     if n_channels is not None and recording.n_channels != n_channels:
         yield "error", "recording", f"{n_channels} channels were expected, {recording.n_channels} came"
 
