@@ -51,6 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
     Events(61 events, 16 types, 2000 Hz)
     0
     >>> main(["validate", f"{folder}/recording.npz", f"{folder}/events.tsv"])
+    Recording(recording: 20000 samples, 6 channels, 2000 Hz, 10 s)
+    Events(61 events, 16 types, 2000 Hz)
     no problems found
     0
     """

@@ -225,8 +225,9 @@ def _read(name, path, options):
             raise DataError(f"label {int((table['duration'].to_numpy(float) < 0).argmax()) + 1} ends before it begins")
         return bids.checked_table(_with_types(table, options["type_column"]), path)
     except EvlibError as error:
-        text = str(error)
-        raise error if text.startswith(str(path)) else type(error)(f"{path}: {error}") from error
+        if str(error).startswith(str(path)):
+            raise
+        raise type(error)(f"{path}: {error}") from error
     except RecursionError:
         raise DataError(f"{path} is nested too deeply") from None
     except Exception as error:  # a parser of a damaged file may raise anything

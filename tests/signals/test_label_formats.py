@@ -83,6 +83,15 @@ def test_what_came_from_another_format_is_read_from_a_bids_table(name, tmp_path)
         assert again.type_names == first.type_names and list(again.extra) == list(first.extra)
 
 
+def test_an_error_is_not_its_own_cause(tmp_path):
+    path = tmp_path / "a.selections.txt"
+    write_events(Events([5], [0.0], [0], ("a",), 2000), path)
+    path.write_text(path.read_text().replace("\t5\t", "\tfive\t"))
+    with pytest.raises(DataError, match="sample is 'five', not a number") as raised:
+        read_events(path)
+    assert raised.value.__cause__ is not raised.value
+
+
 @pytest.mark.parametrize("name", ["bids", "raven"])
 def test_scores_are_kept_where_they_can_be(name, tmp_path, recwarn):
     events = Events([5, 9], [0.25, 0.0], [0, 1], ("a", "b"), 2000, [0.5, np.nan], [1e-4, 2e-4])

@@ -364,7 +364,7 @@ def test_the_command_line_reads_the_same(tmp_path, capsys):
     path = table(tmp_path, "made by hand", "clock;x;y", *rows(1e3 * TIME_S + 1, ";", ","))
     command = ["validate", str(path), "--time-column", "clock"]
     assert main(command) == 2
-    assert "time_unit" in capsys.readouterr().err
+    assert "--time-unit" in capsys.readouterr().err
     assert main([*command, "--time-unit", "ms", "--sep", ";", "--decimal", ",", "--skip-rows", "1"]) in (0, 1)
 
 

@@ -365,18 +365,20 @@ def test_every_model_comes_back_and_sizes_that_are_not_stored_are_refused_at_onc
     assert time.monotonic() - start < 5
 
 
-def test_a_full_disk_leaves_the_old_model(tmp_path):
+@pytest.mark.parametrize(
+    "save", [lambda path: detector().save(path), lambda path: save_checkpoint(path, LSTMEncoder(3, 8))]
+)
+def test_a_full_disk_leaves_the_old_model(save, tmp_path):
     resource = pytest.importorskip("resource")
     path = tmp_path / "d.ckpt"
-    detector().save(path)
+    save(path)
     before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
-    for save in (detector().save, lambda path: save_checkpoint(path, LSTMEncoder(3, 8))):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
-        try:
-            with pytest.raises(WriteError, match=r"d\.ckpt was not written, what was there still is"):
-                save(path)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(WriteError, match=r"d\.ckpt was not written, what was there still is"):
+            save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
