@@ -33,6 +33,9 @@ STRAIGHT = 1e-5
 SPIKE_S, SPIKE_SAMPLES, SPIKE_APART = 0.002, 4, 20
 # The level before and after a jump is the median of so many seconds, at least as many samples.
 LEVEL_S, LEVEL_SAMPLES = 0.01, 8
+# So many samples (a power of two) that come again exactly, in all channels, were stored twice. Half of them change: of
+# a sensor at rest, a few steps come again by chance.
+REPEAT_SAMPLES = 32
 # Labelled events, of which so many are looked at, are no spikes: their surroundings (seconds on either side) may have
 # steps of twice what 90 % of them have.
 LABELS, AROUND_S, LABEL_QUANTILE, LABEL_TIMES = 200, 0.025, 0.9, 2.0
@@ -124,6 +127,33 @@ def runs(flags: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     edges = np.flatnonzero(np.diff(np.r_[False, flags, False]))
     return edges[::2], edges[1::2]
+
+
+def repeats(signal: np.ndarray) -> np.ndarray:
+    """(n,) which samples of a signal (n, C), float64, come after the same ones in all channels: a buffer stored twice.
+
+    >>> signal = np.random.default_rng(0).normal(size=(500, 2))
+    >>> signal[200:300] = signal[100:200]
+    >>> [part.tolist() for part in runs(repeats(signal))]
+    [[200], [300]]
+    """
+    n, n_channels = signal.shape
+    if n < 2 * REPEAT_SAMPLES:
+        return np.zeros(n, dtype=bool)
+    numbers = np.random.default_rng(0).integers(2**63, size=n_channels + 1, dtype=np.uint64) | np.uint64(1)
+    bits = np.ascontiguousarray(signal + 0.0).view(np.uint64)
+    # Small whole numbers differ in their highest bits only, which a product loses.
+    code = ((bits ^ (bits >> np.uint64(32))) * numbers[:-1]).sum(axis=1)
+    code ^= code >> np.uint64(29)
+    moves = np.cumsum(np.r_[False, code[1:] != code[:-1]])
+    length, factor = 1, numbers[-1:]
+    while length < REPEAT_SAMPLES:  # the code of a piece is made of those of its halves, modulo 2^64
+        code = code[:-length] * factor + code[length:]
+        length, factor = 2 * length, factor * factor
+    order = np.argsort(code, kind="stable")
+    later = order[1:][code[order[1:]] == code[order[:-1]]]
+    later = later[moves[later + length - 1] - moves[later] >= length // 2]
+    return covered(later, later + length, n)
 
 
 def covered(start, stop, n: int) -> np.ndarray:

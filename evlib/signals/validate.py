@@ -21,7 +21,7 @@ from .errors import (
     require_rate,
 )
 from .events import Events
-from .gaps import bursts, gap_blocks, normal_of, spikes
+from .gaps import bursts, gap_blocks, normal_of, repeats, runs, spikes
 from .noise import noise_problems
 from .recording import Recording
 from .refractory import Refractory, intervals
@@ -205,6 +205,7 @@ def _check_signal(recording, normal):
     # Of each kind of gap in each channel: samples, groups of samples, the first one.
     counts, groups, first = (np.zeros((len(GAPS), n_channels), dtype=np.int64) for _ in range(3))
     n, total, squares = np.zeros((3, n_channels))
+    twice = []
     low = high = centre = np.full(n_channels, np.nan)
     for start, block, gaps in gap_blocks(recording, normal):
         missing, spiky = ~np.isfinite(block), spikes(block, normal.step)
@@ -219,6 +220,7 @@ def _check_signal(recording, normal):
             first[k, fresh] = start + np.argmax(flags[:, fresh], axis=0)
             counts[k] += flags.sum(axis=0)
             groups[k] += (np.diff(flags, axis=0, prepend=False) & flags).sum(axis=0)
+        twice += [start + part for part in np.transpose(runs(repeats(block)))]
         missing |= spiky
         block[missing] = np.nan
         low, high = np.fmin(low, np.fmin.reduce(block)), np.fmax(high, np.fmax.reduce(block))
@@ -239,6 +241,10 @@ def _check_signal(recording, normal):
                 if count:
                     found = what.format(n=count, times=times, s=f"{count / rate:.6g} s")
                     yield "warning", where, f"{found}, the first at {sample / rate:.6f} s (sample {sample})"
+    if twice:
+        s, at = f"{np.diff(twice).sum() / rate:.6g} s", twice[0][0]
+        what = f"{s} of signal in {len(twice)} stretches is exactly as before, in all channels (a buffer stored twice?)"
+        yield "warning", "recording", f"{what}, the first at {at / rate:.6f} s (sample {at})"
     std = np.where(constant | (std == 0), np.nan, std)
     if np.isfinite(std).sum() > 1 and np.nanmax(std) > SCALE_RATIO * np.nanmin(std):
         most, least = (f"{recording.channels[k]} is {std[k]:.3g}" for k in (np.nanargmax(std), np.nanargmin(std)))

@@ -3,8 +3,19 @@
 import numpy as np
 import pytest
 
-from evlib.signals.gaps import Normal, bridge, find_gaps, gap_blocks, inside, learn_normal, read_bridged
+from evlib.signals.gaps import (
+    Normal,
+    bridge,
+    find_gaps,
+    gap_blocks,
+    inside,
+    learn_normal,
+    read_bridged,
+    repeats,
+    runs,
+)
 from evlib.signals.recording import Recording
+from evlib.signals.validate import validate
 
 RATE = 2000.0
 FILLED = {
@@ -114,3 +125,28 @@ def test_spikes_that_come_again_and_again_are_no_signal(apart, width):
     _, _, gaps = zip(*gap_blocks(Recording(signal, 2000)), strict=True)
     np.testing.assert_array_equal(np.flatnonzero(np.concatenate(gaps)[:, 0]), at)
     assert not np.concatenate(gaps)[:, 1].any()
+
+
+def test_a_buffer_stored_twice_is_seen_by_its_samples(rng):
+    signal = rng.normal(size=(20_000, 3))
+    for start, stop, length in ((1000, 1040, 40), (5000, 9000, 512)):
+        signal[stop : stop + length] = signal[start : start + length]
+    start, stop = runs(repeats(signal))
+    np.testing.assert_array_equal(start, [1040, 9000])
+    np.testing.assert_array_equal(stop, [1080, 9512])
+    # Steps of a coarse converter at rest, a stretch filled with one value, and one channel alone come again by nature.
+    at_rest = np.cumsum(rng.random((60_000, 1)) < 0.02, axis=0) % 3
+    assert not repeats(at_rest.astype(float)).any()
+    coarse = rng.integers(0, 2, (60_000, 2)).astype(float)
+    coarse[3000:3500] = np.nan
+    coarse[9000:9100, 1] = coarse[8000:8100, 1]
+    assert not repeats(coarse).any()
+
+
+def test_validate_names_a_buffer_stored_twice(rng):
+    signal = rng.normal(size=(20_000, 3))
+    signal[9000:9512] = signal[5000:5512]
+    (problem,) = validate(Recording(signal, 2000)).problems
+    assert (
+        "0.256 s of signal in 1 stretches is exactly as before" in problem.message and "4.500000 s" in problem.message
+    )
