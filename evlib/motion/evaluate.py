@@ -242,7 +242,7 @@ def zero_shot(model: MotionModel, windows: Windows, labels: list[str] | None = N
     OptionError : one text for ``labels``, a model that is not aligned
     DataError : windows without labels
     """
-    require_list(labels=labels)
+    require_list(labels=() if labels is None else labels)
     own = sorted(set(map(str, windows.labels)))
     if not own:
         raise DataError("windows with labels are wanted, to score the predictions by")
