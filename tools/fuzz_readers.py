@@ -345,8 +345,8 @@ def _detector(**networks):
 def read_detector(path):
     """A detector, which must detect."""
     detector = load_detector(path)
-    shape = (int(0.5 * detector.sampling_rate_hz), len(detector.channels))
-    assert max(shape) <= 10**5, shape
+    shape = (min(int(0.5 * detector.sampling_rate_hz), 10**5), len(detector.channels))
+    assert shape[1] <= 10**5, shape
     signal = np.random.default_rng(0).normal(size=shape)
     found = detect(detector, Recording(signal, detector.sampling_rate_hz, detector.channels, detector.units))
     assert np.isfinite(found.onset_s).all() and np.isfinite(found.score).all()

@@ -225,6 +225,7 @@ class LSTMEncoder(Encoder):
         require_int(1, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers, resolution=resolution)
         require_number(0, MAX_DROPOUT, dropout=dropout)
         require_choice(CELLS, cell=cell)
+        require_choice((False, True), bidirectional=bidirectional)
         self.input_size, self.resolution = input_size, resolution
         self.output_size = hidden_size * (2 if bidirectional else 1)
         self.framing, read = nn.Identity(), input_size

@@ -17,6 +17,9 @@ import numpy as np
 
 from .text import printable
 
+# No sensor is sampled more slowly (once in 30 years) or faster; a file that says so is damaged.
+LEAST_HZ, MOST_HZ = 1e-9, 1e9
+
 
 class EvlibError(ValueError):
     r"""Something that a caller passed in cannot be used.
@@ -180,10 +183,11 @@ def require_tolerance(tolerance_s) -> float:
 
 
 def require_rate(sampling_rate_hz, name: str = "sampling_rate_hz") -> float:
-    """Return a rate in Hz as a float; refuse what is no positive finite number."""
+    """Return a rate in Hz as a float; refuse what is no positive number, or no sensor's."""
     rate = _number_in("Hz", name, sampling_rate_hz)
-    if not math.isfinite(rate) or rate <= 0:
-        raise UnitError(f"{name} must be a positive number in Hz, got {sampling_rate_hz!r}")
+    if not LEAST_HZ <= rate <= MOST_HZ:
+        limits = f"{LEAST_HZ:g} to {MOST_HZ:g}"
+        raise UnitError(f"{name} must be a positive number in Hz, {limits}, got {sampling_rate_hz!r}")
     return rate
 
 

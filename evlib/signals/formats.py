@@ -10,10 +10,11 @@ import io
 import os
 import struct
 import warnings
+import zlib
 
 import numpy as np
 
-from .errors import DataError, OptionError, require_extra
+from .errors import DataError, OptionError, require, require_extra
 from .paths import path_inside
 from .recording import StoredSignal
 from .times import by_times_beside, is_time
@@ -22,6 +23,10 @@ from .times import by_times_beside, is_time
 RATE_NAMES = ("sampling_rate_hz", "sampling_rate", "fs", "Fs", "FS", "sfreq", "srate", "rate")
 # A program that does not know the length of a WAV file yet writes 0 or this much and more.
 UNKNOWN_SIZE = 0x7FFF0000
+# Types of elements of a MATLAB 5 file: numbers, texts, arrays (made of elements) and packed elements.
+# A packed element may have so many bytes, and 100 times its own size: noise does not pack better, zeros 1000 times.
+UNPACKED = 10**8
+MATLAB_KINDS, MATLAB_MATRIX, MATLAB_PACKED = {*range(1, 8), 9, *range(12, 19)}, 14, 15
 # Most bytes of a page of an Ogg file, and the bit in its header that says that it is the last.
 OGG_PAGE, LAST_PAGE = 65_307, 4
 # Bytes of a sample in the formats of WFDB that do not pack several into one number.
@@ -334,10 +339,35 @@ def own_arrays(file) -> dict:
     return {name: node for name, node in arrays.items() if not (node.is_virtual or node.external)}
 
 
+def _require_sound_matlab(path):
+    """Refuse a MATLAB 5 file whose elements do not fit into it: scipy believes what they say of type and size."""
+    data = path.read_bytes()
+    if data[124:128] not in (b"\x00\x01IM", b"\x01\x00MI"):  # another version
+        return
+    order, parts = "<" if data[126:128] == b"IM" else ">", [memoryview(data)[128:]]
+    while parts:
+        part, at = parts.pop(), 0
+        while at + 8 <= len(part):
+            kind, size = struct.unpack_from(order + "II", part, at)
+            short = kind >> 16  # up to four bytes lie in the tag itself
+            kind, size, begin = (kind & 0xFFFF, short, at + 4) if short else (kind, size, at + 8)
+            if kind not in MATLAB_KINDS or begin + size > len(part) or short > 4:
+                raise DataError("damaged: it has an element of an unknown type, or larger than the file")
+            inside = part[begin : begin + size]
+            if kind == MATLAB_PACKED:
+                unpacked = (stream := zlib.decompressobj()).decompress(inside, UNPACKED + 100 * size)
+                require(stream.eof, DataError, "damaged: a packed element is cut short, or far too large for its file")
+                parts.append(memoryview(unpacked))
+            elif kind == MATLAB_MATRIX:
+                parts.append(inside)
+            at = begin + size if kind == MATLAB_PACKED else at + 8 if short else begin + -(-size // 8) * 8
+
+
 def read_matlab(path, given=None, stream=None, time_column=None, time_unit=None, regrid=False):
     """MATLAB, versions 5 and 7.3: the array ``signal``, or the one that ``stream`` names, or the only large one."""
     from scipy.io import loadmat
 
+    _require_sound_matlab(path)
     try:
         values = {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
     except NotImplementedError:  # version 7.3 is HDF5, whose arrays are transposed

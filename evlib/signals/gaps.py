@@ -235,7 +235,7 @@ def without_shifts(signal: np.ndarray, step: np.ndarray, rate: float) -> np.ndar
     >>> float(np.ptp(without_shifts(signal, np.array([5.0]), 100.0)))
     0.0
     """
-    out, reach = signal, np.arange(max(LEVEL_SAMPLES, int(LEVEL_S * rate)))
+    out, reach = signal, np.arange(max(LEVEL_SAMPLES, min(int(LEVEL_S * rate), len(signal))))
     for channel, start, stop in _jumps(signal, step):
         value = signal[:, channel]
         before = np.median(value[np.maximum(start[:, None] - reach, 0)], axis=1)

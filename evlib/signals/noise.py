@@ -17,6 +17,9 @@ DRIFT_TIMES = 20.0
 # seconds (the middle of some segments) have more or less than so many times the usual.
 PIECE_S, NEIGHBOURS, CHANGE = 0.05, 3, 2.0
 
+# Larger values cannot be squared; whoever looks at them sees that they are no measurements.
+MOST = 1e100
+
 
 def noise_problems(recording, normal: Normal) -> list[tuple[str, str]]:
     """(where, what) of everything that is found, one for each channel and kind; ``normal`` : of the recording."""
@@ -26,7 +29,7 @@ def noise_problems(recording, normal: Normal) -> list[tuple[str, str]]:
     found = []
     for k, channel in enumerate(recording.channels):
         own = signal[known[:, k], :, k], time_s[known[:, k]]
-        if len(own[1]) > 4:
+        if len(own[1]) > 4 and np.abs(own[0]).max() < MOST:
             texts = *_hum(*own, rate), *_drift(*own), *_change(*own, rate)
             found += [(f"channel {channel}", text) for text in texts]
     return found

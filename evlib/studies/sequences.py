@@ -15,7 +15,7 @@ from ..networks.encoders import LSTMEncoder, check_batch, keep_arguments, length
 from ..networks.losses import masked_mse
 from ..networks.threads import few_threads
 from ..networks.time_embeddings import balance_loss, make_time_embedding
-from ..signals.errors import DataError, ShapeError, require_choice, require_int
+from ..signals.errors import DataError, ShapeError, require_choice, require_int, require_number
 from ..training import loop
 
 
@@ -36,6 +36,7 @@ class HeartRateLSTM(nn.Module):
     def __init__(self, input_size=11, hidden_size=128, num_layers=2, dropout=0.3, bidirectional=False, cell="lstm",
                  center=0.0, scale=1.0):  # fmt: skip
         super().__init__()
+        require_number(-np.inf, center=center, scale=scale)
         self.encoder = LSTMEncoder(input_size, hidden_size, num_layers, dropout, bidirectional, resolution=1, cell=cell)
         self.head = nn.Linear(self.encoder.output_size, 1)
 

@@ -59,6 +59,9 @@ def test_pooling_agrees_with_each_sequence_alone():
     assert mask.sum(1).tolist() == [20, 14, 1]
     for i, n in enumerate(mask.sum(1).tolist()):
         torch.testing.assert_close(pool_frames(frames, mask)[i], frames[i, :n].mean(0))
+    for way in ("both", -1):
+        with pytest.raises(OptionError, match="bidirectional must be one of"):
+            LSTMEncoder(3, 8, bidirectional=way)
     with pytest.raises(OptionError, match="cell must be one of lstm, gru"):
         LSTMEncoder(6, cell="rnn")
 

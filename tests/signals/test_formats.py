@@ -327,3 +327,23 @@ def test_samples_behind_those_of_a_wfdb_header_are_said(tmp_path):
     (tmp_path / "x.dat").write_bytes(raw + raw)
     with pytest.warns(UserWarning, match=f"{len(raw)} bytes behind"):
         assert read_recording(tmp_path / "x.hea").n_samples == N
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_matlab_file_whose_elements_do_not_fit_is_refused_before_scipy_believes_it(packed, tmp_path, monkeypatch):
+    import scipy.io
+
+    path, names = tmp_path / "a.mat", np.array(["x", "second"], dtype=object)
+    more = {"s": {"x": [1, 2], "y": "text"}, "empty": np.array([]), "i": np.int8(3)}
+    scipy.io.savemat(path, {"signal": SIGNAL[:, :2], "fs": RATE, "channels": names} | more, do_compression=packed)
+    assert read_recording(path).shape == (N, 2)
+    data = path.read_bytes()
+    for at, value in ((128, 77), (132, 2**31)):  # the type of the first element, and its size
+        path.write_bytes(data[:at] + value.to_bytes(4, "little") + data[at + 4 :])
+        with pytest.raises(DataError, match="a.mat.*element of an unknown type, or larger than the file"):
+            read_recording(path)
+    if packed:
+        monkeypatch.setattr("evlib.signals.formats.UNPACKED", 1000)
+        scipy.io.savemat(path, {"signal": np.zeros((200_000, 2))}, do_compression=True)
+        with pytest.raises(DataError, match="far too large"):
+            read_recording(path, 100)

@@ -297,3 +297,15 @@ def test_what_is_said_of_all_channels_is_said_once():
     assert line.startswith("warning: channels ch1, ch2, ch3, ch4, ch5, ch6 and 2 more: it does not change")
     signal[3000:5000, 1] = 0.1
     assert len(str(validate(Recording(signal[:, :2], RATE))).splitlines()) == 1
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_values_that_cannot_be_squared_stop_nothing():
+    signal = np.random.default_rng(0).normal(size=(20_000, 2)) * (1e300, 1.0)
+    assert validate(Recording(signal, RATE)) is not None
+
+
+def test_a_rate_that_no_sensor_has_is_refused():
+    for rate in (1e11, 1e-300):
+        with pytest.raises(UnitError, match="must be a positive number in Hz, 1e-09 to 1e"):
+            Recording(np.zeros((10, 1)), rate)
