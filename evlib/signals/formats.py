@@ -23,9 +23,9 @@ from .times import by_times_beside, is_time
 RATE_NAMES = ("sampling_rate_hz", "sampling_rate", "fs", "Fs", "FS", "sfreq", "srate", "rate")
 # A program that does not know the length of a WAV file yet writes 0 or this much and more.
 UNKNOWN_SIZE = 0x7FFF0000
-# Types of elements of a MATLAB 5 file: numbers, texts, arrays (made of elements) and packed elements.
-# A packed element may have so many bytes, and 100 times its own size: noise does not pack better, zeros 1000 times.
+# A packed element of a MATLAB 5 file may hold so many bytes, and 100 times its own: noise packs less, zeros more.
 UNPACKED = 10**8
+# Types of elements of a MATLAB 5 file: numbers, texts, arrays (made of elements) and packed elements.
 MATLAB_KINDS, MATLAB_MATRIX, MATLAB_PACKED = {*range(1, 8), 9, *range(12, 19)}, 14, 15
 # Most bytes of a page of an Ogg file, and the bit in its header that says that it is the last.
 OGG_PAGE, LAST_PAGE = 65_307, 4

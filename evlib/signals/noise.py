@@ -16,7 +16,6 @@ DRIFT_TIMES = 20.0
 # The least change from sample to sample in a piece of so many seconds is noise without events; it changes where five
 # seconds (the middle of some segments) have more or less than so many times the usual.
 PIECE_S, NEIGHBOURS, CHANGE = 0.05, 3, 2.0
-
 # Larger values cannot be squared; whoever looks at them sees that they are no measurements.
 MOST = 1e100
 

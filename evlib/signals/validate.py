@@ -186,8 +186,8 @@ def _check_format(recording, sampling_rate_hz, n_channels):
         yield "error", "recording", f"wrong rate: {sampling_rate_hz:g} Hz was expected, {rate:g} Hz came {hint}"
     if n_channels is not None:
         require_int(1, n_channels=n_channels)
-    if n_channels is not None and recording.n_channels != n_channels:
-        yield "error", "recording", f"{n_channels} channels were expected, {recording.n_channels} came"
+        if recording.n_channels != n_channels:
+            yield "error", "recording", f"{n_channels} channels were expected, {recording.n_channels} came"
 
 
 def _check_detector(recording, detector):
