@@ -7,13 +7,12 @@ single labels are held out, and networks that read the signal do without them. A
 
 import hashlib
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..signals.clock import SLACK_SAMPLES, split_time
-from ..signals.errors import DataError, OptionError, require, require_int
+from ..signals.errors import DataError, OptionError, require_int, require_list
 from ..signals.events import Events, warn_of_near_names
 from ..signals.gaps import inside, silent
 from ..signals.recording import as_list, check_alike
@@ -114,7 +113,7 @@ def prepare(
     ------
     OptionError, DataError, ShapeError, UnitError : see the messages
     """
-    require(isinstance(pairs, Iterable), OptionError, f"want a list of (Recording, Events) pairs, got {pairs!r}")
+    require_list(pairs=pairs)
     pairs = list(pairs)
     if not pairs:
         raise OptionError("fit needs at least one (recording, events) pair, got an empty list")

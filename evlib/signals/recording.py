@@ -5,7 +5,6 @@ asked for. ``read`` gives float32; a missing value stays NaN, and :func:`evlib.v
 of a recording never changes on its own: :meth:`Recording.resample` is the only way.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -458,7 +457,7 @@ def as_list(recordings) -> list:
     """A list of recordings; a single one makes a list of one."""
     if isinstance(recordings, Recording):
         return [recordings]
-    require(isinstance(recordings, Iterable), OptionError, f"want a list of recordings, got {recordings!r}")
+    require_list(recordings=recordings)
     return list(recordings)
 
 
