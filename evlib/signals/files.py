@@ -37,7 +37,7 @@ from .errors import (
     require_instance,
     require_rate,
 )
-from .formats import RATE_NAMES, READERS, own_arrays
+from .formats import RATE_NAMES, READERS, open_hdf5, own_arrays
 from .recording import BLOCK_SAMPLES, Recording, StoredSignal, numbered
 from .tables import about_preamble, read_table
 from .times import by_stamps, by_times_beside, choose_time, is_time, refuse_unnamed_clock, require_time_unit, start_of
@@ -273,7 +273,7 @@ def _require_numbers(column, name):
 
 def _read_hdf5(path, given, time_column=None, time_unit=None, regrid=False):
     h5py = require_extra("h5py", "data")
-    file = h5py.File(path, "r")
+    file = open_hdf5(path)
     if not isinstance(file.get("signal", getlink=True), h5py.HardLink | None):
         raise DataError("its 'signal' is a link to another place, which is not followed: copy the data into the file")
     signal = _signal_of(file)
@@ -356,7 +356,7 @@ def _require_recording(path):
             if kind == ".npz":
                 found = list(np.load(path))
             elif kind == ".h5":
-                with require_extra("h5py", "data").File(path, "r") as file:
+                with open_hdf5(path) as file:
                     found = list(file)
             elif kind == ".edf":
                 found = ["annotations"] * bool(require_extra("edfio", "formats").read_edf(path).annotations)

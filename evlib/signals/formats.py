@@ -7,6 +7,7 @@ time. Gaps are NaN. What a file holds of several rates or streams is not mixed: 
 
 import datetime
 import io
+import mmap
 import os
 import struct
 import warnings
@@ -27,6 +28,8 @@ UNKNOWN_SIZE = 0x7FFF0000
 UNPACKED = 10**8
 # Types of elements of a MATLAB 5 file: numbers, texts, arrays (made of elements) and packed elements.
 MATLAB_KINDS, MATLAB_MATRIX, MATLAB_PACKED = {*range(1, 8), 9, *range(12, 19)}, 14, 15
+# The heaps of an HDF5 file are looked for in so many bytes at its begin and end, where texts about its arrays lie.
+HEAPS_WITHIN = 2**26
 # Most bytes of a page of an Ogg file, and the bit in its header that says that it is the last.
 OGG_PAGE, LAST_PAGE = 65_307, 4
 # Bytes of a sample in the formats of WFDB that do not pack several into one number.
@@ -330,6 +333,34 @@ def read_xdf(path, given=None, stream=None):
     return signal, about
 
 
+def open_hdf5(path):
+    """An HDF5 file, open for reading (extra ``data``)."""
+    h5py = require_extra("h5py", "data")
+    _require_sound_heaps(path)
+    return h5py.File(path, "r")
+
+
+def _require_sound_heaps(path):
+    """Refuse an HDF5 file with an object of size 0 in a heap of texts: the library would step over it for ever.
+
+    A heap (signature GCOL, size) is a row of objects (index, count, size, padded to 8 bytes); in the size of object 0,
+    the free space, its header counts. [HDF5 File Format Specification 3.0, III.E]
+    """
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        tail = max(HEAPS_WITHIN, len(data) - HEAPS_WITHIN)
+        for begin, end in ((0, HEAPS_WITHIN), (tail, len(data))):
+            while (begin := data.find(b"GCOL\x01\0\0\0", begin, end)) >= 0:
+                stop = begin + 8
+                size = int.from_bytes(data[stop : stop + 8], "little")
+                at, stop = begin + 16, min(begin + size, len(data))
+                while at + 16 <= stop:
+                    index, size = struct.unpack_from("<H6xQ", data, at)
+                    step = size if index == 0 else 16 + -(-size // 8) * 8
+                    require(0 < step <= stop - at, DataError, "damaged: an object of its heap has an impossible size")
+                    at += step
+                begin += 8
+
+
 def own_arrays(file) -> dict:
     """The arrays of an HDF5 file that lie in it; links, and arrays that are stored in other files, are left out."""
     import h5py
@@ -371,7 +402,7 @@ def read_matlab(path, given=None, stream=None, time_column=None, time_unit=None,
     try:
         values = {name: value for name, value in loadmat(path).items() if not name.startswith("__")}
     except NotImplementedError:  # version 7.3 is HDF5, whose arrays are transposed
-        with require_extra("h5py", "data").File(path, "r") as file:
+        with open_hdf5(path) as file:
             kept = own_arrays(file)
             if len(kept) < len(file) and all(node.size == 1 for node in kept.values()):
                 raise DataError("its arrays lie in other files, which are not read: copy the data in") from None

@@ -229,6 +229,27 @@ def test_names_that_lead_out_of_the_folder_are_refused(tmp_path):
             read_recording(tmp_path / name)
 
 
+@pytest.mark.parametrize("n_texts", [0, 1, 3, 600])
+@pytest.mark.parametrize(("index", "size"), [(0, 0), (0, 2**63), (1, 2**64 - 16), (1, 2**40)])
+def test_heaps_of_hdf5_that_are_stepped_over_for_ever_are_refused(tmp_path, n_texts, index, size):
+    import h5py
+
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["signal"] = np.ones((N, 2))
+        file["signal"].attrs["sampling_rate_hz"] = RATE
+        for i in range(n_texts):
+            file["signal"].attrs[f"text {i}"] = "a text of some length " * (i + 1)
+        file["signal"].attrs["channels"] = ["x", "y"]
+    assert read_recording(path).channels == ("x", "y")
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"GCOL") + 16
+    data[at : at + 16] = struct.pack("<H6xQ", index, size)
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="impossible size"):
+        read_recording(path)
+
+
 def test_hdf5_and_zarr_read_no_other_place(tmp_path):
     import h5py
     import zarr
