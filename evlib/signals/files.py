@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .atomic import replace_file
+from .atomic import replace_file, replace_folder
 from .errors import (
     DataError,
     EvlibError,
@@ -48,6 +48,8 @@ CODECS = ("blosc", "zstd", "gzip", "zlib", "lz4", "bz2", "lzma", "delta", "shuff
 # A Parquet file packs equal values tightly; one that promises more than these is damaged, or meant to fill the memory.
 MOST_VALUES, VALUES_PER_BYTE = 10**8, 100
 ABOUT = ("sampling_rate_hz", "channels", "units", "start_time")
+# Samples that a Zarr store packs and checks together (8 s at 2000 Hz); BLOCK_SAMPLES stand in one file.
+CHUNK_SAMPLES = 2**14
 
 
 def read_recording(
@@ -326,8 +328,10 @@ FORMATS = {
 def write_recording(recording: Recording, path: str | Path) -> None:
     """Write a recording; the old file is replaced once the new one is whole.
 
-    ``.npz`` keeps everything, in the signal's own number type; ``.h5`` too. ``.csv``, ``.tsv`` and ``.parquet`` get a
-    column ``time`` in seconds, ``.wav`` numbers of 32 bits and ``.edf`` of 16: a warning says what a format loses.
+    ``.npz`` keeps everything, in the signal's own number type; ``.h5`` and ``.zarr`` too, block by block, so that the
+    signal may be larger than memory. ``.zarr`` is compressed, and has checksums: a bit that is not as it was written is
+    an error when it is read, a file that is lost a gap. ``.csv``, ``.tsv`` and ``.parquet`` get a column ``time`` in
+    seconds, ``.wav`` numbers of 32 bits and ``.edf`` of 16: a warning says what a format loses.
 
     Raises
     ------
@@ -338,16 +342,16 @@ def write_recording(recording: Recording, path: str | Path) -> None:
     if path.suffix.lower() not in WRITERS:
         raise DataError(f"{path}: a recording cannot be written as {path.suffix!r}, only as {', '.join(WRITERS)}")
     write, lost = WRITERS[path.suffix.lower()]
-    if path.is_file() and path.stat().st_size:
+    if any(path.iterdir()) if path.is_dir() else path.is_file() and path.stat().st_size:
         _require_recording(path)
     if lost := [name for name in lost if _says(recording, name)]:
         warnings.warn(f"{path.name}: {path.suffix} files do not hold {', '.join(lost)}", stacklevel=2)
-    with replace_file(path) as temporary:
+    with (replace_folder if write is _write_zarr else replace_file)(path) as temporary:
         write(recording, temporary)
 
 
 def _require_recording(path):
-    """Refuse to write over a file that is no recording, or that holds something beside it: a slip would lose it."""
+    """Refuse to write over what is no recording, or holds something beside it: a slip would lose it."""
     found, kind = [], path.suffix.lower()
     try:
         with warnings.catch_warnings():
@@ -358,6 +362,8 @@ def _require_recording(path):
             elif kind == ".h5":
                 with open_hdf5(path) as file:
                     found = list(file)
+            elif kind == ".zarr":
+                found = sorted({place.name for place in path.iterdir()} - {"zarr.json", "c"})
             elif kind == ".edf":
                 found = ["annotations"] * bool(require_extra("edfio", "formats").read_edf(path).annotations)
     except EvlibError as error:
@@ -389,12 +395,35 @@ def _write_hdf5(recording, path):
     try:
         with require_extra("h5py", "data").File(path, "w") as file:
             signal = file.create_dataset("signal", recording.shape, recording.signal.dtype)
-            for start in range(0, recording.n_samples, BLOCK_SAMPLES):
-                stop = min(start + BLOCK_SAMPLES, recording.n_samples)
-                signal[start:stop] = np.asarray(recording.signal[start:stop])
+            _fill(signal, recording)
             signal.attrs.update(_about(recording))
     except RuntimeError as error:  # of a full disk, when the file is closed
         raise OSError(error) from error
+
+
+def _write_zarr(recording, path):
+    zarr, codecs = require_extra("zarr", "scale"), require_extra("zarr.codecs", "scale")
+    (n_samples, n_channels), dtype = recording.shape, recording.signal.dtype
+    signal = zarr.create_array(
+        path,
+        shape=(n_samples, n_channels),
+        dtype=dtype,
+        chunks=(CHUNK_SAMPLES, n_channels),
+        shards=(BLOCK_SAMPLES, n_channels),
+        compressors=[codecs.ZstdCodec(), codecs.Crc32cCodec()],
+        fill_value=np.nan if dtype.kind == "f" else 0,
+        attributes=_about(recording),
+        zarr_format=3,
+        overwrite=True,
+    )
+    _fill(signal, recording)
+
+
+def _fill(stored, recording):
+    """Copy the signal of a recording into an array on disk, block by block."""
+    for start in range(0, recording.n_samples, BLOCK_SAMPLES):
+        stop = min(start + BLOCK_SAMPLES, recording.n_samples)
+        stored[start:stop] = np.asarray(recording.signal[start:stop])
 
 
 def _write_table(recording, path):
@@ -435,6 +464,7 @@ def _write_edf(recording, path):
 WRITERS: dict = {
     ".npz": (_write_npz, ()),
     ".h5": (_write_hdf5, ()),
+    ".zarr": (_write_zarr, ()),
     ".csv": (_write_table, ("units", "start_time")),
     ".tsv": (_write_table, ("units", "start_time")),
     ".parquet": (_write_table, ("units", "start_time")),

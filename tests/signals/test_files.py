@@ -335,7 +335,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.npz"]
 
 
-@pytest.mark.parametrize("kind", [".npz", ".h5", ".csv", ".tsv", ".parquet", ".wav", ".edf"])
+@pytest.mark.parametrize("kind", [".npz", ".h5", ".zarr", ".csv", ".tsv", ".parquet", ".wav", ".edf"])
 def test_what_is_written_is_read_again_and_losses_are_said(kind, tmp_path, recwarn):
     start = datetime(2024, 5, 1, 12, 0, 7)
     recording = Recording(noise().round(3), 200, ["ax", "ay", "az"], "g", start_time=start)
@@ -345,6 +345,54 @@ def test_what_is_written_is_read_again_and_losses_are_said(kind, tmp_path, recwa
     assert again.sampling_rate_hz == pytest.approx(200)
     for name in ("channels", "units", "start_time"):
         assert (getattr(again, name) == getattr(recording, name)) != (name in lost)
+
+
+@quick
+@given(signal=signals, block=st.integers(3, 9))
+def test_a_zarr_store_gives_back_every_number_type(signal, block, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:  # several files, the last one not full
+        patch.setattr("evlib.signals.files.CHUNK_SAMPLES", block)
+        patch.setattr("evlib.signals.files.BLOCK_SAMPLES", 2 * block)
+        write_recording(Recording(signal, 360), path := tmp_path / "x.zarr")
+    again = read_recording(path)
+    assert again.signal.dtype == signal.dtype and len(list(path.glob("c/*/0"))) <= -(-len(signal) // (2 * block))
+    np.testing.assert_array_equal(np.asarray(again.signal), signal)
+
+
+def test_a_flipped_bit_in_a_zarr_store_is_an_error_and_a_lost_file_a_gap(tmp_path, monkeypatch):
+    monkeypatch.setattr("evlib.signals.files.CHUNK_SAMPLES", 100)
+    monkeypatch.setattr("evlib.signals.files.BLOCK_SAMPLES", 400)
+    write_recording(Recording(noise(1000), 2000), path := tmp_path / "x.zarr")
+    assert json.loads((path / "zarr.json").read_text())["zarr_format"] == 3
+    shard, rng = path / "c" / "1" / "0", np.random.default_rng(0)
+    sound = shard.read_bytes()
+    for at in rng.integers(len(sound), size=40).tolist():
+        flipped = bytearray(sound)
+        flipped[at] ^= 1 << rng.integers(8)
+        shard.write_bytes(flipped)
+        with pytest.raises(DataError, match=r"x\.zarr: samples \[0, 1000\) cannot be read .*checksum"):
+            read_recording(path).read()
+    shard.write_bytes(sound[:-9])
+    with pytest.raises(DataError, match=r"x\.zarr"):
+        read_recording(path).read(400, 401)
+    shard.unlink()
+    lost = np.isnan(read_recording(path).read())
+    assert lost[400:800].all() and not lost[:400].any() and not lost[800:].any()
+
+
+def test_a_zarr_store_is_written_in_bounded_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("evlib.signals.files.CHUNK_SAMPLES", 2**10)
+    monkeypatch.setattr("evlib.signals.files.BLOCK_SAMPLES", 2**12)
+    np.save(tmp_path / "long.npy", noise(2**20))  # 12 MB
+    recording = read_recording(tmp_path / "long.npy", 2000)
+    write_recording(recording.between(0, 1), tmp_path / "warm.zarr")
+    tracemalloc.start()
+    try:
+        write_recording(recording, tmp_path / "long.zarr")
+        assert tracemalloc.get_traced_memory()[1] < 2e6
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(read_recording(tmp_path / "long.zarr").read(2**19), noise(2**20)[2**19 :])
 
 
 def test_a_parquet_file_of_endless_equal_rows_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
@@ -384,3 +432,12 @@ def test_what_stands_beside_a_recording_is_not_lost(tmp_path):
         with pytest.raises(DataError, match="holds (mine|annotations) too"):
             write_recording(recording, path)
         assert path.read_bytes() == before
+    write_recording(recording, tmp_path / "x.zarr")
+    write_recording(recording, tmp_path / "x.zarr")
+    (tmp_path / "x.zarr" / "mine").touch()
+    (tmp_path / "folder.zarr").mkdir()
+    (tmp_path / "folder.zarr" / "mine").touch()
+    for path, message in ((tmp_path / "x.zarr", "holds mine too"), (tmp_path / "folder.zarr", "no recording")):
+        with pytest.raises(DataError, match=message):
+            write_recording(recording, path)
+        assert (path / "mine").exists()
