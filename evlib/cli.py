@@ -250,6 +250,15 @@ def milliseconds(text: str) -> float:
     return float(text) / 1e3
 
 
+def processes(text: str) -> int | str:
+    """A number of processes, or the address of a scheduler.
+
+    >>> processes("2"), processes("tcp://head:8786")
+    (2, 'tcp://head:8786')
+    """
+    return int(text) if text.isdecimal() else text
+
+
 def per_type(text: str) -> float | dict[str, float]:
     """A number, or a dict by event name.
 
@@ -327,15 +336,33 @@ def _discover(discover, read, recording, output, **options):
 
 @command(
     "detection.detector.detect",
-    output={"metavar": "EVENTS", "help": "the event table to write; standard output without it"},
+    recording={"help": "a recording, or a folder of recordings"},
+    output={"metavar": "EVENTS", "help": "the event table to write, standard output without it; of a folder a folder"},
     threshold=_BY_TYPE | {"help": f"probability from which an event is kept, not as fitted: {PER_TYPE}"},
     resample={"help": "bring the recording to the detector's rate"},
+    dask={
+        "type": processes,
+        "metavar": "N",
+        "help": "of a folder: work in N processes, or on a dask scheduler (address)",
+    },
+    pattern={"help": "of a folder: only recordings with such names, as in '2024/*.zarr'"},
 )
-def _detect(detect, read, detector, recording, output=None, resample=False, **options):
-    """Find events in a recording."""
+def _detect(detect, read, detector, recording, output=None, resample=False, dask=None, pattern=None, **options):
+    """Find events in a recording, or in all recordings of a folder that it has not found them in yet."""
     from .detection.detector import load_detector
     from .signals.labels import write_events
 
+    if Path(recording).is_dir() and Path(recording).suffix.lower() != ".zarr":
+        from .detection.archive import detect_all
+
+        if output is None:
+            raise OptionError("the events of a folder of recordings go into a folder: -o FOLDER")
+        options |= {"dask": dask, "pattern": pattern or "*", "resample": resample, "reading": read.keywords}
+        archive = detect_all(load_detector(detector), recording, output, **options)
+        print(archive)
+        return 2 if archive.failed else 0
+    if dask is not None or pattern is not None:
+        raise OptionError(f"--dask and --pattern are for a folder of recordings; {recording} is none")
     _require_no_labels(output)
     detector, recording = load_detector(detector), read(recording)
     if resample:
