@@ -282,7 +282,11 @@ _BY_TYPE = {"type": per_type, "metavar": "NUMBER"}
 
 @command(
     "detection.fit.fit",
-    files={"nargs": "+", "metavar": "RECORDING EVENTS", "help": "each recording, followed by its event table"},
+    files={
+        "nargs": "+",
+        "metavar": "RECORDING EVENTS",
+        "help": "each recording, followed by its event table; or a data set",
+    },
     output={"metavar": "DETECTOR", "help": "the detector to write"},
     method={"choices": "METHODS"},
     refractory_s=_BY_TYPE | {"help": f"least time between events of a type: {PER_TYPE}"},
@@ -292,18 +296,24 @@ _BY_TYPE = {"type": per_type, "metavar": "NUMBER"}
     types={"type": str, "nargs": "+", "metavar": "TYPE", "help": "learn only these; default: all in the event tables"},
 )
 def _fit(fit, read, files, output, types=None, **options):
-    """Train a detector from recordings and their labelled events."""
+    """Train a detector from recordings and their labelled events, or from the split "train" of a data set."""
+    from .signals.dataset import open_dataset
     from .signals.labels import read_events
 
-    if len(files) % 2:
-        raise OptionError(f"fit takes recordings, each followed by its event table; got {len(files)} files")
     if output.is_dir():
         raise OptionError(f"the detector is one file, but -o {output} is a folder")
-    pairs = [(read(recording), read_events(events)) for recording, events in zip(files[::2], files[1::2], strict=True)]
+    unlabelled = [read(path) for path in options.pop("unlabelled")]
+    if len(files) == 1 and Path(files[0], "dataset.json").is_file():
+        data = open_dataset(files[0])
+        pairs, unlabelled = data.pairs("train"), data.unlabelled("train") + unlabelled
+    elif len(files) % 2:
+        raise OptionError(f"fit takes recordings, each followed by its event table; got {len(files)} files")
+    else:
+        files = zip(files[::2], files[1::2], strict=True)
+        pairs = [(read(recording), read_events(events)) for recording, events in files]
     if types is not None:
         require_known(types, {name: None for _, events in pairs for name in events.names}, "--types")
         pairs = [(recording, events.select(set(types) & set(events.names))) for recording, events in pairs]
-    unlabelled = [read(path) for path in options.pop("unlabelled")]
     detector = fit(pairs, unlabelled=unlabelled, **options)
     detector.save(output)
     print(detector)
@@ -403,10 +413,15 @@ def _score(compare, read, reference, estimated, json=False, **options):
     refractory_s=_BY_TYPE | {"help": f"warn of events that are closer than this: {PER_TYPE}"},
 )
 def _validate(validate, read, recording, events=None, detector=None, **options):
-    """Say what is wrong with a recording, and with its events; exit code 1 on errors."""
+    """Say what is wrong with a recording, and with its events, or with a data set; exit code 1 on errors."""
     from .detection.detector import load_detector
+    from .signals.dataset import validate_dataset
     from .signals.labels import read_events
 
+    if events is None and (Path(recording) / "dataset.json").is_file():
+        report = validate_dataset(recording)
+        print(report)
+        return 0 if report.ok else 1
     detector = None if detector is None else load_detector(detector)
     events = None if events is None else read_events(events)
     recording = read(recording)
