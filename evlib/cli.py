@@ -515,13 +515,23 @@ def _convert(write_events, read, source, target, read_format=None, type_column=N
     notebooks={"nargs": "+", "metavar": "NOTEBOOK"},
     params={"metavar": "FOLDER", "help": "folder of <notebook>.yaml files (notebooks/params: full runs)"},
     p={"nargs": 2, "action": "append", "metavar": ("NAME", "VALUE"), "help": "set one parameter (VALUE as in YAML)"},
+    sweep={"metavar": "FILE", "help": "run one notebook for each combination of the values in a YAML file"},
+    dask={"type": processes, "metavar": "N", "help": "of a sweep: as in evlib detect"},
 )
-def _run(run_notebooks, read, notebooks, params=None, p=None):
+def _run(run_notebooks, read, notebooks, params=None, p=None, sweep=None, dask=None):
     """Execute notebooks into build/ and print their results."""
-    from .workbook import notebook_parameters
+    from .workbook import notebook_parameters, sweep_notebook
 
-    if params and p:
-        raise OptionError("give --params, a folder of files, or -p NAME VALUE, not both")
+    if (params is not None) + (p is not None) + (sweep is not None) > 1:
+        raise OptionError("give --params, a folder of files, or -p NAME VALUE, or --sweep FILE, not several")
+    if sweep is not None:
+        if len(notebooks) > 1:
+            raise OptionError(f"a sweep runs one notebook, got {len(notebooks)}")
+        table = sweep_notebook(notebooks[0], sweep, dask)
+        print(table.to_string(index=False))
+        return 2 if table["problem"].any() else 0
+    if dask is not None:
+        raise OptionError("--dask is for a --sweep")
     declared = {
         name: value for path in notebooks if Path(path).is_file() for name, value in notebook_parameters(path).items()
     }

@@ -4,17 +4,23 @@ Folders are found from the workbook, not from the working directory, so a notebo
 papermill and in the tests. A workbook is a folder that holds ``notebooks/params``: a checkout, or what ``evlib new``
 (`new_workbook`) made. ``EVLIB_PROJECT`` moves all folders (the tests use that).
 
-``evlib run notebooks/*.ipynb`` (`run_notebooks`) executes notebooks in order into ``build/`` and prints their results.
+``evlib run notebooks/*.ipynb`` (`run_notebooks`) executes notebooks in order into ``build/`` and prints their results;
+with ``--sweep`` (`sweep_notebook`) one of them many times, with other parameters each time.
 """
 
 import ast
+import base64
+import hashlib
 import io
+import itertools
 import json
 import logging
 import math
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -219,6 +225,85 @@ def run_notebooks(notebooks: Iterable[str | Path], parameters: str | Path | dict
     return results
 
 
+def sweep_notebook(notebook: str | Path, sweep: str | Path | dict | list, dask: str | int | None = None):
+    """Execute a notebook once for each set of parameters and collect its metrics in one table.
+
+    Each run is a workbook of its own, ``build/sweeps/<notebook>/<hash>/``, with its notebook, figures and metrics; the
+    table is ``build/sweeps/<notebook>.csv``. A run that fails stops no other. A second call runs what is missing or has
+    failed: the hash is that of the notebook and the parameters.
+
+    Parameters
+    ----------
+    notebook : its path
+    sweep : dict of lists: every combination of their values; list of dicts: each of these; or a YAML file of one
+    dask : as in `evlib.detection.cluster.run_tasks`
+
+    Returns
+    -------
+    pandas table with a row for each run: parameters, metrics that are numbers or texts, and ``problem``, "" for none
+
+    Raises
+    ------
+    OptionError : parameters that the notebook does not declare, or of another type than the default's
+    DataError : no notebook, no such file, or one that holds neither lists nor dicts
+    """
+    import pandas as pd
+
+    from .detection.cluster import run_tasks
+
+    path = Path(notebook).resolve()
+    if not path.is_file():
+        raise DataError(f"no notebook at {path}")
+    sets = _parameter_sets(sweep)
+    for values in sets:
+        _chosen_parameters([path], values)
+    text, folder, runs = path.read_bytes(), project_folder("build", "sweeps", path.stem), []
+    for values in sets:
+        key = hashlib.sha256(text + json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+        runs.append((path, folder / key, values))
+    missing = [run for run in runs if not (run[1] / "done.json").is_file()]
+    problems = {place: problem for (_, place, _), _, problem in run_tasks(_run_aside, missing, dask)}
+    rows = []
+    for _, place, values in runs:
+        problem = problems.get(place, "")
+        metrics = {} if problem else json.loads((place / "done.json").read_text(encoding="utf-8"))
+        rows.append(
+            values | {k: v for k, v in metrics.items() if not isinstance(v, dict | list)} | {"problem": problem}
+        )
+    table = pd.DataFrame(rows)
+    with replace_file(folder.with_suffix(".csv")) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+    return table
+
+
+def _run_aside(run):
+    """Execute a notebook in a process and a workbook of its own; its metrics are in done.json afterwards."""
+    path, place, values = run
+    place.mkdir(parents=True, exist_ok=True)
+    home = {"EVLIB_DATA_HOME": str(data_home())} if os.environ.get("EVLIB_DATA_HOME") else {}
+    parameters = ["-b", base64.b64encode(json.dumps(values).encode()).decode()]  # JSON is YAML
+    options = ["-k", "python3", "--cwd", str(path.parent), "--no-progress-bar", *parameters]
+    command = [sys.executable, "-m", "papermill", str(path), str(place / path.name), *options]
+    ended = subprocess.run(
+        command, env=os.environ | home | {"EVLIB_PROJECT": str(place)}, capture_output=True, text=True, errors="replace"
+    )
+    if ended.returncode:
+        raise DataError(f"{place / path.name}: {ended.stderr.strip()[-300:]}")
+    metrics = place / "build" / "metrics" / f"{path.stem}.json"
+    with replace_file(place / "done.json") as temporary:
+        temporary.write_text(metrics.read_text(encoding="utf-8") if metrics.is_file() else "{}", encoding="utf-8")
+
+
+def _parameter_sets(sweep):
+    """The sets of parameters that a sweep means, a dict each."""
+    sweep = _read_yaml(Path(sweep), dict | list) if isinstance(sweep, str | Path) else sweep
+    if isinstance(sweep, dict) and sweep and all(isinstance(values, list) for values in sweep.values()):
+        return [dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())]
+    if isinstance(sweep, list) and sweep and all(isinstance(values, dict) for values in sweep):
+        return sweep
+    raise DataError(f"a sweep is a list of values for each parameter, or a list of sets of parameters; got {sweep!r}")
+
+
 def _chosen_parameters(paths, parameters):
     """The parameters of each notebook, checked against what it declares."""
     declared = {path: notebook_parameters(path) for path in paths}
@@ -240,15 +325,15 @@ def _chosen_parameters(paths, parameters):
     return {path: chosen.get(path, {}) for path in paths}
 
 
-def _read_yaml(file):
-    """The dict in a file of parameters."""
+def _read_yaml(file, kind=dict):
+    """The dict in a file of parameters, or what else it may hold."""
     import yaml
 
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise DataError(f"{file} cannot be read as YAML: {error}") from error
-    if not isinstance(values, dict):
+    if not isinstance(values, kind):
         raise DataError(f"{file} must hold lines such as 'seed: 3', got a {type(values).__name__}")
     return values
 

@@ -6,6 +6,7 @@ import re
 import matplotlib
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
@@ -167,3 +168,44 @@ def test_run_executes_and_prints_what_was_found(project, tmp_path, capsys):
     executed = nbformat.read(project / "build" / "a.ipynb", as_version=4)
     assert executed.cells[-1].execution_count is not None
     assert all(cell.get("execution_count") is None for cell in nbformat.read(path, as_version=4).cells)
+
+
+def test_a_sweep_collects_the_metrics_of_all_runs_and_runs_again_only_what_failed(project, tmp_path, capsys):
+    source = (
+        "from evlib import workbook\nassert seed < 2 or (workbook.project_folder() / 'mended').exists(), 'too many'"
+    )
+    save = "workbook.save_metrics('n', {'twice': 2 * seed, 'at': rate, 'list': [1]})"
+    path = write_notebook(tmp_path / "n.ipynb", source, save)
+    (tmp_path / "sweep.yaml").write_text("seed: [1, 2]\nrate: [0.5]\n")
+    arguments = ["run", str(path), "--sweep", str(tmp_path / "sweep.yaml")]
+    assert cli.main([*arguments, "--dask", "2"]) == 2
+    assert "too many" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "build" / "sweeps" / "n.csv")
+    assert table.columns.tolist() == ["seed", "rate", "twice", "at", "problem"]
+    assert (
+        table.twice[0] == 2
+        and table["at"][0] == 0.5
+        and table[["twice", "at"]].isna().all(axis=1).tolist() == [False, True]
+    )
+    done = {place: place.stat().st_mtime_ns for place in tmp_path.glob("build/sweeps/n/*/done.json")}
+    for place in tmp_path.glob("build/sweeps/n/*"):
+        (place / "mended").touch()
+    table = workbook.sweep_notebook(path, [{"seed": 1, "rate": 0.5}, {"seed": 2, "rate": 0.5}])
+    assert table.twice.tolist() == [2, 4] and table.problem.tolist() == ["", ""]
+    assert len(done) == 1 and all(place.stat().st_mtime_ns == time for place, time in done.items())
+
+
+@pytest.mark.parametrize(
+    ("sweep", "error", "words"),
+    [
+        ({"sed": [1]}, OptionError, "no notebook declares the parameter sed"),
+        ({"seed": [0.5]}, OptionError, "must be of type int"),
+        ({"seed": 1}, DataError, "a list of values for each parameter"),
+        ([], DataError, "or a list of sets of parameters"),
+        ("none.yaml", DataError, "cannot be read as YAML"),
+    ],
+)
+def test_a_wrong_sweep_is_refused_before_anything_runs(project, tmp_path, sweep, error, words):
+    with pytest.raises(error, match=words):
+        workbook.sweep_notebook(write_notebook(tmp_path / "n.ipynb"), sweep)
+    assert not list(tmp_path.glob("build/sweeps/n/*"))
