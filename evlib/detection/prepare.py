@@ -26,6 +26,9 @@ BLOCKS, DEVELOPMENT_BLOCKS = 10, (3, 8)
 ONE_IN = 5
 # A type with fewer labels than this gives none of them to development data.
 FEW_LABELS = 5
+# Numbers of unlabelled signal that are learned from: an hour and a half of six channels at 2000 Hz, 270 MB whitened.
+# Of more, pieces of at most so many seconds.
+MOST_UNLABELLED, PIECE_S = 2**26, 600.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +126,7 @@ def prepare(
             f"read_events read them; got {_kinds(pairs[0])}"
         )
     recordings = check_alike([recording for recording, _ in pairs] + as_list(unlabelled), match_channels)
+    recordings[len(pairs) :] = spread_pieces(recordings[len(pairs) :])
     rate = recordings[0].sampling_rate_hz
     names = tuple(dict.fromkeys(name for _, events in pairs for name in events.names))
     warn_of_near_names([events for _, events in pairs])
@@ -136,7 +140,7 @@ def prepare(
         require_int(1, labels_per_type=labels_per_type)
         tables = _draw_labels(tables, labels_per_type, seed)
     train, development = hold_out(tables, [recording.n_samples for recording, _ in pairs], seed)
-    nothing = [_without_spans(Events.empty(names, rate)) for _ in unlabelled]
+    nothing = [_without_spans(Events.empty(names, rate)) for _ in recordings[len(pairs) :]]
     if sum(map(len, train)) == 0:
         raise DataError("there is not one labelled event to learn from; give events with at least one row")
     return TrainingData(recordings, train + nothing, development + nothing, names, rate, refractory, seed)
@@ -258,6 +262,35 @@ def _rank_in_type(type):
     rank = np.empty(len(type), dtype=np.int64)
     rank[order] = np.arange(len(type)) - first
     return rank
+
+
+def spread_pieces(recordings: list) -> list:
+    """Recordings without labels; of more than `MOST_UNLABELLED` numbers, pieces that are spread evenly over them, so
+    that what is learned from fits into memory however long they are.
+
+    >>> from evlib.signals.recording import Recording
+    >>> day = Recording(np.broadcast_to(np.float32(0), (24 * 3600 * 2000, 6)), 2000)
+    >>> pieces = spread_pieces([day])
+    >>> len(pieces), pieces[0].duration_s
+    (9, 600.0)
+    """
+    n_values = sum(recording.n_samples * recording.n_channels for recording in recordings)
+    if n_values <= MOST_UNLABELLED:
+        return recordings
+    pieces = []
+    for recording in recordings:
+        edges = np.linspace(0, recording.duration_s, 1 + int(np.ceil(recording.duration_s / PIECE_S)))
+        pieces += [(recording, *span) for span in zip(edges[:-1], edges[1:], strict=True)]
+    n_kept = max(1, MOST_UNLABELLED * len(pieces) // n_values)
+    chosen = np.unique(np.linspace(0, len(pieces) - 1, n_kept).round().astype(int))
+    kept = [recording.between(*span) for recording, *span in map(pieces.__getitem__, chosen)]
+    logging.getLogger(__name__).warning(
+        "%.1f h of unlabelled signal are more than is held in memory: %.1f h are learned from, %d pieces spread evenly",
+        sum(recording.duration_s for recording in recordings) / 3600,
+        sum(piece.duration_s for piece in kept) / 3600,
+        len(kept),
+    )
+    return kept
 
 
 def hold_out(tables, n_samples, seed: int) -> tuple[list, list]:

@@ -39,7 +39,7 @@ from ..training.data import ContrastiveDataset, collate_fn_contrastive
 from ..training.loop import contrastive_losses, train, unsupervised_losses
 from ..training.masked import MaskedPretextLoss, fit_patches, masked_losses
 from ..training.windows import Windows
-from .prepare import ONE_IN, held_out_parts
+from .prepare import ONE_IN, held_out_parts, spread_pieces
 
 PRETEXTS = tuple(PRETEXT_MODELS)
 WINDOW_MODELS = {
@@ -118,7 +118,8 @@ def pretrain(
 
     Parameters
     ----------
-    recordings : list of Recording with one rate and the same channels
+    recordings : list of Recording with one rate and the same channels; of more than an hour and a half of six channels
+        at 2000 Hz, pieces that are spread evenly
     pretext : "autoencoder", "variational", "contrastive" or "masked"
     whitened : their signals, list of (n, C), where they are whitened already
     seed : of weights, windows and views
@@ -191,6 +192,7 @@ def _pretrain(
     """Check what every pretraining is asked for, whiten, cut windows, and train."""
     recordings = as_list(recordings)
     recordings = check_alike(recordings)
+    recordings = spread_pieces(recordings) if whitened is None else recordings
     rate = recordings[0].sampling_rate_hz
     require_choice(PRETEXTS, pretext=pretext)
     require_int(0, seed=seed)

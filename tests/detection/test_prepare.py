@@ -122,3 +122,20 @@ def test_a_table_joined_twice_teaches_once(apart, caplog):
     caplog.clear()
     split([(recording(), once)])
     assert not caplog.text
+
+
+def test_of_long_recordings_without_labels_pieces_are_spread_evenly(monkeypatch, caplog):
+    (recording, events), *others = [evlib.make_recording(duration_s=40.0, seed=k) for k in range(3)]
+    unlabelled = [other for other, _ in others]
+    whole = prepare([(recording, events)], unlabelled)
+    assert [one.n_samples for one in whole.recordings] == [80_000] * 3 and not caplog.records
+    monkeypatch.setattr("evlib.detection.prepare.MOST_UNLABELLED", 6 * 2000 * 20)  # a quarter of it
+    monkeypatch.setattr("evlib.detection.prepare.PIECE_S", 5.0)
+    data = prepare([(recording, events)], unlabelled)
+    assert data.recordings[0].n_samples == 80_000 and len(data.recordings) == len(data.train) == 1 + 4
+    assert sum(one.n_samples for one in data.recordings[1:]) == 20 * 2000
+    for piece, (k, start) in zip(data.recordings[1:], [(0, 0), (0, 50_000), (1, 20_000), (1, 70_000)], strict=True):
+        np.testing.assert_array_equal(piece.read(), unlabelled[k].read(start, start + 10_000))
+    assert "0.0 h are learned from, 4 pieces spread evenly" in caplog.text
+    options = {"max_epochs": 1, "hidden_size": 8, "n_windows": 64, "progress": False}
+    assert evlib.pretrain(unlabelled, "masked", **options).metadata["duration_s"] == 20.0
