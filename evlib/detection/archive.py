@@ -154,20 +154,20 @@ def list_recordings(folder: Path) -> dict[str, list]:
         folders[:] = [name for name in folders if name not in stores]
         beside = defaultdict(list)  # a recording may have several files: .npy and .json, .hea and .dat
         for name in files:
-            beside[name.partition(".")[0]].append(os.path.join(place, name))
+            beside[Path(name).stem].append(os.path.join(place, name))
         for name in [*stores, *(name for name in files if name[0] != ".")]:
             path = Path(place, name)
             if path.suffix.lower() not in FORMATS or (name in files and _is_labels(path)):
                 continue
-            own = [str(p) for p in path.rglob("*") if p.is_file()] if name in stores else beside[name.partition(".")[0]]
-            stats = [os.stat(file) for file in own]
-            state = [len(own), sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)]
+            own = path.rglob("*") if name in stores else beside[path.stem]
+            stats = [os.stat(file) for file in own if os.path.isfile(file)]  # a link may lead nowhere
+            state = [len(stats), sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)]
             found[path.relative_to(folder).as_posix()] = state
     return dict(sorted(found.items()))
 
 
 def _is_labels(path):
-    return path.suffix.lower() in LABELS_TOO and kind_of(path) == "events"
+    return path.suffix.lower() in LABELS_TOO and os.access(path, os.R_OK) and kind_of(path) == "events"
 
 
 def _claim(output, detector, options):

@@ -12,7 +12,7 @@ import pytest
 
 import evlib
 from evlib import cli
-from evlib.detection.archive import detect_all
+from evlib.detection.archive import detect_all, list_recordings
 from evlib.detection.cluster import run_tasks
 from evlib.signals.errors import DataError, OptionError
 
@@ -88,6 +88,20 @@ def test_a_second_call_does_only_what_is_missing(bells, nights, tmp_path):
     # What is archived elsewhere stays found.
     (nights / "a.npz").unlink()
     assert "a.npz" in detect_all(detector, nights, out).names
+
+
+def test_files_of_one_recording_belong_together_and_others_do_not(tmp_path):
+    for name in ("2024.01.npz", "2024.02.npz", "x.hea", "x.dat"):
+        (tmp_path / name).write_bytes(b"1234")
+    (tmp_path / "far").symlink_to(tmp_path)
+    (tmp_path / "gone.csv").symlink_to(tmp_path / "nowhere.csv")
+    found = list_recordings(tmp_path)
+    assert {name: state[:2] for name, state in found.items()} == {
+        "2024.01.npz": [1, 4],
+        "2024.02.npz": [1, 4],
+        "gone.csv": [0, 0],
+        "x.hea": [2, 8],
+    }
 
 
 def test_what_does_not_go_together_is_refused(bells, nights, tmp_path):
