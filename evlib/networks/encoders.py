@@ -17,6 +17,9 @@ from ..signals.clock import n_frames
 from ..signals.errors import DataError, OptionError, ShapeError, require_choice, require_int, require_number
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
+# Version of ONNX that is exported, and where its recurrent operators have the gates of PyTorch's.
+ONNX_OPSET = 18
+ONNX_GATES = {"LSTM": [0, 3, 1, 2], "GRU": [1, 0, 2]}
 # Largest share of values that dropout may set to zero: with all of them at zero nothing would be learned.
 MAX_DROPOUT = 0.99
 
@@ -71,6 +74,8 @@ def check_batch(x: Tensor, input_size: int, lengths=None) -> Tensor:
     ShapeError : wrong axes, wrong number of channels, lengths that do not fit
     DataError : NaN or infinity before the end of a sequence
     """
+    if torch.onnx.is_in_onnx_export():  # there are no values to check
+        return lengths
     if not torch.is_tensor(x) or not x.is_floating_point():
         raise DataError(f"the input must be a float tensor, got {getattr(x, 'dtype', type(x).__name__)}")
     if x.ndim != 3 or 0 in x.shape[:2]:
@@ -130,10 +135,12 @@ def run_recurrent(network, x, lengths):
     >>> states.shape, states[0, 2:].any().item()
     (torch.Size([2, 5, 8]), False)
     """
+    if torch.onnx.is_in_onnx_export():
+        return _onnx_recurrent(network, x, lengths)
     steps, valid = torch.arange(x.shape[1], device=x.device), length_mask(lengths, x.shape[1])[..., None]
     # The step that is read at each place of a sequence run backwards; padding stays at the end.
     backwards = torch.where(valid[..., 0], lengths[:, None] - 1 - steps, steps)[..., None]
-    zeros = x.new_zeros(1, len(x), network.hidden_size)
+    zeros = x.new_zeros(1, x.shape[0], network.hidden_size)
     run, start = (torch.gru, zeros) if network.mode == "GRU" else (torch.lstm, (zeros, zeros))
     x = x.masked_fill(~valid, 0)  # a NaN in the padding would reach the gradients
     directions = 1 + network.bidirectional
@@ -149,6 +156,24 @@ def run_recurrent(network, x, lengths):
         if layer + 1 < network.num_layers:
             x = nn.functional.dropout(x, network.dropout, network.training)
     return x.masked_fill(~valid, 0)
+
+
+def _onnx_recurrent(network, x, lengths):
+    """As `run_recurrent`, by the operator that ONNX has for it: it is what an exported graph holds."""
+    directions, gates = 1 + network.bidirectional, ONNX_GATES[network.mode]
+    attributes = {"hidden_size": network.hidden_size, "direction": ("forward", "bidirectional")[network.bidirectional]}
+    attributes |= {"linear_before_reset": 1} if network.mode == "GRU" else {}
+    for layer in range(network.num_layers):
+        weights = network.all_weights[layer * directions : (layer + 1) * directions]
+        of_input, of_state, *biases = (
+            torch.stack([w.unflatten(0, (len(gates), -1))[gates].flatten(0, 1) for w in part])
+            for part in zip(*weights, strict=True)
+        )
+        inputs = (x.transpose(0, 1), of_input, of_state, torch.cat(biases, 1), lengths.int())
+        shape = (x.shape[1], directions, x.shape[0], network.hidden_size)
+        out = torch.onnx.ops.symbolic(network.mode, inputs, attributes, dtype=x.dtype, shape=shape, version=ONNX_OPSET)
+        x = out.permute(2, 0, 1, 3).flatten(2)
+    return x
 
 
 def to_frames(x: Tensor, lengths: Tensor, resolution: int) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..signals.clock import n_frames
 from ..signals.errors import OptionError, require_int
 from ..templates.bank import refine_peak
 from .classifier import EventModel, EventOutput, gather_near, mlp_head
@@ -234,11 +235,13 @@ class EventSpecificTimingHeads(nn.Module):
         """
         require_shape(("batch", "frames", self.hidden_size), features=features)
         qkv = self._each(features[:, None], "qkv").unflatten(-1, (3, self.num_heads, -1))
-        query, key, value = qkv.permute(3, 0, 1, 4, 2, 5)  # (batch, events, heads, frames, features of a head)
-        keys = None if mask is None else mask[:, None, None, None, :]
+        # Each (batch, events * heads, frames, features of a head).
+        query, key, value = qkv.permute(3, 0, 1, 4, 2, 5).flatten(2, 3)
+        keys = None if mask is None else mask[:, None, None, :]
         dropout = self.dropout if self.training else 0.0
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=keys, dropout_p=dropout)
-        states = self._each(attended.transpose(2, 3).flatten(3), "out")
+        attended = attended.unflatten(1, (self.num_events, self.num_heads)).transpose(2, 3).flatten(3)
+        states = self._each(attended, "out")
         hidden = F.dropout(F.relu(self._each(states, "first")), self.dropout, self.training)
         logits = self._each(hidden, "last")[..., 0].transpose(1, 2)
         if event_mask is None:
@@ -330,7 +333,8 @@ class EventSpecificClassifier(EventModel):
         """The best score of each frame, (batch, frames, events), minus infinity at padding."""
         resolution = self.timing_resolution_samples
         scores = scores.masked_fill(~length_mask(lengths, scores.shape[1])[..., None], -torch.inf)
-        padded = F.pad(scores, (0, 0, 0, -scores.shape[1] % resolution), value=-torch.inf)
+        missing = n_frames(scores.shape[1], resolution) * resolution - scores.shape[1]
+        padded = F.pad(scores, (0, 0, 0, missing), value=-torch.inf)
         return padded.unflatten(1, (-1, resolution)).amax(2)
 
     def times(self, output: EventOutput) -> Tensor:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..signals.clock import n_frames
 from ..signals.errors import require_int, require_number
 from .encoders import MAX_DROPOUT, Encoder, LSTMEncoder, frame_mask, keep_arguments, length_mask
 
@@ -105,10 +106,14 @@ def local_mean(values: Tensor, valid: Tensor) -> Tensor:
     n, reach = values.shape[-1], LEVEL_FRAMES // STRETCH
     sums = []
     for part in (values, valid.to(values.dtype)):
-        stretches = nn.functional.pad(part, (0, -n % STRETCH)).unflatten(-1, (-1, STRETCH)).sum(-1)
+        stretches = (
+            nn.functional.pad(part, (0, n_frames(n, STRETCH) * STRETCH - n)).unflatten(-1, (-1, STRETCH)).sum(-1)
+        )
         total = nn.functional.pad(stretches.double().cumsum(-1), (1, 0))
         place = torch.arange(stretches.shape[-1], device=part.device)
-        sums.append(total[..., (place + reach + 1).clamp(max=len(place))] - total[..., (place - reach).clamp(min=0)])
+        sums.append(
+            total[..., (place + reach + 1).clamp(max=place.shape[0])] - total[..., (place - reach).clamp(min=0)]
+        )
     mean = (sums[0] / sums[1].clamp(min=1)).to(values.dtype)
     return mean.repeat_interleave(STRETCH, -1)[..., :n]
 

@@ -204,4 +204,4 @@ def n_frames(n_samples: int, resolution: int) -> int:
     >>> n_frames(2001, 10)
     201
     """
-    return -(-int(n_samples) // int(resolution))
+    return (n_samples + resolution - 1) // resolution
