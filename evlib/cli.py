@@ -392,6 +392,14 @@ def _detect(detect, read, detector, recording, output=None, resample=False, dask
             sys.stdout.write(table.read_text(encoding="utf-8"))
 
 
+@command("detection.export.export", output={"metavar": "FOLDER", "help": "the folder to write"})
+def _export(export, read, detector, output, **options):
+    """Write a detector for other programs: ONNX, safetensors and a model card."""
+    from .detection.detector import load_detector
+
+    print(*sorted(export(load_detector(detector), output, **options).iterdir()), sep="\n")
+
+
 @command(
     "scoring.comparison.compare",
     tolerance_s={"help": "how far a hit may lie from its reference event, inclusive"},

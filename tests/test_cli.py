@@ -501,3 +501,18 @@ def test_slips_at_the_doors_are_evlibs_errors(slip, tmp_path):
     ):
         with pytest.raises(evlib.EvlibError):
             call()
+
+
+def test_export_writes_a_folder_that_detects_the_same(session, capsys):
+    from evlib.detection.export import load_exported
+
+    capsys.readouterr()
+    assert cli.main(["export", f"{session}/bells.ckpt", "-o", f"{session}/bells"]) == 0
+    written = [Path(line).name for line in capsys.readouterr().out.splitlines()]
+    assert written == ["README.md", "detector.ckpt", "model.safetensors"]
+    recording = evlib.read_recording(session / "day2" / "recording.npz")
+    estimated = evlib.detect(load_exported(session / "bells"), recording)
+    assert len(estimated) == len(evlib.read_events(session / "day2" / "estimated.tsv"))
+    assert "is there already and no exported detector" in refusal(
+        capsys, "export", f"{session}/bells.ckpt", "-o", session
+    )
