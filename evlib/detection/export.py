@@ -14,6 +14,7 @@ import logging
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,10 +99,10 @@ def load_exported(folder: str | Path) -> Detector:
     MissingExtraError : without the extra ``export``
     """
     detector = load_detector(Path(folder) / DETECTOR)
-    return replace(
-        detector,
-        **{part: onnx_network(model, Path(folder) / f"{part}.onnx") for part, model in _networks(detector).items()},
-    )
+    parts: dict[str, Any] = {
+        part: onnx_network(model, Path(folder) / f"{part}.onnx") for part, model in _networks(detector).items()
+    }
+    return replace(detector, **parts)
 
 
 def export_onnx(model: nn.Module, path: str | Path) -> None:
@@ -132,7 +133,7 @@ def export_onnx(model: nn.Module, path: str | Path) -> None:
         if hasattr(frozen, "template_bank"):
             kernels = frozen.template_bank.apply_delays()  # depends on weights alone: a constant
             frozen.template_bank.apply_delays = lambda: kernels
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             _Graph(frozen, outputs),
             _example(model, *EXPORTED),
             input_names=[*inputs, "lengths"],
