@@ -57,7 +57,7 @@ def fit(
     self_train : learn further from unlabelled signal (what the labels leave open, and ``unlabelled``): templates from
         what they find there, and the frame network from what templates are sure of, if they are any good; default: yes,
         but for "matched_filter", the baseline from labelled snippets
-    unlabelled : further recordings without labels; of more than an hour and a half of six channels at 2000 Hz, pieces
+    unlabelled : further recordings without labels; of more than 45 minutes of six channels at 2000 Hz, pieces
         that are spread evenly
     pretrain : what to learn from the signal before any label. "discovery", or what :func:`evlib.discover` returned:
         which kinds of events recur, each named by its labels afterwards. A Detector: types without a label are learned

@@ -118,7 +118,7 @@ def pretrain(
 
     Parameters
     ----------
-    recordings : list of Recording with one rate and the same channels; of more than an hour and a half of six channels
+    recordings : list of Recording with one rate and the same channels; of more than 45 minutes of six channels
         at 2000 Hz, pieces that are spread evenly
     pretext : "autoencoder", "variational", "contrastive" or "masked"
     whitened : their signals, list of (n, C), where they are whitened already
