@@ -1,0 +1,1 @@
+"""Signal that is still coming: how bytes of a sensor become blocks of samples."""
