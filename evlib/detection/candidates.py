@@ -31,6 +31,9 @@ TILE_FRAMES, HALO_FRAMES = 3072, LEVEL_FRAMES
 LEAST_LOGIT = -6.0
 # A peak is the greatest of its type within this many frames to either side; its time is a mean over as many.
 PEAK_FRAMES = 2
+# Frames of its neighbours with which a tile is read: peaks at its edges are whole, and where their time lies beyond the
+# edge, the tile there sees them too.
+EDGE_FRAMES = 2 * PEAK_FRAMES
 # Log odds of templates where they have no candidate: a probability of one in three thousand.
 NO_CANDIDATE = -8.0
 # Log odds are taken up to here: beyond, an event is certain.
@@ -38,7 +41,7 @@ CERTAIN = 20.0
 
 
 def window_candidates(
-    model, read: Callable, n_samples: int, window: int, advance: Callable = lambda n: None
+    model, read: Callable, n_samples: int, window: int, start: int = 0, stop: int | None = None
 ) -> Candidates:
     """The most likely occurrence of each type in each window, with its log odds.
 
@@ -48,18 +51,18 @@ def window_candidates(
     read : (start, stop) -> whitened signal (stop - start, C)
     n_samples : of the recording
     window : samples in a window, a multiple of 4
-    advance : called with the number of samples that are done
+    start, stop : samples whose windows are looked at, at least; default: the whole recording
     """
-    hop = window // 2
+    hop, stop = window // 2, n_samples if stop is None else stop
     # The first window begins before the recording, so that its middle covers the first samples.
     starts = np.arange(-window // 4, n_samples - window // 4, hop)
+    starts = starts[(starts > start - window) & (starts < stop)]
     parts = []
     for first in range(0, len(starts), BATCH):
         some = starts[first : first + BATCH]
         low = max(int(some[0]), 0)
         signal = read(low, min(int(some[-1]) + window, n_samples))
         parts.append(_in_windows(model, cut(signal, some - low, window), some, window))
-        advance(min(int(some[-1]) + window // 4 + hop, n_samples) - (int(some[0]) + window // 4))
     found = Candidates.concatenate(parts)
     return found[(found.time >= 0) & (found.time <= n_samples - 1)]
 
@@ -74,28 +77,28 @@ def _in_windows(model, windows, starts, window):
     return Candidates(time[row, type] + starts[row], type, logit[row, type])
 
 
-def read_frames(network, read: Callable, n_samples: int, advance: Callable = lambda n: None):
+def read_frames(network, read: Callable, n_samples: int, start: int = 0, stop: int | None = None):
     """Run a frame network over a recording: yields (first frame, logits (F, E), times (F, E)) of one tile after the
-    other.
+    other, each with ``EDGE_FRAMES`` more on either side, except at the ends of the recording.
 
     The arguments are those of `frame_candidates`. ``times`` are samples from the start of the recording at which an
     event that belongs to the frame begins.
     """
-    hop = network.resolution
+    hop, stop = network.resolution, n_samples if stop is None else stop
     n_frames = -(-n_samples // hop)
-    for first in range(0, n_frames, TILE_FRAMES):
+    for first in range(start // hop // TILE_FRAMES * TILE_FRAMES, -(-stop // hop), TILE_FRAMES):
         last = min(first + TILE_FRAMES, n_frames)
         low, high = max(first - HALO_FRAMES, 0), min(last + HALO_FRAMES, n_frames)
         signal = np.ascontiguousarray(read(low * hop, min(high * hop, n_samples)), dtype=np.float32)
         with evaluating(network):
             output = network(torch.from_numpy(signal)[None])
-        logits, offsets = (part[0, first - low : last - low].numpy().astype(np.float64) for part in output)
-        yield first, logits, (np.arange(first, last) * hop + (hop - 1) / 2)[:, None] + offsets * hop
-        advance(min(last * hop, n_samples) - first * hop)
+        begin, end = max(first - EDGE_FRAMES, 0), min(last + EDGE_FRAMES, n_frames)
+        logits, offsets = (part[0, begin - low : end - low].numpy().astype(np.float64) for part in output)
+        yield first, logits, (np.arange(begin, end) * hop + (hop - 1) / 2)[:, None] + offsets * hop
 
 
 def frame_candidates(
-    network, read: Callable, n_samples: int, beside: Candidates | None = None, advance: Callable = lambda n: None
+    network, read: Callable, n_samples: int, beside: Candidates | None = None, start: int = 0, stop: int | None = None
 ):
     """Peaks of a frame network as candidates, and its logits at the candidates of templates.
 
@@ -105,35 +108,30 @@ def frame_candidates(
     read : (start, stop) -> whitened signal (stop - start, C)
     n_samples : of the recording
     beside : Candidates of templates, sorted by time
-    advance : called with the number of samples that are done
+    start, stop : samples whose tiles are looked at, with what begins just beyond them; default: the whole recording
 
     Returns
     -------
     Candidates : of the network alone, with its logit in every column of evidence
-    frame_logit : (len(beside),) the logit of its type in the frame of each of ``beside``
+    frame_logit : (len(beside),) the logit of its type in the frame of each of ``beside``, -6 outside of the tiles
     """
-    hop, width, parts = network.resolution, PEAK_FRAMES, []
+    hop, stop, parts = network.resolution, n_samples if stop is None else stop, []
     beside = Candidates.empty() if beside is None else beside
     at = np.full(len(beside), LEAST_LOGIT)
-    edge_logits = edge_times = np.zeros(0)
-    for first, logits, times in read_frames(network, read, n_samples, advance):
-        # The last frames of the tile before decide whether the first ones here are peaks.
-        is_start, is_end = first == 0, (first + len(logits)) * hop >= n_samples
-        if not is_start:
-            first -= len(edge_logits)
-            logits, times = np.concatenate([edge_logits, logits]), np.concatenate([edge_times, times])
-        low, high = 0 if is_start else width, len(logits) - (0 if is_end else width)
-        parts.append(_peaks(logits, times, low, high))
-        inner = -np.inf if is_start else (first + low) * hop, np.inf if is_end else (first + high) * hop
+    for first, logits, times in read_frames(network, read, n_samples, start, stop):
+        begin, last = max(first - EDGE_FRAMES, 0), min(first + TILE_FRAMES, -(-n_samples // hop))
+        before = PEAK_FRAMES if 0 < first * hop <= start else 0
+        after = PEAK_FRAMES if stop <= last * hop < n_samples else 0
+        parts.append(_peaks(logits, times, first - before - begin, last + after - begin))
+        inner = -np.inf if first == 0 else first * hop, np.inf if last * hop >= n_samples else last * hop
         rows = slice(*np.searchsorted(beside.time, inner))
-        frame = np.clip((beside.time[rows] // hop).astype(int) - first, 0, len(logits) - 1)
+        frame = np.clip((beside.time[rows] // hop).astype(int) - begin, 0, len(logits) - 1)
         at[rows] = np.maximum(logits[frame, beside.type[rows]], LEAST_LOGIT)
-        edge_logits, edge_times = logits[-2 * width :], times[-2 * width :]
     return Candidates.concatenate(parts), at
 
 
 def _peaks(logits, times, low, high):
-    """Local maxima in the frames [low, high) of a tile."""
+    """Local maxima in the frames [low, high) of a tile and its neighbours."""
     n, width = len(logits), PEAK_FRAMES
     frame, type = np.nonzero(logits[low:high] > LEAST_LOGIT)
     near = frame[:, None] + low + np.arange(-width, width + 1)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from ..networks.context import RHYTHM_RANGE_S, ContextLSTM, context_features, relative_evidence
+from ..networks.context import ContextLSTM
 from ..networks.event_specific import EventSpecificClassifier
 from ..networks.frames import FrameNetwork
 from ..networks.threads import few_threads
@@ -44,8 +44,9 @@ from ..templates.bank import TemplateBank
 from ..templates.pursue import Candidates, find_candidates
 from ..templates.whiten import Whitener
 from ..training.checkpoints import load, rebuild, save, whitener_of, whitener_state
-from .candidates import CERTAIN, TILE_FRAMES, frame_candidates, join, weigh, window_candidates
+from .candidates import HALO_FRAMES, TILE_FRAMES, frame_candidates, join, weigh, window_candidates
 from .noise import noise_problems
+from .rhythm import PART_S, Rhythm
 
 # The networks that a detector may hold, by the class that each is, and the plain values of its bank.
 NETWORKS = {"network": "ContextLSTM", "classifier": "EventSpecificClassifier", "frames": "FrameNetwork"}
@@ -53,12 +54,8 @@ BANK_VALUES = ("before", "names", "amplitude_spread", "evidence_scale", "most_un
 NOT_NEGATIVE = ("timing_error_s", "timing_scale", "same_event_s", "exact_s", "most_doubted")
 # An amplitude below this is taken for this much in the bound of an event's time: what is so weak has no time.
 LEAST_AMPLITUDE = 0.05
-# Candidates that the context network reads at a time, which bounds memory, and more of them on either side: by then its
-# LSTM has forgotten where it began, and the result does not depend on the parts.
-PART_CANDIDATES, HALO_CANDIDATES = 8192, 512
-# Evidence with these log odds is clear; context doubts it where it takes away at least this many. Fewer clear
-# candidates than these do not say whether a rhythm is strange.
-CLEAR, DOUBTED, FEWEST_CLEAR = 3.0, 0.4, 25
+# Seconds of a recording that are searched at a time, and the least in template lengths.
+BLOCK_S, BLOCK_LENGTHS = 60.0, 4
 # Signal on either side of a part of a recording, in template lengths, that decides its candidates.
 HALO_LENGTHS = 16
 
@@ -213,42 +210,64 @@ class Detector:
         ----------
         recording : Recording
         start, stop : samples; default: the whole recording
-        block : samples in memory at a time; changes nothing in the result
+        block : samples that are searched at a time, a multiple of ``grid_samples`` is taken; default: a minute; changes
+            nothing in the result
         advance : called with the number of samples that are done
         """
         recording = self.accept(recording)
-        n, grid = recording.n_samples, self.grid_samples
-        stop = n if stop is None else stop
-        halo = -(-HALO_LENGTHS * self.bank.length // grid) * grid
-        low, high = max(start - halo, 0), min(stop + halo, n)
-        gaps = []
+        stop = recording.n_samples if stop is None else stop
+        block = int(BLOCK_S * self.sampling_rate_hz) if block is None else block
+        block = -(-max(block, BLOCK_LENGTHS * self.bank.length) // self.grid_samples) * self.grid_samples
+        parts = []
+        for first in range(start, stop, block):
+            parts.append(self.search(recording, first, min(first + block, stop))[0])
+            advance(min(block, stop - first))
+        return Candidates.concatenate(parts)
 
-        def read(first, last):
-            whitened = self.whitener(recording, low + first, low + last)
-            gaps.append(np.add(silent(whitened), first))
-            return whitened
-
-        found = self._find(read, high - low, block, advance)
-        found = found[~inside(found.time, *np.concatenate(gaps, axis=1))]
-        after, before = (found.time + low >= start - 0.5) | (start == 0), (found.time + low < stop - 0.5) | (stop == n)
-        return found[after & before].shift(low)
+    def search(self, recording: Recording, start: int, stop: int) -> tuple[Candidates, np.ndarray]:
+        """Candidates in samples [start, stop) of a recording that was accepted, and the gaps in all channels there,
+        (2, k): first samples, and the samples behind the last ones."""
+        n = recording.n_samples
+        low, high = self.depends_on(start, stop)
+        low = max(low, 0)
+        whitened = self.whitener(recording, low, min(high, n))
+        found = self._find(whitened, low, n, start, stop)
+        gaps = np.add(silent(whitened), low)
+        after, before = (found.time >= start - 0.5) | (start == 0), (found.time < stop - 0.5) | (stop == n)
+        gaps_here = np.clip(gaps, start, stop)
+        return found[after & before & ~inside(found.time, *gaps)], gaps_here[:, gaps_here[0] < gaps_here[1]]
 
     def candidates_in(self, whitened: np.ndarray) -> Candidates:
         """Candidates of whitened signal (n, C) in memory."""
-        return self._find(lambda start, stop: whitened[start:stop], len(whitened))
+        return self._find(whitened, 0, len(whitened), 0, len(whitened))
 
-    def _find(self, read, n_samples, block=None, advance=lambda n: None):
-        """Candidates of whitened signal, of which ``read(start, stop)`` gives (stop - start, C)."""
+    def _find(self, whitened, low, n_samples, start, stop):
+        """Candidates in samples [start, stop), and some beyond, of a whitened recording of ``n_samples``, of which
+        ``whitened`` (n, C) holds all from ``low`` on that they depend on."""
+
+        def read(first, last):
+            return whitened[first - low : last - low]
+
         if self.classifier is not None:
-            return window_candidates(self.classifier, read, n_samples, self.classifier_window, advance)
+            return window_candidates(self.classifier, read, n_samples, self.classifier_window, start, stop)
+        templates = find_candidates(self.bank, whitened).shift(low) if self.uses_templates else None
         if self.frames is None:
-            return find_candidates(self.bank, read, n_samples, block, advance)
-        templates = find_candidates(self.bank, read, n_samples, block) if self.uses_templates else None
-        peaks, logit = frame_candidates(self.frames, read, n_samples, templates, advance)
+            return templates
+        peaks, logit = frame_candidates(self.frames, read, n_samples, templates, start, stop)
         if templates is None:
             return peaks
         rate = self.sampling_rate_hz
         return join(templates, peaks, logit, self.names, rate, self.same_event_s * rate, self.exact_s * rate)
+
+    def depends_on(self, start: int, stop: int) -> tuple[int, int]:
+        """The whitened samples that decide the candidates in samples [start, stop), also beyond the ends of a
+        recording."""
+        halo = HALO_LENGTHS * self.bank.length if self.uses_templates else 0
+        low, high = start - max(halo, 2 * self.classifier_window), stop + max(halo, 2 * self.classifier_window)
+        if self.frames is not None:
+            tile, around = self.grid_samples, HALO_FRAMES * self.frames.resolution
+            low, high = min(low, start // tile * tile - around), max(high, -(-stop // tile) * tile + around)
+        return low, high
 
     @property
     def frame_samples(self) -> int:
@@ -272,62 +291,53 @@ class Detector:
         odds, strange = np.full(len(candidates), -np.inf), []
         if self.uses_templates:
             # What only the frame network finds has no evidence of templates.
-            seen = candidates.llr > -np.inf
-            odds[seen], strange = self._template_odds(candidates[seen])
-        return (odds if self.frames is None else weigh(self.weights, odds, candidates.frame)), strange
+            rows = np.flatnonzero(candidates.llr > -np.inf)
+            seen, rhythm, length = candidates[rows], Rhythm(self), PART_S * self.sampling_rate_hz
+            parts = np.unique(seen.time // length) if self.network is not None else [0.0] if len(seen) else []
+            for part in parts:
+                span = (part * length, (part + 1) * length) if self.network is not None else (-np.inf, np.inf)
+                some, odds[rows[some]], doubted = rhythm.log_odds(seen, *span)
+                if doubted:
+                    strange.append((some.stop - some.start, doubted))
+        return self.weigh(odds, candidates.frame), strange
 
-    def _template_odds(self, candidates):
-        """As `_log_odds`, by templates and context."""
-        slope, offset = self.calibration
-        out, strange = slope * (candidates.llr - self.prior_logit) + offset, []
-        n = 0 if self.network is None else len(candidates)
-        for start in range(0, n, PART_CANDIDATES):
-            stop = min(start + PART_CANDIDATES, n)
-            low = max(start - HALO_CANDIDATES, 0)
-            odds = self._context_odds(candidates, low, min(stop + HALO_CANDIDATES, n))[start - low : stop - low]
-            doubted = doubted_share(out[start:stop], odds)
-            if doubted > self.most_doubted:
-                strange.append((stop - start, doubted))
-            else:
-                out[start:stop] = odds
-        return out, strange
-
-    def _context_odds(self, candidates, low, high):
-        """Output of the context network for candidates [low, high), whose features see as far as rhythm reaches."""
-        reach = (RHYTHM_RANGE_S[1] + 1) * self.sampling_rate_hz
-        first, last = np.searchsorted(candidates.time, candidates.time[[low, high - 1]] + [-reach, reach])
-        first, last = min(first, max(low - 1, 0)), max(last, min(high + 1, len(candidates)))
-        features = context_features(candidates[first:last], self.sampling_rate_hz, self.prior_logit)
-        llr = relative_evidence(candidates.llr[low:high], self.prior_logit)
-        inputs = (features[low - first : high - first], llr, candidates.type[low:high])
-        with few_threads(), torch.inference_mode():
-            out = self.network.eval()(*(torch.from_numpy(value)[None] for value in inputs))
-        return out[0].numpy().astype(np.float64)
+    def weigh(self, template_odds: np.ndarray, frame_logit: np.ndarray) -> np.ndarray:
+        """Log odds (n,) from those by templates, minus infinity where they have no candidate, and of the frame
+        network."""
+        return template_odds if self.frames is None else weigh(self.weights, template_odds, frame_logit)
 
     def timing_bound(self, candidates: Candidates) -> np.ndarray:
         """(n,) Cramer-Rao bound of the time of each candidate, in samples."""
         information = self.bank.timing_information[candidates.type]
         return 1 / (np.maximum(candidates.amplitude, LEAST_AMPLITUDE) * np.sqrt(information))
 
+    def rise(self, log_odds: np.ndarray, type: np.ndarray, thresholds=None) -> np.ndarray:
+        """(n,) by how much log odds exceed the threshold of their type; positive for all that reach it."""
+        thresholds = self.thresholds if thresholds is None else thresholds
+        rise = log_odds - np.broadcast_to(np.asarray(thresholds, float), len(self.names))[type]
+        return rise + 1e-9 * (rise >= 0)
+
     def keep(self, candidates: Candidates, log_odds: np.ndarray, thresholds=None) -> np.ndarray:
         """Which candidates are events: of those over their threshold the best choice that keeps the refractory rule."""
-        thresholds = self.thresholds if thresholds is None else thresholds
-        rise = log_odds - np.broadcast_to(np.asarray(thresholds, float), len(self.names))[candidates.type]
+        rise = self.rise(log_odds, candidates.type, thresholds)
         period = Refractory(self.refractory_s, self.names).samples(self.sampling_rate_hz)
-        return decode_refractory(candidates.time, candidates.type, rise + 1e-9 * (rise >= 0), period)
+        return decode_refractory(candidates.time, candidates.type, rise, period)
 
     def decode(self, candidates: Candidates, log_odds: np.ndarray | None = None, thresholds=None) -> Events:
         """The events among candidates, see `keep`."""
         log_odds = self.log_odds(candidates) if log_odds is None else log_odds
         keep = self.keep(candidates, log_odds, thresholds)
-        kept = candidates[keep]
-        bound_s = self.timing_scale * self.timing_bound(kept) / self.sampling_rate_hz
+        return self.as_events(candidates[keep], log_odds[keep])
+
+    def as_events(self, candidates: Candidates, log_odds: np.ndarray) -> Events:
+        """Candidates as events, with probability and expected deviation of the time."""
+        bound_s = self.timing_scale * self.timing_bound(candidates) / self.sampling_rate_hz
         return Events(
-            *split_time(kept.time),
-            kept.type,
+            *split_time(candidates.time),
+            candidates.type,
             self.names,
             self.sampling_rate_hz,
-            score=1 / (1 + np.exp(-np.clip(log_odds[keep], -500, 500))),
+            score=1 / (1 + np.exp(-np.clip(log_odds, -500, 500))),
             sigma_s=np.hypot(bound_s, self.timing_error_s),
         )
 
@@ -347,16 +357,6 @@ class Detector:
 
 # What a file holds of a detector as it is: all but its arrays and networks.
 VALUES = [f.name for f in fields(Detector) if f.name not in ("whitener", "bank", "thresholds", *NETWORKS)]
-
-
-def doubted_share(evidence: np.ndarray, odds: np.ndarray) -> float:
-    """Share of the clear candidates from which context takes something away; 0 where few are clear.
-
-    >>> doubted_share(np.full(60, 5.0), np.repeat([4.0, 7.0], 30))
-    0.5
-    """
-    clear = (evidence > CLEAR) & (evidence < CERTAIN)
-    return float((odds[clear] < evidence[clear] - DOUBTED).mean()) if clear.sum() >= FEWEST_CLEAR else 0.0
 
 
 def load_detector(path: str | Path) -> Detector:
@@ -395,7 +395,7 @@ def detect(
     detector: Detector,
     recording: Recording,
     threshold: float | dict | None = None,
-    block_s: float = 60.0,
+    block_s: float = BLOCK_S,
     progress: bool = False,
     match_channels: str = "name",
 ) -> Events:
@@ -436,7 +436,7 @@ def detect(
     thresholds = _log_odds_thresholds(threshold, detector)
     require_positive(block_s=block_s)
     recording = detector.accept(recording, match_channels)
-    block = max(int(block_s * detector.sampling_rate_hz), 4 * detector.bank.length)
+    block = math.ceil(block_s * detector.sampling_rate_hz)
     for text in detector.noise_problems(recording):
         logging.getLogger(__name__).warning(text)
     with tqdm(total=recording.n_samples, unit="sample", unit_scale=True, desc="detect", disable=not progress) as bar:

@@ -19,9 +19,10 @@ from ..training.event_specific import train_classifier
 from ..training.frames import EPOCHS, LOOKED_THROUGH, NARROWEST_FRAMES, FrameLabels, train_frames
 from . import calibrate
 from .candidates import join
-from .detector import Detector, doubted_share
+from .detector import Detector
 from .prepare import FEW_LABELS, add_events
 from .pretrain import Pretrained, frame_samples, network_resolution, pretrain
+from .rhythm import doubted_share
 from .templates import LearnedTemplates
 
 # Hidden units: of the LSTM in each direction; of each half of the frame network's encoder; of the event-specific model,

@@ -24,6 +24,8 @@ from .time_embeddings import make_time_embedding
 RHYTHM_BINS, RHYTHM_RANGE_S = 56, (0.010, 9.0)
 # Features of a candidate itself, and of all with the four histograms.
 OWN_FEATURES = 8
+# A neighbour further away, in seconds, or none at all, counts as this far: no feature sees farther than this.
+FAR_S = 10.0
 N_FEATURES = OWN_FEATURES + 4 * RHYTHM_BINS
 # Log odds from which evidence counts as certain.
 CERTAIN = 20.0
@@ -50,7 +52,7 @@ def context_features(candidates, sampling_rate_hz: float, prior_logit: float) ->
     """
     time_s = candidates.time / sampling_rate_hz
     probability = 1 / (1 + np.exp(-np.clip(candidates.llr - prior_logit, -30, 30)))
-    before, after = np.diff(time_s, prepend=time_s[:1] - 1.0), np.diff(time_s, append=time_s[-1:] + 1.0)
+    before, after = np.diff(time_s, prepend=time_s[:1] - FAR_S), np.diff(time_s, append=time_s[-1:] + FAR_S)
     own = [
         np.clip(candidates.llr / 10, -1, 3),
         probability,
@@ -58,8 +60,8 @@ def context_features(candidates, sampling_rate_hz: float, prior_logit: float) ->
         np.clip(candidates.margin / 10, -3, 3),
         np.clip(candidates.misfit / 3, -2, 4),
         np.clip(candidates.amplitude, 0, 3),
-        np.log(np.clip(before, 1e-3, 10.0)),
-        np.log(np.clip(after, 1e-3, 10.0)),
+        np.log(np.clip(before, 1e-3, FAR_S)),
+        np.log(np.clip(after, 1e-3, FAR_S)),
     ]
     histograms = _rhythm(time_s, candidates.type, probability)
     return np.concatenate([np.stack(own, axis=1), histograms], axis=1).astype(np.float32)

@@ -31,7 +31,7 @@ ALTERNATIVE_SHARE = 0.5
 # many.
 ROUNDS = 40
 # Least samples of a block, and least template lengths: a block is long beside what it sees of its neighbours.
-BLOCK_SAMPLES, BLOCK_LENGTHS = 1 << 17, 32
+BLOCK_SAMPLES, BLOCK_LENGTHS = 1 << 18, 32
 # Samples of silence beyond the ends of a recording.
 EDGE = 2
 # Template lengths that a block sees of its neighbours.

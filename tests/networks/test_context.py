@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import evlib
-from evlib.detection.detector import doubted_share
+from evlib.detection.rhythm import doubted_share
 from evlib.networks.context import (
     N_FEATURES,
     OWN_FEATURES,
