@@ -37,6 +37,10 @@ def find_violations(events: Events, refractory_s):
     return Refractory(refractory_s, events.names).violations(events)
 
 
+# What a schedule holds of each candidate, beside its row.
+SCHEDULE = ("time", "weight", "before", "taken", "best")
+
+
 class Schedule:
     """The dynamic programme for one type: it takes candidates one after another and drops what is decided for good.
 
@@ -46,20 +50,32 @@ class Schedule:
 
     def __init__(self, period):
         self.period = float(period)
-        self.time, self.row, self.before, self.taken, self.best = [], [], [], [], [0.0]
+        self.hasty = 0  # events that were kept in haste
+        self._start_anew(-np.inf)
+
+    def _start_anew(self, barred):
+        """Without candidates; those before the time ``barred`` are too close to what was kept in haste."""
+        self.barred = barred
+        self.time, self.weight, self.row, self.before, self.taken, self.best = [], [], [], [], [], [0.0]
 
     def extend(self, time, weight, row):
         """Add candidates, sorted by time, none earlier than those already here; ``settle`` returns their ``row``."""
         known = len(self.time)
         self.time.extend(time)
+        self.weight.extend(weight)
         self.row.extend(row)
         # Number of candidates that end a period before each new one; without a rule (period 0) all before it.
         start = np.asarray(time, dtype=np.float64) - self.period + SLACK_SAMPLES
         before = np.searchsorted(self.time, start, side="right")
-        before = np.minimum(before, np.arange(known, len(self.time))).tolist()
+        before = np.minimum(before, np.arange(known, len(self.time)))
+        before = np.where(np.asarray(time) < self.barred, -1, before).tolist()
         best, taken = self.best, self.taken
         # A recurrence over plain floats, 10 million candidates a second: numpy scalars here would be ten times slower.
         for k, (node, w) in enumerate(zip(before, weight, strict=True), start=known):
+            if node < 0:  # barred
+                taken.append(False)
+                best.append(best[k])
+                continue
             if node == k:  # a gap of a period: sums start afresh, so what came long before cannot touch a tie
                 best[k] = 0.0
             total = best[node] + w
@@ -67,20 +83,33 @@ class Schedule:
             best.append(total if total > best[k] else best[k])
         self.before.extend(before)
 
-    def settle(self, up_to=np.inf):
+    def settle(self, up_to=np.inf, oldest=-np.inf):
         """The rows kept for good, given that every further candidate comes at ``up_to`` or later.
 
         A further candidate continues from one of the last nodes. Where the best paths of all of these meet, the past
-        is decided: whatever comes, the answer up to that node stays the same.
+        is decided: whatever comes, the answer up to that node stays the same. What would wait although it is before
+        ``oldest`` is decided in haste, as if nothing followed.
         """
         first = int(np.searchsorted(self.time, up_to - self.period + SLACK_SAMPLES, side="right"))
         paths = [self._path_from(node) for node in range(first, len(self.time) + 1)]
         meeting = max(set(paths[0]).intersection(*paths[1:]))
+        if meeting < np.searchsorted(self.time, oldest):
+            return self._settle_in_haste(paths[-1], oldest)
         kept = [self.row[node - 1] for node in paths[0][::-1] if 0 < node <= meeting and self.taken[node - 1]]
-        for name in ("time", "row", "taken", "best"):
+        for name in ("time", "weight", "row", "taken", "best"):
             setattr(self, name, getattr(self, name)[meeting:])
         self.before = [node - meeting for node in self.before[meeting:]]
         return kept
+
+    def _settle_in_haste(self, path, oldest):
+        """The rows on a path that come before ``oldest``; what waits is decided anew beside them."""
+        kept = [node - 1 for node in path[::-1] if node and self.taken[node - 1] and self.time[node - 1] < oldest]
+        rows, later = [self.row[k] for k in kept], int(np.searchsorted(self.time, oldest))
+        waiting = self.time[later:], self.weight[later:], self.row[later:]
+        self.hasty += len(kept)
+        self._start_anew(self.time[kept[-1]] + self.period - SLACK_SAMPLES if kept else self.barred)
+        self.extend(*waiting)
+        return rows
 
     def _path_from(self, node):
         """The nodes that lead to this one, itself first."""
@@ -150,6 +179,11 @@ class StreamingDecoder:
     names, sampling_rate_hz : of the candidates to come
     refractory_s : see `evlib.signals.refractory.Refractory`
     threshold : score that a candidate must exceed; a number, a dict by name, or one per type
+    limit_s : what has waited for so many seconds is decided in haste, by what is known; default: nothing is
+
+    Attributes
+    ----------
+    hasty : events that were kept in haste
 
     Examples
     --------
@@ -159,12 +193,51 @@ class StreamingDecoder:
     (0, array([0.5]))
     """
 
-    def __init__(self, names, refractory_s, sampling_rate_hz: float, threshold=0.0):
+    def __init__(self, names, refractory_s, sampling_rate_hz: float, threshold=0.0, limit_s: float | None = None):
         self._none = Events.empty(names, sampling_rate_hz)
         self.names, self.sampling_rate_hz = self._none.names, self._none.sampling_rate_hz
         self.period_samples = Refractory(refractory_s, self.names).samples(self.sampling_rate_hz)
         self.threshold = per_type_values(threshold, self.names, "threshold", missing=0.0)
+        require_number(limit_s=0.0 if limit_s is None else limit_s)
+        self.limit_samples = np.inf if limit_s is None else limit_s * self.sampling_rate_hz
         self.reset()
+
+    @property
+    def hasty(self) -> int:
+        """Events that were kept in haste."""
+        return sum(schedule.hasty for schedule in self._schedules)
+
+    @property
+    def decided_samples(self) -> float:
+        """No event before this sample will come any more."""
+        waiting = [schedule.time[0] for schedule in self._schedules if schedule.time]
+        return min([self._up_to, *waiting])
+
+    def state(self) -> dict:
+        """All that `restore` needs to go on: numbers and arrays."""
+        out = {"up_to": self._up_to, "ahead": _columns(self._ahead)}
+        for k, schedule in enumerate(self._schedules):
+            rows = np.array(schedule.row, dtype=np.float64).reshape(-1, 5)
+            lists = {name: np.array(getattr(schedule, name)) for name in SCHEDULE}
+            out |= {f"{k}.{name}": value for name, value in (lists | {"row": rows}).items()}
+            out |= {f"{k}.barred": schedule.barred, f"{k}.hasty": schedule.hasty}
+        return out
+
+    def restore(self, state) -> None:
+        """Go on where `state` was taken."""
+        self.reset()
+        self._up_to, self._ahead = float(state["up_to"]), self._events(state["ahead"])
+        for k, schedule in enumerate(self._schedules):
+            for name in SCHEDULE:
+                setattr(schedule, name, np.asarray(state[f"{k}.{name}"]).tolist())
+            schedule.row = list(map(tuple, np.asarray(state[f"{k}.row"]).tolist()))
+            schedule.barred, schedule.hasty = float(state[f"{k}.barred"]), int(state[f"{k}.hasty"])
+
+    def _events(self, rows):
+        """Events from rows (n, 5) of sample, fraction, type, score and sigma_s."""
+        sample, fraction, type, score, sigma_s = np.asarray(rows, dtype=np.float64).reshape(-1, 5).T
+        whole = sample.astype(np.int64), fraction, type.astype(np.int64)
+        return Events(*whole, self.names, self.sampling_rate_hz, score, sigma_s)
 
     def reset(self) -> None:
         """Forget everything: the next candidate starts a new recording."""
@@ -188,23 +261,24 @@ class StreamingDecoder:
         ready = waiting.sample < up_to_sample
         self._ahead, self._up_to = waiting[~ready], up_to_sample
         weight = waiting.score - self.threshold[waiting.type]
-        columns = (waiting.sample, waiting.fraction, waiting.type, waiting.score, waiting.sigma_s)
-        time, final = waiting.time_samples, []
+        rows_of, time, final = _columns(waiting), waiting.time_samples, []
         for kind, schedule in enumerate(self._schedules):
             rows = np.flatnonzero(ready & (waiting.type == kind) & (weight > 0))
-            events = zip(*(column[rows].tolist() for column in columns), strict=True)
-            schedule.extend(time[rows].tolist(), weight[rows].tolist(), events)
-            final += schedule.settle(up_to_sample - 0.5)  # a fraction may lie half a sample before its sample
-        if not final:
-            return self._none
-        sample, fraction, type, score, sigma_s = (np.array(column) for column in zip(*final, strict=True))
-        return Events(sample, fraction, type, self.names, self.sampling_rate_hz, score, sigma_s)
+            schedule.extend(time[rows].tolist(), weight[rows].tolist(), map(tuple, rows_of[rows].tolist()))
+            # A fraction may lie half a sample before its sample.
+            final += schedule.settle(up_to_sample - 0.5, up_to_sample - self.limit_samples)
+        return self._events(final)
 
     def flush(self) -> Events:
         """The events still waiting, decided as if nothing follows; then start anew."""
         final = self.push(self._none, np.inf)
         self.reset()
         return final
+
+
+def _columns(events):
+    """(n, 5) sample, fraction, type, score and sigma_s."""
+    return np.column_stack([events.sample, events.fraction, events.type, events.score, events.sigma_s]).astype(float)
 
 
 class RefractoryPeriodEnforcer:
