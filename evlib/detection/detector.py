@@ -54,6 +54,8 @@ BANK_VALUES = ("before", "names", "amplitude_spread", "evidence_scale", "most_un
 NOT_NEGATIVE = ("timing_error_s", "timing_scale", "same_event_s", "exact_s", "most_doubted")
 # An amplitude below this is taken for this much in the bound of an event's time: what is so weak has no time.
 LEAST_AMPLITUDE = 0.05
+# What reaches its threshold exceeds it by this much: a rise of 0 is an event.
+TIE = 1e-9
 # Seconds of a recording that are searched at a time, and the least in template lengths.
 BLOCK_S, BLOCK_LENGTHS = 60.0, 4
 # Signal on either side of a part of a recording, in template lengths, that decides its candidates.
@@ -285,17 +287,20 @@ class Detector:
         """(n,) log odds that each candidate is an event."""
         return self._log_odds(candidates)[0]
 
-    def _log_odds(self, candidates):
+    def _log_odds(self, candidates, rhythm=None, spans=None):
         """Log odds (n,), and of the parts of the candidates with a strange rhythm: their number, and the share of their
-        clear ones that context doubts."""
+        clear ones that context doubts. ``rhythm`` : of the parts before; ``spans`` : the parts; candidates beyond them
+        have the log odds minus infinity, by templates."""
         odds, strange = np.full(len(candidates), -np.inf), []
         if self.uses_templates:
             # What only the frame network finds has no evidence of templates.
             rows = np.flatnonzero(candidates.llr > -np.inf)
-            seen, rhythm, length = candidates[rows], Rhythm(self), PART_S * self.sampling_rate_hz
-            parts = np.unique(seen.time // length) if self.network is not None else [0.0] if len(seen) else []
-            for part in parts:
-                span = (part * length, (part + 1) * length) if self.network is not None else (-np.inf, np.inf)
+            seen, rhythm, length = candidates[rows], rhythm or Rhythm(self), PART_S * self.sampling_rate_hz
+            if self.network is None:
+                spans = [(-np.inf, np.inf)]
+            elif spans is None:
+                spans = [(part * length, (part + 1) * length) for part in np.unique(seen.time // length)]
+            for span in spans:
                 some, odds[rows[some]], doubted = rhythm.log_odds(seen, *span)
                 if doubted:
                     strange.append((some.stop - some.start, doubted))
@@ -315,7 +320,7 @@ class Detector:
         """(n,) by how much log odds exceed the threshold of their type; positive for all that reach it."""
         thresholds = self.thresholds if thresholds is None else thresholds
         rise = log_odds - np.broadcast_to(np.asarray(thresholds, float), len(self.names))[type]
-        return rise + 1e-9 * (rise >= 0)
+        return rise + TIE * (rise >= 0)
 
     def keep(self, candidates: Candidates, log_odds: np.ndarray, thresholds=None) -> np.ndarray:
         """Which candidates are events: of those over their threshold the best choice that keeps the refractory rule."""

@@ -184,6 +184,7 @@ class StreamingDecoder:
     Attributes
     ----------
     hasty : events that were kept in haste
+    up_to_sample : the last promise
 
     Examples
     --------
@@ -211,11 +212,11 @@ class StreamingDecoder:
     def decided_samples(self) -> float:
         """No event before this sample will come any more."""
         waiting = [schedule.time[0] for schedule in self._schedules if schedule.time]
-        return min([self._up_to, *waiting])
+        return min([self.up_to_sample, *waiting])
 
     def state(self) -> dict:
         """All that `restore` needs to go on: numbers and arrays."""
-        out = {"up_to": self._up_to, "ahead": _columns(self._ahead)}
+        out = {"up_to": self.up_to_sample, "ahead": _columns(self._ahead)}
         for k, schedule in enumerate(self._schedules):
             rows = np.array(schedule.row, dtype=np.float64).reshape(-1, 5)
             lists = {name: np.array(getattr(schedule, name)) for name in SCHEDULE}
@@ -226,7 +227,7 @@ class StreamingDecoder:
     def restore(self, state) -> None:
         """Go on where `state` was taken."""
         self.reset()
-        self._up_to, self._ahead = float(state["up_to"]), self._events(state["ahead"])
+        self.up_to_sample, self._ahead = float(state["up_to"]), self._events(state["ahead"])
         for k, schedule in enumerate(self._schedules):
             for name in SCHEDULE:
                 setattr(schedule, name, np.asarray(state[f"{k}.{name}"]).tolist())
@@ -242,7 +243,7 @@ class StreamingDecoder:
     def reset(self) -> None:
         """Forget everything: the next candidate starts a new recording."""
         self._schedules = [Schedule(period) for period in self.period_samples]
-        self._ahead, self._up_to = self._none, -np.inf
+        self._ahead, self.up_to_sample = self._none, -np.inf
 
     def push(self, candidates: Events, up_to_sample: float) -> Events:
         """Take candidates and return the Events that are final.
@@ -252,14 +253,14 @@ class StreamingDecoder:
         """
         if candidates.names != self.names or candidates.sampling_rate_hz != self.sampling_rate_hz:
             raise OptionError("candidates must have the decoder's names and rate; call with_names and at_rate first")
-        if not up_to_sample >= self._up_to or (candidates.sample < self._up_to).any():
-            done = f"{self._up_to:g}"
+        if not up_to_sample >= self.up_to_sample or (candidates.sample < self.up_to_sample).any():
+            done = f"{self.up_to_sample:g}"
             raise DataError(f"candidates before sample {done} were promised to be complete (blocks out of order?)")
         if not np.isfinite(candidates.score).all():
             raise DataError("candidates need finite scores; found NaN or infinity")
         waiting = Events.concatenate([self._ahead, candidates])
         ready = waiting.sample < up_to_sample
-        self._ahead, self._up_to = waiting[~ready], up_to_sample
+        self._ahead, self.up_to_sample = waiting[~ready], up_to_sample
         weight = waiting.score - self.threshold[waiting.type]
         rows_of, time, final = _columns(waiting), waiting.time_samples, []
         for kind, schedule in enumerate(self._schedules):

@@ -308,11 +308,16 @@ def normal_of(recordings: list) -> Normal:
     return learn_normal(read, recordings[0].sampling_rate_hz, max(map(rounding, recordings)))
 
 
+def seen_around(normal: Normal, reach: int) -> int:
+    """How many samples to either side of a piece say what its gaps are, and bridge them."""
+    still = normal.still[np.isfinite(normal.still)].max(initial=0)
+    return 2 * reach + int(still) + SPIKE_APART + SPIKE_SAMPLES
+
+
 def _read_around(recording, start, stop, normal, reach):
     """Samples [start - context, stop + context), which of them are gaps, and the rows of [start, stop) in them: what is
     a gap does not depend on the piece that is asked for."""
-    still = normal.still[np.isfinite(normal.still)].max(initial=0)
-    context = 2 * reach + int(still) + SPIKE_APART + SPIKE_SAMPLES
+    context = seen_around(normal, reach)
     low, high = max(start - context, 0), min(stop + context, recording.n_samples)
     signal = recording.read(low, high, np.float64)
     gaps = find_gaps(signal, normal, recording.sampling_rate_hz, rounding(recording))

@@ -16,7 +16,7 @@ from scipy.ndimage import maximum_filter1d
 
 from ..signals.clock import n_frames
 from ..signals.errors import DataError, ShapeError, require, require_rate
-from ..signals.gaps import Normal, bridge, normal_of, read_bridged, read_segments
+from ..signals.gaps import Normal, bridge, normal_of, read_bridged, read_segments, seen_around
 from ..signals.recording import Recording
 from .equalize import context_samples, equalize, frame_samples, learn_limits, level_around, unlimited
 
@@ -87,6 +87,13 @@ class Whitener:
     def reach(self) -> int:
         """How many samples to either side one output sample depends on."""
         return self.taps.shape[1] // 2
+
+    @property
+    def context(self) -> int:
+        """How many samples of a recording to either side of a piece are read for it."""
+        of_level = context_samples(self.sampling_rate_hz) + 2 * self.reach + frame_samples(self.sampling_rate_hz)
+        even = np.isfinite(self.limits).any()
+        return (of_level if even else 0) + self.reach + seen_around(self.normal, self.reach)
 
     def __call__(self, recording: Recording, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Whitened samples [start, stop) of a recording, (stop - start, C) float32, 0 in gaps.

@@ -101,9 +101,9 @@ def test_a_part_has_the_candidates_of_the_whole(detector, simulations):
 def test_parts_of_the_candidates_change_nothing(detector, simulations, monkeypatch):
     found = detector.candidates(simulations[1].recording)
     whole = detector.log_odds(found)
-    monkeypatch.setattr("evlib.detection.detector.PART_CANDIDATES", 100)
-    monkeypatch.setattr("evlib.detection.detector.HALO_CANDIDATES", 200)
-    np.testing.assert_allclose(detector.log_odds(found), whole, atol=2e-3)
+    monkeypatch.setattr("evlib.detection.detector.PART_S", 7.0)
+    monkeypatch.setattr("evlib.detection.rhythm.HALO_S", 10.0)
+    np.testing.assert_allclose(detector.log_odds(found), whole, atol=0.02)
 
 
 def test_refractory_rule_holds_at_any_threshold(detector, simulations):

@@ -1,0 +1,271 @@
+"""Detection in a signal that is still coming: the events of `evlib.detect`, each as soon as nothing can change it.
+
+The signal is searched block by block, as soon as all that decides a block is there; candidates wait for the context
+network until those around them are known, and for the refractory rule until no later candidate can change the choice.
+What is no longer needed is forgotten.
+"""
+
+import logging
+import math
+from dataclasses import fields, replace
+
+import numpy as np
+
+from ..detection.detector import TIE, Detector
+from ..detection.rhythm import PART_S, Rhythm, around_s
+from ..scoring.refractory import StreamingDecoder
+from ..signals.errors import DataError, OptionError, ShapeError, require_instance, require_number, require_positive
+from ..signals.events import Events
+from ..signals.recording import Recording
+from ..templates.pursue import Candidates
+
+# Seconds of a block: shorter ones come sooner, but what is around a block, some eight seconds, is read with each.
+BLOCK_S = 4.0
+# Refractory periods that a choice may wait: only chains of candidates of one type take longer, each closer than a
+# period to the next.
+PERIODS = 10.0
+# Numbers that the state of a stream is made of.
+NUMBERS = ("begin", "searched", "judged", "strange")
+
+
+class StreamingDetector:
+    """Events of a live signal: the union of all pushes is what `evlib.detect` finds in the whole.
+
+    Parameters
+    ----------
+    detector : from :func:`evlib.fit` or :func:`evlib.load_detector`
+    channels, units : of the blocks to come; default: those of the detector
+    block_s : seconds that are searched at a time; with a network that reads the signal, rounded up to its tiles
+    look_ahead_s : None: wait for all that decides an event. A number: wait only so many seconds after a block, at some
+        cost in accuracy
+    limit_s : what has waited for so many seconds for the refractory rule is decided in haste, and logged; default: ten
+        of the longest periods, or 0 with ``look_ahead_s``
+    match_channels : see :func:`evlib.detect`
+
+    Attributes
+    ----------
+    n_samples : pushed so far
+    unseen : list of spans [start, stop) of samples in which nothing could be seen (gaps in all channels), as far as the
+        search has come; whoever reads it may clear it
+
+    Raises
+    ------
+    UnitError, ShapeError, OptionError : channels that do not fit, values out of range
+
+    Examples
+    --------
+    >>> import evlib
+    >>> recording, reference = evlib.make_recording(duration_s=30.0, seed=1)
+    >>> detector = evlib.fit([(recording, reference)], method="matched_filter", progress=False)
+    >>> stream = StreamingDetector(detector)
+    >>> parts = [stream.push(recording.read(start, start + 1000)) for start in range(0, 60000, 1000)]
+    >>> events = Events.concatenate([*parts, stream.flush()])
+    >>> len(events) == len(evlib.detect(detector, recording))
+    True
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        channels=None,
+        units=None,
+        block_s: float = BLOCK_S,
+        look_ahead_s: float | None = None,
+        limit_s: float | None = None,
+        match_channels: str = "name",
+    ):
+        require_instance(Detector, "from fit or load_detector", detector=detector)
+        require_positive(block_s=block_s)
+        require_number(look_ahead_s=look_ahead_s or 0.0, limit_s=limit_s or 0.0)
+        rate = detector.sampling_rate_hz
+        channels = detector.channels or None if channels is None else tuple(channels)
+        n_channels = len(channels or detector.whitener.taps)
+        probe = Recording(np.eye(n_channels), rate, channels, (detector.units or "") if units is None else units)
+        accepted = detector.accept(probe, match_channels)
+        # Of each channel of the detector: its number in a block, and the factor of its unit.
+        self._index, self._factor = accepted.read(dtype=float).argmax(axis=0), accepted.read(dtype=float).max(axis=0)
+        self.detector, self.n_channels = detector, n_channels
+        grid = detector.grid_samples if look_ahead_s is None else 1
+        self._block = max(1, math.ceil(block_s * rate / grid)) * grid
+        self._look_ahead = None if look_ahead_s is None else math.ceil(look_ahead_s * rate)
+        longest = max((period or 0.0 for period in detector.refractory_s.values()), default=0.0)
+        self.limit_s = (PERIODS * longest if look_ahead_s is None else 0.0) if limit_s is None else float(limit_s)
+        self._decoder = StreamingDecoder(detector.names, detector.refractory_s, rate, limit_s=self.limit_s)
+        given = (detector.metadata.get("data_hash"), block_s, look_ahead_s, self.limit_s, self._index.tolist())
+        self._options = f"{detector!r} {given}".replace("\n", ";")
+        self._decoder.threshold = np.nan_to_num(detector.thresholds - TIE)
+        self._start_anew()
+
+    def _start_anew(self):
+        """Wait for the first sample."""
+        self.n_samples, self.unseen = 0, []
+        self._kept, self._waiting, self._begin = np.zeros((0, len(self._index)), bool), [], 0
+        self._searched, self._judged = 0, -1.0
+        self._strange = False
+        self._found, self._rhythm = Candidates.empty(), Rhythm(self.detector)
+        self._decoder.reset()
+
+    @property
+    def latency_s(self) -> float:
+        """Seconds of signal after an event by which it is returned, at most."""
+        return self._signal_latency_s + self.limit_s
+
+    @property
+    def _signal_latency_s(self):
+        rate = self.detector.sampling_rate_hz
+        if self._look_ahead is not None:
+            return (self._block + self._look_ahead) / rate
+        part_s = PART_S if self.detector.network is not None else 0.0
+        return self._needed(self._block) / rate + part_s + around_s(self.detector)
+
+    @property
+    def decided_samples(self) -> int:
+        """No event before this sample will come any more."""
+        return max(0, math.floor(min(self._decoder.decided_samples, self.n_samples)))
+
+    def push(self, block) -> Events:
+        """Take samples (n, C), any number of them, and return the Events that are final; their times count from the
+        first sample of the stream. NaN are samples that were lost.
+
+        Raises
+        ------
+        ShapeError, DataError : not (n, C), or no numbers
+        """
+        try:
+            block = np.asarray(block)
+        except ValueError as error:
+            raise ShapeError(f"a block must be (n, {self.n_channels}) numbers: {error}") from None
+        if block.dtype.kind not in "iufb":
+            raise DataError(f"a block must hold real numbers, got values of type {block.dtype}")
+        if block.ndim != 2 or block.shape[1] != self.n_channels:
+            slip = " (transposed?)" if block.ndim == 2 and block.shape[0] == self.n_channels else ""
+            raise ShapeError(f"a block must be (n, {self.n_channels}), got {block.shape}{slip}")
+        block = block[:, self._index]
+        if (self._factor != 1).any():
+            block = (block * self._factor).astype(np.result_type(block.dtype, np.float32))
+        self._waiting.append(block)
+        self.n_samples += len(block)
+        return self._advance()
+
+    def flush(self) -> Events:
+        """The rest, for the signal has ended; what is pushed afterwards is another stream."""
+        found = Events.concatenate([self._advance(ended=True), self._with_probability(self._decoder.flush())])
+        self._start_anew()
+        return found
+
+    def _advance(self, ended=False):
+        """Search and judge what can be; the events that are final now."""
+        while (
+            self._searched < self.n_samples if ended else self.n_samples >= self._needed(self._searched + self._block)
+        ):
+            self._search(min(self._searched + self._block, self.n_samples), ended)
+        final, hasty = [Events.empty(self.detector.names, self.detector.sampling_rate_hz)], self._decoder.hasty
+        final += map(self._judge, self._spans(np.inf if ended else self._searched - 0.5))
+        if self._decoder.hasty > hasty and self._look_ahead is None:
+            text = "%d events waited %g s for the refractory rule and were decided in haste"
+            logging.getLogger(__name__).warning(text, self._decoder.hasty - hasty, self.limit_s)
+        return Events.concatenate(final)
+
+    def _needed(self, stop):
+        """Samples that have to be there before all in front of sample ``stop`` is searched."""
+        if self._look_ahead is not None:
+            return stop + self._look_ahead
+        return self.detector.depends_on(stop - self._block, stop)[1] + self.detector.whitener.context
+
+    def _search(self, stop, ended):
+        """Find the candidates up to sample ``stop``, and forget the samples that no later block depends on."""
+        detector, start = self.detector, self._searched
+        kept = np.concatenate([self._kept, *self._waiting])
+        signal = _Tail(kept, self._begin)
+        channels, units = detector.channels or None, detector.units or ""
+        found, gaps = detector.search(Recording(signal, detector.sampling_rate_hz, channels, units), start, stop)
+        # Of a signal that goes on, what lies at the end comes with the next block.
+        found = found if ended and stop == self.n_samples else found[found.time < stop - 0.5]
+        self._found, self._searched = Candidates.concatenate([self._found, found]), stop
+        for first, last in gaps.T.tolist():
+            if self.unseen and self.unseen[-1][1] == first:
+                first = self.unseen.pop()[0]
+            self.unseen.append((first, last))
+        low = max(detector.depends_on(stop, stop + self._block)[0] - detector.whitener.context, self._begin)
+        self._kept, self._waiting, self._begin = kept[low - self._begin :].copy(), [], low
+
+    def _spans(self, edge):
+        """The parts that can be judged where all candidates before ``edge`` are known: as a whole recording is judged
+        where there is time."""
+        if self.detector.network is None or self._look_ahead is not None:
+            return [(self._judged, edge)] if edge > self._judged else []
+        length = PART_S * self.detector.sampling_rate_hz
+        around = around_s(self.detector) * self.detector.sampling_rate_hz
+        # An event may lie before the first sample, in part -1.
+        part, spans = math.floor(self._judged / length), []
+        while (part + 1) * length + around <= edge and part * length < self.n_samples:
+            spans.append((part * length, (part + 1) * length))
+            part += 1
+        return spans
+
+    def _judge(self, span):
+        """Log odds of the candidates of one part, and the events that are final then."""
+        detector, rate = self.detector, self.detector.sampling_rate_hz
+        odds, strange = detector._log_odds(self._found, self._rhythm, [span])
+        rows = slice(*np.searchsorted(self._found.time, span))
+        found, odds = self._found[rows], odds[rows]
+        over = detector.rise(odds, found.type) > 0
+        events = replace(detector.as_events(found[over], odds[over]), score=odds[over])
+        if strange and not self._strange:
+            text = "the rhythm is not one of the training recordings from about %.0f s on: evidence alone decides"
+            logging.getLogger(__name__).warning(text, max(span[0], 0.0) / rate)
+        self._strange, self._judged = bool(strange), span[1]
+        self._found = self._found[self._found.time >= span[1] - around_s(detector) * rate - 1]
+        up_to = max(math.floor(min(span[1], self.n_samples + 1)), self._decoder.up_to_sample)
+        return self._with_probability(self._decoder.push(events, up_to))
+
+    def _with_probability(self, events):
+        """Events whose score is a probability, from those with log odds."""
+        return replace(events, score=1 / (1 + np.exp(-np.clip(events.score, -500, 500))))
+
+    def state(self) -> dict:
+        """What `restore` needs to go on: arrays and numbers, a few megabytes at most."""
+        out = {name: getattr(self, f"_{name}") for name in NUMBERS} | {"n_samples": self.n_samples}
+        out |= {"kept": np.concatenate([self._kept, *self._waiting]), "record": np.array(self._rhythm.record)}
+        out |= {"unseen": np.array(self.unseen, dtype=np.int64), "options": self._options}
+        out |= {f"found.{field.name}": getattr(self._found, field.name) for field in fields(Candidates)}
+        return out | {f"decoder.{name}": value for name, value in self._decoder.state().items()}
+
+    def restore(self, state) -> None:
+        """Go on where `state` was taken, with the same detector and options: the next block begins at its
+        ``n_samples``.
+
+        Raises
+        ------
+        OptionError, DataError : the state of another detector, or with other options; an incomplete one
+        """
+        if (was := str(state.get("options"))) != self._options:
+            raise OptionError(f"the state is of another detector or of other options: {was} instead of {self._options}")
+        try:
+            self._start_anew()
+            for name in NUMBERS:
+                setattr(self, f"_{name}", type(getattr(self, f"_{name}"))(state[name]))
+            self.n_samples, self._kept = int(state["n_samples"]), np.asarray(state["kept"])
+            self._found = Candidates(*(np.asarray(state[f"found.{field.name}"]) for field in fields(Candidates)))
+            self._rhythm.record = [tuple(row) for row in np.asarray(state["record"]).tolist()]
+            self.unseen = [tuple(span) for span in np.asarray(state["unseen"]).tolist()]
+            self._decoder.restore({name[8:]: state[name] for name in state if name.startswith("decoder.")})
+        except (KeyError, ValueError, TypeError) as error:
+            self._start_anew()
+            raise DataError(f"the state of a stream is incomplete or damaged: {error!r}") from error
+
+
+class _Tail:
+    """The last samples of a signal, of which those before ``begin`` are forgotten."""
+
+    ndim = 2
+
+    def __init__(self, kept, begin):
+        self.kept, self.begin, self.dtype = kept, begin, kept.dtype
+        self.shape = (begin + len(kept), kept.shape[1])
+
+    def __getitem__(self, rows):
+        start, stop, _ = rows.indices(self.shape[0])
+        if start < self.begin:
+            raise IndexError(f"samples before {self.begin} are forgotten, {start} was asked for")
+        return self.kept[start - self.begin : stop - self.begin]
