@@ -121,7 +121,7 @@ class StreamingDetector:
     @property
     def decided_samples(self) -> int:
         """No event before this sample will come any more."""
-        return max(0, math.floor(min(self._decoder.decided_samples, self.n_samples)))
+        return math.floor(max(0, min(self._decoder.decided_samples, self.n_samples)))
 
     def push(self, block) -> Events:
         """Take samples (n, C), any number of them, and return the Events that are final; their times count from the
