@@ -33,7 +33,7 @@ from ..signals.files import FORMATS, LABELS_TOO, read_recording
 from ..training.checkpoints import load
 from ..training.provenance import fingerprint
 from .cluster import run_tasks
-from .detector import Detector, detect, load_detector
+from .detector import BLOCK_S, Detector, detect, load_detector
 
 # Where a Parquet file of evlib says what recording it is of.
 ABOUT_PART = b"evlib"
@@ -72,7 +72,7 @@ def detect_all(
     dask: str | int | None = None,
     pattern: str = "*",
     threshold: float | dict | None = None,
-    block_s: float = 60.0,
+    block_s: float = BLOCK_S,
     match_channels: str = "name",
     resample: bool = False,
     reading: dict | None = None,

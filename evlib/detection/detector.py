@@ -127,10 +127,9 @@ class Detector:
         for name, count in counts.items():
             message = f"the templates have {n_channels} channels, {name}: {count}"
             require(count == n_channels, ShapeError, message)
-        for name in NETWORKS:
-            if (model := getattr(self, name)) is not None:
-                known = model.config["num_events"]
-                require(known == n_types, ShapeError, f"the templates have {n_types} types, {name}: {known}")
+        for name, model in self.networks.items():
+            known = model.config["num_events"]
+            require(known == n_types, ShapeError, f"the templates have {n_types} types, {name}: {known}")
         thresholds = np.asarray(self.thresholds)
         whole = thresholds.shape == (n_types,) and thresholds.dtype.kind == "f" and not np.isnan(thresholds).any()
         require(whole, OptionError, f"thresholds must be {n_types} log odds, got {reprlib.repr(thresholds)}")
@@ -160,6 +159,11 @@ class Detector:
         if self.frames is not None:
             return "fusion" if self.uses_templates else "frames"
         return "matched_filter" if self.network is None else "lstm"
+
+    @property
+    def networks(self) -> dict:
+        """The networks that it holds, by the name of their field."""
+        return {name: model for name in NETWORKS if (model := getattr(self, name)) is not None}
 
     @property
     def uses_templates(self) -> bool:
@@ -304,12 +308,7 @@ class Detector:
                 some, odds[rows[some]], doubted = rhythm.log_odds(seen, *span)
                 if doubted:
                     strange.append((some.stop - some.start, doubted))
-        return self.weigh(odds, candidates.frame), strange
-
-    def weigh(self, template_odds: np.ndarray, frame_logit: np.ndarray) -> np.ndarray:
-        """Log odds (n,) from those by templates, minus infinity where they have no candidate, and of the frame
-        network."""
-        return template_odds if self.frames is None else weigh(self.weights, template_odds, frame_logit)
+        return (odds if self.frames is None else weigh(self.weights, odds, candidates.frame)), strange
 
     def timing_bound(self, candidates: Candidates) -> np.ndarray:
         """(n,) Cramer-Rao bound of the time of each candidate, in samples."""
@@ -342,22 +341,26 @@ class Detector:
             candidates.type,
             self.names,
             self.sampling_rate_hz,
-            score=1 / (1 + np.exp(-np.clip(log_odds, -500, 500))),
+            score=probability(log_odds),
             sigma_s=np.hypot(bound_s, self.timing_error_s),
         )
 
     def save(self, path: str | Path) -> None:
         """Write a file that rebuilds the detector alone; reading it runs no code."""
         arrays = {"templates": self.bank.templates, "log_rate": self.bank.log_rate, "thresholds": self.thresholds}
-        models = {name: model for name in NETWORKS if (model := getattr(self, name)) is not None}
         save(
             path,
             "Detector",
             {name: getattr(self.bank, name) for name in BANK_VALUES} | {"sampling_rate_hz": self.sampling_rate_hz},
             whitener_state(self.whitener) | {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()},
             **{name: getattr(self, name) for name in VALUES},
-            **{name: {"config": model.config, "state": model.state_dict()} for name, model in models.items()},
+            **{name: {"config": model.config, "state": model.state_dict()} for name, model in self.networks.items()},
         )
+
+
+def probability(log_odds: np.ndarray) -> np.ndarray:
+    """The probabilities of log odds."""
+    return 1 / (1 + np.exp(-np.clip(log_odds, -500, 500)))
 
 
 # What a file holds of a detector as it is: all but its arrays and networks.

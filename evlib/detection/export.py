@@ -26,7 +26,7 @@ from ..networks.encoders import ONNX_OPSET
 from ..signals.atomic import replace_file, replace_folder
 from ..signals.errors import DataError, OptionError, require, require_extra, require_instance
 from ..training.checkpoints import whitener_state
-from .detector import NETWORKS, Detector, load_detector
+from .detector import Detector, load_detector
 from .model_card import model_card
 
 # What an exported network reads (its `lengths` come last) and gives, by its class.
@@ -83,7 +83,7 @@ def export(detector: Detector, folder: str | Path, name: str = "") -> Path:
     safetensors = require_extra("safetensors.torch", "export")
     with replace_folder(folder) as new:
         detector.save(new / DETECTOR)
-        for part, model in _networks(detector).items():
+        for part, model in detector.networks.items():
             export_onnx(model, new / f"{part}.onnx")
         safetensors.save_file(_weights(detector), new / WEIGHTS, metadata={"format": "pt"})
         (new / CARD).write_text(model_card(detector, name or folder.name, sorted(new.iterdir())), encoding="utf-8")
@@ -100,7 +100,7 @@ def load_exported(folder: str | Path) -> Detector:
     """
     detector = load_detector(Path(folder) / DETECTOR)
     parts: dict[str, Any] = {
-        part: onnx_network(model, Path(folder) / f"{part}.onnx") for part, model in _networks(detector).items()
+        part: onnx_network(model, Path(folder) / f"{part}.onnx") for part, model in detector.networks.items()
     }
     return replace(detector, **parts)
 
@@ -217,17 +217,13 @@ def _check_same(model, path):
         require(most <= TOLERANCE, DataError, message)
 
 
-def _networks(detector):
-    return {part: model for part in NETWORKS if (model := getattr(detector, part)) is not None}
-
-
 def _weights(detector):
     """All arrays and weights of a detector, by name."""
     arrays = {"templates": detector.bank.templates, "log_rate": detector.bank.log_rate}
     tensors = {f"whitener.{name}": value for name, value in whitener_state(detector.whitener).items()}
     tensors |= {f"bank.{name}": torch.from_numpy(np.array(array)) for name, array in arrays.items()}
     tensors["thresholds"] = torch.from_numpy(np.array(detector.thresholds))
-    for part, model in _networks(detector).items():
+    for part, model in detector.networks.items():
         tensors |= {f"{part}.{name}": value for name, value in model.state_dict().items()}
     return {name: value.contiguous() for name, value in tensors.items()}
 

@@ -4,17 +4,15 @@ After Mitchell et al., *Model cards for model reporting* (2019). Every number st
 measured here, and what the detector does not know is called unknown.
 """
 
-import hashlib
 from collections.abc import Iterable
 from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
 
-import numpy as np
-
+from ..signals.paths import sha256_of
 from ..signals.refractory import Refractory
 from ..signals.text import one_line
-from .detector import Detector
+from .detector import Detector, probability
 
 UNKNOWN = "unknown"
 # What the metadata of a detector say of its data.
@@ -64,14 +62,14 @@ def model_card(detector: Detector, name: str, paths: Iterable[Path] = ()) -> str
             kind,
             labels.get(kind, UNKNOWN),
             f"{min(f1[kind], 1.0):.3f}" if kind in f1 else UNKNOWN,  # rounding may lift it over 1
-            f"{1 / (1 + np.exp(-threshold)):.3g}",
+            f"{probability(threshold):.3g}",
             f"{least:g} s" if least else "none",
         )
         for kind, threshold, least in zip(detector.names, detector.thresholds, least_s, strict=True)
     ]
     tolerance = f" within {1e3 * known['tolerance_s']:g} ms" if "tolerance_s" in known else ""
     compared = [(row["method"], f"{row['f1']:.3f}", "kept" if row["kept"] else "") for row in known.get("compared", [])]
-    files = [(path.name, path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()) for path in paths]
+    files = [(path.name, path.stat().st_size, sha256_of(path)) for path in paths]
     parts = [
         f"# {one_line(name)}",
         f"A detector of {n_types} kinds of events in recordings of sensors, made by evlib {version('evlib')}.",

@@ -36,11 +36,16 @@ class Rhythm:
     detector: Any
     record: list = field(default_factory=list)
 
+    @property
+    def around(self) -> float:
+        """Samples on either side of a part in which candidates decide its log odds."""
+        return 0.0 if self.detector.network is None else (HALO_S + FAR_S) * self.detector.sampling_rate_hz
+
     def log_odds(self, candidates, start: float, stop: float):
         """Log odds of the candidates in samples [start, stop): their rows (a slice), log odds (n,), and the share of
         clear events that context doubts where the rhythm is strange, else 0.
 
-        ``candidates`` : sorted by time; those within `around_s` of the part count
+        ``candidates`` : sorted by time; those within ``around`` of the part count
         """
         detector = self.detector
         rate, (slope, offset) = detector.sampling_rate_hz, detector.calibration
@@ -65,11 +70,6 @@ class Rhythm:
         self.record = [*before, (stop / rate, *count_doubted(evidence[own], odds[own]))]
         share = doubted / clear if clear >= FEWEST_CLEAR else 0.0
         return slice(first, last), *((evidence[own], share) if share > detector.most_doubted else (odds[own], 0.0))
-
-
-def around_s(detector) -> float:
-    """Seconds on either side of a part in which candidates decide its log odds."""
-    return 0.0 if detector.network is None else HALO_S + FAR_S
 
 
 def count_doubted(evidence: np.ndarray, odds: np.ndarray) -> tuple[int, int]:

@@ -21,6 +21,7 @@ import numpy as np
 from ..signals.clock import distance_to_own
 from ..signals.errors import DataError, OptionError, UnitError, require_instance, require_int, require_known
 from ..signals.events import Events, write_events
+from ..signals.paths import sha256_of
 from ..signals.recording import Recording
 
 FORMAT = 1
@@ -302,13 +303,13 @@ class AnnotationLog:
         OptionError : the file is there, and is not as :meth:`save` of this log left it
         """
         path = Path(path)
-        if path.exists() and _sha256(path) not in self._saved:
+        if path.exists() and sha256_of(path) not in self._saved:
             raise OptionError(
                 f"{path} is there and was not saved from {self.path}, or was changed since (labels of another origin?);"
                 " choose another path, or move it away"
             )
         write_events(self.events(), path)
-        if (sha256 := _sha256(path)) not in self._saved:
+        if (sha256 := sha256_of(path)) not in self._saved:
             self._commit("save", sha256=sha256)
 
     def counts(self) -> dict:
@@ -487,8 +488,3 @@ class AnnotationLog:
             self._apply(op, self._plan(op, values))
         except Exception as error:  # values edited by hand may be anything
             raise DataError(f"{where}: {op!r} cannot be done here: {error}") from error
-
-
-def _sha256(path):
-    """Hash of the content of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -11,8 +11,8 @@ from dataclasses import fields, replace
 
 import numpy as np
 
-from ..detection.detector import TIE, Detector
-from ..detection.rhythm import PART_S, Rhythm, around_s
+from ..detection.detector import TIE, Detector, probability
+from ..detection.rhythm import PART_S, Rhythm
 from ..scoring.refractory import StreamingDecoder
 from ..signals.errors import DataError, OptionError, ShapeError, require_instance, require_number, require_positive
 from ..signals.events import Events
@@ -108,15 +108,9 @@ class StreamingDetector:
     @property
     def latency_s(self) -> float:
         """Seconds of signal after an event by which it is returned, at most."""
-        return self._signal_latency_s + self.limit_s
-
-    @property
-    def _signal_latency_s(self):
-        rate = self.detector.sampling_rate_hz
-        if self._look_ahead is not None:
-            return (self._block + self._look_ahead) / rate
-        part_s = PART_S if self.detector.network is not None else 0.0
-        return self._needed(self._block) / rate + part_s + around_s(self.detector)
+        waits_for_context = self.detector.network is not None and self._look_ahead is None
+        part = PART_S * self.detector.sampling_rate_hz + self._rhythm.around if waits_for_context else 0.0
+        return (self._needed(self._block) + part) / self.detector.sampling_rate_hz + self.limit_s
 
     @property
     def decided_samples(self) -> int:
@@ -195,17 +189,16 @@ class StreamingDetector:
         if self.detector.network is None or self._look_ahead is not None:
             return [(self._judged, edge)] if edge > self._judged else []
         length = PART_S * self.detector.sampling_rate_hz
-        around = around_s(self.detector) * self.detector.sampling_rate_hz
         # An event may lie before the first sample, in part -1.
         part, spans = math.floor(self._judged / length), []
-        while (part + 1) * length + around <= edge and part * length < self.n_samples:
+        while (part + 1) * length + self._rhythm.around <= edge and part * length < self.n_samples:
             spans.append((part * length, (part + 1) * length))
             part += 1
         return spans
 
     def _judge(self, span):
         """Log odds of the candidates of one part, and the events that are final then."""
-        detector, rate = self.detector, self.detector.sampling_rate_hz
+        detector = self.detector
         odds, strange = detector._log_odds(self._found, self._rhythm, [span])
         rows = slice(*np.searchsorted(self._found.time, span))
         found, odds = self._found[rows], odds[rows]
@@ -213,15 +206,15 @@ class StreamingDetector:
         events = replace(detector.as_events(found[over], odds[over]), score=odds[over])
         if strange and not self._strange:
             text = "the rhythm is not one of the training recordings from about %.0f s on: evidence alone decides"
-            logging.getLogger(__name__).warning(text, max(span[0], 0.0) / rate)
+            logging.getLogger(__name__).warning(text, max(span[0], 0.0) / detector.sampling_rate_hz)
         self._strange, self._judged = bool(strange), span[1]
-        self._found = self._found[self._found.time >= span[1] - around_s(detector) * rate - 1]
+        self._found = self._found[self._found.time >= span[1] - self._rhythm.around - 1]
         up_to = max(math.floor(min(span[1], self.n_samples + 1)), self._decoder.up_to_sample)
         return self._with_probability(self._decoder.push(events, up_to))
 
     def _with_probability(self, events):
         """Events whose score is a probability, from those with log odds."""
-        return replace(events, score=1 / (1 + np.exp(-np.clip(events.score, -500, 500))))
+        return replace(events, score=probability(events.score))
 
     def state(self) -> dict:
         """What `restore` needs to go on: arrays and numbers, a few megabytes at most."""
@@ -249,7 +242,9 @@ class StreamingDetector:
             self._found = Candidates(*(np.asarray(state[f"found.{field.name}"]) for field in fields(Candidates)))
             self._rhythm.record = [tuple(row) for row in np.asarray(state["record"]).tolist()]
             self.unseen = [tuple(span) for span in np.asarray(state["unseen"]).tolist()]
-            self._decoder.restore({name[8:]: state[name] for name in state if name.startswith("decoder.")})
+            self._decoder.restore(
+                {name.removeprefix("decoder."): state[name] for name in state if name.startswith("decoder.")}
+            )
         except (KeyError, ValueError, TypeError) as error:
             self._start_anew()
             raise DataError(f"the state of a stream is incomplete or damaged: {error!r}") from error

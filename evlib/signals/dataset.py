@@ -11,7 +11,6 @@
 and units of the data set. A split is a word such as train, development or test; a recording belongs to one.
 """
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable
@@ -24,7 +23,7 @@ from .errors import DataError, EvlibError, OptionError, path_of, require, requir
 from .events import Events
 from .files import read_recording, write_recording
 from .labels import read_events, write_events
-from .paths import path_inside
+from .paths import path_inside, sha256_of
 from .recording import Recording, check_alike
 from .validate import Problem, ValidationReport, validate
 
@@ -181,17 +180,6 @@ def validate_dataset(folder: str | Path) -> ValidationReport:
         else:
             found += [Problem(one.severity, f"{name}, {one.where}", one.message) for one in report.problems]
     return ValidationReport(tuple(found))
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, or of the names and contents of all files in a folder."""
-    if path.is_file():
-        with path.open("rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
-    digest = hashlib.sha256()
-    for file in sorted(place.relative_to(path).as_posix() for place in path.rglob("*") if place.is_file()):
-        digest.update(f"{file}\0{sha256_of(path / file)}\n".encode())
-    return digest.hexdigest()
 
 
 def _read_about(folder) -> tuple[Any, list[str]]:

@@ -1,6 +1,7 @@
-"""Names of files that come from other files."""
+"""Files that other files name: that they lie inside, and are what was written."""
 
 import contextlib
+import hashlib
 from pathlib import Path, PureWindowsPath
 
 from .errors import DataError
@@ -30,3 +31,14 @@ def path_inside(folder: str | Path, name) -> Path:
     if not inside:
         raise DataError(f"{name!r} leads out of the folder {folder}: name files inside of it")
     return path
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, or of the names and contents of all files in a folder."""
+    if path.is_file():
+        with path.open("rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for file in sorted(place.relative_to(path).as_posix() for place in path.rglob("*") if place.is_file()):
+        digest.update(f"{file}\0{sha256_of(path / file)}\n".encode())
+    return digest.hexdigest()

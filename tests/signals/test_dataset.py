@@ -8,8 +8,9 @@ import pytest
 
 import evlib
 from evlib import cli
-from evlib.signals.dataset import open_dataset, sha256_of, validate_dataset, write_dataset
+from evlib.signals.dataset import open_dataset, validate_dataset, write_dataset
 from evlib.signals.errors import DataError, EvlibError, OptionError
+from evlib.signals.paths import sha256_of
 
 
 @pytest.fixture(scope="module")
