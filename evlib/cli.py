@@ -531,7 +531,7 @@ def _run(run_notebooks, read, notebooks, params=None, p=None, sweep=None, dask=N
     from .workbook import notebook_parameters, sweep_notebook
 
     if (params is not None) + (p is not None) + (sweep is not None) > 1:
-        raise OptionError("give --params, a folder of files, or -p NAME VALUE, or --sweep FILE, not several")
+        raise OptionError("give --params, a folder of files, or -p NAME VALUE, or --sweep FILE; not both")
     if sweep is not None:
         if len(notebooks) > 1:
             raise OptionError(f"a sweep runs one notebook, got {len(notebooks)}")
