@@ -20,6 +20,7 @@ import inspect
 import os
 import re
 import shlex
+import signal
 import sys
 import tempfile
 import warnings
@@ -110,12 +111,15 @@ def _make_printable():
 
 def _require_another_output(options):
     """Refuse an output that is one of the inputs, by whatever path or link."""
-    output = options.get("output")
-    for value in options.values():
-        for path in value if isinstance(value, list) else [value]:
-            if value is not output and output and isinstance(path, str | Path) and os.path.exists(path):
-                if os.path.exists(output) and os.path.samefile(path, output):
-                    raise OptionError(f"-o {output} is {path}, which is read: it would be lost. Choose another name")
+    given = options.get("output") or []
+    for output in filter(os.path.exists, given if isinstance(given, list) else [given]):
+        for value in options.values():
+            for path in value if isinstance(value, list) else [value]:
+                if value is not options["output"] and isinstance(path, str | Path) and os.path.exists(path):
+                    if os.path.samefile(path, output):
+                        raise OptionError(
+                            f"-o {output} is {path}, which is read: it would be lost. Choose another name"
+                        )
 
 
 def _require_no_labels(output):
@@ -197,7 +201,7 @@ def _add_options(parser, name):
     for name, parameter in (own | dict(inspect.signature(function).parameters) | own).items():
         required, more = parameter.default is parameter.empty, known.get(name, {})
         if name == "output":
-            parser.add_argument("-o", "--output", type=Path, required=required, **more)
+            parser.add_argument("-o", "--output", **{"type": Path, "required": required} | more)
         elif name in own and (required or more.get("nargs") == "?"):
             parser.add_argument(name, **{"metavar": name.upper()} | more)
         elif not required and name not in (*without, "sampling_rate_hz"):
@@ -390,6 +394,33 @@ def _detect(detect, read, detector, recording, output=None, resample=False, dask
             sys.stdout.flush()
         else:
             sys.stdout.write(table.read_text(encoding="utf-8"))
+
+
+@command(
+    "live.session.open_session",
+    "outputs",
+    "read",
+    source={"help": "-, tcp://HOST:PORT, serial:DEVICE, lsl:NAME, mqtt://HOST/TOPIC, or a recording to replay"},
+    output={
+        "type": str,
+        "action": "append",
+        "metavar": "OUTPUT",
+        "help": "-, a file, tcp://HOST:PORT, lsl:NAME, mqtt://HOST/TOPIC; more than one may be given; default: -",
+    },
+    state={"type": Path, "metavar": "FOLDER", "help": "go on from this folder after a stop or kill"},
+    channels={"nargs": "+", "metavar": "NAME"},
+    units={"metavar": "UNIT"},
+    format={"choices": "FORMATS"},
+    scale={"type": float, "metavar": "NUMBER"},
+)
+def _stream(open_session, read, detector, source, output=None, state=None, **options):
+    """Find events in a live signal, and tell them as lines of JSON as soon as they are final."""
+    from .detection.detector import load_detector
+
+    with tempfile.TemporaryDirectory() as folder:
+        session = open_session(load_detector(detector), source, state or folder, output or ["-"], read=read, **options)
+        signal.signal(signal.SIGTERM, lambda *_: session.stop())
+        session.run()
 
 
 @command("detection.export.export", output={"metavar": "FOLDER", "help": "the folder to write"})

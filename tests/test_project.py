@@ -194,7 +194,7 @@ def test_continuous_integration_can_be_executed(repository):
     subprocess.run(["bash", "-n", script], check=True)
 
 
-@pytest.mark.parametrize(("home", "required"), [(None, "browser"), ("recordings", "browser data")])
+@pytest.mark.parametrize(("home", "required"), [(None, "browser mosquitto"), ("recordings", "browser mosquitto data")])
 def test_continuous_integration_requires_what_its_machine_has(home, required, repository, tmp_path):
     """A clone anywhere passes: without a folder of real recordings its tests are skipped."""
     folder = tmp_path / "clone" / ".ci"

@@ -1,18 +1,9 @@
-"""Annotations: an event table that is edited by hand, kept in an append-only log of JSON lines that survives a crash.
-
-A line counts once it is on disk, line break included. A crash can damage only the last line: it never counted, and is
-left out with a warning when the log is read again. Reading writes nothing: the file is made, or its damaged end cut
-off, by the first edit.
-"""
+"""Annotations: an event table that is edited by hand, kept in an append-only log of JSON lines that survives a crash
+(see `evlib.signals.logs`)."""
 
 import hashlib
-import json
-import os
-import sys
-import warnings
 import zlib
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +12,7 @@ import numpy as np
 from ..signals.clock import distance_to_own
 from ..signals.errors import DataError, OptionError, UnitError, require_instance, require_int, require_known
 from ..signals.events import Events, write_events
+from ..signals.logs import AppendOnlyLog
 from ..signals.paths import sha256_of
 from ..signals.recording import Recording
 
@@ -68,75 +60,6 @@ def fingerprint(recording: Recording) -> str:
         block = recording.read(start, min(start + BLOCK_SAMPLES, shape[0])) + np.float32(0)  # one zero, not two
         digest.update(np.where(np.isnan(block), np.float32(np.nan), block).tobytes())
     return digest.hexdigest()
-
-
-class AppendOnlyLog:
-    """Lines of JSON objects in a file, read when it is opened; ``lines`` holds those that were there then.
-
-    >>> import tempfile
-    >>> log = AppendOnlyLog(tempfile.mkdtemp() + "/log.jsonl")
-    >>> log.append({"op": "add", "time_s": 1.5})
-    >>> [line["time_s"] for line in AppendOnlyLog(log.path).lines]
-    [1.5]
-    """
-
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
-        content = self.path.read_bytes() if self.path.exists() else b""
-        # Bytes that were read; how many of them are whole lines; what the next append writes before its line.
-        self._size, self._whole, self._pending = len(content), len(content), b""
-        rest = content[content.rfind(b"\n") + 1 :]
-        if rest and _json_object(rest) is not None:  # an editor left out the last line break
-            self._pending = b"\n"
-        elif rest:
-            warnings.warn(
-                f"{self.path}: the last line is torn and left out (a crash while it was written?)", stacklevel=3
-            )
-            self._whole -= len(rest)
-        self.lines = [_json_object(line) for line in content[: self._whole].splitlines()]
-        if None in self.lines:
-            number = self.lines.index(None) + 1
-            raise DataError(f"{self.path}, line {number}: no object of JSON (edited by hand, or another kind of file?)")
-
-    def append(self, line: dict, wait: bool = False) -> None:
-        """Write one line, with the time of writing under "at"; it is on disk when this returns.
-
-        With ``wait`` it is written together with the next line.
-        """
-        line = line | {"at": datetime.now(UTC).isoformat(timespec="milliseconds")}
-        # JSON knows no numbers of NumPy: these become Python's.
-        content = self._pending + json.dumps(line, default=lambda value: value.item()).encode() + b"\n"
-        if wait:
-            self._pending = content
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab") as file:
-            _lock(file)
-            if file.seek(0, os.SEEK_END) != self._size:
-                raise DataError(f"{self.path} was changed by another program since it was read; open it again")
-            file.truncate(self._whole)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        self._size = self._whole = self._whole + len(content)
-        self._pending = b""
-
-
-def _lock(file):
-    """Let no other program write until the file is closed; Windows has no such lock."""
-    if sys.platform != "win32":
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX)
-
-
-def _json_object(line):
-    """The dict of a line, None where it holds none."""
-    try:
-        values = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return values if isinstance(values, dict) else None
 
 
 @dataclass(frozen=True)

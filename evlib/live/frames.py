@@ -1,12 +1,13 @@
 """Wire formats: bytes, cut anywhere, become blocks (n, channels) of float32.
 
-A parser has ``push(data) -> block``, ``flush() -> block`` at the end of a connection, and ``counts``. What a format
-shows to be lost is NaN in the block, so that the samples that follow keep their time.
+A parser has ``push(data) -> blocks``, ``flush() -> blocks`` at the end of a connection, and ``counts``. What a format
+shows to be lost is a block of NaN, so that the samples that follow keep their time.
 """
 
 import base64
 import binascii
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ HEADER = struct.Struct("<4sIH")
 COUNTERS = 2**32  # where the counter starts again at 0
 TEXT_RECORDS = 10  # records in a line of text
 LONGEST_LINE = 65536  # bytes; what is longer without an end is no line
+MOST_REPEATED = 1000  # repeated packets one after another; what repeats more is a logger that counts from 0 again
 
 
 @dataclass
@@ -26,7 +28,7 @@ class Counts:
     """What a parser saw. ``torn`` counts damaged or incomplete pieces, ``records`` and ``lost`` count samples.
 
     ``repeated`` counts packets that came twice or too late, ``reordered`` those that came after a later one, and
-    ``restarts`` jumps of the counter that are too long to be a loss: how much is missing there is not known.
+    ``restarts`` jumps of the counter that are too long to be a loss: what is missing there only the clock tells.
     """
 
     records: int = 0
@@ -37,36 +39,91 @@ class Counts:
     restarts: int = 0
 
 
-class RawFrames:
+class Frames:
+    """What all parsers share: bytes that wait for the rest of their record, and the end of a connection.
+
+    ``counter`` is that of the next packet, None where there is none. A format that has one calls ``missing()``, where
+    it was set, for the number of samples that are lost by the clock where the counter starts anew.
+    """
+
+    def __init__(self, n_channels: int, dtype: str = "int16", window: int = 0, most_lost: int = 10_000):
+        require_int(1, n_channels=n_channels, most_lost=most_lost)
+        require_int(0, window=window)
+        require_choice(DTYPES, dtype=dtype)
+        self.n_channels, self.dtype = n_channels, np.dtype(DTYPES[dtype])
+        self.window, self.most_lost, self.counts = window, most_lost, Counts()
+        self.counter: int | None = None
+        self.missing: Callable[[], int] = int
+        self._rest, self._late = b"", 0
+        self._held: dict[int, np.ndarray] = {}  # blocks by their distance from the next counter
+
+    def push(self, data: bytes) -> list[np.ndarray]:
+        """The blocks (n, channels) that are complete and in order now."""
+        raise NotImplementedError
+
+    def flush(self) -> list[np.ndarray]:
+        """The end of a connection: what was held back; an incomplete record is dropped and counted."""
+        self.counts.torn += bool(self._rest)
+        self._rest = b""
+        return self._ready(0)
+
+    def _block(self, data):
+        block = np.frombuffer(data, self.dtype).reshape(-1, self.n_channels).astype(np.float32)
+        self.counts.records += len(block)
+        return block
+
+    def lost(self, n: int) -> list[np.ndarray]:
+        """NaN for n samples, as one block that takes no memory."""
+        self.counts.lost += max(0, n)
+        return [np.broadcast_to(np.float32(np.nan), (n, self.n_channels))] if n > 0 else []
+
+    def _in_order(self, counter, data):
+        """The blocks that are complete and in order with this one, whose counter is given."""
+        out = []
+        if self.counter is None:
+            self.counter = counter
+        ahead = (counter - self.counter + COUNTERS // 2) % COUNTERS - COUNTERS // 2
+        late = ahead < 0 or ahead in self._held
+        self._late = self._late + 1 if late else 0
+        if abs(ahead) > self.most_lost or self._late > MOST_REPEATED:
+            out = self._ready(0) + self.lost(self.missing())
+            self.counts.restarts += 1
+            self.counter, self._late, ahead, late = counter, 0, 0, False
+        if late:
+            self.counts.repeated += 1
+            return out
+        self.counts.reordered += any(held > ahead for held in self._held)
+        self._held[ahead] = self._block(data)
+        return out + self._ready(self.window)
+
+    def _ready(self, window):
+        out = []
+        while self._held and (0 in self._held or len(self._held) > window):
+            first = min(self._held)
+            block = self._held.pop(first)
+            out += [*self.lost(first * len(block)), block]
+            self.counter = (self.counter + first + 1) % COUNTERS
+            self._held = {ahead - first - 1: held for ahead, held in self._held.items()}
+        return out
+
+
+class RawFrames(Frames):
     """Interleaved numbers without a header: only a record that is incomplete at the end can be seen.
 
     >>> frames = RawFrames(2, "int16")
-    >>> frames.push(bytes([1, 0, 2, 0, 3])).tolist(), frames.flush().shape, frames.counts.torn
-    ([[1.0, 2.0]], (0, 2), 1)
+    >>> [block.tolist() for block in frames.push(bytes([1, 0, 2, 0, 3]))], frames.flush(), frames.counts.torn
+    ([[[1.0, 2.0]]], [], 1)
     """
 
-    def __init__(self, n_channels: int, dtype: str = "int16"):
-        require_int(1, n_channels=n_channels)
-        require_choice(DTYPES, dtype=dtype)
-        self.n_channels, self.dtype = n_channels, np.dtype(DTYPES[dtype])
-        self.counts, self._rest = Counts(), b""
-
-    def push(self, data: bytes) -> np.ndarray:
+    def push(self, data: bytes) -> list[np.ndarray]:
         """The records (n, channels) that are complete now."""
         data = self._rest + data
         whole = len(data) - len(data) % (self.n_channels * self.dtype.itemsize)
         self._rest = data[whole:]
-        self.counts.records += whole // (self.n_channels * self.dtype.itemsize)
-        return _block(data[:whole], self.dtype, self.n_channels)
-
-    def flush(self) -> np.ndarray:
-        """The end of a connection: an incomplete record is dropped and counted."""
-        self.counts.torn += bool(self._rest)
-        self._rest = b""
-        return np.empty((0, self.n_channels), np.float32)
+        return [self._block(data[:whole])] if whole else []
 
 
-class PacketFrames:
+class PacketFrames(Frames):
     """Packets with a counter (see ``MAGIC``), so that loss, repetition and order are seen.
 
     All packets of a stream hold equally many records: a lost one counts as the one after it. ``window`` is how many
@@ -74,23 +131,18 @@ class PacketFrames:
 
     >>> frames = PacketFrames(1, window=0)
     >>> for counter in (7, 9):
-    ...     print(frames.push(HEADER.pack(MAGIC, counter, 1) + bytes([counter, 0])).tolist())
-    [[7.0]]
-    [[nan], [9.0]]
+    ...     print([block.tolist() for block in frames.push(HEADER.pack(MAGIC, counter, 1) + bytes([counter, 0]))])
+    [[[7.0]]]
+    [[[nan]], [[9.0]]]
     >>> frames.counts.lost
     1
     """
 
     def __init__(self, n_channels: int, dtype: str = "int16", window: int = 4, most_lost: int = 10_000):
-        require_int(1, n_channels=n_channels, most_lost=most_lost)
-        require_int(0, window=window)
-        require_choice(DTYPES, dtype=dtype)
-        self.n_channels, self.dtype = n_channels, np.dtype(DTYPES[dtype])
-        self.counts, self._rest = Counts(), b""
-        self._order = _Order(self.counts, n_channels, window, most_lost)
+        super().__init__(n_channels, dtype, window, most_lost)
 
-    def push(self, data: bytes) -> np.ndarray:
-        """The records (n, channels) that are complete and in order now."""
+    def push(self, data: bytes) -> list[np.ndarray]:
+        """The records of the packets that are complete and in order now; what is between packets is counted."""
         data, at, blocks = self._rest + data, 0, []
         while len(data) - at >= HEADER.size:
             magic, counter, n = HEADER.unpack_from(data, at)
@@ -104,39 +156,32 @@ class PacketFrames:
             stop = at + HEADER.size + n * self.n_channels * self.dtype.itemsize
             if stop > len(data):
                 break
-            blocks += self._order.push(counter, _block(data[at + HEADER.size : stop], self.dtype, self.n_channels))
+            blocks += self._in_order(counter, data[at + HEADER.size : stop])
             at = stop
         self._rest = data[at:]
-        return _joined(blocks, self.n_channels)
-
-    def flush(self) -> np.ndarray:
-        """The end of a connection: what was held back; an incomplete packet is dropped and counted."""
-        self.counts.torn += bool(self._rest)
-        self._rest = b""
-        return _joined(self._order.flush(), self.n_channels)
+        return blocks
 
 
-class TextFrames:
+class TextFrames(Frames):
     """Lines of base64, each 10 records of int16, optionally ``counter:base64``: what a small logger sends.
 
     >>> frames = TextFrames(1)
-    >>> frames.push(b"0:" + base64.b64encode(bytes(20)) + b"\\nnonsense\\n").shape, frames.counts.torn
-    ((10, 1), 1)
+    >>> [block.shape for block in frames.push(b"0:" + base64.b64encode(bytes(20)) + b"\\nnonsense\\n")]
+    [(10, 1)]
+    >>> frames.counts.torn
+    1
     """
 
     def __init__(self, n_channels: int = 6, window: int = 4, most_lost: int = 10_000):
-        require_int(1, n_channels=n_channels, most_lost=most_lost)
-        require_int(0, window=window)
-        self.n_channels, self.counts, self._rest = n_channels, Counts(), b""
-        self._order = _Order(self.counts, n_channels, window, most_lost)
+        super().__init__(n_channels, "int16", window, most_lost)
 
-    def push(self, data: bytes) -> np.ndarray:
+    def push(self, data: bytes) -> list[np.ndarray]:
         """The records (n, channels) of the lines that are complete now; a damaged line is counted and left out."""
         *lines, rest = (self._rest + data).split(b"\n")
         blocks = [block for line in lines if line.strip() for block in self._line(line.strip())]
         self.counts.torn += len(rest) > LONGEST_LINE
         self._rest = rest if len(rest) <= LONGEST_LINE else b""
-        return _joined(blocks, self.n_channels)
+        return blocks
 
     def _line(self, line):
         counter, colon, text = line.rpartition(b":")
@@ -147,62 +192,14 @@ class TextFrames:
         if len(data) != 2 * TEXT_RECORDS * self.n_channels or (colon and not counter.isdigit()):
             self.counts.torn += 1
             return []
-        block = _block(data, np.dtype("<i2"), self.n_channels)
-        if colon:
-            return self._order.push(int(counter[-10:]) % COUNTERS, block)
-        self.counts.records += len(block)
-        return [block]
-
-    def flush(self) -> np.ndarray:
-        """The end of a connection: what was held back; an incomplete line is dropped and counted."""
-        self.counts.torn += bool(self._rest)
-        self._rest = b""
-        return _joined(self._order.flush(), self.n_channels)
+        return self._in_order(int(counter[-10:]) % COUNTERS, data) if colon else [self._block(data)]
 
 
-class _Order:
-    """Blocks in the order of their counters; NaN for those that never came."""
-
-    def __init__(self, counts, n_channels, window, most_lost):
-        self.counts, self.n_channels, self.window, self.most_lost = counts, n_channels, window, most_lost
-        self._next, self._held = None, {}  # blocks by their distance from the next counter
-
-    def push(self, counter, block):
-        out = []
-        if self._next is None:
-            self._next = counter
-        ahead = (counter - self._next + COUNTERS // 2) % COUNTERS - COUNTERS // 2
-        if abs(ahead) > self.most_lost:
-            out = self.flush()
-            self.counts.restarts += 1
-            self._next, ahead = counter, 0
-        if ahead < 0 or ahead in self._held:
-            self.counts.repeated += 1
-            return out
-        self.counts.reordered += any(held > ahead for held in self._held)
-        self._held[ahead] = block
-        return out + self._ready(self.window)
-
-    def flush(self):
-        return self._ready(0)
-
-    def _ready(self, window):
-        out = []
-        while self._held and (0 in self._held or len(self._held) > window):
-            first = min(self._held)
-            block = self._held.pop(first)
-            lost = first * len(block)
-            out += [np.full((lost, self.n_channels), np.nan, np.float32)] * (lost > 0) + [block]
-            self.counts.lost += lost
-            self.counts.records += len(block)
-            self._next = (self._next + first + 1) % COUNTERS
-            self._held = {ahead - first - 1: held for ahead, held in self._held.items()}
-        return out
-
-
-def _block(data, dtype, n_channels):
-    return np.frombuffer(data, dtype).reshape(-1, n_channels).astype(np.float32)
-
-
-def _joined(blocks, n_channels):
-    return np.concatenate([np.empty((0, n_channels), np.float32), *blocks])
+# By name, for a number of channels.
+FORMATS: dict[str, Callable[[int], Frames]] = {
+    "packets": PacketFrames,
+    "packets-float32": lambda n_channels: PacketFrames(n_channels, "float32"),
+    "int16": RawFrames,
+    "float32": lambda n_channels: RawFrames(n_channels, "float32"),
+    "text": TextFrames,
+}

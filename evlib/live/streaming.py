@@ -98,7 +98,7 @@ class StreamingDetector:
 
     def _start_anew(self):
         """Wait for the first sample."""
-        self.n_samples, self.unseen = 0, []
+        self.n_samples, self.unseen, self._over = 0, [], False
         self._kept, self._waiting, self._begin = np.zeros((0, len(self._index)), bool), [], 0
         self._searched, self._judged = 0, -1.0
         self._strange = False
@@ -115,7 +115,13 @@ class StreamingDetector:
     @property
     def decided_samples(self) -> int:
         """No event before this sample will come any more."""
-        return math.floor(max(0, min(self._decoder.decided_samples, self.n_samples)))
+        decided = self.n_samples if self._over else self._decoder.decided_samples
+        return math.floor(max(0, min(decided, self.n_samples)))
+
+    @property
+    def hasty(self) -> int:
+        """How many events were decided in haste, at the limit of waiting."""
+        return self._decoder.hasty
 
     def push(self, block) -> Events:
         """Take samples (n, C), any number of them, and return the Events that are final; their times count from the
@@ -134,6 +140,8 @@ class StreamingDetector:
         if block.ndim != 2 or block.shape[1] != self.n_channels:
             slip = " (transposed?)" if block.ndim == 2 and block.shape[0] == self.n_channels else ""
             raise ShapeError(f"a block must be (n, {self.n_channels}), got {block.shape}{slip}")
+        if self._over:
+            self._start_anew()
         block = block[:, self._index]
         if (self._factor != 1).any():
             block = (block * self._factor).astype(np.result_type(block.dtype, np.float32))
@@ -143,18 +151,26 @@ class StreamingDetector:
 
     def flush(self) -> Events:
         """The rest, for the signal has ended; what is pushed afterwards is another stream."""
-        found = Events.concatenate([self._advance(ended=True), self._with_probability(self._decoder.flush())])
-        self._start_anew()
-        return found
+        found = [self._empty()]
+        if not self._over:
+            found = [self._advance(ended=True), self._with_probability(self._decoder.flush())]
+        self._over = True
+        return Events.concatenate(found)
+
+    def _empty(self):
+        return Events.empty(self.detector.names, self.detector.sampling_rate_hz)
 
     def _advance(self, ended=False):
         """Search and judge what can be; the events that are final now."""
+        final, hasty = [self._empty()], self._decoder.hasty
         while (
             self._searched < self.n_samples if ended else self.n_samples >= self._needed(self._searched + self._block)
         ):
             self._search(min(self._searched + self._block, self.n_samples), ended)
-        final, hasty = [Events.empty(self.detector.names, self.detector.sampling_rate_hz)], self._decoder.hasty
-        final += map(self._judge, self._spans(np.inf if ended else self._searched - 0.5))
+            # Judged after each block, so that what is decided in haste does not depend on how the signal was cut.
+            final += map(self._judge, self._spans(self._searched - 0.5))
+        if ended:
+            final += map(self._judge, self._spans(np.inf))
         if self._decoder.hasty > hasty and self._look_ahead is None:
             text = "%d events waited %g s for the refractory rule and were decided in haste"
             logging.getLogger(__name__).warning(text, self._decoder.hasty - hasty, self.limit_s)

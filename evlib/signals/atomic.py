@@ -71,8 +71,8 @@ def sweep(folder: Path) -> None:
     """Remove what killed processes left in a folder; what they had moved aside goes back to its place."""
     for aside in folder.glob(f"{ASIDE}*"):
         with contextlib.suppress(OSError):
-            with (aside / "lock").open("rb+") as lock:
-                _lock(lock, wait=False)  # an OSError says that its process still runs
+            with (aside / "lock").open("rb+") as file:
+                lock(file, wait=False)  # an OSError says that its process still runs
                 dead = (aside / "new").exists()
             if dead:
                 _settle(aside)
@@ -85,9 +85,9 @@ def _aside(folder):
     sweep(folder)
     aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=folder))
     try:
-        with (aside / "lock").open("wb") as lock:
+        with (aside / "lock").open("wb") as file:
             with contextlib.suppress(OSError):  # a file system without locks
-                _lock(lock, wait=True)
+                lock(file, wait=True)
             (aside / "new").mkdir()
             yield aside
     finally:
@@ -114,12 +114,14 @@ def _old_stays(path):
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(file, wait):
+    def lock(file, wait: bool) -> None:
+        """Lock an open file until it is closed; an OSError says that another process has it, where we do not wait."""
         msvcrt.locking(file.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
 else:
     import fcntl
 
-    def _lock(file, wait):
+    def lock(file, wait: bool) -> None:
+        """Lock an open file until it is closed; an OSError says that another process has it, where we do not wait."""
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 

@@ -24,7 +24,8 @@ FORMATS = [(PacketFrames, packet), (TextFrames, line)]
 
 
 def parse(frames, pieces):
-    return np.concatenate([*(frames.push(piece) for piece in pieces), frames.flush()])
+    blocks = [block for piece in pieces for block in frames.push(piece)] + frames.flush()
+    return np.concatenate([np.empty((0, frames.n_channels), np.float32), *blocks])
 
 
 @given(cuts=st.lists(st.integers(0, 900)), kind=st.sampled_from(["raw", "packets", "text"]))
@@ -66,3 +67,13 @@ def test_torn_pieces_and_restarts_are_counted_and_survived(kind, write):
     found = parse(frames, [write(0, 0), b"junk in between\n", write(1, 1), write(2, 10**6), write(3, 10**6 + 1)[:-9]])
     np.testing.assert_array_equal(found, SIGNAL[:3].reshape(-1, 2))
     assert (frames.counts.torn, frames.counts.restarts) == (2, 1)
+
+
+@pytest.mark.parametrize("kind, write", FORMATS)
+def test_a_logger_that_counts_from_0_again_is_heard_and_the_clock_tells_what_is_missing(kind, write):
+    frames = kind(2, window=0)
+    frames.missing = lambda: 7
+    data = [write(k % 20, 5000 + k) for k in range(20)] + [write(k % 20, k) for k in range(1100)]
+    found = parse(frames, data)
+    assert (frames.counts.repeated, frames.counts.restarts, frames.counts.lost) == (1000, 1, 7)
+    assert len(found) == 200 + 7 + 10 * 100 and np.isnan(found[200:207]).all() and not np.isnan(found[207:]).any()
