@@ -13,12 +13,14 @@ import torch
 
 import evlib
 from evlib import cli
+from evlib.live.session import open_session
 from evlib.signals.synthetic import make_templates
 from evlib.training.checkpoints import save_checkpoint
 
 RATE = 2000.0
 # Arguments of the Python functions that a command does not have.
 NOT_OPTIONS = {
+    "open_session": {"detector", "source", "state", "outputs", "read"},
     "fit": {"pairs"},
     "pretrain": {"recordings", "whitened"},
     "discover": {"recordings"},
@@ -35,6 +37,7 @@ COMMANDS = {
     "discover": (["discover", "a.npz", "-o", "a.tsv"], evlib.discover),
     "fit": (["fit", "a.npz", "a.tsv", "-o", "a.ckpt"], evlib.fit),
     "detect": (["detect", "a.ckpt", "a.npz"], evlib.detect),
+    "stream": (["stream", "a.ckpt", "-"], open_session),
     "score": (["score", "a.tsv", "b.tsv"], evlib.compare),
     "validate": (["validate", "a.npz"], evlib.validate),
     "simulate": (["simulate", "-o", "a"], evlib.make_recording),
