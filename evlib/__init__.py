@@ -40,6 +40,7 @@ _MODULES = {
     "inspection.browser": "EventBrowser",
     "inspection.annotator": "Annotator",
     "inspection.explorers": "ThresholdExplorer TemplateView TimingView",
+    "inspection.live": "LiveView",
     "studies.sequences": "HeartRateLSTM LSTMClassifier",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}

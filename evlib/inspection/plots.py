@@ -322,6 +322,19 @@ def plot_error_gallery(
     return axes
 
 
+def plot_lag(before_s, lag_s, alarm_s: float, ax=None):
+    """Seconds behind real time (n,) over seconds before now (n,), with the level of the alarm."""
+    ax = _axes(ax)
+    late = np.asarray(lag_s) > alarm_s
+    ax.plot(before_s, lag_s, color=SIGNAL_COLOUR, linewidth=1.2)
+    ax.fill_between(before_s, alarm_s, lag_s, where=late, color=OUTCOME_COLOURS["miss"], alpha=0.4, linewidth=0)
+    ax.axhline(alarm_s, color=OUTCOME_COLOURS["miss"], linestyle="--", linewidth=1)
+    place = {"transform": ax.get_yaxis_transform(), "va": "bottom", "fontsize": "small"}
+    ax.text(0.005, alarm_s, "alarm", color=OUTCOME_COLOURS["miss"], **place)
+    ax.set(xlabel="seconds before now", ylabel="behind real\ntime (s)", ylim=(0, 1.4 * max([alarm_s, *lag_s])))
+    return ax
+
+
 # ---- Templates and windows
 
 

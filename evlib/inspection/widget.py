@@ -142,15 +142,19 @@ class Pictured(Widget):
         self.children = [*controls, self.message, self.picture]
         self.message.observe(lambda _: self.draw(), "width_px")
 
+    @property
+    def page_px(self) -> int:
+        """Pixels that a picture may be wide."""
+        return min(max(self.message.width_px, PANEL_PX), 1150)
+
     def panels(self, ratios, height: float):
         """A figure as wide as the page, and its panels (axes), each ``height`` inches high.
 
         They stand side by side as far as they can be read there, else below each other.
         """
-        width = min(max(self.message.width_px, PANEL_PX), 1150)
-        rows = -(-len(ratios) // max(width // PANEL_PX, 1))
+        rows = -(-len(ratios) // max(self.page_px // PANEL_PX, 1))
         columns = -(-len(ratios) // rows)
-        figure = blank_figure(width / PAGE_DPI, rows * height)
+        figure = blank_figure(self.page_px / PAGE_DPI, rows * height)
         style = {"width_ratios": ratios} if rows == 1 else {}
         axes = figure.subplots(rows, columns, squeeze=False, **style).ravel()
         for ax in axes[len(ratios) :]:

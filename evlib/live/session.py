@@ -93,7 +93,8 @@ class Session:
             if getattr(source, name) is not None and options.get(name) is None:
                 options[name] = getattr(source, name)
         self.stream = StreamingDetector(detector, **options)
-        self.folder, self._source, self._lag_alarm_s = Path(folder), source, lag_alarm_s
+        self.channels, self.units = (options.get(name) or getattr(detector, name) for name in ("channels", "units"))
+        self.folder, self._source, self.lag_alarm_s = Path(folder), source, lag_alarm_s
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = open(self.folder / "lock", "ab")
         try:
@@ -106,7 +107,7 @@ class Session:
         spans = [line["stop"] for line in self._ledger.lines if line.get("what") == "unseen"]
         self._accounted = max(spans, default=0)  # samples up to which unseen spans stand in the ledger
         self._known = collections.deque(self._journal.lines)  # events of the journal that are found again
-        self._told, self._ended = 0, False
+        self._told, self.ended = 0, False  # ended: the signal has, not only this session
         self._counted: tuple[float, dict[str, int]] = 0.0, {}
         self._saved = self._taken = time.monotonic()
         self._lag, self._stop, self.late = Lag(), threading.Event(), False
@@ -137,7 +138,7 @@ class Session:
                 if self._stop.is_set():
                     break
             else:
-                self._ended = True
+                self.ended = True
                 self._tell(self.stream.flush())
         finally:
             self._close()
@@ -223,7 +224,7 @@ class Session:
         for delivery in self._deliveries if lines else ():
             delivery.wake()
         # A span that reaches the edge of the search may go on.
-        while self.stream.unseen and (self._ended or self.stream.unseen[0][1] < self.stream.decided_samples):
+        while self.stream.unseen and (self.ended or self.stream.unseen[0][1] < self.stream.decided_samples):
             self._account(*self.stream.unseen.pop(0))
 
     def _account(self, start, stop):
@@ -249,7 +250,7 @@ class Session:
 
     def _alarm(self, behind_s, silent_s):
         """Say once that samples come late, and why; and once that they are in time again."""
-        if (behind_s > self._lag_alarm_s) == self.late:
+        if (behind_s > self.lag_alarm_s) == self.late:
             return
         self.late = not self.late
         what = ("silent" if silent_s > behind_s / 2 else "behind") if self.late else "in time"
@@ -281,14 +282,12 @@ class Session:
     def _close(self):
         """Keep what is there, and let the outputs have the rest."""
         self._count(time.monotonic())
-        if self._ended:
+        if self.ended:
             self._ledger.append({"what": "end", "sample": self.stream.n_samples, "events": self._told})
         else:
             self._save()
         self._source.taken()
-        left = [
-            delivery.name for delivery in self._deliveries if not delivery.finish(None if self._ended else FINISH_S)
-        ]
+        left = [delivery.name for delivery in self._deliveries if not delivery.finish(None if self.ended else FINISH_S)]
         if left:
             text = "%s: not all events were delivered; they are in %s"
             logging.getLogger(__name__).warning(text, ", ".join(left), self._journal.path)
