@@ -9,6 +9,7 @@ import logging
 import math
 import reprlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -224,19 +225,29 @@ class Detector:
         stop = recording.n_samples if stop is None else stop
         block = int(BLOCK_S * self.sampling_rate_hz) if block is None else block
         block = -(-max(block, BLOCK_LENGTHS * self.bank.length) // self.grid_samples) * self.grid_samples
-        parts = []
-        for first in range(start, stop, block):
-            parts.append(self.search(recording, first, min(first + block, stop))[0])
-            advance(min(block, stop - first))
+        parts, waiting = [], None
+        with ThreadPoolExecutor(1) as pool:  # a block is searched while the next one is read and whitened
+            for first in range(start, stop, block):
+                whitened = self._whitened(recording, first, min(first + block, stop))
+                parts += [waiting.result()[0]] if waiting else []
+                waiting = pool.submit(self._search, whitened, recording.n_samples, first, min(first + block, stop))
+                advance(min(block, stop - first))
+            parts += [waiting.result()[0]] if waiting else []
         return Candidates.concatenate(parts)
 
     def search(self, recording: Recording, start: int, stop: int) -> tuple[Candidates, np.ndarray]:
         """Candidates in samples [start, stop) of a recording that was accepted, and the gaps in all channels there,
         (2, k): first samples, and the samples behind the last ones."""
-        n = recording.n_samples
+        return self._search(self._whitened(recording, start, stop), recording.n_samples, start, stop)
+
+    def _whitened(self, recording, start, stop):
+        """The whitened signal that decides samples [start, stop)."""
         low, high = self.depends_on(start, stop)
-        low = max(low, 0)
-        whitened = self.whitener(recording, low, min(high, n))
+        return self.whitener(recording, max(low, 0), min(high, recording.n_samples))
+
+    def _search(self, whitened, n, start, stop):
+        """What `search` gives, from what `_whitened` gives, of ``n`` samples in all."""
+        low = max(self.depends_on(start, stop)[0], 0)
         found = self._find(whitened, low, n, start, stop)
         gaps = np.add(silent(whitened), low)
         after, before = (found.time >= start - 0.5) | (start == 0), (found.time < stop - 0.5) | (stop == n)

@@ -57,7 +57,8 @@ class Rhythm:
         if detector.network is None or low == high:
             return slice(first, last), evidence[own], 0.0
         begin, end = np.searchsorted(candidates.time, candidates.time[[low, high - 1]] + [-reach, reach])
-        features = context_features(candidates[begin:end], rate, detector.prior_logit)[low - begin : high - begin]
+        rows = slice(low - begin, high - begin)
+        features = context_features(candidates[begin:end], rate, detector.prior_logit, rows)
         llr = relative_evidence(candidates.llr[low:high], detector.prior_logit)
         inputs = features, llr, candidates.type[low:high]
         with few_threads(), torch.inference_mode():

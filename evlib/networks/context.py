@@ -27,6 +27,8 @@ OWN_FEATURES = 8
 # A neighbour further away, in seconds, or none at all, counts as this far: no feature sees farther than this.
 FAR_S = 10.0
 N_FEATURES = OWN_FEATURES + 4 * RHYTHM_BINS
+# Pairs of candidates whose difference in time is looked at at a time: some tens of megabytes.
+PAIRS = 1 << 20
 # Log odds from which evidence counts as certain.
 CERTAIN = 20.0
 # Bound of what context may change during training, in log odds: none. A detector chooses it on development data.
@@ -43,8 +45,8 @@ def relative_evidence(llr: np.ndarray, prior_logit: float) -> np.ndarray:
     return (np.clip(evidence, -CERTAIN, CERTAIN) + np.sign(evidence) * CERTAIN * np.log(excess)).astype(np.float32)
 
 
-def context_features(candidates, sampling_rate_hz: float, prior_logit: float) -> np.ndarray:
-    """Features of each candidate, (n, N_FEATURES) float32.
+def context_features(candidates, sampling_rate_hz: float, prior_logit: float, rows=slice(None)) -> np.ndarray:
+    """Features of each candidate, or of some ``rows`` of them (a slice), (n, N_FEATURES) float32.
 
     Eight numbers of its own (evidence, probability, evidence without its neighbours, margin over other types, misfit,
     amplitude, log time to its neighbours), then four histograms of time differences, weighted by probability: past
@@ -63,35 +65,35 @@ def context_features(candidates, sampling_rate_hz: float, prior_logit: float) ->
         np.log(np.clip(before, 1e-3, FAR_S)),
         np.log(np.clip(after, 1e-3, FAR_S)),
     ]
-    histograms = _rhythm(time_s, candidates.type, probability)
-    return np.concatenate([np.stack(own, axis=1), histograms], axis=1).astype(np.float32)
+    histograms = _rhythm(time_s, candidates.type, probability, np.arange(len(time_s))[rows])
+    return np.concatenate([np.stack(own, axis=1)[rows], histograms], axis=1).astype(np.float32)
 
 
-def _rhythm(time_s, type, probability):
-    """Weighted histograms of log time differences, (n, 4 * RHYTHM_BINS): own past, others' past, own and others'
-    future.
-
-    Loops over the distance in the sequence (all candidates at once), until every difference is out of range.
-    """
-    n, (shortest, longest) = len(time_s), RHYTHM_RANGE_S
-    out = np.zeros((n, 4, RHYTHM_BINS), np.float32)
+def _rhythm(time_s, type, probability, rows):
+    """Weighted histograms of log time differences, (len(rows), 4 * RHYTHM_BINS): own past, others' past, own and
+    others' future. All pairs of some rows and what is in their range at once."""
+    shortest, longest = RHYTHM_RANGE_S
     width = np.log(longest / shortest) / (RHYTHM_BINS - 1)
-    weight = np.where(probability > 1e-3, probability, 0).astype(np.float32)
-    for step in range(1, n):
-        difference = time_s[step:] - time_s[:-step]
-        near = np.flatnonzero(difference < longest)
-        if len(near) == 0:
-            break
-        # Differences below the shortest bin count in it.
-        position = np.log(np.maximum(difference[near], shortest) / shortest) / width
-        lower = np.floor(position).astype(int)
-        other = (type[near + step] != type[near]).astype(int)
-        for bin_, share in ((lower, lower + 1 - position), (lower + 1, position - lower)):
-            keep = bin_ < RHYTHM_BINS
-            first, second = near[keep], near[keep] + step
-            out[second, other[keep], bin_[keep]] += weight[first] * share[keep]
-            out[first, other[keep] + 2, bin_[keep]] += weight[second] * share[keep]
-    return out.reshape(n, 4 * RHYTHM_BINS)
+    first = np.searchsorted(time_s, time_s[rows] - longest, side="right")
+    n_near = np.searchsorted(time_s, time_s[rows] + longest) - first
+    weight, parts = np.where(probability > 1e-3, probability, 0), [np.zeros((0, 4 * RHYTHM_BINS), np.float32)]
+    up_to = np.cumsum(n_near)
+    edges = np.searchsorted(up_to, np.arange(PAIRS, up_to[-1] if len(rows) else 0, PAIRS))
+    for part in np.split(np.arange(len(rows)), np.unique(edges)):
+        n, count = len(part), n_near[part]
+        row, start = np.repeat(np.arange(n), count), np.repeat(first[part] - np.cumsum(count) + count, count)
+        other = np.arange(len(row)) + start
+        own = rows[part][row]
+        # Differences below the shortest bin count in it; a candidate is no neighbour of its own.
+        position = np.log(np.maximum(np.abs(time_s[other] - time_s[own]), shortest) / shortest) / width
+        lower = position.astype(int)
+        cell = ((row * 2 + (other > own)) * 2 + (type[other] != type[own])) * RHYTHM_BINS + lower
+        share, height = position - lower, np.where(other == own, 0.0, weight[other])
+        size = n * 4 * RHYTHM_BINS
+        out = np.bincount(cell, height * (1 - share), size)[:size]
+        out[1:] += np.bincount(cell, height * share, size)[: size - 1]
+        parts.append(out.reshape(n, 4 * RHYTHM_BINS).astype(np.float32))
+    return np.concatenate(parts)
 
 
 class ContextLSTM(nn.Module):
