@@ -180,9 +180,9 @@ def test_a_rhythm_in_which_context_doubts_what_is_clear_is_decided_by_evidence_a
     evidence, odds = plain.log_odds(candidates), doubtful.log_odds(candidates)
     assert not caplog.records  # only detection says so: training looks at strange rhythms on purpose
     clear = (evidence > 3) & (evidence < 20)
-    # A part of 20 s is judged by what came before it, and by itself.
-    part = candidates.time // (20.0 * RATE)
-    known = part >= part[clear][24]
+    # A part of 20 s is judged by what came before it, by itself, and by the next 5 s.
+    time_s = candidates.time / RATE
+    known = time_s // 20.0 * 20.0 + 25.0 > time_s[clear][24]
     assert 0 < known.sum() < len(candidates)
     np.testing.assert_allclose(odds[clear & ~known], evidence[clear & ~known] + shift, atol=1e-4)
     np.testing.assert_allclose(odds[clear & known], evidence[clear & known] + (0 if strange else shift), atol=1e-4)
