@@ -270,10 +270,15 @@ def _alternatives(bank, score, time, type, amplitude, llr):
 def _doubtful(bank, score):
     """Peaks of each type in what is left: time, type, peak score."""
     llr = bank.log_likelihood_ratio(score)
-    peak = (llr > DOUBTFUL) & (llr == maximum_filter1d(llr, 2 * bank.reach + 1, axis=0, mode="nearest"))
-    sample, type = np.nonzero(peak[1:-1])
-    offset, peak = refine_peak(score, sample + 1, type)
-    return sample + 1 + offset, type, peak
+    sample, type = np.nonzero(llr[1:-1] > DOUBTFUL)
+    sample += 1
+    # Few samples are doubtful, and few of them are peaks: only there the whole neighbourhood is looked at.
+    for reach in (1, bank.reach):
+        index = np.clip(sample[:, None] + np.arange(-reach, reach + 1), 0, len(llr) - 1)
+        peak = llr[sample, type] == llr[index, type[:, None]].max(axis=1, initial=-np.inf)
+        sample, type = sample[peak], type[peak]
+    offset, peak = refine_peak(score, sample, type)
+    return sample + offset, type, peak
 
 
 # --- Better times for explained events, once their neighbours are known
