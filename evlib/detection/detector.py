@@ -225,7 +225,8 @@ class Detector:
         stop = recording.n_samples if stop is None else stop
         block = int(BLOCK_S * self.sampling_rate_hz) if block is None else block
         block = -(-max(block, BLOCK_LENGTHS * self.bank.length) // self.grid_samples) * self.grid_samples
-        parts, waiting = [], None
+        parts: list[Candidates] = []
+        waiting = None
         with ThreadPoolExecutor(1) as pool:  # a block is searched while the next one is read and whitened
             for first in range(start, stop, block):
                 whitened = self._whitened(recording, first, min(first + block, stop))
