@@ -1,4 +1,4 @@
-"""Draw docs/rooms.png: the folders of evlib in the order of their imports, and four routes of data through them.
+"""Draw docs/rooms.png: the folders of evlib in the order of their imports, and five routes of data through them.
 
 python tools/draw_rooms.py
 """
@@ -18,6 +18,7 @@ ROOMS = {
     "networks": "torch\nmodules\nand losses",
     "training": "one loop,\nits data,\nits files",
     "detection": "fit,\ndetect,\npretrain",
+    "live": "signal that\nis still\ncoming",
     "inspection": "see and\ncorrect",
     "motion": "motion\nsensors to\nwords",
     "studies": "shared by\nnotebooks of\none study",
@@ -38,6 +39,13 @@ ROUTES = {
         ("scoring", "decode"),
         ("inspection", "look,\ncorrect"),
     ],
+    "stream": [
+        ("live", "blocks of\na source"),
+        ("detection", "search\na block"),
+        ("scoring", "decode what\nis final"),
+        ("live", "journal,\noutputs"),
+        ("inspection", "watch"),
+    ],
     "pretrain,\nfine-tune": [
         ("signals", "recordings,\nno labels"),
         ("templates", "whiten"),
@@ -52,13 +60,13 @@ ROUTES = {
         ("motion", "nearest\nwords"),
     ],
 }
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#AA4499")
+COLOURS = ("#0072B2", "#D55E00", "#8C6D00", "#009E73", "#AA4499")
 # Of a route, in units of a column: room for two stops in one folder.
 ROUTE_HEIGHT = 1.6
 
 
 def main():
-    figure, ax = plt.subplots(figsize=(11.5, 7.4), dpi=110)
+    figure, ax = plt.subplots(figsize=(12.6, 9.0), dpi=110)
     column = {room: k for k, room in enumerate(ROOMS)}
     bottom = -ROUTE_HEIGHT * len(ROUTES) - 0.3
     for room, k in column.items():
