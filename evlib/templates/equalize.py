@@ -1,14 +1,14 @@
 """Noise that changes: a gain that is turned, a channel that gets noisy, mains hum that comes and goes.
 
 Whitened noise has power 1 at every frequency. Where the level of a channel around a moment is far above what the
-training recordings have, the channel is attenuated; where single frequencies stand out, they are attenuated alike.
-Events of a sensor with a higher gain then look as they did, and evidence in more noise counts less. Ordinary signal
-passes bit for bit.
+training recordings have, the channel is attenuated; where it is far below, the channel is amplified; where single
+frequencies stand out, they are attenuated alike. Events of a sensor with another gain then look as they did, and
+evidence in more noise counts less. Ordinary signal passes bit for bit.
 """
 
 import numpy as np
 import scipy.fft
-from scipy.ndimage import maximum_filter1d, median_filter
+from scipy.ndimage import maximum_filter1d, median_filter, uniform_filter1d
 
 # Seconds in a frame; frames overlap by half. Levels are medians over so many frames to either side.
 FRAME_S, MEDIAN_FRAMES = 0.25, 8
@@ -19,7 +19,13 @@ LEAST_POWER, POWER_TIMES = 8.0, 2.0
 # A strange level and a loud power are brought to these, not to 1: where noise rises and events do not, they keep most
 # of their size.
 LEFT_LEVEL, LEFT_POWER = 1.5, 3.0
+# A level is quiet below the least that one in a hundred frames of training has, divided by this, and below this share
+# of that of noise. It is brought to 1: where noise is less and events are as loud, they grow, and none is lost.
+# What is fainter by so many times is no signal (a dead channel); so large a share of gaps makes a level low by itself.
+QUIET_TIMES, QUIET_LEVEL, FAINT, GAP_SHARE = 1.5, 0.4, 1000.0, 0.1
 SHARE = 0.95
+# No level is below this.
+NO_LEVEL = 1e-12
 # An event rings for so many seconds, which are compared with the quietest tenth of so many seconds before and after
 # them; so many events are looked at.
 RING_S, AROUND_S, QUIET, EVENTS = 2.0, 4.0, 0.1, 300
@@ -68,17 +74,19 @@ def level_around(whitened: np.ndarray, rate: float) -> np.ndarray:
 
 
 def learn_limits(signals: list[np.ndarray], labels: list, rate: float) -> np.ndarray:
-    """Greatest ordinary level, and greatest ordinary power at a frequency, in whitened signals (n, C): (2, C).
+    """Greatest ordinary level, greatest ordinary power at a frequency, and least ordinary level, (3, C), in whitened
+    signals (n, C).
 
     How far an event rises above the quiet moments around it is ordinary, whatever the noise of the recording is;
     ``labels`` are Events of each signal.
     """
-    length, rises, quiet = frame_samples(rate), [], []
+    length, rises, quiet, least = frame_samples(rate), [], [], []
     hop = length // 2
     for signal, table in zip(signals, labels, strict=True):
         if len(signal) < length or not len(table):
             continue
         _, power, level = _spectra(signal, length)
+        least.append(np.quantile(level, 0.01, axis=0))
         power = median_filter(power, (2 * MEDIAN_FRAMES + 1, 1, 1), mode="nearest")
         measures = np.stack([level, power.max(axis=1)], axis=1)  # (n_frames, 2, C)
         quiet.append(np.median(measures, axis=0))
@@ -96,12 +104,13 @@ def learn_limits(signals: list[np.ndarray], labels: list, rate: float) -> np.nda
         return unlimited(signals[0].shape[1])
     # Of two recordings the quieter one decides.
     usual = np.quantile(rises, SHARE, axis=0) * np.quantile(quiet, 0.5, axis=0, method="lower")
-    return np.maximum(usual * [[LEVEL_TIMES], [POWER_TIMES]], [[LEAST_LEVEL], [LEAST_POWER]])
+    greatest = np.maximum(usual * [[LEVEL_TIMES], [POWER_TIMES]], [[LEAST_LEVEL], [LEAST_POWER]])
+    return np.vstack([greatest, np.clip(np.min(least, axis=0) / QUIET_TIMES, NO_LEVEL, QUIET_LEVEL)])
 
 
 def unlimited(n_channels: int) -> np.ndarray:
     """Everything is ordinary."""
-    return np.full((2, n_channels), np.inf)
+    return np.repeat([[np.inf], [np.inf], [NO_LEVEL]], n_channels, axis=1)
 
 
 def equalize(whitened: np.ndarray, limits: np.ndarray, rate: float) -> np.ndarray:
@@ -112,8 +121,11 @@ def equalize(whitened: np.ndarray, limits: np.ndarray, rate: float) -> np.ndarra
     length = frame_samples(rate)
     hop = length // 2
     spectra, power, level = _spectra(whitened, length)
-    strange = level > limits[0]
-    level = np.where(strange, level / np.minimum(limits[0], LEFT_LEVEL), 1.0).astype(np.float32)
+    strange, quiet = level > limits[0], level < limits[2]
+    if quiet.any():
+        quiet &= (level > limits[2] / FAINT) & ~_in_gaps(whitened, length)
+    level = np.where(strange, level / np.minimum(limits[0], LEFT_LEVEL), np.where(quiet, level, 1.0))
+    strange, level = strange | quiet, level.astype(np.float32)
     loud = _is_loud(power / level[:, None], limits[1])
     if not (strange.any() or loud.any()):
         return whitened
@@ -134,6 +146,14 @@ def equalize(whitened: np.ndarray, limits: np.ndarray, rate: float) -> np.ndarra
     even = whitened.copy()
     even[:, touched] = out[hop : hop + len(whitened), touched]
     return even
+
+
+def _in_gaps(whitened, length):
+    """(n_frames, C) where gaps, in which a signal is exactly 0, are a large share of the frames of a level."""
+    hop = length // 2
+    known = np.pad((whitened != 0).astype(np.float32), ((hop, 2 * hop - len(whitened) % hop), (0, 0)), mode="edge")
+    known = uniform_filter1d(known, (2 * MEDIAN_FRAMES + 1) * hop, axis=0)
+    return known[hop::hop][: len(known) // hop - 1] < 1 - GAP_SHARE
 
 
 def _is_loud(power, limit):

@@ -18,7 +18,7 @@ from ..signals.clock import n_frames
 from ..signals.errors import DataError, ShapeError, require, require_rate
 from ..signals.gaps import Normal, bridge, normal_of, read_bridged, read_segments, seen_around
 from ..signals.recording import Recording
-from .equalize import context_samples, equalize, frame_samples, learn_limits, level_around, unlimited
+from .equalize import NO_LEVEL, context_samples, equalize, frame_samples, learn_limits, level_around, unlimited
 
 # Length of the segments whose spectra are averaged, in seconds: it resolves the spectrum to about 1 Hz.
 SEGMENT_S = 1.0
@@ -47,8 +47,9 @@ class Whitener:
     ``taps`` (C, 2 * reach + 1); ``center`` (C,) is subtracted first, so that a large offset costs no precision; ``psd``
     (C, F) is the noise spectrum that the filter was designed for, where it is known; ``change`` is the mean absolute
     change of its logarithm, in the worst channel, against the whitener that it refines; ``normal`` tells gaps from
-    signal (default: only missing values are gaps); what is above ``limits`` (2, C) is another noise than in training
-    (`evlib.templates.equalize`), what is above ``loudest`` (C,) is no event (default: infinite).
+    signal (default: only missing values are gaps); what is beyond ``limits`` (3, C) is another noise than in training
+    (`evlib.templates.equalize`; with two rows, nothing is too quiet), what is above ``loudest`` (C,) is no event
+    (default: infinite).
 
     Raises
     ------
@@ -69,9 +70,11 @@ class Whitener:
         default["loudest"] = np.full(len(self.taps), np.inf)
         vars(self).update({name: value for name, value in default.items() if getattr(self, name) is None})
         require_rate(self.sampling_rate_hz)
+        if np.shape(self.limits) == (2, len(self.taps)):
+            vars(self).update(limits=np.vstack([self.limits, np.full(len(self.taps), NO_LEVEL)]))
         # Bounds are infinite where nothing is known.
         bounds = {"normal.step": self.normal.step, "normal.still": self.normal.still, "loudest": self.loudest}
-        shapes = {"center": (n := len(self.taps),), **dict.fromkeys(bounds, (n,)), "limits": (2, n)}
+        shapes = {"center": (n := len(self.taps),), **dict.fromkeys(bounds, (n,)), "limits": (3, n)}
         arrays = bounds | {"center": self.center, "limits": self.limits}
         for name, shape in shapes.items():
             require(
@@ -92,7 +95,7 @@ class Whitener:
     def context(self) -> int:
         """How many samples of a recording to either side of a piece are read for it."""
         of_level = context_samples(self.sampling_rate_hz) + 2 * self.reach + frame_samples(self.sampling_rate_hz)
-        even = np.isfinite(self.limits).any()
+        even = np.isfinite(self.limits[:2]).any()
         return (of_level if even else 0) + self.reach + seen_around(self.normal, self.reach)
 
     def __call__(self, recording: Recording, start: int = 0, stop: int | None = None) -> np.ndarray:
@@ -111,7 +114,7 @@ class Whitener:
                 f"the recording has {recording.n_channels} channels, the detector was trained on {len(self.taps)}"
             )
         stop = n if stop is None else min(stop, n)
-        if not np.isfinite(self.limits).any():
+        if not np.isfinite(self.limits[:2]).any():
             return self._filtered(recording, start, stop)
         rate = self.sampling_rate_hz
         hop, context = frame_samples(rate) // 2, context_samples(rate) + 2 * self.reach

@@ -50,6 +50,8 @@ SPOILED = {
     "gain x10 for ten seconds": (lambda x: changed(x, slice(20_000, 40_000), lambda v: 10 * v), 0.97),
     "strong hum": (lambda x: x + hum(100.0), 0.97),
     "gain x3": (lambda x: 3 * x, 0.97),
+    "gain x0.5": (lambda x: 0.5 * x, 0.98),
+    "gain x0.5 half way": (lambda x: changed(x, slice(30_000, None), lambda v: 0.5 * v), 0.98),
     "a channel of noise": (lambda x: changed(x, (slice(None), 2), lambda v: 100 * NOISE[:, 0]), 0.97),
     "a dead channel": (lambda x: changed(x, (slice(None), 1), lambda v: 0 * v), 0.9),
     "hum that rises": (lambda x: x + hum(np.linspace(0, 5, N)[:, None]), 0.97),
@@ -88,6 +90,11 @@ def test_gaps_cost_only_themselves_in_detection_and_in_training(detector, pairs,
 
 
 @pytest.mark.slow
+def test_less_noise_with_events_as_loud_hides_none(detector):
+    quiet = evlib.make_recording(duration_s=20, seed=4, snr=24, noise_std=0.5)
+    assert evlib.compare(quiet.events, evlib.detect(detector, quiet.recording)).f1 > 0.99
+
+
 def test_training_survives_a_spike_a_burst_and_a_noisier_recording(pairs):
     (first, labels), (second, reference) = pairs
     signal = changed(first.read(), slice(30_000, 30_100), lambda v: v + 300 * NOISE[:100])
