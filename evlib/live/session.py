@@ -129,6 +129,9 @@ class Session:
         """Detect until the signal ends, or `stop` is called; then another session can go on where this one stopped."""
         for delivery in self._deliveries:
             delivery.start()
+        whole = (
+            False  # after an error or an interrupt the last state and the spool are right, what is in memory may not be
+        )
         try:
             for block in self._source.blocks(self.stream.n_samples):
                 if len(block):
@@ -140,8 +143,10 @@ class Session:
             else:
                 self.ended = True
                 self._tell(self.stream.flush())
+            self._count(time.monotonic())
+            whole = True
         finally:
-            self._close()
+            self._close(whole)
 
     def stop(self) -> None:
         """End `run` soon, from another thread or a signal handler; the signal has not ended."""
@@ -279,20 +284,22 @@ class Session:
         self._spool.clear()
         self._saved = time.monotonic()
 
-    def _close(self):
+    def _close(self, whole):
         """Keep what is there, and let the outputs have the rest."""
-        self._count(time.monotonic())
-        if self.ended:
-            self._ledger.append({"what": "end", "sample": self.stream.n_samples, "events": self._told})
-        else:
-            self._save()
-        self._source.taken()
-        left = [delivery.name for delivery in self._deliveries if not delivery.finish(None if self.ended else FINISH_S)]
-        if left:
-            text = "%s: not all events were delivered; they are in %s"
-            logging.getLogger(__name__).warning(text, ", ".join(left), self._journal.path)
-        self._spool.close()
-        self._lock.close()
+        try:
+            if whole and self.ended:
+                self._ledger.append({"what": "end", "sample": self.stream.n_samples, "events": self._told})
+            elif whole:
+                self._save()
+                self._source.taken()
+            wait_s = None if self.ended else FINISH_S
+            left = [delivery.name for delivery in self._deliveries if not delivery.finish(wait_s)]
+            if left:
+                text = "%s: not all events were delivered; they are in %s"
+                logging.getLogger(__name__).warning(text, ", ".join(left), self._journal.path)
+        finally:
+            self._spool.close()
+            self._lock.close()
 
 
 class Spool:

@@ -1,6 +1,7 @@
 """`evlib stream` end to end, with real lines, brokers and layers: cut, killed and started again, it loses nothing."""
 
 import base64
+import contextlib
 import json
 import os
 import shutil
@@ -185,16 +186,13 @@ def test_stops_anywhere_go_on_as_if_nothing_had_been(detector, wire, whole, tmp_
                 if rng.random() < 0.1:
                     raise Crash
 
-    while sent < len(recording):
+    ended = False
+    while not ended:
         session = Session(detector, Line(), tmp_path)
-        session._close = session._lock.close  # a crash keeps nothing
-        try:
+        session._saved -= rng.integers(0, 12)  # seconds: so that states are as old as it happens
+        with contextlib.suppress(Crash):
             session.run()
-        except Crash:
-            session._saved = 0.0
-            if rng.random() < 0.5:
-                session._save()
-    Session(detector, Line(), tmp_path).run()
+        ended = session.ended
     same(read_journal(tmp_path), whole)
     assert not ledger(tmp_path, "found otherwise")
 
@@ -386,7 +384,7 @@ def test_what_cannot_be_is_refused(detector, simulations, tmp_path):
     session = Session(detector, replay, tmp_path / "used")
     with pytest.raises(OptionError, match="in use"):
         Session(detector, replay, tmp_path / "used")
-    session._close()
+    session._close(True)
     with pytest.raises(OptionError, match="other options"):
         Session(detector, replay, tmp_path / "used", block_s=1.0)
     (tmp_path / "used" / "state.npz").write_bytes(b"nonsense")
@@ -399,3 +397,23 @@ def test_what_cannot_be_is_refused(detector, simulations, tmp_path):
     for text in ("tcp://host", "mqtt://host:1883", "udp://host:1", "lsl:", "serial:", "mqtt://h/t?qos=high"):
         with pytest.raises(OptionError):
             address(text)
+
+
+def test_a_full_disk_loses_no_event(detector, simulations, whole, tmp_path):
+    """The journal cannot be written for once: the session ends, and the next one tells the event that failed."""
+    recording = simulations[1].recording
+    session, failed = Session(detector, Replay(recording), tmp_path), []
+    append = session._journal.append
+
+    def full(line, wait=False):
+        if line["id"] == 7 and not failed:
+            failed.append(line)
+            raise OSError(28, "No space left on device")
+        append(line, wait)
+
+    session._journal.append = full
+    with pytest.raises(OSError, match="No space"):
+        session.run()
+    Session(detector, Replay(recording), tmp_path).run()
+    same(read_journal(tmp_path), evlib.detect(detector, recording))
+    assert failed and not ledger(tmp_path, "found otherwise")
