@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from scipy.special import expit
 
 from ..networks.classifier import evaluating
 from ..networks.frames import LEVEL_FRAMES
@@ -141,7 +142,7 @@ def _peaks(logits, times, low, high):
     before, here, after = around[:, :width], around[:, width], around[:, width + 1 :]
     top = (here > before.max(1, initial=-np.inf)) & (here >= after.max(1, initial=-np.inf))
     type, near, around, value = type[top], near[top], around[top], here[top]
-    share = 1 / (1 + np.exp(-around))
+    share = expit(around)
     time = (times[near, type[:, None]] * share).sum(1) / np.maximum(share.sum(1), 1e-12)
     return Candidates(time, type, value, frame=value)[np.lexsort((type, time))]
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import expit
 from torch.nn.utils.rnn import pad_sequence
 
 from ..networks.context import ContextLSTM
@@ -42,7 +43,7 @@ from ..signals.gaps import inside, silent
 from ..signals.recording import Recording, numbered, require_rate_of
 from ..signals.refractory import Refractory
 from ..templates.bank import TemplateBank
-from ..templates.pursue import Candidates, find_candidates
+from ..templates.pursue import HALO_LENGTHS, Candidates, find_candidates
 from ..templates.whiten import Whitener
 from ..training.checkpoints import load, rebuild, save, whitener_of, whitener_state
 from .candidates import HALO_FRAMES, TILE_FRAMES, frame_candidates, join, weigh, window_candidates
@@ -59,8 +60,6 @@ LEAST_AMPLITUDE = 0.05
 TIE = 1e-9
 # Seconds of a recording that are searched at a time, and the least in template lengths.
 BLOCK_S, BLOCK_LENGTHS = 60.0, 4
-# Signal on either side of a part of a recording, in template lengths, that decides its candidates.
-HALO_LENGTHS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -353,7 +352,7 @@ class Detector:
             candidates.type,
             self.names,
             self.sampling_rate_hz,
-            score=probability(log_odds),
+            score=expit(log_odds),
             sigma_s=np.hypot(bound_s, self.timing_error_s),
         )
 
@@ -368,11 +367,6 @@ class Detector:
             **{name: getattr(self, name) for name in VALUES},
             **{name: {"config": model.config, "state": model.state_dict()} for name, model in self.networks.items()},
         )
-
-
-def probability(log_odds: np.ndarray) -> np.ndarray:
-    """The probabilities of log odds."""
-    return 1 / (1 + np.exp(-np.clip(log_odds, -500, 500)))
 
 
 # What a file holds of a detector as it is: all but its arrays and networks.

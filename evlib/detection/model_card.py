@@ -9,10 +9,12 @@ from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
 
+from scipy.special import expit
+
 from ..signals.paths import sha256_of
 from ..signals.refractory import Refractory
 from ..signals.text import one_line
-from .detector import Detector, probability
+from .detector import Detector
 
 UNKNOWN = "unknown"
 # What the metadata of a detector say of its data.
@@ -62,7 +64,7 @@ def model_card(detector: Detector, name: str, paths: Iterable[Path] = ()) -> str
             kind,
             labels.get(kind, UNKNOWN),
             f"{min(f1[kind], 1.0):.3f}" if kind in f1 else UNKNOWN,  # rounding may lift it over 1
-            f"{probability(threshold):.3g}",
+            f"{expit(threshold):.3g}",
             f"{least:g} s" if least else "none",
         )
         for kind, threshold, least in zip(detector.names, detector.thresholds, least_s, strict=True)

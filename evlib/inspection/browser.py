@@ -10,6 +10,7 @@ from html import escape
 import ipywidgets as w
 import numpy as np
 import traitlets
+from scipy.special import expit
 
 from ..detection.detector import Detector, detect
 from ..scoring.comparison import OUTCOMES, event_table, rows_of_kind
@@ -390,7 +391,7 @@ def _rules(detector, names, refractory_s):
     """Refractory periods and thresholds (probabilities); a type that the detector does not know has no rule."""
     if detector is None:
         return refractory_s, 0.5
-    probability = 1 / (1 + np.exp(-np.clip(np.asarray(detector.thresholds, dtype=float), -30, 30)))
+    probability = expit(np.clip(np.asarray(detector.thresholds, dtype=float), -30, 30))
     threshold = {name: p for name, p in zip(detector.names, probability, strict=True) if name in names}
     if refractory_s is None:
         refractory_s = {name: detector.refractory_s.get(name) for name in names}

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import ipywidgets as w
 import numpy as np
+from scipy.special import expit
 
 from ..detection.detector import Detector, detect
 from ..scoring.comparison import Comparison
@@ -85,7 +86,7 @@ class ThresholdExplorer(OneType):
         self.tolerance_s = require_tolerance(tolerance_s)
         self.sweep = ThresholdSweep(detector, recording, reference)
         self._following = False
-        probability = 1 / (1 + np.exp(-SLIDER_LOG_ODDS))
+        probability = expit(SLIDER_LOG_ODDS)
         options = [
             (f"{p:.3g}" if p < 0.98 else f"{p:.5f}", x) for p, x in zip(probability, SLIDER_LOG_ODDS, strict=True)
         ]

@@ -8,6 +8,7 @@ pixel column (`evlib.inspection.view`), so that no spike is lost and an hour dra
 from collections.abc import Iterable
 
 import numpy as np
+from scipy.special import expit
 
 from ..signals.errors import OptionError, ShapeError, require_rate
 from ..signals.events import Events
@@ -649,7 +650,7 @@ def plot_candidate_scores(log_odds, is_event, threshold: float, ax=None, bins: i
     for label, rows, style in (("other candidates", ~is_event, other), ("true events", is_event, true)):
         ax.hist(shown[rows], edges, label=f"{label} ({rows.sum()})", **style)
     top = max(bar.get_height() for bar in ax.patches)
-    p = 1 / (1 + np.exp(-np.clip(threshold, -500, 500)))
+    p = expit(threshold)
     ax.axvline(threshold, color="0.15", linewidth=1.6, label=f"threshold: p = {p:.3g}")
     ax.axvspan(threshold, edges[-1], color="0.5", alpha=0.08, linewidth=0, label="kept")
     # Linear up to 3 candidates, then logarithmic: single errors are seen beside thousands of events.

@@ -10,8 +10,9 @@ import math
 from dataclasses import fields, replace
 
 import numpy as np
+from scipy.special import expit
 
-from ..detection.detector import TIE, Detector, probability
+from ..detection.detector import TIE, Detector
 from ..detection.rhythm import PART_S, Rhythm
 from ..scoring.refractory import StreamingDecoder
 from ..signals.errors import DataError, OptionError, ShapeError, require_instance, require_number, require_positive
@@ -230,7 +231,7 @@ class StreamingDetector:
 
     def _with_probability(self, events):
         """Events whose score is a probability, from those with log odds."""
-        return replace(events, score=probability(events.score))
+        return replace(events, score=expit(events.score))
 
     def state(self) -> dict:
         """What `restore` needs to go on: arrays and numbers, a few megabytes at most."""

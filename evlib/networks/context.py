@@ -14,6 +14,7 @@ is bounded, so that in an unknown rhythm strong evidence stays an event and weak
 
 import numpy as np
 import torch
+from scipy.special import expit
 from torch import Tensor, nn
 
 from ..signals.errors import OptionError
@@ -53,7 +54,7 @@ def context_features(candidates, sampling_rate_hz: float, prior_logit: float, ro
     events of its own type and of others, future events of its own type and of others.
     """
     time_s = candidates.time / sampling_rate_hz
-    probability = 1 / (1 + np.exp(-np.clip(candidates.llr - prior_logit, -30, 30)))
+    probability = expit(np.clip(candidates.llr - prior_logit, -30, 30))
     before, after = np.diff(time_s, prepend=time_s[:1] - FAR_S), np.diff(time_s, append=time_s[-1:] + FAR_S)
     own = [
         np.clip(candidates.llr / 10, -1, 3),

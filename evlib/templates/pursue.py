@@ -106,33 +106,27 @@ class Candidates:
         return joined[np.lexsort((joined.type, joined.time))]
 
 
-def find_candidates(bank, whitened, n_samples=None, block=None, advance=None) -> Candidates:
-    """Candidates of a whole recording, block by block.
+def find_candidates(bank, whitened, block=None) -> Candidates:
+    """Candidates of whitened signal (n, C), block by block.
 
     Parameters
     ----------
     bank : TemplateBank
-    whitened : (n, C) signal, or a function (start, stop) -> (stop - start, C) that reads it
-    n_samples : n, where the signal is read by a function
+    whitened : (n, C) signal
     block : samples at a time, by default as many as are quick; the same candidates come out for any value, because each
         block sees enough of its neighbours to decide alike; inside of a crowd, see `crowded_share`, a few may differ
-    advance : called with the number of samples done, for a progress bar
     """
-    n = len(whitened) if n_samples is None else n_samples
-    halo = HALO_LENGTHS * bank.length
+    n, halo = len(whitened), HALO_LENGTHS * bank.length
     block = max(BLOCK_SAMPLES, BLOCK_LENGTHS * bank.length) if block is None else block
     parts = []
     for start in range(0, n, block):
         stop = min(start + block, n)
         low, high = max(start - halo, 0), min(stop + halo, n)
-        signal = whitened(low, high) if callable(whitened) else whitened[low:high]
         # Silence beyond the ends of the recording: an event may begin at the first sample.
         ends = EDGE * (low == 0), EDGE * (high == n)
-        found = explain(bank, np.pad(signal, (ends, (0, 0))))[0].shift(low - ends[0])
+        found = explain(bank, np.pad(whitened[low:high], (ends, (0, 0))))[0].shift(low - ends[0])
         # A time just before `start` rounds to it: blocks share no candidate and lose none.
         parts.append(found[(found.time >= start - 0.5) & (found.time < stop - 0.5)])
-        if advance is not None:
-            advance(stop - start)
     return Candidates.concatenate(parts)
 
 

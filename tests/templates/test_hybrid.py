@@ -200,6 +200,6 @@ def test_events_one_at_a_time_are_the_recorded_ones_without_their_neighbours():
     assert gaps.min() >= ISOLATED_S[0] * RATE - 1 and gaps.max() <= ISOLATED_S[1] * RATE + 1
     left = out - known.render(len(out), alone.time_samples, alone.type, np.ones(40))
     assert out.std() > left.std() and left.std() == pytest.approx(1.0, abs=0.02)
-    found = find_candidates(known, lambda a, b: out[a:b], len(out))
+    found = find_candidates(known, out)
     examples = label_examples(found[found.llr > PRIOR_LOGIT], alone, MATCH_S * RATE)
     assert examples.n_missed.sum() == 0 and examples.target.all()

@@ -24,11 +24,6 @@ KINDS = ("tone", "bursts", "loud")
 RINGING, RINGING_BEFORE = 800, 8
 
 
-def search(bank, signal, **options):
-    """By a function that reads the signal, as from a disk."""
-    return find_candidates(bank, lambda start, stop: signal[start:stop], len(signal), **options)
-
-
 def sure(found):
     """What is certainly an event, and of no other type."""
     return found[(found.llr > CERTAIN) & (found.margin > 0)]
@@ -54,14 +49,14 @@ def mixture(bank):
     n = 60_000
     time, type = np.sort(rng.uniform(300, n - 300, 250)), rng.integers(0, 16, 250)
     signal = plant(TEMPLATES, time, type, 15.0 * np.exp(0.1 * rng.standard_normal(250)), n, rng)
-    return signal, search(bank, signal)
+    return signal, find_candidates(bank, signal)
 
 
 def test_events_are_found_once_with_their_time_and_type(bank, rng):
     time, type, n = schedule(rng, 160, 16)
     amplitude = 20.0 * np.exp(0.1 * rng.uniform(-2, 2, 160))
     strong = make_bank(TEMPLATES, 20.0, amplitude_spread=0.1)
-    found = sure(search(strong, plant(TEMPLATES, time, type, amplitude, n, rng)))
+    found = sure(find_candidates(strong, plant(TEMPLATES, time, type, amplitude, n, rng)))
     errors, missing, extra = compare(found, time, type, 2.0)
     assert missing == 0 and extra <= 1
     bound = 1 / np.sqrt(strong.timing_information.mean())
@@ -79,7 +74,7 @@ def test_overlapping_events_come_apart(distance_ms):
     time = np.r_[first, first + distance_ms * 2.0 + rng.uniform(-0.5, 0.5, 120)]
     type = np.r_[type, other]
     bank = make_bank(TEMPLATES, 20.0, amplitude_spread=0.1)
-    found = sure(search(bank, plant(TEMPLATES, time, type, 20.0, n, rng)))
+    found = sure(find_candidates(bank, plant(TEMPLATES, time, type, 20.0, n, rng)))
     errors, missing, extra = compare(found, time, type, 3.0)
     assert missing <= 0.02 * len(time) and extra <= 0.02 * len(time)
     assert np.median(np.abs(errors)) < 0.2
@@ -93,7 +88,7 @@ def test_look_alikes_do_not_double_events(bank, rng):
     assert twins.similarity()[0, 1] > 0.9
     time, type, n = schedule(rng, 120, 2)
     signal = rng.standard_normal((n, 6)).astype(np.float32) + twins.render(n, time, type, np.ones(120))
-    every = search(twins, signal)
+    every = find_candidates(twins, signal)
     errors, missing, extra = compare(sure(every), time, type, 2.0)
     assert missing <= 2 and extra <= 2
     # The other type stands by as an alternative, behind the one that explains more.
@@ -118,8 +113,8 @@ def test_what_no_template_explains_has_a_misfit(bank, rng):
     """A burst of another shape leaves energy behind."""
     stranger = make_templates(1, seed=77)
     time = 400 + 500.0 * np.arange(40)
-    own = sure(search(bank, plant(TEMPLATES, time, np.arange(40) % 16, 15.0, 21_000, rng)))
-    strange = search(bank, plant(stranger, time, np.zeros(40, int), 40.0, 21_000, rng))
+    own = sure(find_candidates(bank, plant(TEMPLATES, time, np.arange(40) % 16, 15.0, 21_000, rng)))
+    strange = find_candidates(bank, plant(stranger, time, np.zeros(40, int), 40.0, 21_000, rng))
     strange = strange[strange.llr > CERTAIN]
     assert np.median(own.misfit) < 2 and len(strange) > 0
     assert np.median(strange.misfit) > 5
@@ -128,9 +123,7 @@ def test_what_no_template_explains_has_a_misfit(bank, rng):
 @pytest.mark.parametrize("block", [4 * LENGTH, 4096])
 def test_blocks_of_any_size_give_the_same_candidates(bank, mixture, block):
     signal, whole = mixture
-    done = []
-    found = search(bank, signal, block=block, advance=done.append)
-    assert sum(done) == len(signal)
+    found = find_candidates(bank, signal, block=block)
     assert len(found) == len(whole) and np.array_equal(found.type, whole.type)
     for field in FIELDS:
         assert np.allclose(getattr(found, field), getattr(whole, field), rtol=1e-3, atol=1e-3), field
@@ -138,8 +131,8 @@ def test_blocks_of_any_size_give_the_same_candidates(bank, mixture, block):
 
 @pytest.mark.parametrize("n", [0, 1, 2, 3, LENGTH, 5000])
 def test_nothing_gives_nothing_and_short_recordings_pass(bank, rng, n):
-    assert len(search(bank, np.zeros((n, 6), np.float32))) == 0
-    found = search(bank, (30 * rng.standard_normal((min(n, LENGTH), 6))).astype(np.float32))
+    assert len(find_candidates(bank, np.zeros((n, 6), np.float32))) == 0
+    found = find_candidates(bank, (30 * rng.standard_normal((min(n, LENGTH), 6))).astype(np.float32))
     assert ((found.time >= -0.5) & (found.time < n - 0.5)).all()
 
 
@@ -150,7 +143,7 @@ def test_alternatives_lie_inside_of_the_recording(bank):
     twins = TemplateBank(similar, BEFORE, bank.names, 0.25)
     for at in rng.uniform(0, 20, 20):
         events = np.array([at, 299 - at]), np.array([0, 1]), np.full(2, 2.0)
-        found = search(twins, twins.render(300, *events) + rng.standard_normal((300, 6)).astype(np.float32))
+        found = find_candidates(twins, twins.render(300, *events) + rng.standard_normal((300, 6)).astype(np.float32))
         assert ((found.time >= -0.5) & (found.time < 299.5)).all()
 
 
