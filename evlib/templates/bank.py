@@ -157,14 +157,14 @@ class TemplateBank:
         """Score of each snippet's (N, L, C) own ``type`` (N,), (N,)."""
         return np.einsum("nlc,nlc->n", snippets, self.shapes[type])
 
-    def log_likelihood_ratio(self, score: np.ndarray, type=slice(None)) -> np.ndarray:
+    def log_likelihood_ratio(self, score: np.ndarray, type=slice(None), seen=1.0) -> np.ndarray:
         """How much better an event explains a score than noise does, integrated over the amplitude, N(1, spread^2).
 
         ``score`` (..., E), or (n,) with ``type`` (n,). A score far above the expected one counts less again: it is not
         this event. A score more than three standard deviations too weak never counts for the event, however unlikely
-        noise is.
+        noise is. ``seen`` : square root of the share of the template's energy that is seen, one for each score.
         """
-        norm = self.norm[type].astype(np.float32)
+        norm = (self.norm[type] * seen).astype(np.float32)
         variance = 1 + (self.amplitude_spread * norm) ** 2
         # score^2 / 2 - (score - norm)^2 / (2 variance) - log(variance) / 2, as a parabola: few passes over large arrays
         square, constant = 0.5 - 0.5 / variance, -0.5 * norm**2 / variance - 0.5 * np.log(variance)
@@ -177,9 +177,10 @@ class TemplateBank:
         times the evidence, and the rate in full."""
         return self.evidence_scale * (llr - self.log_rate[type]) + self.log_rate[type]
 
-    def amplitude(self, score: np.ndarray, type: np.ndarray) -> np.ndarray:
-        """The most probable amplitude given a score (n,) of a ``type`` (n,); 1 is the mean event."""
-        norm = self.norm[type]
+    def amplitude(self, score: np.ndarray, type: np.ndarray, seen=1.0) -> np.ndarray:
+        """The most probable amplitude given a score (n,) of a ``type`` (n,); 1 is the mean event. ``seen`` : as in
+        `log_likelihood_ratio`."""
+        norm = self.norm[type] * seen
         variance = (self.amplitude_spread * norm) ** 2
         return (score * variance + norm) / (variance + 1) / norm
 

@@ -14,6 +14,7 @@ prior on the amplitude and sub-sample subtraction from tabulated overlaps.
 """
 
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import numpy as np
 from scipy.ndimage import maximum_filter1d
@@ -46,6 +47,10 @@ RIDGE = 0.05
 OWN_SHARE = 0.5
 # Log-likelihood that a move must gain, as much as makes a candidate certain.
 GAIN = 6.0
+# Where less than this share of a template's energy is seen, what is seen counts as this share.
+LEAST_SEEN = 0.1
+# All is seen, of all types at all times.
+ALL = np.ones((1, 1), np.float32)
 # Other times that are tried for each event.
 PLACES = 4
 # Most rounds of moves; in each, of events that overlap the one with the greatest gain moves.
@@ -131,24 +136,56 @@ def find_candidates(bank, whitened, block=None) -> Candidates:
 
 
 def explain(bank, whitened):
-    """Candidates in one piece of whitened signal (n, C), and the signal without the explained events, (n, C)."""
-    score = bank.scores(whitened)
-    time, type, peak, moved = refine_times(bank, whitened, score, *_pursue(bank, score))
-    amplitude = bank.amplitude(peak, type)
+    """Candidates in one piece of whitened signal (n, C), and the signal without the explained events, (n, C).
+
+    Where some channels are exactly 0 they were not seen: scores are those of what was seen, with the noise of a whole
+    template, and events are expected to be weaker.
+    """
+    hidden = whitened == 0
+    hidden &= ~hidden.all(axis=1, keepdims=True)
+    seen = _seen(bank, hidden) if hidden.any() else ALL
+    score = bank.scores(whitened) / seen
+    taken = partial(_taken, bank, whitened.copy(), hidden, seen) if hidden.any() else None
+    time, type, peak, moved = refine_times(bank, whitened, score, *_pursue(bank, score, seen, taken))
+    own = _at(seen, time, type)
+    amplitude = bank.amplitude(peak, type, own)
     residual = whitened - bank.render(len(whitened), time, type, amplitude)
-    score = bank.scores(residual) if moved else score
+    residual[hidden] = 0
+    score = bank.scores(residual) / seen if moved or hidden.any() else score
     energy = np.r_[0.0, np.cumsum((residual.astype(np.float64) ** 2).sum(1))]
     misfit = _misfit(bank, energy, time, 0.0)
     fits = bank.fits(misfit, amplitude, type)
-    time, type, peak, amplitude, misfit = (values[fits] for values in (time, type, peak, amplitude, misfit))
-    llr = bank.log_likelihood_ratio(peak, type)
-    margin, alternatives = _alternatives(bank, score, time, type, amplitude, llr)
+    time, type, peak, own, amplitude, misfit = (v[fits] for v in (time, type, peak, own, amplitude, misfit))
+    llr = bank.log_likelihood_ratio(peak, type, own)
+    margin, alternatives = _alternatives(bank, score, seen, time, type, amplitude, llr)
     explained = Candidates(time, type, llr, None, margin, amplitude, misfit)
-    time, type, peak = _doubtful(bank, score)
-    llr, misfit = bank.log_likelihood_ratio(peak, type), _misfit(bank, energy, time, peak**2)
-    doubtful = Candidates(time, type, llr, amplitude=bank.amplitude(peak, type), misfit=misfit)
+    time, type, peak = _doubtful(bank, score, seen)
+    own = _at(seen, time, type)
+    llr, misfit = bank.log_likelihood_ratio(peak, type, own), _misfit(bank, energy, time, peak**2)
+    doubtful = Candidates(time, type, llr, amplitude=bank.amplitude(peak, type, own), misfit=misfit)
     doubtful = doubtful[bank.fits(misfit, doubtful.amplitude, type)]
     return Candidates.concatenate([explained, doubtful, alternatives]), residual
+
+
+def _seen(bank, hidden):
+    """(n, E) square root of the share of each template's energy that is seen at an onset at each sample; ``hidden`` (n,
+    C) : which samples are not."""
+    energy = replace(bank, templates=bank.shapes**2)
+    share = 1 - energy.scores(hidden) * energy.norm.astype(np.float32)
+    return np.sqrt(np.clip(share, LEAST_SEEN, 1))
+
+
+def _taken(bank, residual, hidden, seen, time, type, amplitude):
+    """Score (n, E) of the residual (n, C) once more events are taken out of it, in place."""
+    residual -= bank.render(len(residual), time, type, amplitude)
+    residual[hidden] = 0
+    return bank.scores(residual) / seen
+
+
+def _at(seen, time, type):
+    """What is seen (n, E) of events of some types at some times, of which all is seen where it is (1, 1)."""
+    n, n_types = seen.shape
+    return seen[np.clip(np.rint(time).astype(int), 0, n - 1), np.minimum(type, n_types - 1)]
 
 
 def _misfit(bank, energy, time, own):
@@ -162,15 +199,16 @@ def _misfit(bank, energy, time, own):
     return (energy[stop] - energy[start] - own - (stop - start) * channels) / np.sqrt(2.0 * bank.length * channels)
 
 
-def _pursue(bank, score):
+def _pursue(bank, score, seen=ALL, taken=None):
     """Explain events round by round; ``score`` (n, E) is left without them. Returns time, type, peak score.
 
     Where a crowd has been explained the pursuit gives up: within half a template length nothing more is explained.
+    ``taken`` : gives the score without some events where overlaps of whole templates do not, because some is not seen.
     """
     n, length = len(score), bank.length
     lags = np.arange(-(length - 1), length)
     found = [(np.zeros(0), np.zeros(0, np.int64), np.zeros(0))]
-    llr = bank.log_likelihood_ratio(score)
+    llr = bank.log_likelihood_ratio(score, seen=seen)
     best, given_up, explained = llr.max(axis=1), np.zeros(n, bool), np.zeros(0)
     for _ in range(ROUNDS):
         lead = (best > CERTAIN) & (best == maximum_filter1d(best, 2 * length + 1, mode="constant", cval=-np.inf))
@@ -184,7 +222,16 @@ def _pursue(bank, score):
             sample = sample[~crowded]
         sample, type = _decide_type(bank, llr, sample)
         offset, peak = refine_peak(score, sample, type)
-        height = (bank.amplitude(peak, type) * bank.norm[type])[:, None, None]
+        own = _at(seen, sample, type)
+        amplitude = bank.amplitude(peak, type, own)
+        explained = np.sort(np.r_[explained, sample + offset])
+        found.append((sample + offset, type, peak))
+        if taken is not None:
+            score[:] = taken(sample + offset, type, amplitude)
+            llr = bank.log_likelihood_ratio(score, seen=seen)
+            best = np.where(given_up, -np.inf, llr.max(axis=1))
+            continue
+        height = (amplitude * bank.norm[type])[:, None, None]
         place, step = nearest_step(sample + offset)
         index = place[:, None] + lags
         inside = (index >= 0) & (index < n)
@@ -195,8 +242,6 @@ def _pursue(bank, score):
             score[touched] -= (bank.overlap[type[part], step[part]] * height[part].astype(np.float32))[keep]
             llr[touched] = bank.log_likelihood_ratio(score[touched])
             best[touched] = np.where(given_up[touched], -np.inf, llr[touched].max(axis=1))
-        explained = np.sort(np.r_[explained, sample + offset])
-        found.append((sample + offset, type, peak))
     return [np.concatenate(column) for column in zip(*found, strict=True)]
 
 
@@ -235,10 +280,11 @@ def _decide_type(bank, llr, sample):
     return index[rows, near.argmax(axis=1)[rows, type]], type
 
 
-def _alternatives(bank, score, time, type, amplitude, llr):
+def _alternatives(bank, score, seen, time, type, amplitude, llr):
     """Other types at explained events: the lead over the best (n,), and those that come close, as candidates."""
     lags = np.arange(-bank.reach, bank.reach + 1)
-    height, lead = (amplitude * bank.norm[type])[:, None, None], bank.scaled(llr, type)
+    height, lead = amplitude * bank.norm[type] * _at(seen, time, type), bank.scaled(llr, type)
+    height = height[:, None, None]
     margin, found = np.zeros(len(time)), []
     for some in portions(len(time), len(lags) * len(bank.names)):
         sample, step = nearest_step(time[some])
@@ -246,7 +292,8 @@ def _alternatives(bank, score, time, type, amplitude, llr):
         index = np.clip(place, 0, len(score) - 1)
         share = bank.overlap[type[some, None], step[:, None], bank.length - 1 + lags] * height[some]
         # (n, lags, E) without the explained event
-        isolated = bank.log_likelihood_ratio((score[index] + share).astype(np.float32))
+        near = seen[index] if len(seen) > 1 else seen
+        isolated = bank.log_likelihood_ratio((score[index] + share).astype(np.float32), seen=near)
         isolated[np.arange(len(sample)), :, type[some]] = -np.inf
         isolated[place != index] = -np.inf
         lag, best = isolated.argmax(axis=1), isolated.max(axis=1).astype(np.float64)
@@ -254,16 +301,17 @@ def _alternatives(bank, score, time, type, amplitude, llr):
         margin[some] = np.minimum(-behind.max(axis=1, initial=-np.inf), llr[some])
         row, other = np.nonzero((best > DOUBTFUL) & (best > ALTERNATIVE_SHARE * llr[some, None]))
         at = lag[row, other]
-        given = bank.log_likelihood_ratio(score[index[row, at], other], other).astype(np.float64)
+        own = _at(seen, index[row, at], other)
+        given = bank.log_likelihood_ratio(score[index[row, at], other], other, own).astype(np.float64)
         found.append(
             Candidates((sample[row] + lags[at]).astype(float), other, given, best[row, other], behind[row, other])
         )
     return margin, Candidates.concatenate(found)
 
 
-def _doubtful(bank, score):
+def _doubtful(bank, score, seen):
     """Peaks of each type in what is left: time, type, peak score."""
-    llr = bank.log_likelihood_ratio(score)
+    llr = bank.log_likelihood_ratio(score, seen=seen)
     sample, type = np.nonzero(llr[1:-1] > DOUBTFUL)
     sample += 1
     # Few samples are doubtful, and few of them are peaks: only there the whole neighbourhood is looked at.

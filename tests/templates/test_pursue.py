@@ -129,6 +129,18 @@ def test_blocks_of_any_size_give_the_same_candidates(bank, mixture, block):
         assert np.allclose(getattr(found, field), getattr(whole, field), rtol=1e-3, atol=1e-3), field
 
 
+def test_evidence_is_that_of_the_channels_that_are_seen(bank, rng):
+    """Half of the channels hidden: events are found with the evidence of the rest, and nothing is invented there."""
+    time, type, n = schedule(rng, 100, 16)
+    signal = plant(TEMPLATES, time, type, np.full(100, 15.0), n, rng)
+    half = signal.shape[1] // 2
+    signal[n // 4 :, :half] = 0
+    found, residual = explain(bank, signal)
+    _, missing, extra = compare(sure(found), time, type, 2.0)
+    assert missing <= 2 and extra <= 2
+    assert (residual[n // 4 :, :half] == 0).all()
+
+
 @pytest.mark.parametrize("n", [0, 1, 2, 3, LENGTH, 5000])
 def test_nothing_gives_nothing_and_short_recordings_pass(bank, rng, n):
     assert len(find_candidates(bank, np.zeros((n, 6), np.float32))) == 0
