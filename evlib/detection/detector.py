@@ -47,6 +47,7 @@ from ..templates.pursue import HALO_LENGTHS, Candidates, find_candidates
 from ..templates.whiten import Whitener
 from ..training.checkpoints import load, rebuild, save, whitener_of, whitener_state
 from .candidates import HALO_FRAMES, TILE_FRAMES, frame_candidates, join, weigh, window_candidates
+from .clocks import clock_lag, on_one_clock
 from .noise import noise_problems
 from .rhythm import PART_S, Rhythm
 
@@ -198,6 +199,11 @@ class Detector:
         recording, whitener = self.accept(recording), self.whitener
         moments = whitener.noise_levels(recording)
         return noise_problems(moments, recording.channels, whitener.limits[0], self.metadata.get("noise"))
+
+    def clock_problems(self, recording: Recording) -> list[str]:
+        """Whether two halves of the channels run on two clocks, a sentence with the advice."""
+        lag = clock_lag(self, recording)
+        return [] if lag is None else [f"{lag}; detect puts it on the first one's, Recording.align_clocks does it once"]
 
     def candidates(
         self,
@@ -415,6 +421,9 @@ def detect(
 ) -> Events:
     """Find events in a recording of any length, in bounded memory.
 
+    Where the second half of the channels runs on another clock than the first (two sensors), it is put on the first
+    one's, which a log line says.
+
     Parameters
     ----------
     detector : from :func:`evlib.fit` or :func:`evlib.load_detector`
@@ -449,7 +458,7 @@ def detect(
     require_instance(Recording, "from read_recording; detect(detector, recording)", recording=recording)
     thresholds = _log_odds_thresholds(threshold, detector)
     require_positive(block_s=block_s)
-    recording = detector.accept(recording, match_channels)
+    recording = on_one_clock(detector, detector.accept(recording, match_channels))
     block = math.ceil(block_s * detector.sampling_rate_hz)
     for text in detector.noise_problems(recording):
         logging.getLogger(__name__).warning(text)

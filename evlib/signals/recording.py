@@ -230,6 +230,36 @@ class Recording:
         spans = np.clip(seconds_to_samples(spans, self.sampling_rate_hz)[0], 0, self.n_samples)
         return self._with(signal=Masked(self.signal, spans, index))
 
+    def align_clocks(self, channels, time_s, lag_s) -> "Recording":
+        """The recording with some channels, which were recorded on another clock, put on that of the others.
+
+        What happens at ``time_s`` is found in ``channels`` at ``time_s + lag_s``. Values between samples are those of a
+        band-limited signal, computed when they are read; beyond the ends they are NaN.
+
+        Parameters
+        ----------
+        channels : names or numbers
+        time_s, lag_s : (k,) seconds, times rising; the lag is a line between them, and goes on beyond them
+
+        Raises
+        ------
+        ShapeError : times and lags that do not belong together or do not rise
+
+        Examples
+        --------
+        >>> signal = np.sin(np.arange(200) / 10)[:, None]
+        >>> late = Recording(np.hstack([signal, np.roll(signal, 5, axis=0)]), 100)
+        >>> even = late.align_clocks("ch2", [0.0], [0.05]).read(50, 150)
+        >>> bool(np.abs(even[:, 0] - even[:, 1]).max() < 1e-3)
+        True
+        """
+        time_s, lag_s = float_array("time_s", time_s), float_array("lag_s", lag_s)
+        good = time_s.ndim == 1 and time_s.shape == lag_s.shape and len(time_s) and (np.diff(time_s) > 0).all()
+        message = f"time_s must rise, with a lag for each time, got shapes {time_s.shape} and {lag_s.shape}"
+        require(bool(good) and bool(np.isfinite([time_s, lag_s]).all()), ShapeError, message)
+        knots = time_s * self.sampling_rate_hz, lag_s * self.sampling_rate_hz
+        return self._with(signal=Shifted(self.signal, self._numbers(channels, "align_clocks"), *knots))
+
     def split_at_gaps(self, events=None, gap_s: float = 1.0) -> list:
         """The parts between gaps, without reading them: a gap is missing or does not change for ``gap_s`` seconds in
         every channel.
@@ -370,6 +400,51 @@ class Masked:
         block = np.array(self.signal[start:stop], dtype=self.dtype)
         block[np.ix_(covered(*(self.spans - start).T, len(block)), self.index)] = np.nan
         return block
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self[:], dtype=dtype)
+
+
+class Shifted:
+    """A signal with some columns at other times: at sample t, that at t + lag, where the lag is a line between knots
+    (``time``, ``lag``), in samples; computed when sliced."""
+
+    # Samples to either side that a value between two samples is made of.
+    REACH = 24
+
+    def __init__(self, signal, index, time, lag):
+        self.signal, self.index, self.time, self.lag = signal, list(index), time, lag
+        self.shape, self.ndim, self.dtype = signal.shape, 2, np.result_type(signal.dtype, np.float32)
+
+    def __getitem__(self, rows):
+        start, stop, _ = rows.indices(self.shape[0])
+        block = np.array(self.signal[start:stop], dtype=self.dtype)
+        own = np.arange(start, stop, dtype=np.float64)
+        if not len(own):
+            return block
+        own += self._lag(own)
+        whole, reach, n = np.floor(own).astype(int), np.arange(1 - self.REACH, self.REACH + 1), self.shape[0]
+        low, high = (int(np.clip(edge, 0, n)) for edge in (whole.min() - self.REACH, whole.max() + self.REACH + 1))
+        signal = np.full((high - low + 1, len(self.index)), np.nan)  # the last row: beyond the ends
+        if high > low:
+            signal[:-1] = np.asarray(self.signal[low:high])[:, self.index]
+        middle = np.nanmedian(signal[:-1], axis=0) if np.isfinite(signal).any() else 0.0
+        for first in range(0, len(own), BLOCK_SAMPLES // 16):
+            some = slice(first, first + BLOCK_SAMPLES // 16)
+            away = reach - (own[some] - whole[some])[:, None]
+            weight = np.sinc(away) * np.cos(np.pi / 2 * np.clip(away / self.REACH, -1, 1)) ** 2
+            at = whole[some, None] + reach
+            at = np.where((at >= low) & (at < high), at - low, -1)
+            block[some, self.index] = np.einsum("nk,nkc->nc", weight, signal[at] - middle) + middle
+        return block
+
+    def _lag(self, at):
+        """The lag at some times, which goes on along the first and the last line."""
+        lag = np.interp(at, self.time, self.lag)
+        if len(self.time) > 1:
+            slope = np.diff(self.lag)[[0, -1]] / np.diff(self.time)[[0, -1]]
+            lag += slope[0] * np.minimum(at - self.time[0], 0) + slope[1] * np.maximum(at - self.time[-1], 0)
+        return lag
 
     def __array__(self, dtype=None, copy=None):
         return np.asarray(self[:], dtype=dtype)

@@ -194,7 +194,7 @@ def _check_detector(recording, detector):
     if detector is not None:
         require(hasattr(detector, "noise_problems"), OptionError, f"detector must be a Detector, got {detector!r}")
         try:
-            for text in detector.noise_problems(recording):
+            for text in (*detector.noise_problems(recording), *detector.clock_problems(recording)):
                 yield "warning", "detector", text
         except EvlibError as error:
             yield "error", "detector", str(error)
