@@ -336,6 +336,44 @@ def plot_lag(before_s, lag_s, alarm_s: float, ax=None):
     return ax
 
 
+def plot_problems(spans: dict, channels, duration_s: float, noise: tuple | None = None, lag=None, ax=None):
+    """What is wrong with a recording, on its time axis: a lane for each channel.
+
+    Parameters
+    ----------
+    spans : kind -> (k, 3) first and last second and number of the channel, from `evlib.signals.validate.problem_spans`
+    channels, duration_s : of the recording
+    noise : moments (m,) and power of the noise (m, C) beside that of training, from ``detector.whitener.noise_levels``;
+        drawn as a line, a lane is a factor of ten in amplitude, its middle is the level of training
+    lag : a ClockLag (`evlib.detection.clocks.clock_lag`): its lag is drawn on an axis on the right
+    """
+    ax = _axes(ax)
+    kinds = dict(zip(("gap", "clipped"), ("0.65", OUTCOME_COLOURS["miss"]), strict=True))
+    for kind, own in spans.items():
+        colour = kinds.get(kind, OUTCOME_COLOURS["false_alarm"])
+        for channel in range(len(channels)):
+            rows = own[own[:, 2] == channel]
+            bars = np.column_stack([rows[:, 0], rows[:, 1] - rows[:, 0]])
+            # Short ones are widened to what the eye can see.
+            bars[:, 1] = np.maximum(bars[:, 1], duration_s / 2000)
+            ax.broken_barh(bars, (-channel - 0.45, 0.9), color=colour, linewidth=0)
+        ax.plot([], [], "s", color=colour, label=f"{kind} ({len(own)})")
+    if noise is not None:
+        time_s, power = noise
+        height = np.clip(0.5 * np.log10(np.maximum(power, 1e-12)), -0.45, 0.45)
+        for channel in range(len(channels)):
+            ax.plot(time_s, height[:, channel] - channel, color=SIGNAL_COLOUR, linewidth=1.2)
+        ax.plot([], [], color=SIGNAL_COLOUR, label="noise beside training (lane: x10)")
+    if lag is not None:
+        other = ax.twinx()
+        other.plot(lag.time_s, lag.lag_s, color=OUTCOME_COLOURS["hit"], linestyle="--")
+        other.set_ylabel("lag of the second clock (s)", color=OUTCOME_COLOURS["hit"])
+    ax.set_yticks(-np.arange(len(channels)), [plain(name, MOST_LETTERS) for name in channels])
+    ax.set(xlabel="time (s)", xlim=(0, duration_s), ylim=(-len(channels) + 0.5, 0.5))
+    _legend_above(ax, 3)
+    return ax
+
+
 # ---- Templates and windows
 
 

@@ -271,6 +271,33 @@ def _check_clipping(recording, rails):
         yield "warning", f"channel {recording.channels[k]}", message
 
 
+def problem_spans(recording: Recording) -> dict:
+    """Where a recording holds no measurement, for a figure: "gap" (missing, filled, dead, spikes) and "clipped" (runs
+    at the extreme value of the channel), each (k, 3): first and last second, number of the channel.
+
+    >>> signal = np.clip(np.random.default_rng(0).normal(size=(4000, 1)), -3, 3)
+    >>> signal[1000:1100], signal[2000:2020] = np.nan, 3
+    >>> spans = problem_spans(Recording(signal, 1000))
+    >>> spans["gap"].tolist(), spans["clipped"].tolist()
+    ([[1.0, 1.1, 0.0]], [[2.0, 2.02, 0.0]])
+    """
+    low = high = np.full(recording.n_channels, np.nan)
+    for _, block in recording.blocks():
+        block[~np.isfinite(block)] = np.nan
+        low, high = np.fmin(low, np.fmin.reduce(block)), np.fmax(high, np.fmax.reduce(block))
+    found: dict = {"gap": [], "clipped": []}
+    for start, block, gaps in gap_blocks(recording):
+        block = block.astype(np.float32)
+        at_rail = ((block == low) | (block == high)) & (low < high)
+        for kind, flags in (("gap", gaps & ~at_rail), ("clipped", at_rail)):
+            for channel in range(recording.n_channels):
+                first, stop = runs(flags[:, channel])
+                long = (stop - first >= CLIP_RUN_SAMPLES) | (kind == "gap")
+                found[kind] += [(start + a, start + b, channel) for a, b in zip(first[long], stop[long], strict=True)]
+    rate = np.array([recording.sampling_rate_hz, recording.sampling_rate_hz, 1.0])
+    return {kind: np.array(spans, dtype=float).reshape(-1, 3) / rate for kind, spans in found.items()}
+
+
 def _check_names(events, names):
     for name, count in zip(events.names, events.counts(), strict=True):
         if names is not None and count and name not in names:

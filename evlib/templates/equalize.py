@@ -22,7 +22,7 @@ LEFT_LEVEL, LEFT_POWER = 1.5, 3.0
 # A level is quiet below the least that one in a hundred frames of training has, divided by this, and below this share
 # of that of noise. It is brought to 1: where noise is less and events are as loud, they grow, and none is lost.
 # What is fainter by so many times is no signal (a dead channel); so large a share of gaps makes a level low by itself.
-QUIET_TIMES, QUIET_LEVEL, FAINT, GAP_SHARE = 1.5, 0.4, 1000.0, 0.1
+QUIET_TIMES, QUIET_LEVEL, FAINT, GAP_SHARE = 1.5, 0.4, 1000.0, 0.02
 SHARE = 0.95
 # No level is below this.
 NO_LEVEL = 1e-12
@@ -145,6 +145,7 @@ def equalize(whitened: np.ndarray, limits: np.ndarray, rate: float) -> np.ndarra
         out[hop:, channel] += frames[:, hop:].ravel()
     even = whitened.copy()
     even[:, touched] = out[hop : hop + len(whitened), touched]
+    even[whitened == 0] = 0  # a gap stays one
     return even
 
 

@@ -275,6 +275,22 @@ class ChannelDropout(Augmentation):
 
 
 @dataclass(frozen=True)
+class Saturation(Augmentation):
+    """Clip each channel at ``level`` times its largest absolute value in the sequence, as a sensor at its limit does.
+
+    >>> Saturation(0.5)(torch.tensor([[[1.0], [-4.0], [3.0]]]), torch.Generator().manual_seed(0)).flatten()
+    tensor([ 1., -2.,  2.])
+    """
+
+    level: float | tuple = setting((0.5, 1.0), 0, 1)
+
+    def apply(self, batch, generator):
+        most = batch.x.abs().amax(1, keepdim=True)
+        most = most * draw(self.level, (len(batch.x), 1, batch.x.shape[2]), batch.x, generator)
+        return batch._replace(x=torch.minimum(torch.maximum(batch.x, -most), most))
+
+
+@dataclass(frozen=True)
 class MagnitudeWarp(Augmentation):
     """Multiply each channel by a smooth curve through ``knots`` random gains in [1 - strength, 1 + strength].
 

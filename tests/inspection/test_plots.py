@@ -325,3 +325,14 @@ def test_active_units():
     for variance, words in (([-1.0, 1.0], "not negative"), (np.ones((2, 2)), r"shape \(2, 2\)")):
         with pytest.raises(ShapeError, match=words):
             plots.plot_active_units(variance)
+
+
+def test_problems_lie_in_the_lane_of_their_channel():
+    spans = {"gap": np.array([[1.0, 4.0, 1.0]]), "clipped": np.zeros((0, 3))}
+    noise = np.array([1.0, 5.0]), np.array([[1.0, np.nan], [0.25, 1.0]])
+    ax = plots.plot_problems(spans, ("x", "y"), 10.0, noise)
+    box = [c for c in ax.collections if len(c.get_paths())][0].get_paths()[0].get_extents()
+    assert (box.x0, box.x1) == (1.0, 4.0) and -1.5 < box.y0 < -1 < box.y1 < -0.5
+    assert legend(ax) == ["gap (1)", "clipped (0)", "noise beside training (lane: x10)"]
+    assert ax.lines[2].get_ydata() == pytest.approx([0.0, np.log10(0.5)])
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["x", "y"]

@@ -50,6 +50,10 @@ def test_a_gain_that_falls_for_a_while_is_taken_back_and_a_dead_channel_stays(wh
     assert np.allclose(even[INSIDE, 1].std(), 1, rtol=0.1)
     assert np.corrcoef(even[INSIDE, 1], white[INSIDE, 1])[0, 1] > 0.99
     quiet = white.copy()
+    quiet[CHANGE] *= gain
+    quiet[30_000:30_100] = 0
+    assert (equalize(quiet, limits, RATE)[30_000:30_100] == 0).all(), "a gap stays one"
+    quiet = white.copy()
     quiet[:, 1] = np.where(np.arange(N) % 1000 < 700, 0.0, white[:, 1])
     assert equalize(quiet, limits, RATE) is quiet, "many gaps are no gain"
 

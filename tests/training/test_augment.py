@@ -21,6 +21,7 @@ from evlib.training.augment import (
     MagnitudeWarp,
     Resample,
     Rotation,
+    Saturation,
     TemporalAugmentation,
     TimeShift,
     TimeWarp,
@@ -65,7 +66,14 @@ def everything(time=400, channels=6):
     rng = np.random.default_rng(1)
     snippets = rng.normal(size=(5, 20, channels)).astype(np.float32)
     fitted = DataDrivenAugmentation(np.ones((channels, 65)), 0.3, snippets, 0.01, RATE, maybe_events=False)
-    kinds = [WhiteNoise(0.1), Gain(), Gain(per_channel=True), ChannelDropout((0.4, 0.5)), MagnitudeWarp((0.2, 0.3))]
+    kinds = [
+        WhiteNoise(0.1),
+        Gain(),
+        Gain(per_channel=True),
+        ChannelDropout((0.4, 0.5)),
+        Saturation(),
+        MagnitudeWarp((0.2, 0.3)),
+    ]
     kinds += [Rotation(), TimeShift(30), TimeShift(30, fill="zero"), Crop((0.5, 0.8)), TimeWarp((0.2, 0.3))]
     kinds += [Resample((0.9, 1.1)), fitted]
     return [*kinds, Compose([WhiteNoise(), Crop(0.7), TimeWarp(0.2)], [0.5, 0.5, 1.0])]
@@ -73,7 +81,16 @@ def everything(time=400, channels=6):
 
 KINDS = [pytest.param(kind, id=f"{type(kind).__name__}{k}") for k, kind in enumerate(everything())]
 NOTHING = DataDrivenAugmentation(np.ones((3, 9)), 0.3, np.ones((1, 8, 3)), 1.0, RATE, noise=0, gain=0, transients=0)
-IDENTITIES = [WhiteNoise(0), Gain(1.0), ChannelDropout(0), MagnitudeWarp(0), Rotation(()), TimeShift(0), Crop(1.0)]
+IDENTITIES = [
+    WhiteNoise(0),
+    Gain(1.0),
+    ChannelDropout(0),
+    Saturation(1.0),
+    MagnitudeWarp(0),
+    Rotation(()),
+    TimeShift(0),
+    Crop(1.0),
+]
 IDENTITIES += [NOTHING, TimeWarp(0), Resample(1.0), Compose([]), Compose([Gain(3.0), Crop(0.5)], 0.0)]
 
 
@@ -622,3 +639,11 @@ def test_a_random_view_is_one_or_two_of_four_changes():
         assert noisy + cropped + shifted <= 2
     # Each of four is chosen with probability 3/8 (1.5 of them on average).
     assert counts[:2] / 300 == pytest.approx([0.375, 0.375], abs=0.09)
+
+
+def test_a_saturated_channel_stays_at_its_limit():
+    x = torch.randn(4, 200, 3, generator=seeded())
+    clipped = Saturation((0.2, 0.6))(x, seeded())
+    most = clipped.abs().amax(1, keepdim=True)
+    assert torch.equal(clipped, x.clamp(-most, most)) and (most < x.abs().amax(1, keepdim=True)).all()
+    assert ((most / x.abs().amax(1, keepdim=True)) >= 0.2 - 1e-6).all()
