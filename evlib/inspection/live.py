@@ -20,8 +20,8 @@ from . import plots
 from .view import Overview
 from .widget import PAGE_DPI, WRAP, Pictured, blank_figure, html_facts
 
-# Pixel columns of the signal, and seconds of lag that are shown.
-BINS, LAG_S = 1200, 300.0
+# Pixel columns of the signal, and seconds of lag that are shown: at most, and at first.
+BINS, LAG_S, SHORT_S = 1200, 300.0, 30.0
 # Of the time at most one part in so many is spent on drawing: detection goes first.
 DRAW_SHARE = 3
 GAP = {"color": "#d55e00", "alpha": 0.15, "linewidth": 0}
@@ -185,7 +185,7 @@ class LiveView(Pictured):
         when = np.array([when for when, _ in self._lags])
         lags = [lag for _, lag in self._lags]
         plots.plot_lag(when - (when[-1] if len(when) else 0.0), lags, self.session.lag_alarm_s, bottom)
-        bottom.set_xlim(-LAG_S, 0)
+        bottom.set_xlim(min(when[0] - when[-1], -SHORT_S) if len(when) else -SHORT_S, 0)
         for ax in (top, middle, bottom):
             ax.spines[["top", "right"]].set_visible(False)
         return figure

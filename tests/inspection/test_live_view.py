@@ -81,7 +81,7 @@ def test_it_shows_signal_events_and_gaps_until_the_signal_ends(detector, gappy, 
     np.testing.assert_allclose([segment[0, 0] for segment in marks], shown.onset_s)
     lines = [line for line in middle.lines if len(line.get_xdata()) > 1000]
     assert len(lines) == 6 and all(28 <= line.get_xdata()[0] < line.get_xdata()[-1] <= 40 for line in lines)
-    assert middle.get_xlim() == (28.0, 40.0) and bottom.get_xlim() == (-LAG_S, 0)
+    assert middle.get_xlim() == (28.0, 40.0) and bottom.get_xlim() == (-30, 0)
     assert middle.get_yticklabels()[0].get_text().startswith("<b>left</b>") and "mV" in view.session.units
     words = f"{len(shown)} events, decided up to 40.0 s; gaps: 30.0 to 32.0 s"
     assert words in view.message.picture and view.message.value == "the signal has ended"
