@@ -20,7 +20,10 @@ HEADER = struct.Struct("<4sIH")
 COUNTERS = 2**32  # where the counter starts again at 0
 TEXT_RECORDS = 10  # records in a line of text
 LONGEST_LINE = 65536  # bytes; what is longer without an end is no line
-MOST_REPEATED = 1000  # repeated packets one after another; what repeats more is a logger that counts from 0 again
+MOST_REPEATED = 1000  # repeated packets one after another; what repeats more is a logger that counts anew
+MOST_BYTES = 1 << 24  # of lost packets; what misses more is a restart, and the clock tells how much
+# A packet among the first so many, which is late by more than a repeated one is: a logger that began anew.
+YOUNG, LATE = 100, 20
 
 
 @dataclass
@@ -43,7 +46,9 @@ class Frames:
     """What all parsers share: bytes that wait for the rest of their record, and the end of a connection.
 
     ``counter`` is that of the next packet, None where there is none. A format that has one calls ``missing()``, where
-    it was set, for the number of samples that are lost by the clock where the counter starts anew.
+    it was set, for the number of samples that are lost by the clock where the counter starts anew. ``redelivered`` says
+    that old packets may come again: then only many of them are a logger that counts anew. Numbers are multiplied with
+    ``scale``.
     """
 
     def __init__(self, n_channels: int, dtype: str = "int16", window: int = 0, most_lost: int = 10_000):
@@ -54,6 +59,7 @@ class Frames:
         self.window, self.most_lost, self.counts = window, most_lost, Counts()
         self.counter: int | None = None
         self.missing: Callable[[], int] = int
+        self.redelivered, self.scale = False, np.float32(1)
         self._rest, self._late = b"", 0
         self._held: dict[int, np.ndarray] = {}  # blocks by their distance from the next counter
 
@@ -68,9 +74,14 @@ class Frames:
         return self._ready(0)
 
     def _block(self, data):
-        block = np.frombuffer(data, self.dtype).reshape(-1, self.n_channels).astype(np.float32)
+        block = np.frombuffer(data, self.dtype).reshape(-1, self.n_channels).astype(np.float32) * self.scale
         self.counts.records += len(block)
         return block
+
+    @property
+    def waits(self) -> bool:
+        """Whether something that came has not been given out yet."""
+        return bool(self._held or self._rest)
 
     def lost(self, n: int) -> list[np.ndarray]:
         """NaN for n samples, as one block that takes no memory."""
@@ -85,7 +96,9 @@ class Frames:
         ahead = (counter - self.counter + COUNTERS // 2) % COUNTERS - COUNTERS // 2
         late = ahead < 0 or ahead in self._held
         self._late = self._late + 1 if late else 0
-        if abs(ahead) > self.most_lost or self._late > MOST_REPEATED:
+        anew = counter < YOUNG and ahead < -LATE and not self.redelivered
+        far = abs(ahead) > self.most_lost or abs(ahead) * len(data) > MOST_BYTES
+        if far or self._late > MOST_REPEATED or anew:
             out = self._ready(0) + self.lost(self.missing())
             self.counts.restarts += 1
             self.counter, self._late, ahead, late = counter, 0, 0, False
@@ -126,7 +139,7 @@ class RawFrames(Frames):
 class PacketFrames(Frames):
     """Packets with a counter (see ``MAGIC``), so that loss, repetition and order are seen.
 
-    All packets of a stream hold equally many records: a lost one counts as the one after it. ``window`` is how many
+    All packets of a connection hold equally many records: a lost one counts as the one after it. ``window`` is how many
     packets are held back while an earlier one may still come; a jump of more than ``most_lost`` is a restart.
 
     >>> frames = PacketFrames(1, window=0)
@@ -140,6 +153,12 @@ class PacketFrames(Frames):
 
     def __init__(self, n_channels: int, dtype: str = "int16", window: int = 4, most_lost: int = 10_000):
         super().__init__(n_channels, dtype, window, most_lost)
+        self._records, self._astray = 0, False  # in a packet, once one has come; between packets
+
+    def flush(self) -> list[np.ndarray]:
+        """The end of a connection: what was held back; the next one may have other packets."""
+        self._records = 0
+        return super().flush()
 
     def push(self, data: bytes) -> list[np.ndarray]:
         """The records of the packets that are complete and in order now; what is between packets is counted."""
@@ -149,9 +168,16 @@ class PacketFrames(Frames):
             if magic != MAGIC:  # go on at the next packet; its first bytes may be the last ones here
                 found = data.find(MAGIC, at + 1)
                 at = found if found >= 0 else len(data) - len(MAGIC) + 1
-                self.counts.torn += found >= 0
+                self.counts.torn += not self._astray
+                self._astray = True
                 if found < 0:
                     break
+                continue
+            self._astray = False
+            self._records = self._records or n
+            if n != self._records or not n:
+                self.counts.torn += 1
+                at += len(MAGIC)
                 continue
             stop = at + HEADER.size + n * self.n_channels * self.dtype.itemsize
             if stop > len(data):

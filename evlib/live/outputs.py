@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..signals.errors import OptionError, require_extra
+from ..signals.errors import DataError, OptionError, require_extra
 from .sources import address
 
 WAIT_S = 0.5, 10.0  # seconds until an output that failed is tried again: at first, and at most (it doubles)
@@ -27,18 +27,22 @@ class Delivery(threading.Thread):
 
     Parameters
     ----------
+    name : what it is called in messages
     journal : file of lines; may not exist yet
     send : takes a list of lines (bytes); an OSError: try again later
     place : file that remembers how many bytes of the journal were delivered
     """
 
-    def __init__(self, journal: Path, send: Callable[[list[bytes]], None], place: Path):
-        super().__init__(name=f"output {place.name}", daemon=True)
+    def __init__(self, name: str, journal: Path, send: Callable[[list[bytes]], None], place: Path):
+        super().__init__(name=name, daemon=True)
         self._journal, self._send, self._place = journal, send, place
         self._news, self._ended = threading.Condition(), False
         self.failed: OSError | None = None
         self.reader_left = False
-        self.delivered = int(place.read_text() or 0) if place.exists() else 0
+        try:
+            self.delivered = int(place.read_bytes() or 0) if place.exists() else 0
+        except ValueError:
+            raise DataError(f"{place} is damaged: it says how many bytes of the journal were delivered") from None
 
     def run(self) -> None:
         """Deliver until `finish` was called and nothing is left, or the reader of a pipe has left."""
@@ -80,6 +84,11 @@ class Delivery(threading.Thread):
             file.seek(self.delivered)
             chunk = file.read(CHUNK_BYTES)
         return chunk[: chunk.rfind(b"\n") + 1].splitlines(keepends=True)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is still at work on what it was given, without an error."""
+        return self.is_alive() and self.failed is None
 
     def wake(self) -> None:
         """There is something new in the journal."""
@@ -128,9 +137,10 @@ class ToFile:
 
     def __init__(self, path: Path):
         self._path, self._first = path, True
+        path.parent.mkdir(parents=True, exist_ok=True)
+        open(path, "ab").close()  # an OSError now where it cannot be written
 
     def __call__(self, lines: list[bytes]) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         with open(self._path, "a+b") as file:
             if self._first:  # a kill may have come between writing and remembering, or within a line
                 file.seek(max(0, file.seek(0, os.SEEK_END) - CHUNK_BYTES))

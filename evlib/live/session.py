@@ -8,7 +8,7 @@ All that a session needs to go on stands in one folder:
 | ``ledger.jsonl`` | gaps, spans in which nothing could be seen, losses of the source, lag, restarts |
 | ``state.npz`` | the state of the detector, a few seconds old |
 | ``spool.bin`` | the samples since that state: a restart takes them again, and finds the same events again |
-| ``output-N`` | how far output N was told |
+| ``output-...`` | how far each output was told |
 """
 
 import collections
@@ -25,18 +25,27 @@ import numpy as np
 
 from ..detection.detector import Detector
 from ..signals.atomic import lock, replace_file
-from ..signals.errors import DataError, OptionError, UnitError, require_choice, require_instance, require_positive
+from ..signals.errors import (
+    DataError,
+    OptionError,
+    UnitError,
+    WriteError,
+    require_choice,
+    require_instance,
+    require_positive,
+)
 from ..signals.events import Events
 from ..signals.files import read_recording
 from ..signals.logs import AppendOnlyLog
 from .frames import FORMATS
 from .outputs import Delivery, open_output
-from .sources import Source, open_source
+from .sources import Source, open_source, short_hash
 from .streaming import BLOCK_S, StreamingDetector
 
 SAVE_S = 10.0  # seconds between two states
 LAG_ALARM_S = 1.0  # seconds behind real time that are worth a warning
 PIECE_S = 10.0  # seconds of a long gap that are pushed at a time
+MOST_SAMPLES = 1 << 20  # of a piece
 COUNT_S = 1.0  # least seconds between two lines of the ledger about losses of the source
 # Minutes in which the earliest arrival is what "in time" means: clocks of a sensor and a computer drift apart.
 LAG_MINUTES = 10
@@ -95,6 +104,8 @@ class Session:
         self.stream = StreamingDetector(detector, **options)
         self.channels, self.units = (options.get(name) or getattr(detector, name) for name in ("channels", "units"))
         self.folder, self._source, self.lag_alarm_s = Path(folder), source, lag_alarm_s
+        if self.folder.is_file():
+            raise OptionError(f"{folder} is a file; a session needs a folder")
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = open(self.folder / "lock", "ab")
         try:
@@ -106,8 +117,10 @@ class Session:
             raise OptionError(f"the signal in {folder} has ended; choose another folder for a new one")
         spans = [line["stop"] for line in self._ledger.lines if line.get("what") == "unseen"]
         self._accounted = max(spans, default=0)  # samples up to which unseen spans stand in the ledger
-        self._known = collections.deque(self._journal.lines)  # events of the journal that are found again
-        self._told, self.ended = 0, False  # ended: the signal has, not only this session
+        if not all({"id", "onset", "trial_type", "sample"} <= line.keys() for line in self._journal.lines):
+            raise DataError(f"{self._journal.path} holds lines that are no events")
+        self._known = self._journal.lines  # events that stand in the journal, and will be found again
+        self._told, self.ended = len(self._known), False  # ended: the signal has, not only this session
         self._counted: tuple[float, dict[str, int]] = 0.0, {}
         self._saved = self._taken = time.monotonic()
         self._lag, self._stop, self.late = Lag(), threading.Event(), False
@@ -115,12 +128,14 @@ class Session:
         self.gaps: collections.deque = collections.deque(maxlen=RECENT_EVENTS)
         self.watch: Callable[[int, np.ndarray], None] | None = None  # called with each block, to look at the signal
         new = not (self.folder / "state.npz").exists()
+        if new and self._journal.lines:
+            raise OptionError(f"{folder} holds events but no state.npz to go on from; choose another folder")
         for path in outputs:
             if new and path != "-" and Path(path).is_file() and Path(path).stat().st_size:
                 raise OptionError(f"{path} is there already; a new session does not write to it. Choose another name")
         self._deliveries = [
-            Delivery(self._journal.path, open_output(text), self.folder / f"output-{number}")
-            for number, text in enumerate(outputs)
+            Delivery(text, self._journal.path, open_output(text), self.folder / f"output-{short_hash(text)}")
+            for text in outputs
         ]
         self._spool = Spool(self.folder / "spool.bin", self.stream.n_channels)
         self._start(new)
@@ -167,25 +182,26 @@ class Session:
 
     def _start(self, new):
         """Go on where the last session stopped: its state, then the samples that came since."""
-        if new:
+        if not any(line.get("what") == "start" for line in self._ledger.lines):
             names, rate = list(self.stream.detector.names), self.stream.detector.sampling_rate_hz
-            if not self._ledger.lines:
-                self._ledger.append({"what": "start", "names": names, "sampling_rate_hz": rate})
-        else:
+            self._ledger.append({"what": "start", "names": names, "sampling_rate_hz": rate})
+        if not new:
             values = self._saved_values()
             self.stream.restore(values)
-            self._told, counter = int(values["told"]), int(values["counter"])
+            known, counter = int(values["known"]), int(values["counter"])
+            if known > self._told:
+                text = f"events.jsonl in {self.folder} has {self._told} lines, and had {known}: was it edited?"
+                raise DataError(f"{text} Choose another folder")
+            self._known = self._known[known:]
             self._source.counter = None if counter < 0 else counter
             self._source.heard = float(values["heard"]) or None
-        for _ in range(min(self._told, len(self._known))):
-            self._known.popleft()
         saved = self.stream.n_samples
         for start, block, counter, heard in self._spool.records():
             ahead = self.stream.n_samples - start
             if 0 <= ahead < len(block):
                 self._tell(self.stream.push(block[ahead:]))
                 self._source.counter, self._source.heard = counter, heard
-        if not new or self.stream.n_samples:
+        if not new:
             taken = self.stream.n_samples - saved
             self._ledger.append({"what": "restart", "sample": self.stream.n_samples, "from_spool": taken})
         self._save()
@@ -197,14 +213,14 @@ class Session:
                 values = dict(state)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(f"{path} is damaged: {error}") from error
-        if not {"told", "counter", "heard"} <= values.keys():
+        if not {"known", "counter", "heard"} <= values.keys():
             raise DataError(f"{path} is no state of a session")
         return values
 
     def _take(self, block):
         """Samples that came."""
         self._taken = time.monotonic()
-        step = max(1, round(PIECE_S * self.stream.detector.sampling_rate_hz))
+        step = min(max(1, round(PIECE_S * self.stream.detector.sampling_rate_hz)), MOST_SAMPLES)
         for first in range(0, len(block), step):
             piece = block[first : first + step]
             if not self._source.replays:
@@ -215,22 +231,36 @@ class Session:
 
     def _tell(self, events):
         """Write events into the journal, but for those that a restart finds again, and wake the outputs."""
-        lines = []
+        lines: list[dict] = []
         for row in range(len(events)):
-            line = _line(self._told, events, row, self.stream.n_samples)
-            self._told += 1
-            if not self._known:
+            line = _line(self._told + len(lines), events, row, self.stream.n_samples)
+            if not self._is_known(line):
                 lines.append(line)
-            elif not _same(known := self._known.popleft(), line, events.sampling_rate_hz):
-                self._ledger.append({"what": "found otherwise", "was": known.get("id"), "is": line})
         for number, line in enumerate(lines, start=1):
             self._journal.append(line, wait=number < len(lines))
+        self._told += len(lines)
         self.recent.extend(lines)
         for delivery in self._deliveries if lines else ():
             delivery.wake()
+        if self._known:  # what is not found again where all is decided
+            self._known = [line for line in self._known if line["sample"] >= self.stream.decided_samples - 1]
         # A span that reaches the edge of the search may go on.
         while self.stream.unseen and (self.ended or self.stream.unseen[0][1] < self.stream.decided_samples):
             self._account(*self.stream.unseen.pop(0))
+
+    def _is_known(self, line):
+        """Whether a restart finds an event of the journal again: its type at its time. Where samples were lost,
+        within its refractory period will do, and the ledger notes it."""
+        name, rate = line["trial_type"], self.stream.detector.sampling_rate_hz
+        period = self.stream.detector.refractory_s.get(name) or 0.0
+        for reach in (1 / rate, period):
+            for k, known in enumerate(self._known):
+                if known["trial_type"] == name and abs(known["onset"] - line["onset"]) < reach:
+                    if reach == period:
+                        self._ledger.append({"what": "found otherwise", "was": known["id"], "is": line})
+                    del self._known[k]
+                    return True
+        return False
 
     def _account(self, start, stop):
         if stop > self._accounted:
@@ -243,9 +273,10 @@ class Session:
         """What is due: the state, the ledger, a warning that the reader falls behind."""
         self._source.taken()
         now = time.monotonic()
-        if self._source.speed and self.stream.n_samples:
+        if self._source.speed:
             signal_s = self.stream.n_samples / self.stream.detector.sampling_rate_hz / self._source.speed
-            self._alarm(self._lag.update(now, signal_s), now - self._taken)
+            silent_s = now - self._taken
+            self._alarm(self._lag.update(now, signal_s) if signal_s else silent_s, silent_s)
         if now - self._counted[0] > COUNT_S:
             self._count(now)
         if now - self._saved > SAVE_S:
@@ -275,7 +306,7 @@ class Session:
     def _save(self):
         counter, heard = self._source.counter, self._source.heard
         values = self.stream.state() | {
-            "told": self._told,
+            "known": self._told - len(self._known),
             "counter": -1 if counter is None else counter,
             "heard": heard or 0.0,
         }
@@ -292,11 +323,13 @@ class Session:
             elif whole:
                 self._save()
                 self._source.taken()
-            wait_s = None if self.ended else FINISH_S
-            left = [delivery.name for delivery in self._deliveries if not delivery.finish(wait_s)]
-            if left:
-                text = "%s: not all events were delivered; they are in %s"
-                logging.getLogger(__name__).warning(text, ", ".join(left), self._journal.path)
+            for delivery in self._deliveries if self.ended else ():
+                while not self._stop.is_set() and not delivery.finish(0.2) and delivery.waits:
+                    pass  # a slow reader gets all, unless somebody stops this
+            late = [d.name for d in self._deliveries if not d.finish(FINISH_S) and not d.reader_left]
+            if late and whole:
+                text = f"not all events were delivered; they stand in {self._journal.path}"
+                raise WriteError(f"{', '.join(late)}: {text}")
         finally:
             self._spool.close()
             self._lock.close()
@@ -321,6 +354,8 @@ class Spool:
         with open(self._path, "rb") as file:
             while len(header := file.read(RECORD.size)) == RECORD.size:
                 start, n, lost, counter, heard = RECORD.unpack(header)
+                if n > MOST_SAMPLES:
+                    raise DataError(f"{self._path} is damaged: a record of {n} samples")
                 data = b"" if lost else file.read(4 * n * self._n_channels)
                 if not lost and len(data) < 4 * n * self._n_channels:
                     return
@@ -419,11 +454,6 @@ def _line(number, events, row, n_samples):
     return {name: value for name, value in line.items() if value == value}  # NaN is no JSON
 
 
-def _same(known, line, rate):
-    """Whether an event that a restart finds again is the one of the journal: its type, and its time to a sample."""
-    return known.get("trial_type") == line["trial_type"] and abs(known.get("onset", np.inf) - line["onset"]) < 1 / rate
-
-
 def read_journal(folder: str | Path) -> Events:
     """The events of a session so far, or of one that has ended, in order of time.
 
@@ -433,9 +463,10 @@ def read_journal(folder: str | Path) -> Events:
     """
     journal, ledger = (AppendOnlyLog(Path(folder) / name).lines for name in ("events.jsonl", "ledger.jsonl"))
     try:
-        names, rate = ledger[0]["names"], ledger[0]["sampling_rate_hz"]
+        start = next(line for line in ledger if line.get("what") == "start")
+        names, rate = start["names"], start["sampling_rate_hz"]
         onset = [line["sample"] / rate + line["fraction"] / rate for line in journal]
         score, sigma_s = ([line.get(name, np.nan) for line in journal] for name in ("score", "sigma_s"))
         return Events.from_seconds(onset, [line["trial_type"] for line in journal], rate, names, score, sigma_s)
-    except (IndexError, KeyError, TypeError, ValueError) as error:
+    except (StopIteration, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{folder} is no folder of a session, or damaged: {error!r}") from error

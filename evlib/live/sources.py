@@ -6,6 +6,7 @@ yielded is safe.
 """
 
 import contextlib
+import hashlib
 import logging
 import os
 import queue
@@ -26,6 +27,9 @@ from .frames import Counts, Frames, TextFrames
 BEAT_S = 0.25  # seconds that a source waits for data before it yields an empty block
 READ_BYTES = 65536  # of a connection at a time
 RETRY_S = 0.1, 5.0  # seconds until a lost connection is tried again: at first, and at most (it doubles)
+PIECE_S = 10.0  # seconds of a gap that are given at a time
+# A format is not what comes where so many bytes hold no sample, or so many pieces are damaged: that is said once.
+STRANGE_BYTES, STRANGE_PIECES = 100_000, 20
 REPLAY_S = 0.25  # seconds of a recording that is replayed at a time
 # Seconds that a time stamp of Lab Streaming Layer may jump without a loss: jitter of a sender is some milliseconds.
 JITTER_S = 0.02
@@ -56,12 +60,23 @@ class Source:
     def taken(self) -> None:
         """All blocks so far are safe: the sender may forget them."""
 
+    def _gap(self, n, n_channels, rate):
+        """Blocks of NaN for n samples, and empty ones between; ``heard`` moves on, so that a stop loses nothing."""
+        piece = max(1, round(PIECE_S * rate))
+        for start in range(0, n, piece):
+            length = min(piece, n - start)
+            if self.heard is not None:
+                self.heard += length / rate
+            yield np.broadcast_to(np.float32(np.nan), (length, n_channels))
+            yield np.empty((0, n_channels), np.float32)
+
 
 class ByteSource(Source):
     """Bytes of a connection in one of the formats of `evlib.live.frames`; a lost one is opened again.
 
     Parameters
     ----------
+    name : what it is called in messages
     connect : opens a connection: an object with ``read() -> bytes``, None where nothing came within BEAT_S and empty at
         the end, ``taken()`` and ``close()``
     frames : the parser
@@ -71,14 +86,19 @@ class ByteSource(Source):
     give_up_s : end the signal after so many seconds without data; None: never
     """
 
-    def __init__(self, connect, frames: Frames, sampling_rate_hz: float, scale=1.0, again=True, give_up_s=None):
+    def __init__(
+        self, name: str, connect, frames: Frames, sampling_rate_hz: float, scale=1.0, again=True, give_up_s=None
+    ):
         super().__init__()
-        self._connect, self._frames, self._again, self._give_up_s = connect, frames, again, give_up_s
+        self._name, self._connect, self._frames, self._again, self._give_up_s = name, connect, frames, again, give_up_s
         self._rate = sampling_rate_hz
         self._connection: Connection | MqttMessages | None = None
-        self._scale = np.asarray(scale, dtype=np.float32)
-        if self._scale.ndim and self._scale.shape != (frames.n_channels,) or not np.isfinite(self._scale).all():
-            raise OptionError(f"scale must be a number, or one for each of {frames.n_channels} channels; got {scale}")
+        scale = np.asarray(scale, dtype=np.float32)
+        if scale.ndim and scale.shape != (frames.n_channels,) or not (np.isfinite(scale) & (scale != 0)).all():
+            raise OptionError(
+                f"scale must be a number other than 0, or one for each of {frames.n_channels} channels; got {scale}"
+            )
+        frames.scale, self._unread, self._said = scale, 0, False
         self.counts = frames.counts
         frames.missing = self._missing
 
@@ -100,7 +120,8 @@ class ByteSource(Source):
                         return
                     yield empty
             except OSError as error:
-                logging.getLogger(__name__).warning("no connection: %s", error)
+                if wait_s == RETRY_S[0]:  # once, however often it is tried
+                    logging.getLogger(__name__).warning("%s: no connection: %s; it is tried again", self._name, error)
             finally:
                 if self._connection is not None:
                     self._connection.close()
@@ -116,19 +137,30 @@ class ByteSource(Source):
 
     def _parsed(self, data, unheard):
         blocks = self._frames.push(data)
-        if unheard and self._frames.counter is None and blocks:  # no counter: the clock tells what is lost
+        self._unread = 0 if blocks else self._unread + len(data)
+        if not self._said and (self._unread > STRANGE_BYTES or self._frames.counts.torn > STRANGE_PIECES):
+            self._said = True
+            text = "%s: %d damaged pieces, %d bytes without a sample: another format, or number of channels?"
+            logging.getLogger(__name__).warning(text, self._name, self._frames.counts.torn, self._unread)
+        if not blocks:
+            return
+        now = time.time()
+        if unheard and self.counter is None:  # no counter so far: the clock tells what is lost
             blocks = self._frames.lost(self._missing() - len(blocks[0])) + blocks
-        self.counter = self._frames.counter
-        for block in blocks:
-            yield block if self._scale.ndim == 0 and self._scale == 1 else block * self._scale
-        if blocks:
-            self.heard = time.time()
+        long = [k for k, block in enumerate(blocks) if not block.strides[0] and len(block) > PIECE_S * self._rate]
+        if long:  # nobody counts in a long gap: where it is cut short, the clock tells the rest
+            self.counter, (before, (gap, *blocks)) = None, (blocks[: long[-1]], blocks[long[-1] :])
+            if before:
+                yield np.concatenate(before)
+            yield from self._gap(*gap.shape, self._rate)
+        self.counter, self.heard = self._frames.counter, now
+        yield np.concatenate(blocks)
 
     def _missing(self):
         return 0 if self.heard is None else max(0, round((time.time() - self.heard) * self._rate))
 
     def taken(self) -> None:
-        if self._connection is not None:
+        if self._connection is not None and not self._frames.waits:
             self._connection.taken()
 
 
@@ -220,6 +252,8 @@ class LslSource(Source):
             found[0], processing_flags=pylsl.proc_clocksync | pylsl.proc_monotonize, as_numpy=True
         )
         info = self._inlet.info(timeout=find_s)
+        if info.channel_format() == pylsl.cf_string:
+            raise DataError(f"the stream {name!r} holds texts, not numbers")
         if not info.nominal_srate():
             raise UnitError(f"the stream {name!r} has no regular sampling rate")
         self._rate, self._give_up_s = info.nominal_srate(), give_up_s
@@ -244,7 +278,7 @@ class LslSource(Source):
                 for first, last in self._pieces(stamps - before, rate):
                     lost = round((stamps[first] - before[first]) * rate) - 1
                     if (stamps[first] - before[first]) * rate - 1 > JITTER_S * rate:
-                        yield np.broadcast_to(np.float32(np.nan), (lost, self._n_channels))
+                        yield from self._gap(lost, self._n_channels, rate)
                     yield block[first:last]
                 stamp, self.heard = stamps[-1], time.time()
             yield block[:0]
@@ -313,9 +347,10 @@ def open_source(
     if scheme == "file":
         return Replay(read(text), speed)
     host, port = more["host"], more["port"]
+    client = "evlib-" + short_hash(text)  # the same after a restart
     topic = (
         more["path"],
-        more.get("client", "evlib-stream"),
+        more.get("client", client),
         int(more.get("qos", 1)),
         b"\n" * isinstance(frames, TextFrames),
     )
@@ -327,7 +362,13 @@ def open_source(
     }
     if scheme in ("serial", "mqtt"):  # a package that is missing is said now
         require_extra({"serial": "serial", "mqtt": "paho.mqtt.client"}[scheme], "live")
-    return ByteSource(connect[scheme], frames, sampling_rate_hz, scale, scheme != "-", give_up_s)
+    frames.redelivered = scheme == "mqtt"
+    return ByteSource(text, connect[scheme], frames, sampling_rate_hz, scale, scheme != "-", give_up_s)
+
+
+def short_hash(text: str) -> str:
+    """A name for an address."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def address(text: str) -> tuple[str, dict]:

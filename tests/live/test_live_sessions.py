@@ -417,3 +417,59 @@ def test_a_full_disk_loses_no_event(detector, simulations, whole, tmp_path):
     Session(detector, Replay(recording), tmp_path).run()
     same(read_journal(tmp_path), evlib.detect(detector, recording))
     assert failed and not ledger(tmp_path, "found otherwise")
+
+
+def test_a_long_gap_by_the_clock_can_be_stopped_and_goes_on(detector, wire, tmp_path):
+    server = Server([wire[:2000].tobytes()], [wire[2000:4000].tobytes()])
+    session = open_session(detector, server.address, tmp_path, format="int16", scale=SCALE, give_up_s=0.5)
+    session._source.heard = began = time.time() - 300.0
+    session.watch = lambda start, _: start > 60_000 and session.stop()
+    session.run()
+    assert 30 < session.status()["signal_s"] < 100
+    session = open_session(detector, server.address, tmp_path, format="int16", scale=SCALE, give_up_s=0.5)
+    went_on = time.time()
+    session.run()
+    assert session.status()["signal_s"] == pytest.approx(went_on - began, abs=5.0)
+    assert session.ended and not len(read_journal(tmp_path).within(2000, 590_000))
+
+
+def stopped_half_way(detector, data, folder, *outputs):
+    """A session that was stopped after 27 s, without a state of its end."""
+    server = Server([b"".join(data)])
+    session = open_session(detector, server.address, folder, outputs, scale=SCALE, give_up_s=9.0)
+    session._save = lambda: None
+    session.watch = lambda start, _: start > 54_000 and session.stop()
+    session.run()
+
+
+def test_events_that_the_journal_lacks_are_told_whatever_became_of_the_samples(detector, wire, whole, tmp_path):
+    """The power goes: what was received is lost but for a third, only the journal was on disk."""
+    data = packets(wire)
+    stopped_half_way(detector, data[:6000], tmp_path)
+    assert len(read_journal(tmp_path)) > 5
+    spool = (tmp_path / "spool.bin").read_bytes()
+    (tmp_path / "spool.bin").write_bytes(spool[: len(spool) // 3])
+    server = Server([b"".join(data[6000:])])
+    open_session(detector, server.address, tmp_path, scale=SCALE, give_up_s=0.3).run()
+    same_late, late = (events.within(62_000, 80_000) for events in (whole, read_journal(tmp_path)))
+    assert late.type_names == same_late.type_names and len(late) > 5
+    ids = [json.loads(line)["id"] for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert ids == list(range(len(ids)))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("state.npz", None, OptionError),
+        ("spool.bin", b"\0" * 8 + b"\xff\xff\xff\x7f\1" + b"\0" * 16, DataError),
+        ("events.jsonl", b'{"id": 0}\n', DataError),
+        ("output-", b"nonsense", DataError),
+    ],
+)
+def test_a_damaged_folder_is_refused(detector, wire, tmp_path, name, content, error):
+    folder, output = tmp_path / "state", str(tmp_path / "found.jsonl")
+    stopped_half_way(detector, packets(wire)[:6000], folder, output)
+    (path,) = folder.glob(f"{name}*")
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(error):
+        open_session(detector, "tcp://127.0.0.1:9", folder, [output], scale=SCALE)

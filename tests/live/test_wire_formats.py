@@ -73,7 +73,23 @@ def test_torn_pieces_and_restarts_are_counted_and_survived(kind, write):
 def test_a_logger_that_counts_from_0_again_is_heard_and_the_clock_tells_what_is_missing(kind, write):
     frames = kind(2, window=0)
     frames.missing = lambda: 7
+    frames.redelivered = True  # else the first packet that is young shows it
     data = [write(k % 20, 5000 + k) for k in range(20)] + [write(k % 20, k) for k in range(1100)]
     found = parse(frames, data)
     assert (frames.counts.repeated, frames.counts.restarts, frames.counts.lost) == (1000, 1, 7)
     assert len(found) == 200 + 7 + 10 * 100 and np.isnan(found[200:207]).all() and not np.isnan(found[207:]).any()
+
+
+@pytest.mark.parametrize("kind, write", FORMATS)
+def test_a_young_packet_shows_a_logger_that_began_anew(kind, write):
+    frames = kind(2, window=0)
+    frames.missing = lambda: 7
+    found = parse(frames, [write(k % 20, 400 + k) for k in range(20)] + [write(k, k) for k in range(20)])
+    assert (frames.counts.repeated, frames.counts.restarts, frames.counts.lost, len(found)) == (0, 1, 7, 407)
+
+
+def test_a_packet_of_another_size_is_damage_and_takes_no_memory():
+    frames = PacketFrames(2, window=0)
+    found = parse(frames, [packet(0, 0), HEADER.pack(MAGIC, 9000, 65535), packet(1, 1)])
+    np.testing.assert_array_equal(found, SIGNAL[:2].reshape(-1, 2))
+    assert frames.counts.torn >= 1 and frames.counts.lost == 0
