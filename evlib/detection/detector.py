@@ -138,6 +138,8 @@ class Detector:
         require(len(self.calibration) == 2 and len(self.weights) == 3, OptionError, "want 2 calibration, 3 weights")
         any_sign = dict(enumerate((self.prior_logit, *self.calibration, *self.weights)))
         require_number(-math.inf, **{f"calibration or weight {k}": value for k, value in any_sign.items()})
+        sees = self.uses_templates or self.frames is not None or self.classifier is not None
+        require(sees, OptionError, f"templates of weight {self.weights[0]:g} and no network find nothing")
         require_number(**{name: getattr(self, name) for name in NOT_NEGATIVE})
         require_int(0, classifier_window=self.classifier_window)
         require_instance(dict, metadata=self.metadata)

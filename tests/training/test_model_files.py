@@ -272,7 +272,7 @@ BAD_VALUES = {
     "timing_error_s": [-1.0, float("nan"), "a"],
     "timing_scale": [-1.0, float("inf")],
     "calibration": [[1.0], [1.0, float("nan")], ["a", 1.0], 5],
-    "weights": [[1.0, 0.0], [1.0, 0.0, "a"], None],
+    "weights": [[1.0, 0.0], [1.0, 0.0, "a"], [0.0, 1.0, 0.0], None],
     "same_event_s": [-1.0, None],
     "exact_s": [float("nan")],
     "most_doubted": [-0.1, "a"],
