@@ -151,7 +151,10 @@ def explain(bank, whitened):
     amplitude = bank.amplitude(peak, type, own)
     residual = whitened - bank.render(len(whitened), time, type, amplitude)
     residual[hidden] = 0
-    score = bank.scores(residual) / seen if moved or hidden.any() else score
+    if moved or hidden.any():
+        again = bank.scores(residual) / seen
+        # What is hidden changes nothing far away from it: blocks of any size have the same candidates.
+        score = again if moved else np.where((seen < 1).any(axis=1, keepdims=True), again, score)
     energy = np.r_[0.0, np.cumsum((residual.astype(np.float64) ** 2).sum(1))]
     misfit = _misfit(bank, energy, time, 0.0)
     fits = bank.fits(misfit, amplitude, type)
@@ -206,6 +209,7 @@ def _pursue(bank, score, seen=ALL, taken=None):
     ``taken`` : gives the score without some events where overlaps of whole templates do not, because some is not seen.
     """
     n, length = len(score), bank.length
+    hazy = (seen < 1).any(axis=1)
     lags = np.arange(-(length - 1), length)
     found = [(np.zeros(0), np.zeros(0, np.int64), np.zeros(0))]
     llr = bank.log_likelihood_ratio(score, seen=seen)
@@ -226,11 +230,6 @@ def _pursue(bank, score, seen=ALL, taken=None):
         amplitude = bank.amplitude(peak, type, own)
         explained = np.sort(np.r_[explained, sample + offset])
         found.append((sample + offset, type, peak))
-        if taken is not None:
-            score[:] = taken(sample + offset, type, amplitude)
-            llr = bank.log_likelihood_ratio(score, seen=seen)
-            best = np.where(given_up, -np.inf, llr.max(axis=1))
-            continue
         height = (amplitude * bank.norm[type])[:, None, None]
         place, step = nearest_step(sample + offset)
         index = place[:, None] + lags
@@ -242,6 +241,10 @@ def _pursue(bank, score, seen=ALL, taken=None):
             score[touched] -= (bank.overlap[type[part], step[part]] * height[part].astype(np.float32))[keep]
             llr[touched] = bank.log_likelihood_ratio(score[touched])
             best[touched] = np.where(given_up[touched], -np.inf, llr[touched].max(axis=1))
+        if taken is not None:
+            score[hazy] = taken(sample + offset, type, amplitude)[hazy]
+            llr[hazy] = bank.log_likelihood_ratio(score[hazy], seen=seen[hazy])
+            best[hazy] = np.where(given_up[hazy], -np.inf, llr[hazy].max(axis=1))
     return [np.concatenate(column) for column in zip(*found, strict=True)]
 
 
