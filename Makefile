@@ -40,8 +40,8 @@ run-full: $(V)/.stamp
 test: $(V)/.stamp
 	OMP_NUM_THREADS=1 $(B)/python -m pytest -q -n 2 --dist loadscope tests evlib
 ifneq ($(strip $(ALL_NOTEBOOKS)),)
-	OMP_NUM_THREADS=1 $(B)/python -m pytest -q -n 2 --dist loadscope -p no:cacheprovider --timeout 900 \
-		--nbval-lax --nbval-current-env --nbval-cell-timeout 600 $(ALL_NOTEBOOKS)
+	OMP_NUM_THREADS=1 $(B)/python -m pytest -q -n 2 --dist loadscope -p no:cacheprovider --timeout 1500 \
+		--nbval-lax --nbval-current-env --nbval-cell-timeout 1200 $(ALL_NOTEBOOKS)
 endif
 
 fuzz: $(V)/.stamp
