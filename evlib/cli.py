@@ -26,6 +26,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from json import dumps
 from pathlib import Path
 
@@ -111,15 +112,14 @@ def _make_printable():
 
 def _require_another_output(options):
     """Refuse an output that is one of the inputs, by whatever path or link."""
-    given = options.get("output") or []
-    for output in filter(os.path.exists, given if isinstance(given, list) else [given]):
-        for value in options.values():
-            for path in value if isinstance(value, list) else [value]:
-                if value is not options["output"] and isinstance(path, str | Path) and os.path.exists(path):
-                    if os.path.samefile(path, output):
-                        raise OptionError(
-                            f"-o {output} is {path}, which is read: it would be lost. Choose another name"
-                        )
+    paths = {name: value if isinstance(value, list) else [value] for name, value in options.items()}
+    outputs = [path for path in paths.pop("output", []) if path and os.path.exists(path)]
+    for path in chain(*paths.values()):
+        if not (isinstance(path, str | Path) and os.path.exists(path)):
+            continue
+        for output in outputs:
+            if os.path.samefile(path, output):
+                raise OptionError(f"-o {output} is {path}, which is read: it would be lost. Choose another name")
 
 
 def _require_no_labels(output):

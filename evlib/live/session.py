@@ -39,12 +39,11 @@ from ..signals.files import read_recording
 from ..signals.logs import AppendOnlyLog
 from .frames import FORMATS
 from .outputs import Delivery, open_output
-from .sources import Source, open_source, short_hash
+from .sources import PIECE_S, Source, open_source, short_hash
 from .streaming import BLOCK_S, StreamingDetector
 
 SAVE_S = 10.0  # seconds between two states
 LAG_ALARM_S = 1.0  # seconds behind real time that are worth a warning
-PIECE_S = 10.0  # seconds of a long gap that are pushed at a time
 MOST_SAMPLES = 1 << 20  # of a piece
 COUNT_S = 1.0  # least seconds between two lines of the ledger about losses of the source
 # Minutes in which the earliest arrival is what "in time" means: clocks of a sensor and a computer drift apart.
@@ -95,9 +94,9 @@ class Session:
         **options,
     ):
         require_positive(lag_alarm_s=lag_alarm_s)
-        rate, own = detector.sampling_rate_hz, source.sampling_rate_hz
-        if own is not None and not math.isclose(own, rate, rel_tol=1e-4):
-            raise UnitError(f"the source has {own:g} samples per second, the detector {rate:g}")
+        self._rate, own = detector.sampling_rate_hz, source.sampling_rate_hz
+        if own is not None and not math.isclose(own, self._rate, rel_tol=1e-4):
+            raise UnitError(f"the source has {own:g} samples per second, the detector {self._rate:g}")
         for name in ("channels", "units"):
             if getattr(source, name) is not None and options.get(name) is None:
                 options[name] = getattr(source, name)
@@ -144,9 +143,8 @@ class Session:
         """Detect until the signal ends, or `stop` is called; then another session can go on where this one stopped."""
         for delivery in self._deliveries:
             delivery.start()
-        whole = (
-            False  # after an error or an interrupt the last state and the spool are right, what is in memory may not be
-        )
+        # After an error or an interrupt the last state and the spool count: what is in memory may be torn.
+        whole = False
         try:
             for block in self._source.blocks(self.stream.n_samples):
                 if len(block):
@@ -169,10 +167,9 @@ class Session:
 
     def status(self) -> dict:
         """How it stands: seconds of signal, seconds behind, events, what the source lost, events not yet delivered."""
-        rate = self.stream.detector.sampling_rate_hz
         size = self._journal.path.stat().st_size if self._journal.path.exists() else 0
         return {
-            "signal_s": self.stream.n_samples / rate,
+            "signal_s": self.stream.n_samples / self._rate,
             "lag_s": self._lag.behind_s,
             "events": self._told,
             "hasty": self.stream.hasty,
@@ -183,8 +180,8 @@ class Session:
     def _start(self, new):
         """Go on where the last session stopped: its state, then the samples that came since."""
         if not any(line.get("what") == "start" for line in self._ledger.lines):
-            names, rate = list(self.stream.detector.names), self.stream.detector.sampling_rate_hz
-            self._ledger.append({"what": "start", "names": names, "sampling_rate_hz": rate})
+            names = list(self.stream.detector.names)
+            self._ledger.append({"what": "start", "names": names, "sampling_rate_hz": self._rate})
         if not new:
             values = self._saved_values()
             self.stream.restore(values)
@@ -220,7 +217,7 @@ class Session:
     def _take(self, block):
         """Samples that came."""
         self._taken = time.monotonic()
-        step = min(max(1, round(PIECE_S * self.stream.detector.sampling_rate_hz)), MOST_SAMPLES)
+        step = min(max(1, round(PIECE_S * self._rate)), MOST_SAMPLES)
         for first in range(0, len(block), step):
             piece = block[first : first + step]
             if not self._source.replays:
@@ -251,9 +248,9 @@ class Session:
     def _is_known(self, line):
         """Whether a restart finds an event of the journal again: its type at its time. Where samples were lost,
         within its refractory period will do, and the ledger notes it."""
-        name, rate = line["trial_type"], self.stream.detector.sampling_rate_hz
+        name = line["trial_type"]
         period = self.stream.detector.refractory_s.get(name) or 0.0
-        for reach in (1 / rate, period):
+        for reach in (1 / self._rate, period):
             for k, known in enumerate(self._known):
                 if known["trial_type"] == name and abs(known["onset"] - line["onset"]) < reach:
                     if reach == period:
@@ -264,17 +261,17 @@ class Session:
 
     def _account(self, start, stop):
         if stop > self._accounted:
-            rate, self._accounted = self.stream.detector.sampling_rate_hz, stop
-            line = {"what": "unseen", "start": start, "stop": stop, "start_s": start / rate, "stop_s": stop / rate}
+            self._accounted, start_s, stop_s = stop, start / self._rate, stop / self._rate
+            line = {"what": "unseen", "start": start, "stop": stop, "start_s": start_s, "stop_s": stop_s}
             self._ledger.append(line)
-            self.gaps.append((start / rate, stop / rate))
+            self.gaps.append((start_s, stop_s))
 
     def _look_at_the_clock(self):
         """What is due: the state, the ledger, a warning that the reader falls behind."""
         self._source.taken()
         now = time.monotonic()
         if self._source.speed:
-            signal_s = self.stream.n_samples / self.stream.detector.sampling_rate_hz / self._source.speed
+            signal_s = self.stream.n_samples / self._rate / self._source.speed
             silent_s = now - self._taken
             self._alarm(self._lag.update(now, signal_s) if signal_s else silent_s, silent_s)
         if now - self._counted[0] > COUNT_S:

@@ -126,7 +126,9 @@ class ByteSource(Source):
                 if self._connection is not None:
                     self._connection.close()
                     self._connection = None
-            yield from self._frames.flush()
+            held = self._frames.flush()
+            self.counter = self._frames.counter  # with what was held, as with all blocks
+            yield from held
             if not self._again or (self._give_up_s is not None and time.monotonic() - began > self._give_up_s):
                 return
             until = time.monotonic() + wait_s
@@ -275,18 +277,15 @@ class LslSource(Source):
             if len(block):
                 heard = time.monotonic()
                 before = np.concatenate([[stamps[0] - 1 / rate if stamp is None else stamp], stamps[:-1]])
-                for first, last in self._pieces(stamps - before, rate):
-                    lost = round((stamps[first] - before[first]) * rate) - 1
-                    if (stamps[first] - before[first]) * rate - 1 > JITTER_S * rate:
-                        yield from self._gap(lost, self._n_channels, rate)
+                missing = (stamps - before) * rate - 1
+                jumps = missing > JITTER_S * rate
+                starts = np.unique([0, *np.flatnonzero(jumps)])
+                for first, last in zip(starts, [*starts[1:], len(block)], strict=True):
+                    if jumps[first]:
+                        yield from self._gap(round(missing[first]), self._n_channels, rate)
                     yield block[first:last]
                 stamp, self.heard = stamps[-1], time.time()
             yield block[:0]
-
-    def _pieces(self, steps, rate):
-        starts = np.flatnonzero(steps * rate - 1 > JITTER_S * rate)
-        edges = np.unique([0, *starts, len(steps)])
-        return zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
 
 
 class Replay(Source):
