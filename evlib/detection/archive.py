@@ -74,6 +74,7 @@ def detect_all(
     threshold: float | dict | None = None,
     block_s: float = BLOCK_S,
     match_channels: str = "name",
+    adapt: bool = False,
     resample: bool = False,
     reading: dict | None = None,
     progress: bool = False,
@@ -89,7 +90,7 @@ def detect_all(
     dask : None for one recording after another; a number of processes; or the address of a dask scheduler. The result
         is the same, byte for byte
     pattern : which recordings, by their names in the folder, as in ``"2024/*.zarr"``
-    threshold, block_s, match_channels : as in :func:`evlib.detect`
+    threshold, block_s, match_channels, adapt : as in :func:`evlib.detect`
     resample : bring recordings to the detector's rate
     reading : options of :func:`evlib.read_recording`
     progress : show a progress bar
@@ -128,7 +129,7 @@ def detect_all(
     found = {name: state for name, state in list_recordings(folder).items() if fnmatch(name, pattern)}
     require(found, DataError, f"no recording in {folder} is named like {pattern!r}; its ending tells what it is")
     reading = {option: value for option, value in (reading or {}).items() if value not in (None, False)}
-    options = {"threshold": threshold, "match_channels": match_channels}
+    options = {"threshold": threshold, "match_channels": match_channels, "adapt": adapt}
     _claim(output, detector, options | {"resample": bool(resample), "reading": reading})
     missing = [(name, state) for name, state in found.items() if _about(_part(output, name)).get("state") != state]
     how = {"resample": resample, "reading": reading, "options": options | {"block_s": block_s}}

@@ -10,7 +10,7 @@ import math
 import reprlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,13 @@ from ..signals.gaps import inside, silent
 from ..signals.recording import Recording, numbered, require_rate_of
 from ..signals.refractory import Refractory
 from ..templates.bank import TemplateBank
+from ..templates.drift import DriftingTemplates
 from ..templates.pursue import HALO_LENGTHS, Candidates, find_candidates
 from ..templates.whiten import Whitener
 from ..training.checkpoints import load, rebuild, save, whitener_of, whitener_state
 from .candidates import HALO_FRAMES, TILE_FRAMES, frame_candidates, join, weigh, window_candidates
 from .clocks import clock_lag, on_one_clock
+from .drift import DIFFERENT, template_drift
 from .noise import noise_problems
 from .rhythm import PART_S, Rhythm
 
@@ -207,6 +209,12 @@ class Detector:
         lag = clock_lag(self, recording)
         return [] if lag is None else [f"{lag}; detect puts it on the first one's, Recording.align_clocks does it once"]
 
+    def drift_problems(self, recording: Recording) -> list[str]:
+        """Whether events look otherwise than in training, a sentence with the advice."""
+        drift = template_drift(self, recording)
+        advice = "evlib.detect(..., adapt=True) follows slow changes, labels of the day and another fit mend the rest"
+        return [f"{drift}; {advice}"] if drift is not None and drift.share.max() > DIFFERENT else []
+
     def candidates(
         self,
         recording: Recording,
@@ -214,6 +222,7 @@ class Detector:
         stop: int | None = None,
         block: int | None = None,
         advance: Callable = lambda n: None,
+        drifting: DriftingTemplates | None = None,
     ) -> Candidates:
         """Everything in samples [start, stop) that may be an event, before any threshold.
 
@@ -227,6 +236,7 @@ class Detector:
         block : samples that are searched at a time, a multiple of ``grid_samples`` is taken; default: a minute; changes
             nothing in the result
         advance : called with the number of samples that are done
+        drifting : templates that follow what is found, from `drifting_templates`
         """
         recording = self.accept(recording)
         stop = recording.n_samples if stop is None else stop
@@ -235,28 +245,43 @@ class Detector:
         parts: list[Candidates] = []
         waiting = None
         with ThreadPoolExecutor(1) as pool:  # a block is searched while the next one is read and whitened
-            for first in range(start, stop, block):
-                whitened = self._whitened(recording, first, min(first + block, stop))
+            while start < stop:
+                end = min(start + block, stop, drifting.next_move(start) if drifting else stop)
+                whitened = self._whitened(recording, start, end)
                 parts += [waiting.result()[0]] if waiting else []
-                waiting = pool.submit(self._search, whitened, recording.n_samples, first, min(first + block, stop))
-                advance(min(block, stop - first))
+                waiting = pool.submit(self._search, whitened, recording.n_samples, start, end, drifting)
+                advance(end - start)
+                start = end
             parts += [waiting.result()[0]] if waiting else []
         return Candidates.concatenate(parts)
 
-    def search(self, recording: Recording, start: int, stop: int) -> tuple[Candidates, np.ndarray]:
+    def drifting_templates(self) -> DriftingTemplates:
+        """Its templates, ready to follow slow changes in a recording.
+
+        Raises
+        ------
+        OptionError : a detector without templates
+        """
+        require(self.uses_templates, OptionError, f"{self.method} has no templates that could follow a drift")
+        return DriftingTemplates(self.bank, self.sampling_rate_hz, self.grid_samples)
+
+    def search(self, recording: Recording, start: int, stop: int, drifting=None) -> tuple[Candidates, np.ndarray]:
         """Candidates in samples [start, stop) of a recording that was accepted, and the gaps in all channels there,
         (2, k): first samples, and the samples behind the last ones."""
-        return self._search(self._whitened(recording, start, stop), recording.n_samples, start, stop)
+        return self._search(self._whitened(recording, start, stop), recording.n_samples, start, stop, drifting)
 
     def _whitened(self, recording, start, stop):
         """The whitened signal that decides samples [start, stop)."""
         low, high = self.depends_on(start, stop)
         return self.whitener(recording, max(low, 0), min(high, recording.n_samples))
 
-    def _search(self, whitened, n, start, stop):
+    def _search(self, whitened, n, start, stop, drifting=None):
         """What `search` gives, from what `_whitened` gives, of ``n`` samples in all."""
         low = max(self.depends_on(start, stop)[0], 0)
-        found = self._find(whitened, low, n, start, stop)
+        by_now = replace(self, bank=drifting.bank) if drifting else self
+        found = by_now._find(whitened, low, n, start, stop)
+        if drifting:
+            drifting.note(whitened, low, found, start, stop)
         gaps = np.add(silent(whitened), low)
         after, before = (found.time >= start - 0.5) | (start == 0), (found.time < stop - 0.5) | (stop == n)
         gaps_here = np.clip(gaps, start, stop)
@@ -420,6 +445,7 @@ def detect(
     block_s: float = BLOCK_S,
     progress: bool = False,
     match_channels: str = "name",
+    adapt: bool = False,
 ) -> Events:
     """Find events in a recording of any length, in bounded memory.
 
@@ -435,6 +461,8 @@ def detect(
     progress : show a progress bar
     match_channels : "name": channels are found by their names, whatever their order; "position" where they have other
         names
+    adapt : templates follow what events look like, which slowly changes over minutes to hours (temperature, a sensor
+        that slips); where nothing drifts they stay as they are
 
     Returns
     -------
@@ -443,7 +471,8 @@ def detect(
     Raises
     ------
     UnitError, ShapeError : a recording that does not fit
-    OptionError : a threshold that is no probability or names an unknown type, a block that is not positive
+    OptionError : a threshold that is no probability or names an unknown type, a block that is not positive, ``adapt``
+        without templates
 
     Examples
     --------
@@ -465,7 +494,11 @@ def detect(
     for text in detector.noise_problems(recording):
         logging.getLogger(__name__).warning(text)
     with tqdm(total=recording.n_samples, unit="sample", unit_scale=True, desc="detect", disable=not progress) as bar:
-        found = detector.candidates(recording, block=block, advance=bar.update)
+        drifting = detector.drifting_templates() if adapt else None
+        found = detector.candidates(recording, block=block, advance=bar.update, drifting=drifting)
+    if drifting and (share := drifting.share()) > DIFFERENT:
+        text = "templates followed what events look like, by %.0f %% of their energy at the end"
+        logging.getLogger(__name__).info(text, 100 * share)
     log_odds, strange = detector._log_odds(found)
     if strange:
         number, doubted = zip(*strange, strict=True)

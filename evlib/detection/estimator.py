@@ -57,6 +57,7 @@ class EventDetector(BaseEstimator):
         max_epochs=None,
         match_channels="name",
         threshold=None,
+        adapt=False,
     ):
         self.method = method
         self.refractory_s = refractory_s
@@ -72,6 +73,7 @@ class EventDetector(BaseEstimator):
         self.max_epochs = max_epochs
         self.match_channels = match_channels
         self.threshold = threshold
+        self.adapt = adapt
 
     def fit(self, X, y):
         """Train a detector.
@@ -86,7 +88,9 @@ class EventDetector(BaseEstimator):
         as `evlib.fit`; ShapeError, OptionError : lists that do not fit
         """
         _check_lists(X, y)
-        options = {name: value for name, value in self.get_params(deep=False).items() if name != "threshold"}
+        options = {
+            name: value for name, value in self.get_params(deep=False).items() if name not in ("threshold", "adapt")
+        }
         labelled = [(recording, events) for recording, events in zip(X, y, strict=True) if events is not None]
         unlabelled = [recording for recording, events in zip(X, y, strict=True) if events is None]
         self.detector_ = fit(labelled, unlabelled=unlabelled, progress=False, **options)
@@ -96,7 +100,7 @@ class EventDetector(BaseEstimator):
         """The events in each recording of a list."""
         check_is_fitted(self)
         _check_lists(X)
-        options = {"threshold": self.threshold, "match_channels": self.match_channels}
+        options = {"threshold": self.threshold, "match_channels": self.match_channels, "adapt": self.adapt}
         return [detect(self.detector_, recording, **options) for recording in X]
 
     def score(self, X, y) -> float:

@@ -336,7 +336,7 @@ def plot_lag(before_s, lag_s, alarm_s: float, ax=None):
     return ax
 
 
-def plot_problems(spans: dict, channels, duration_s: float, noise: tuple | None = None, lag=None, ax=None):
+def plot_problems(spans: dict, channels, duration_s: float, noise: tuple | None = None, lag=None, drift=None, ax=None):
     """What is wrong with a recording, on its time axis: a lane for each channel.
 
     Parameters
@@ -346,6 +346,8 @@ def plot_problems(spans: dict, channels, duration_s: float, noise: tuple | None 
     noise : moments (m,) and power of the noise (m, C) beside that of training, from ``detector.whitener.noise_levels``;
         drawn as a line, a lane is a factor of ten in amplitude, its middle is the level of training
     lag : a ClockLag (`evlib.detection.clocks.clock_lag`): its lag is drawn on an axis on the right
+    drift : a TemplateDrift (`evlib.detection.drift.template_drift`): how far events are from the templates, on an axis
+        on the right
     """
     ax = _axes(ax)
     kinds = dict(zip(("gap", "clipped"), ("0.65", OUTCOME_COLOURS["miss"]), strict=True))
@@ -364,10 +366,15 @@ def plot_problems(spans: dict, channels, duration_s: float, noise: tuple | None 
         for channel in range(len(channels)):
             ax.plot(time_s, height[:, channel] - channel, color=SIGNAL_COLOUR, linewidth=1.2)
         ax.plot([], [], color=SIGNAL_COLOUR, label="noise beside training (lane: x10)")
-    if lag is not None:
+    on_the_right = [] if lag is None else [("hit", "--", lag.lag_s, lag.time_s, "lag of the second clock (s)")]
+    if drift is not None:
+        label = "events beside templates (% of energy)"
+        on_the_right.append(("false_alarm", "-", 100 * drift.share, drift.time_s, label))
+    for k, (outcome, line, value, time_s, label) in enumerate(on_the_right):
         other = ax.twinx()
-        other.plot(lag.time_s, lag.lag_s, color=OUTCOME_COLOURS["hit"], linestyle="--")
-        other.set_ylabel("lag of the second clock (s)", color=OUTCOME_COLOURS["hit"])
+        other.spines["right"].set_position(("axes", 1 + 0.12 * k))
+        other.plot(time_s, value, line, color=OUTCOME_COLOURS[outcome], marker="o" if outcome != "hit" else None)
+        other.set_ylabel(label, color=OUTCOME_COLOURS[outcome])
     ax.set_yticks(-np.arange(len(channels)), [plain(name, MOST_LETTERS) for name in channels])
     ax.set(xlabel="time (s)", xlim=(0, duration_s), ylim=(-len(channels) + 0.5, 0.5))
     _legend_above(ax, 3)

@@ -407,6 +407,7 @@ def open_session(
     look_ahead_s: float | None = None,
     limit_s: float | None = None,
     match_channels: str = "name",
+    adapt: bool = False,
     read=read_recording,
 ) -> Session:
     """A session from addresses; its `Session.run` detects until the signal ends.
@@ -424,7 +425,7 @@ def open_session(
     speed : of a recording that is replayed, times real time; 0: as fast as can be
     lag_alarm_s : seconds behind real time from which a warning is given
     give_up_s : end the signal after so many seconds without data; default: wait for ever
-    block_s, look_ahead_s, limit_s, match_channels : see :class:`StreamingDetector`
+    block_s, look_ahead_s, limit_s, match_channels, adapt : see :class:`StreamingDetector`
     """
     require_instance(Detector, "from fit or load_detector", detector=detector)
     n_channels = len(channels or detector.channels or detector.whitener.taps)
@@ -432,7 +433,7 @@ def open_session(
     require_choice(FORMATS, format=format)
     opened = open_source(source, FORMATS[format](n_channels), rate, scale, speed, give_up_s, read)
     options = {"channels": channels, "units": units, "block_s": block_s, "look_ahead_s": look_ahead_s}
-    options |= {"limit_s": limit_s, "match_channels": match_channels}
+    options |= {"limit_s": limit_s, "match_channels": match_channels, "adapt": adapt}
     return Session(detector, opened, state, outputs, lag_alarm_s, **options)
 
 

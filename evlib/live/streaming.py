@@ -41,7 +41,7 @@ class StreamingDetector:
         cost in accuracy
     limit_s : what has waited for so many seconds for the refractory rule is decided in haste, and logged; default: ten
         of the longest periods, or 0 with ``look_ahead_s``
-    match_channels : see :func:`evlib.detect`
+    match_channels, adapt : see :func:`evlib.detect`
 
     Attributes
     ----------
@@ -74,6 +74,7 @@ class StreamingDetector:
         look_ahead_s: float | None = None,
         limit_s: float | None = None,
         match_channels: str = "name",
+        adapt: bool = False,
     ):
         require_instance(Detector, "from fit or load_detector", detector=detector)
         require_positive(block_s=block_s)
@@ -92,9 +93,10 @@ class StreamingDetector:
         longest = max((period or 0.0 for period in detector.refractory_s.values()), default=0.0)
         self.limit_s = (PERIODS * longest if look_ahead_s is None else 0.0) if limit_s is None else float(limit_s)
         self._decoder = StreamingDecoder(detector.names, detector.refractory_s, rate, limit_s=self.limit_s)
-        given = (detector.metadata.get("data_hash"), block_s, look_ahead_s, self.limit_s, self._index.tolist())
+        given = (detector.metadata.get("data_hash"), block_s, look_ahead_s, self.limit_s, adapt, self._index.tolist())
         self._options = f"{detector!r} {given}".replace("\n", ";")
         self._decoder.threshold = np.nan_to_num(detector.thresholds - TIE)
+        self._adapt = adapt
         self._start_anew()
 
     def _start_anew(self):
@@ -105,6 +107,7 @@ class StreamingDetector:
         self._strange = False
         self._found, self._rhythm = Candidates.empty(), Rhythm(self.detector)
         self._decoder.reset()
+        self._drifting = self.detector.drifting_templates() if self._adapt else None
 
     @property
     def latency_s(self) -> float:
@@ -164,10 +167,8 @@ class StreamingDetector:
     def _advance(self, ended=False):
         """Search and judge what can be; the events that are final now."""
         final, hasty = [self._empty()], self._decoder.hasty
-        while (
-            self._searched < self.n_samples if ended else self.n_samples >= self._needed(self._searched + self._block)
-        ):
-            self._search(min(self._searched + self._block, self.n_samples), ended)
+        while self._searched < self.n_samples if ended else self.n_samples >= self._needed(self._next):
+            self._search(min(self._next, self.n_samples), ended)
             # Judged after each block, so that what is decided in haste does not depend on how the signal was cut.
             final += map(self._judge, self._spans(self._searched - 0.5))
         if ended:
@@ -176,6 +177,12 @@ class StreamingDetector:
             text = "%d events waited %g s for the refractory rule and were decided in haste"
             logging.getLogger(__name__).warning(text, self._decoder.hasty - hasty, self.limit_s)
         return Events.concatenate(final)
+
+    @property
+    def _next(self):
+        """The sample behind the block that is searched next."""
+        stop = self._searched + self._block
+        return min(stop, self._drifting.next_move(self._searched)) if self._drifting else stop
 
     def _needed(self, stop):
         """Samples that have to be there before all in front of sample ``stop`` is searched."""
@@ -189,7 +196,8 @@ class StreamingDetector:
         kept = np.concatenate([self._kept, *self._waiting])
         signal = _Tail(kept, self._begin)
         channels, units = detector.channels or None, detector.units or ""
-        found, gaps = detector.search(Recording(signal, detector.sampling_rate_hz, channels, units), start, stop)
+        recording = Recording(signal, detector.sampling_rate_hz, channels, units)
+        found, gaps = detector.search(recording, start, stop, self._drifting)
         # Of a signal that goes on, what lies at the end comes with the next block.
         found = found if ended and stop == self.n_samples else found[found.time < stop - 0.5]
         self._found, self._searched = Candidates.concatenate([self._found, found]), stop
@@ -239,7 +247,8 @@ class StreamingDetector:
         out |= {"kept": np.concatenate([self._kept, *self._waiting]), "record": np.array(self._rhythm.record)}
         out |= {"unseen": np.array(self.unseen, dtype=np.int64), "options": self._options}
         out |= {f"found.{field.name}": getattr(self._found, field.name) for field in fields(Candidates)}
-        return out | {f"decoder.{name}": value for name, value in self._decoder.state().items()}
+        parts = {"decoder": self._decoder} | ({"drifting": self._drifting} if self._drifting else {})
+        return out | {f"{part}.{name}": value for part, of in parts.items() for name, value in of.state().items()}
 
     def restore(self, state) -> None:
         """Go on where `state` was taken, with the same detector and options: the next block begins at its
@@ -259,9 +268,9 @@ class StreamingDetector:
             self._found = Candidates(*(np.asarray(state[f"found.{field.name}"]) for field in fields(Candidates)))
             self._rhythm.record = [tuple(row) for row in np.asarray(state["record"]).tolist()]
             self.unseen = [tuple(span) for span in np.asarray(state["unseen"]).tolist()]
-            self._decoder.restore(
-                {name.removeprefix("decoder."): state[name] for name in state if name.startswith("decoder.")}
-            )
+            for part, of in {"decoder": self._decoder, "drifting": self._drifting}.items():
+                if of:
+                    of.restore({name.removeprefix(f"{part}."): state[name] for name in state if name.startswith(part)})
         except (KeyError, ValueError, TypeError) as error:
             self._start_anew()
             raise DataError(f"the state of a stream is incomplete or damaged: {error!r}") from error

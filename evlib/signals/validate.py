@@ -194,8 +194,8 @@ def _check_detector(recording, detector):
     if detector is not None:
         require(hasattr(detector, "noise_problems"), OptionError, f"detector must be a Detector, got {detector!r}")
         try:
-            for text in (*detector.noise_problems(recording), *detector.clock_problems(recording)):
-                yield "warning", "detector", text
+            for problems in (detector.noise_problems, detector.clock_problems, detector.drift_problems):
+                yield from (("warning", "detector", text) for text in problems(recording))
         except EvlibError as error:
             yield "error", "detector", str(error)
 

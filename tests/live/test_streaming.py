@@ -10,6 +10,7 @@ from evlib.scoring.refractory import find_violations
 from evlib.signals.errors import OptionError, ShapeError
 from evlib.signals.events import Events
 from evlib.signals.synthetic import make_templates
+from evlib.templates import drift
 from evlib.training import frames as frame_training
 
 OPTIONS = {
@@ -72,6 +73,24 @@ def test_any_blocks_give_the_events_of_the_whole(detector, simulations, seed):
     same(events, whole)
     assert unseen == [(50_000, 56_000)]
     assert not len(events.within(50_010, 55_990))
+
+
+def test_templates_that_drift_are_followed_alike(detector, simulations, monkeypatch):
+    monkeypatch.setattr(drift, "STRETCH_S", 15.0)
+    monkeypatch.setattr(drift, "LEAST_MOVE", 0.0)
+    signal = simulations[1].recording.read()
+    signal[:, :3] *= np.linspace(1.0, 2.0, len(signal), dtype=np.float32)[:, None]
+    whole = evlib.detect(detector, evlib.Recording(signal, 2000.0, simulations[1].recording.channels), adapt=True)
+    stream, parts = StreamingDetector(detector, adapt=True), []
+    for k, block in enumerate(blocks(signal, 7, 30_000)):
+        parts.append(stream.push(block))
+        if k % 2:
+            state, stream = stream.state(), StreamingDetector(detector, adapt=True)
+            stream.restore(state)
+    events = in_order([*parts, stream.flush()])
+    same(events, whole)
+    plain = evlib.detect(detector, evlib.Recording(signal, 2000.0, simulations[1].recording.channels))
+    assert len(plain) != len(whole) or (plain.time_samples != whole.time_samples).any()
 
 
 def test_look_ahead_bounds_the_latency_and_costs_little(detector, simulations):
