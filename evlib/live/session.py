@@ -5,7 +5,7 @@ All that a session needs to go on stands in one folder:
 | file | holds |
 | --- | --- |
 | ``events.jsonl`` | the journal: every event once, with a number, before any output gets it |
-| ``ledger.jsonl`` | gaps, spans in which nothing could be seen, losses of the source, lag, restarts |
+| ``ledger.jsonl`` | gaps, spans in which nothing could be seen, losses of the source, lag, unusual noise, restarts |
 | ``state.npz`` | the state of the detector, a few seconds old |
 | ``spool.bin`` | the samples since that state: a restart takes them again, and finds the same events again |
 | ``output-...`` | how far each output was told |
@@ -45,6 +45,7 @@ from .streaming import BLOCK_S, StreamingDetector
 SAVE_S = 10.0  # seconds between two states
 LAG_ALARM_S = 1.0  # seconds behind real time that are worth a warning
 MOST_SAMPLES = 1 << 20  # of a piece
+NOISE_S = 60.0  # seconds of signal between two looks at its noise
 COUNT_S = 1.0  # least seconds between two lines of the ledger about losses of the source
 # Minutes in which the earliest arrival is what "in time" means: clocks of a sensor and a computer drift apart.
 LAG_MINUTES = 10
@@ -123,6 +124,8 @@ class Session:
         self._counted: tuple[float, dict[str, int]] = 0.0, {}
         self._saved = self._taken = time.monotonic()
         self._lag, self._stop, self.late = Lag(), threading.Event(), False
+        said = [line["what"] for line in self._ledger.lines if str(line.get("what")).startswith("noise")]
+        self.noisy = said[-1:] == ["noise"]
         self.recent: collections.deque = collections.deque(self._journal.lines[-RECENT_EVENTS:], RECENT_EVENTS)
         self.gaps: collections.deque = collections.deque(maxlen=RECENT_EVENTS)
         self.watch: Callable[[int, np.ndarray], None] | None = None  # called with each block, to look at the signal
@@ -224,7 +227,20 @@ class Session:
                 self._spool.append(self.stream.n_samples, piece, self._source.counter, self._source.heard)
             if self.watch is not None:
                 self.watch(self.stream.n_samples, piece)
+            before = self.stream.n_samples
             self._tell(self.stream.push(piece))
+            if before // (NOISE_S * self._rate) < self.stream.n_samples // (NOISE_S * self._rate):
+                self._look_at_the_noise()
+
+    def _look_at_the_noise(self):
+        """Say once that the noise is unusual, and once that it is as it was."""
+        problems = self.stream.noise_problems()
+        if bool(problems) != self.noisy:
+            self.noisy = bool(problems)
+            what = {"what": "noise", "problems": problems} if problems else {"what": "noise as usual"}
+            self._ledger.append({**what, "sample": self.stream.n_samples})
+            for text in problems:
+                logging.getLogger(__name__).warning("at %.0f s: %s", self.stream.n_samples / self._rate, text)
 
     def _tell(self, events):
         """Write events into the journal, but for those that a restart finds again, and wake the outputs."""

@@ -127,6 +127,16 @@ class StreamingDetector:
         """How many events were decided in haste, at the limit of waiting."""
         return self._decoder.hasty
 
+    def noise_problems(self) -> list[str]:
+        """What is unusual in the noise of the last seconds, a sentence each, see :meth:`Detector.noise_problems`; none
+        where little signal has come."""
+        kept, detector = np.concatenate([self._kept, *self._waiting]), self.detector
+        if len(kept) < 2 * detector.whitener.context:
+            return []
+        return detector.noise_problems(
+            Recording(kept, detector.sampling_rate_hz, detector.channels or None, detector.units or "")
+        )
+
     def push(self, block) -> Events:
         """Take samples (n, C), any number of them, and return the Events that are final; their times count from the
         first sample of the stream. NaN are samples that were lost.

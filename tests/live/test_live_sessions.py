@@ -17,6 +17,7 @@ import pytest
 from required import missing
 
 import evlib
+from evlib.live import session as sessions
 from evlib.live.frames import HEADER, MAGIC, TEXT_RECORDS
 from evlib.live.session import Lag, Session, Spool, open_session, read_journal
 from evlib.live.sources import Replay, Source, address
@@ -374,6 +375,21 @@ def test_a_reader_that_falls_behind_says_so_once(detector, wire, tmp_path, caplo
     (line,) = ledger(tmp_path, "behind")
     assert 0.2 < line["lag_s"] < 5.0
     assert "behind real time" in caplog.text
+
+
+def test_unusual_noise_is_said_once_and_when_it_is_over(detector, wire, tmp_path, monkeypatch):
+    monkeypatch.setattr(sessions, "NOISE_S", 4.0)
+    signal = np.concatenate([wire, wire]).astype(np.float32) * SCALE
+    signal[60_000:110_000, 1] += np.random.default_rng(0).normal(0, 20 * signal[:, 1].std(), 50_000)
+    recording = evlib.Recording(signal, 2000.0, detector.channels)
+    first = Session(detector, Replay(recording), tmp_path)
+    first.watch = lambda sample, block: first.stop() if sample > 80_000 else None
+    first.run()
+    assert not first.ended
+    Session(detector, Replay(recording), tmp_path).run()  # what was said is not said again
+    (line,), (over,) = ledger(tmp_path, "noise"), ledger(tmp_path, "noise as usual")
+    assert 60_000 < line["sample"] < 90_000 and detector.channels[1] in line["problems"][0]
+    assert 110_000 < over["sample"] < 150_000
 
 
 def test_what_cannot_be_is_refused(detector, simulations, tmp_path):
