@@ -199,16 +199,22 @@ class TemplateBank:
     def render(self, n_samples: int, time_samples, type: np.ndarray, amplitude: np.ndarray) -> np.ndarray:
         """What these events add to whitened signal, (n_samples, C) float32; times need not be whole samples."""
         out = np.zeros((n_samples, self.templates.shape[2]), np.float32)
+        sample, fraction = split_time(time_samples)
+        amplitude = np.asarray(amplitude, dtype=np.float32)
+        for rows in portions(len(sample), (self.length + 2 * MARGIN) * out.shape[1]):
+            waves = self.waves(type[rows], fraction[rows], amplitude[rows])
+            add_windows(out, sample[rows] - self.before - MARGIN, waves)
+        return out
+
+    def waves(self, type: np.ndarray, fraction: np.ndarray, amplitude: np.ndarray) -> np.ndarray:
+        """Events (N,) whose onset is a ``fraction`` of a sample behind sample ``before + MARGIN``, (N, L + 2 MARGIN, C)
+        float32."""
         wide = self.length + 2 * MARGIN
         n = scipy.fft.next_fast_len(wide + 16, real=True)
         spectra = scipy.fft.rfft(np.pad(self.templates, ((0, 0), (MARGIN, MARGIN), (0, 0))), n, axis=1)
-        sample, fraction = split_time(time_samples)
-        amplitude = np.asarray(amplitude, dtype=np.float32)[:, None, None]
-        for rows in portions(len(sample), n * out.shape[1]):
-            delays = _delays(n, fraction[rows].astype(np.float32))
-            waves = scipy.fft.irfft(spectra[type[rows]] * delays, n, axis=1)[:, :wide] * amplitude[rows]
-            add_windows(out, sample[rows] - self.before - MARGIN, waves)
-        return out
+        delays = _delays(n, np.asarray(fraction, dtype=np.float32))
+        waves = scipy.fft.irfft(spectra[type] * delays, n, axis=1)[:, :wide]
+        return waves * np.asarray(amplitude, dtype=np.float32)[:, None, None]
 
     def similarity(self) -> np.ndarray:
         """(E, E) greatest score of one unit template in another at any lag: 1 on the diagonal, near 1 where types look

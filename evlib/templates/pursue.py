@@ -14,13 +14,14 @@ prior on the amplitude and sub-sample subtraction from tabulated overlaps.
 """
 
 from dataclasses import dataclass, fields, replace
-from functools import partial
 
 import numpy as np
 from scipy.ndimage import maximum_filter1d
 
 from ..signals.clock import rows_within
-from .bank import nearest_step, portions, refine_peak
+from ..signals.gaps import covered, runs
+from ..signals.recording import cut
+from .bank import MARGIN, correlate_snippets, nearest_step, portions, refine_peak
 
 # An event is explained away when its log-likelihood ratio exceeds this; noise reaches it about once in 20 s and type.
 CERTAIN = 6.0
@@ -145,8 +146,7 @@ def explain(bank, whitened):
     hidden &= ~hidden.all(axis=1, keepdims=True)
     seen = _seen(bank, hidden) if hidden.any() else ALL
     score = bank.scores(whitened) / seen
-    taken = partial(_taken, bank, whitened.copy(), hidden, seen) if hidden.any() else None
-    time, type, peak, moved = refine_times(bank, whitened, score, *_pursue(bank, score, seen, taken))
+    time, type, peak, moved = refine_times(bank, whitened, score, *_pursue(bank, score, seen, hidden))
     own = _at(seen, time, type)
     amplitude = bank.amplitude(peak, type, own)
     residual = whitened - bank.render(len(whitened), time, type, amplitude)
@@ -175,20 +175,39 @@ def _seen(bank, hidden):
     C) : which samples are not."""
     energy = replace(bank, templates=bank.shapes**2)
     share = 1 - energy.scores(hidden) * energy.norm.astype(np.float32)
-    return np.sqrt(np.clip(share, LEAST_SEEN, 1))
+    start, stop = np.add(runs(hidden.any(axis=1)), bank.before)
+    near = covered(start - bank.length + 1, stop, len(hidden))  # elsewhere all is seen, but for rounding
+    return np.where(near[:, None], np.sqrt(np.clip(share, LEAST_SEEN, 1)), np.float32(1))
 
 
-def _taken(bank, residual, hidden, seen, time, type, amplitude):
-    """Score (n, E) of the residual (n, C) once more events are taken out of it, in place."""
-    residual -= bank.render(len(residual), time, type, amplitude)
-    residual[hidden] = 0
-    return bank.scores(residual) / seen
+def _seen_share(bank, hidden, sample, offset, type, amplitude):
+    """Scores (N, 2L - 1, E) in what is seen of events ``offset`` (N,) behind ``sample`` (N,), at each lag."""
+    out = np.empty((len(sample), 2 * bank.length - 1, len(bank.names)), np.float32)
+    pad = bank.length - 1
+    for some in portions(len(sample), 3 * bank.length * (hidden.shape[1] + len(bank.names))):
+        waves = bank.waves(type[some], offset[some], amplitude[some])
+        waves *= cut(~hidden, sample[some] - bank.before - MARGIN, waves.shape[1])
+        waves = np.pad(waves, ((0, 0), (pad, pad), (0, 0)))
+        for rows, score in correlate_snippets(waves, bank.shapes):
+            out[some][rows] = score[:, MARGIN : MARGIN + out.shape[1]]
+    return out
 
 
 def _at(seen, time, type):
     """What is seen (n, E) of events of some types at some times, of which all is seen where it is (1, 1)."""
     n, n_types = seen.shape
     return seen[np.clip(np.rint(time).astype(int), 0, n - 1), np.minimum(type, n_types - 1)]
+
+
+def _evidence(bank, score, seen):
+    """Log-likelihood ratios of scores (n, E); at most samples all is seen."""
+    hazy = (seen < 1).any(axis=1)
+    if hazy.all():
+        return bank.log_likelihood_ratio(score, seen=seen)
+    llr = bank.log_likelihood_ratio(score)
+    if hazy.any():
+        llr[hazy] = bank.log_likelihood_ratio(score[hazy], seen=seen[hazy])
+    return llr
 
 
 def _misfit(bank, energy, time, own):
@@ -202,17 +221,17 @@ def _misfit(bank, energy, time, own):
     return (energy[stop] - energy[start] - own - (stop - start) * channels) / np.sqrt(2.0 * bank.length * channels)
 
 
-def _pursue(bank, score, seen=ALL, taken=None):
+def _pursue(bank, score, seen=ALL, hidden=None):
     """Explain events round by round; ``score`` (n, E) is left without them. Returns time, type, peak score.
 
     Where a crowd has been explained the pursuit gives up: within half a template length nothing more is explained.
-    ``taken`` : gives the score without some events where overlaps of whole templates do not, because some is not seen.
+    Where some is ``hidden`` (n, C), overlaps are those of what is seen.
     """
     n, length = len(score), bank.length
-    hazy = (seen < 1).any(axis=1)
+    hazy = np.broadcast_to((seen < 1).any(axis=1), n)
     lags = np.arange(-(length - 1), length)
     found = [(np.zeros(0), np.zeros(0, np.int64), np.zeros(0))]
-    llr = bank.log_likelihood_ratio(score, seen=seen)
+    llr = _evidence(bank, score, seen)
     best, given_up, explained = llr.max(axis=1), np.zeros(n, bool), np.zeros(0)
     for _ in range(ROUNDS):
         lead = (best > CERTAIN) & (best == maximum_filter1d(best, 2 * length + 1, mode="constant", cval=-np.inf))
@@ -221,7 +240,7 @@ def _pursue(bank, score, seen=ALL, taken=None):
             break
         crowded = n_near(sample, explained, length) >= CROWD
         if crowded.any():
-            given_up |= _covered(sample[crowded], length // 2, n)
+            given_up |= covered(sample[crowded] - length // 2, sample[crowded] + length // 2 + 1, n)
             best[given_up] = -np.inf
             sample = sample[~crowded]
         sample, type = _decide_type(bank, llr, sample)
@@ -230,33 +249,28 @@ def _pursue(bank, score, seen=ALL, taken=None):
         amplitude = bank.amplitude(peak, type, own)
         explained = np.sort(np.r_[explained, sample + offset])
         found.append((sample + offset, type, peak))
-        height = (amplitude * bank.norm[type])[:, None, None]
+        height = (amplitude * bank.norm[type])[:, None, None].astype(np.float32)
         place, step = nearest_step(sample + offset)
         index = place[:, None] + lags
         inside = (index >= 0) & (index < n)
+        partly = hazy[np.clip(index, 0, n - 1)].any(axis=1)
         # Leaders lie about a template or more apart, so the reach of every third one touches no other.
         for part in (slice(first, None, 3) for first in range(3)):
+            share, some = bank.overlap[type[part], step[part]] * height[part], partly[part]
+            if some.any():
+                own = (values[part][some] for values in (place, sample + offset - place, type, amplitude))
+                share[some] = _seen_share(bank, hidden, *own) / seen[np.clip(index[part][some], 0, n - 1)]
             keep = inside[part]
             touched = index[part][keep]
-            score[touched] -= (bank.overlap[type[part], step[part]] * height[part].astype(np.float32))[keep]
-            llr[touched] = bank.log_likelihood_ratio(score[touched])
+            score[touched] -= share[keep]
+            llr[touched] = _evidence(bank, score[touched], seen if len(seen) == 1 else seen[touched])
             best[touched] = np.where(given_up[touched], -np.inf, llr[touched].max(axis=1))
-        if taken is not None:
-            score[hazy] = taken(sample + offset, type, amplitude)[hazy]
-            llr[hazy] = bank.log_likelihood_ratio(score[hazy], seen=seen[hazy])
-            best[hazy] = np.where(given_up[hazy], -np.inf, llr[hazy].max(axis=1))
     return [np.concatenate(column) for column in zip(*found, strict=True)]
 
 
 def n_near(time, other, reach):
     """(N,) how many of the sorted times ``other`` lie at most ``reach`` away from each time."""
     return np.searchsorted(other, time + reach, side="right") - np.searchsorted(other, time - reach)
-
-
-def _covered(sample, reach, n):
-    """(n,) which samples lie at most ``reach`` from one of ``sample``."""
-    start, stop = np.clip(sample - reach, 0, n), np.clip(sample + reach + 1, 0, n)
-    return np.cumsum((np.bincount(start, minlength=n + 1) - np.bincount(stop, minlength=n + 1))[:n]) > 0
 
 
 def crowded_share(bank, candidates: Candidates, n_samples: int) -> float:
@@ -266,7 +280,8 @@ def crowded_share(bank, candidates: Candidates, n_samples: int) -> float:
     """
     time = candidates.time[(candidates.llr > CERTAIN) & (candidates.llr == candidates.llr_isolated)]
     crowd = np.floor(time[n_near(time, time, bank.length) >= CROWD] + 0.5).astype(int)
-    return float(_covered(crowd, bank.length // 2, n_samples).mean()) if n_samples else 0.0
+    reach = bank.length // 2
+    return float(covered(crowd - reach, crowd + reach + 1, n_samples).mean()) if n_samples else 0.0
 
 
 def _decide_type(bank, llr, sample):
@@ -314,7 +329,7 @@ def _alternatives(bank, score, seen, time, type, amplitude, llr):
 
 def _doubtful(bank, score, seen):
     """Peaks of each type in what is left: time, type, peak score."""
-    llr = bank.log_likelihood_ratio(score, seen=seen)
+    llr = _evidence(bank, score, seen)
     sample, type = np.nonzero(llr[1:-1] > DOUBTFUL)
     sample += 1
     # Few samples are doubtful, and few of them are peaks: only there the whole neighbourhood is looked at.

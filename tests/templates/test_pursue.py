@@ -141,6 +141,20 @@ def test_evidence_is_that_of_the_channels_that_are_seen(bank, rng):
     assert (residual[n // 4 :, :half] == 0).all()
 
 
+def test_shares_in_what_is_seen_are_scores_of_it(bank, rng):
+    """At the ends of the signal and beyond any hidden sample too."""
+    n, lags = 3000, np.arange(1 - LENGTH, LENGTH)
+    hidden = np.repeat(rng.random((n // 30, 6)) < 0.3, 30, axis=0)
+    sample, offset, type = np.array([3, 700, 1500, n - 5]), np.array([0.3, -0.4, 0.0, 0.5]), np.array([0, 3, 7, 9])
+    shares = pursue._seen_share(bank, hidden, sample, offset, type, amplitude := np.array([1.0, 2.0, 0.5, 3.0]))
+    for k in range(4):
+        alone = bank.render(n, (sample + offset)[k : k + 1], type[k : k + 1], amplitude[k : k + 1])
+        at = sample[k] + lags
+        inside = (at >= 0) & (at < n)
+        alone[hidden] = 0
+        np.testing.assert_allclose(shares[k][inside], bank.scores(alone)[at[inside]], atol=1e-3)
+
+
 @pytest.mark.parametrize("n", [0, 1, 2, 3, LENGTH, 5000])
 def test_nothing_gives_nothing_and_short_recordings_pass(bank, rng, n):
     assert len(find_candidates(bank, np.zeros((n, 6), np.float32))) == 0
