@@ -2,7 +2,9 @@
 
 What is surely an event says what its type looks like by now. The averages of the last minutes, in which older events
 count less and less, show how far each template has moved; what chance explains of that is left out, so that templates
-stay as they are where nothing drifts. Types that are rare follow slowly, with what all types have in common.
+stay as they are where nothing drifts. Types that are rare follow slowly. Templates change their shape, not their
+norm: detections are the stronger ones among the events, and other things that look alike, and their mean strength would
+pull the norm wherever the threshold lies.
 """
 
 from dataclasses import replace
@@ -21,6 +23,11 @@ STRETCH_S, MEMORY_S = 60.0, 120.0
 LEAST_MOVE = 0.002
 # A detection counts by the probability that it is an event, but not with less than this.
 LEAST_WEIGHT = 0.05
+# A detection is no example where more energy is left around it than noise has, by so many standard deviations, and more
+# than this share of its own: something else happened there.
+MISFIT, UNEXPLAINED = 3.0, 0.3
+# Averages are brought to the strength of the templates; weaker ones than this share of it are not amplified further.
+LEAST_STRENGTH = 0.3
 # What is known of each type: weighted sums of its events, of their weights, of squared weights, and of energies.
 SUMS = ("total", "weight", "square", "energy")
 
@@ -60,13 +67,16 @@ class DriftingTemplates:
         """
         explained = found[(found.llr > CERTAIN) & (found.llr == found.llr_isolated)].shift(-low)
         weight = expit(explained.llr - PRIOR_LOGIT) * (explained.margin > 0)
+        left = explained.misfit * np.sqrt(2.0 * self.bank.templates[0].size)
+        own = (explained.amplitude * self.bank.norm[explained.type]) ** 2
+        weight *= (explained.misfit < MISFIT) | (left < UNEXPLAINED * own)
         # Where a channel is hidden, or the signal ends, an event is no example of its type.
         first = np.floor(explained.time).astype(int) - self.bank.before
         hidden = np.r_[0, np.cumsum((whitened == 0).any(axis=1))]
         edges = np.clip([first, first + self.bank.length + 1], 0, len(whitened))
         whole = (edges[1] - edges[0] == self.bank.length + 1) & (hidden[edges[1]] == hidden[edges[0]])
-        own = (explained.time >= start - low - 0.5) & (explained.time < stop - low - 0.5)
-        rows = np.flatnonzero(own & whole & (weight > LEAST_WEIGHT))
+        here = (explained.time >= start - low - 0.5) & (explained.time < stop - low - 0.5)
+        rows = np.flatnonzero(here & whole & (weight > LEAST_WEIGHT))
         if len(rows):
             columns = explained.time, explained.type, explained.amplitude
             pieces, type, weight = cut_apart(self.bank, whitened, *columns)[rows], explained.type[rows], weight[rows]
@@ -90,7 +100,8 @@ class DriftingTemplates:
         # Events that vary in shape scatter more than noise does: their average is worth less.
         scatter = (self.energy / weight - (mean**2).sum((1, 2))) / templates[0].size
         worth = np.where(known, weight**2 / np.maximum(self.square, 1e-12) / np.maximum(scatter, 1.0), 0.0)
-        return shrink_templates(mean - templates, worth)
+        strength = np.maximum((mean * templates).sum((1, 2)) / self.bank.norm**2, LEAST_STRENGTH)
+        return shrink_templates(mean / strength[:, None, None] - templates, worth * strength**2)
 
     def share(self) -> float:
         """How far events are from the first templates, as a share of the energy of these: 0 where they are alike."""
@@ -101,7 +112,8 @@ class DriftingTemplates:
         """Put the templates where the averages are; forget a little."""
         moves = self.moves()
         if (moves**2).sum() > LEAST_MOVE * (self.bank.templates**2).sum():
-            self.bank = replace(self.bank, templates=self.bank.templates + moves)
+            shapes = replace(self.bank, templates=self.bank.templates + moves).shapes
+            self.bank = replace(self.bank, templates=shapes * self.first.norm[:, None, None])
         for name in SUMS:
             setattr(self, name, np.exp(-STRETCH_S / MEMORY_S) * getattr(self, name))
 
