@@ -25,6 +25,7 @@ class EventDetector(BaseEstimator):
     ----------
     threshold : probability 0 < p < 1 for all types, or a dict name -> p; default: those that the fit chooses
     tolerance_s : how far a detection may be from an event to count, in `score` (default: 5 ms) and in the fit
+    adapt : templates follow slow changes, see `evlib.detect`
     others : see `evlib.fit`
 
     Attributes

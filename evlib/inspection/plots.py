@@ -372,7 +372,7 @@ def plot_problems(spans: dict, channels, duration_s: float, noise: tuple | None 
         on_the_right.append(("false_alarm", "-", 100 * drift.share, drift.time_s, label))
     for k, (outcome, line, value, time_s, label) in enumerate(on_the_right):
         other = ax.twinx()
-        other.spines["right"].set_position(("axes", 1 + 0.12 * k))
+        other.spines["right"].set_position(("axes", 1 + 0.18 * k))
         other.plot(time_s, value, line, color=OUTCOME_COLOURS[outcome], marker="o" if outcome != "hit" else None)
         other.set_ylabel(label, color=OUTCOME_COLOURS[outcome])
     ax.set_yticks(-np.arange(len(channels)), [plain(name, MOST_LETTERS) for name in channels])

@@ -441,7 +441,12 @@ def open_session(
     speed : of a recording that is replayed, times real time; 0: as fast as can be
     lag_alarm_s : seconds behind real time from which a warning is given
     give_up_s : end the signal after so many seconds without data; default: wait for ever
-    block_s, look_ahead_s, limit_s, match_channels, adapt : see :class:`StreamingDetector`
+    block_s : seconds that are searched at a time
+    look_ahead_s : wait only so many seconds after a block, at some cost in accuracy; default: for all that decides
+    limit_s : decide in haste what has waited for so many seconds for the refractory rule; default: ten of the longest
+        periods, or 0 with ``look_ahead_s``
+    match_channels : "name": channels are found by their names; "position" where they have other names
+    adapt : templates follow slow changes of what events look like
     """
     require_instance(Detector, "from fit or load_detector", detector=detector)
     n_channels = len(channels or detector.channels or detector.whitener.taps)

@@ -9,6 +9,8 @@ import pytest
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
+from evlib.detection.clocks import ClockLag
+from evlib.detection.drift import TemplateDrift
 from evlib.inspection import plots
 from evlib.signals.errors import OptionError, ShapeError
 from evlib.signals.events import Events
@@ -336,3 +338,13 @@ def test_problems_lie_in_the_lane_of_their_channel():
     assert legend(ax) == ["gap (1)", "clipped (0)", "noise beside training (lane: x10)"]
     assert ax.lines[2].get_ydata() == pytest.approx([0.0, np.log10(0.5)])
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["x", "y"]
+
+
+def test_lag_and_drift_have_axes_of_their_own():
+    time_s = np.array([0.0, 10.0])
+    lag, drift = ClockLag((1,), time_s, 0.01 * time_s), TemplateDrift(time_s, np.array([0.0, 0.4]))
+    ax = plots.plot_problems({"gap": np.zeros((0, 3))}, ("x", "y"), 10.0, lag=lag, drift=drift)
+    of_lag, of_drift = (other for other in ax.figure.axes if other is not ax)
+    assert of_lag.get_ylabel() == "lag of the second clock (s)"
+    assert of_drift.lines[0].get_ydata() == pytest.approx([0, 40])
+    assert of_lag.spines["right"].get_position() != of_drift.spines["right"].get_position()
