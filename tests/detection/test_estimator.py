@@ -40,7 +40,7 @@ ESTIMATOR = EventDetector("matched_filter", **OPTIONS)
 
 def test_its_options_are_those_of_fit():
     asked = set(inspect.signature(evlib.fit).parameters) - {"pairs", "unlabelled", "progress"}
-    assert set(EventDetector().get_params()) == asked | {"threshold"}
+    assert set(EventDetector().get_params()) == asked | {"threshold", "adapt"}
     defaults = {name: one.default for name, one in inspect.signature(evlib.fit).parameters.items() if name in asked}
     assert defaults.items() <= EventDetector().get_params().items()
 
