@@ -130,12 +130,8 @@ class StreamingDetector:
     def noise_problems(self) -> list[str]:
         """What is unusual in the noise of the last seconds, a sentence each, see :meth:`Detector.noise_problems`; none
         where little signal has come."""
-        kept, detector = np.concatenate([self._kept, *self._waiting]), self.detector
-        if len(kept) < 2 * detector.whitener.context:
-            return []
-        return detector.noise_problems(
-            Recording(kept, detector.sampling_rate_hz, detector.channels or None, detector.units or "")
-        )
+        held, enough = self._held(), 2 * self.detector.whitener.context
+        return self.detector.noise_problems(self._recording(held)) if len(held) >= enough else []
 
     def push(self, block) -> Events:
         """Take samples (n, C), any number of them, and return the Events that are final; their times count from the
@@ -200,13 +196,20 @@ class StreamingDetector:
             return stop + self._look_ahead
         return self.detector.depends_on(stop - self._block, stop)[1] + self.detector.whitener.context
 
+    def _held(self):
+        """The samples that are not forgotten, (n, C)."""
+        return np.concatenate([self._kept, *self._waiting])
+
+    def _recording(self, signal):
+        """A signal as a Recording that the detector accepts."""
+        detector = self.detector
+        return Recording(signal, detector.sampling_rate_hz, detector.channels or None, detector.units or "")
+
     def _search(self, stop, ended):
         """Find the candidates up to sample ``stop``, and forget the samples that no later block depends on."""
         detector, start = self.detector, self._searched
-        kept = np.concatenate([self._kept, *self._waiting])
-        signal = _Tail(kept, self._begin)
-        channels, units = detector.channels or None, detector.units or ""
-        recording = Recording(signal, detector.sampling_rate_hz, channels, units)
+        kept = self._held()
+        recording = self._recording(_Tail(kept, self._begin))
         found, gaps = detector.search(recording, start, stop, self._drifting)
         # Of a signal that goes on, what lies at the end comes with the next block.
         found = found if ended and stop == self.n_samples else found[found.time < stop - 0.5]
@@ -254,7 +257,7 @@ class StreamingDetector:
     def state(self) -> dict:
         """What `restore` needs to go on: arrays and numbers, a few megabytes at most."""
         out = {name: getattr(self, f"_{name}") for name in NUMBERS} | {"n_samples": self.n_samples}
-        out |= {"kept": np.concatenate([self._kept, *self._waiting]), "record": np.array(self._rhythm.record)}
+        out |= {"kept": self._held(), "record": np.array(self._rhythm.record)}
         out |= {"unseen": np.array(self.unseen, dtype=np.int64), "options": self._options}
         out |= {f"found.{field.name}": getattr(self._found, field.name) for field in fields(Candidates)}
         parts = {"decoder": self._decoder} | ({"drifting": self._drifting} if self._drifting else {})

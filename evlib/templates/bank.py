@@ -135,6 +135,12 @@ class TemplateBank:
         return table
 
     @cached_property
+    def _spectra(self):
+        """Length of the Fourier transform of a template with its margins, and the transformed templates (E, F, C)."""
+        n = scipy.fft.next_fast_len(self.length + 2 * MARGIN + 16, real=True)
+        return n, scipy.fft.rfft(np.pad(self.templates, ((0, 0), (MARGIN, MARGIN), (0, 0))), n, axis=1)
+
+    @cached_property
     def _kernels(self):
         """Length of the Fourier transform of a block, and the transformed templates (F, C, E)."""
         n = max(FFT_LENGTH, scipy.fft.next_fast_len(FFT_TEMPLATES * self.length, real=True))
@@ -184,12 +190,13 @@ class TemplateBank:
         variance = (self.amplitude_spread * norm) ** 2
         return (score * variance + norm) / (variance + 1) / norm
 
-    def unexplained(self, misfit: np.ndarray, amplitude: np.ndarray, type: np.ndarray) -> np.ndarray:
+    def unexplained(self, misfit: np.ndarray, amplitude: np.ndarray, type: np.ndarray, loud=LOUD) -> np.ndarray:
         """Energy around events (n,) that no event explains, as a share of their own; 0 where nothing else is loud.
 
-        ``misfit`` : that energy beyond the energy of noise, in standard deviations of the latter
+        ``misfit`` : that energy beyond the energy of noise, in standard deviations of the latter; ``loud`` : from how
+        many on something is loud
         """
-        energy = np.where(misfit > LOUD, misfit, 0.0) * np.sqrt(2.0 * self.length * self.templates.shape[2])
+        energy = np.where(misfit > loud, misfit, 0.0) * np.sqrt(2.0 * self.length * self.templates.shape[2])
         return energy / (amplitude * self.norm[type]) ** 2
 
     def fits(self, misfit: np.ndarray, amplitude: np.ndarray, type: np.ndarray) -> np.ndarray:
@@ -209,11 +216,9 @@ class TemplateBank:
     def waves(self, type: np.ndarray, fraction: np.ndarray, amplitude: np.ndarray) -> np.ndarray:
         """Events (N,) whose onset is a ``fraction`` of a sample behind sample ``before + MARGIN``, (N, L + 2 MARGIN, C)
         float32."""
-        wide = self.length + 2 * MARGIN
-        n = scipy.fft.next_fast_len(wide + 16, real=True)
-        spectra = scipy.fft.rfft(np.pad(self.templates, ((0, 0), (MARGIN, MARGIN), (0, 0))), n, axis=1)
+        n, spectra = self._spectra
         delays = _delays(n, np.asarray(fraction, dtype=np.float32))
-        waves = scipy.fft.irfft(spectra[type] * delays, n, axis=1)[:, :wide]
+        waves = scipy.fft.irfft(spectra[type] * delays, n, axis=1)[:, : self.length + 2 * MARGIN]
         return waves * np.asarray(amplitude, dtype=np.float32)[:, None, None]
 
     def similarity(self) -> np.ndarray:

@@ -15,7 +15,7 @@ from scipy.special import expit
 from .bank import TemplateBank, average_snippets, shrink_templates
 from .learn import PRIOR_LOGIT
 from .overlaps import cut_apart
-from .pursue import CERTAIN, Candidates
+from .pursue import Candidates
 
 # Seconds of signal after which templates may move, and after which what was seen counts 1 / e.
 STRETCH_S, MEMORY_S = 60.0, 120.0
@@ -65,11 +65,9 @@ class DriftingTemplates:
         found : all Candidates in it
         start, stop : samples; the next call goes on at ``stop``
         """
-        explained = found[(found.llr > CERTAIN) & (found.llr == found.llr_isolated)].shift(-low)
+        explained = found[found.is_explained].shift(-low)
         weight = expit(explained.llr - PRIOR_LOGIT) * (explained.margin > 0)
-        left = explained.misfit * np.sqrt(2.0 * self.bank.templates[0].size)
-        own = (explained.amplitude * self.bank.norm[explained.type]) ** 2
-        weight *= (explained.misfit < MISFIT) | (left < UNEXPLAINED * own)
+        weight *= self.bank.unexplained(explained.misfit, explained.amplitude, explained.type, MISFIT) < UNEXPLAINED
         # Where a channel is hidden, or the signal ends, an event is no example of its type.
         first = np.floor(explained.time).astype(int) - self.bank.before
         hidden = np.r_[0, np.cumsum((whitened == 0).any(axis=1))]

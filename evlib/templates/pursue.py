@@ -94,6 +94,11 @@ class Candidates:
     def __getitem__(self, rows) -> "Candidates":
         return Candidates(*(getattr(self, field.name)[rows] for field in fields(self)))
 
+    @property
+    def is_explained(self) -> np.ndarray:
+        """(n,) which are certain events, explained before what is doubtful."""
+        return (self.llr > CERTAIN) & (self.llr == self.llr_isolated)
+
     def shift(self, n_samples: float) -> "Candidates":
         """All times moved."""
         return replace(self, time=self.time + n_samples)
@@ -278,7 +283,7 @@ def crowded_share(bank, candidates: Candidates, n_samples: int) -> float:
 
     There the pursuit gave up: one real event may appear as many, and others may be missing.
     """
-    time = candidates.time[(candidates.llr > CERTAIN) & (candidates.llr == candidates.llr_isolated)]
+    time = candidates.time[candidates.is_explained]
     crowd = np.floor(time[n_near(time, time, bank.length) >= CROWD] + 0.5).astype(int)
     reach = bank.length // 2
     return float(covered(crowd - reach, crowd + reach + 1, n_samples).mean()) if n_samples else 0.0

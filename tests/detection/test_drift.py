@@ -45,10 +45,8 @@ def hybrid(simulation, detector):
     """The recording's own background, events of the templates that turn into those of a sensor that was turned, and
     when they are."""
     white = oracle_detector(simulation).whitener(simulation.recording)
-    names = ("background", "time", "type")
-    pieces = HybridRecordings(detector.bank, [white], [simulation.events], np.full(4, 2 * RATE)).pieces
-    assert len(pieces) == 1
-    background, time, type = (getattr(pieces[0], name) for name in names)
+    (piece,) = HybridRecordings(detector.bank, [white], [simulation.events], np.full(4, 2 * RATE)).pieces
+    background, time, type = piece.background, piece.time, piece.type
     n, turned = len(background), replace(detector.bank, templates=np.roll(detector.bank.templates, 1, axis=2))
     amplitude = np.exp(0.2 * np.random.default_rng(0).standard_normal(len(time)))
     share = np.clip(time / n, 0, 1)
