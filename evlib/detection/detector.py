@@ -47,11 +47,11 @@ from ..templates.drift import DriftingTemplates
 from ..templates.pursue import HALO_LENGTHS, Candidates, find_candidates
 from ..templates.whiten import Whitener
 from ..training.checkpoints import load, rebuild, save, whitener_of, whitener_state
-from .candidates import HALO_FRAMES, TILE_FRAMES, frame_candidates, join, weigh, window_candidates
+from .candidates import HALO_FRAMES, TILE_FRAMES, frame_candidates, join, window_candidates
 from .clocks import clock_lag, on_one_clock
 from .drift import DIFFERENT, template_drift
 from .noise import noise_problems
-from .rhythm import PART_S, Rhythm
+from .rhythm import Rhythm
 
 # The networks that a detector may hold, by the class that each is, and the plain values of its bank.
 NETWORKS = {"network": "ContextLSTM", "classifier": "EventSpecificClassifier", "frames": "FrameNetwork"}
@@ -238,22 +238,28 @@ class Detector:
         advance : called with the number of samples that are done
         drifting : templates that follow what is found, from `drifting_templates`
         """
-        recording = self.accept(recording)
+        blocks = self._blocks(self.accept(recording), start, stop, block, advance, drifting)
+        return Candidates.concatenate(found for _, found in blocks)
+
+    def _blocks(self, recording, start=0, stop=None, block=None, advance=lambda n: None, drifting=None):
+        """The candidates of a recording that was accepted, block by block: (the sample behind a block, Candidates). The
+        next block is searched while the caller works on one, and while another is read and whitened."""
         stop = recording.n_samples if stop is None else stop
         block = int(BLOCK_S * self.sampling_rate_hz) if block is None else block
         block = -(-max(block, BLOCK_LENGTHS * self.bank.length) // self.grid_samples) * self.grid_samples
-        parts: list[Candidates] = []
         waiting = None
-        with ThreadPoolExecutor(1) as pool:  # a block is searched while the next one is read and whitened
+        with ThreadPoolExecutor(1) as pool:
             while start < stop:
                 end = min(start + block, stop, drifting.next_move(start) if drifting else stop)
                 whitened = self._whitened(recording, start, end)
-                parts += [waiting.result()[0]] if waiting else []
+                done = waiting and waiting.result()
                 waiting = pool.submit(self._search, whitened, recording.n_samples, start, end, drifting)
                 advance(end - start)
+                if done:
+                    yield start, done[0]
                 start = end
-            parts += [waiting.result()[0]] if waiting else []
-        return Candidates.concatenate(parts)
+            if waiting:
+                yield stop, waiting.result()[0]
 
     def drifting_templates(self) -> DriftingTemplates:
         """Its templates, ready to follow slow changes in a recording.
@@ -332,27 +338,8 @@ class Detector:
         return max(self.classifier_window, 1) if self.frames is None else TILE_FRAMES * self.frames.resolution
 
     def log_odds(self, candidates: Candidates) -> np.ndarray:
-        """(n,) log odds that each candidate is an event."""
-        return self._log_odds(candidates)[0]
-
-    def _log_odds(self, candidates, rhythm=None, spans=None):
-        """Log odds (n,), and of the parts of the candidates with a strange rhythm: their number, and the share of their
-        clear ones that context doubts. ``rhythm`` : of the parts before; ``spans`` : the parts; candidates beyond them
-        have the log odds minus infinity, by templates."""
-        odds, strange = np.full(len(candidates), -np.inf), []
-        if self.uses_templates:
-            # What only the frame network finds has no evidence of templates.
-            rows = np.flatnonzero(candidates.llr > -np.inf)
-            seen, rhythm, length = candidates[rows], rhythm or Rhythm(self), PART_S * self.sampling_rate_hz
-            if self.network is None:
-                spans = [(-np.inf, np.inf)]
-            elif spans is None:
-                spans = [(part * length, (part + 1) * length) for part in np.unique(seen.time // length)]
-            for span in spans:
-                some, odds[rows[some]], doubted = rhythm.log_odds(seen, *span)
-                if doubted:
-                    strange.append((some.stop - some.start, doubted))
-        return (odds if self.frames is None else weigh(self.weights, odds, candidates.frame)), strange
+        """(n,) log odds that each candidate of a recording, sorted by time, is an event."""
+        return np.concatenate([np.zeros(0), *(part.log_odds for part in Rhythm(self, candidates).judge())])
 
     def timing_bound(self, candidates: Candidates) -> np.ndarray:
         """(n,) Cramer-Rao bound of the time of each candidate, in samples."""
@@ -493,22 +480,31 @@ def detect(
     block = math.ceil(block_s * detector.sampling_rate_hz)
     for text in detector.noise_problems(recording):
         logging.getLogger(__name__).warning(text)
-    with tqdm(total=recording.n_samples, unit="sample", unit_scale=True, desc="detect", disable=not progress) as bar:
+    n_candidates, found, log_odds, strange = 0, [Candidates.empty()], [np.zeros(0)], []
+    bar = tqdm(total=recording.n_samples, unit="sample", unit_scale=True, desc="detect", disable=not progress)
+    # The number of threads is set around both threads of the search, which would set it back beneath each other.
+    with few_threads(), bar:
         drifting = detector.drifting_templates() if adapt else None
-        found = detector.candidates(recording, block=block, advance=bar.update, drifting=drifting)
+        blocks = detector._blocks(recording, block=block, advance=bar.update, drifting=drifting)
+        for part in Rhythm(detector).through(blocks):
+            over = detector.rise(part.log_odds, part.candidates.type, thresholds) > 0
+            found.append(part.candidates[over])
+            log_odds.append(part.log_odds[over])
+            n_candidates += len(over)
+            if part.doubted:
+                strange.append((len(over), part.doubted))
     if drifting and (share := drifting.share()) > DIFFERENT:
         text = "templates followed what events look like, by %.0f %% of their energy at the end"
         logging.getLogger(__name__).info(text, 100 * share)
-    log_odds, strange = detector._log_odds(found)
     if strange:
         number, doubted = zip(*strange, strict=True)
         logging.getLogger(__name__).warning(
             "the rhythm is not one of the training recordings: context doubts up to %.0f %% of the clear events; in "
             "%.0f %% of the recording the evidence of each event decides alone",
             100 * max(doubted),
-            100 * sum(number) / len(found),
+            100 * sum(number) / n_candidates,
         )
-    return detector.decode(found, log_odds, thresholds)
+    return detector.decode(Candidates.concatenate(found), np.concatenate(log_odds), thresholds)
 
 
 def _log_odds_thresholds(threshold, detector):

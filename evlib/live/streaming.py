@@ -13,7 +13,7 @@ import numpy as np
 from scipy.special import expit
 
 from ..detection.detector import TIE, Detector
-from ..detection.rhythm import PART_S, Rhythm
+from ..detection.rhythm import Rhythm
 from ..scoring.refractory import StreamingDecoder
 from ..signals.errors import DataError, OptionError, ShapeError, require_instance, require_number, require_positive
 from ..signals.events import Events
@@ -26,7 +26,7 @@ BLOCK_S = 4.0
 # period to the next.
 PERIODS = 10.0
 # Numbers that the state of a stream is made of.
-NUMBERS = ("begin", "searched", "judged", "strange")
+NUMBERS = ("begin", "searched", "strange")
 
 
 class StreamingDetector:
@@ -103,18 +103,16 @@ class StreamingDetector:
         """Wait for the first sample."""
         self.n_samples, self.unseen, self._over = 0, [], False
         self._kept, self._waiting, self._begin = np.zeros((0, len(self._index)), bool), [], 0
-        self._searched, self._judged = 0, -1.0
-        self._strange = False
-        self._found, self._rhythm = Candidates.empty(), Rhythm(self.detector)
+        self._searched, self._strange = 0, False
+        self._rhythm = Rhythm(self.detector, waits=self._look_ahead is None)
         self._decoder.reset()
         self._drifting = self.detector.drifting_templates() if self._adapt else None
 
     @property
     def latency_s(self) -> float:
         """Seconds of signal after an event by which it is returned, at most."""
-        waits_for_context = self.detector.network is not None and self._look_ahead is None
-        part = PART_S * self.detector.sampling_rate_hz + self._rhythm.around if waits_for_context else 0.0
-        return (self._needed(self._block) + part) / self.detector.sampling_rate_hz + self.limit_s
+        samples = self._needed(self._block) + self._rhythm.latency
+        return samples / self.detector.sampling_rate_hz + self.limit_s
 
     @property
     def decided_samples(self) -> int:
@@ -174,11 +172,11 @@ class StreamingDetector:
         """Search and judge what can be; the events that are final now."""
         final, hasty = [self._empty()], self._decoder.hasty
         while self._searched < self.n_samples if ended else self.n_samples >= self._needed(self._next):
-            self._search(min(self._next, self.n_samples), ended)
+            found = self._search(min(self._next, self.n_samples), ended)
             # Judged after each block, so that what is decided in haste does not depend on how the signal was cut.
-            final += map(self._judge, self._spans(self._searched - 0.5))
+            final += map(self._decide, self._rhythm.push(found, self._searched - 0.5))
         if ended:
-            final += map(self._judge, self._spans(np.inf))
+            final += map(self._decide, self._rhythm.judge())
         if self._decoder.hasty > hasty and self._look_ahead is None:
             text = "%d events waited %g s for the refractory rule and were decided in haste"
             logging.getLogger(__name__).warning(text, self._decoder.hasty - hasty, self.limit_s)
@@ -206,48 +204,32 @@ class StreamingDetector:
         return Recording(signal, detector.sampling_rate_hz, detector.channels or None, detector.units or "")
 
     def _search(self, stop, ended):
-        """Find the candidates up to sample ``stop``, and forget the samples that no later block depends on."""
+        """The candidates up to sample ``stop``; forget the samples that no later block depends on."""
         detector, start = self.detector, self._searched
         kept = self._held()
         recording = self._recording(_Tail(kept, self._begin))
         found, gaps = detector.search(recording, start, stop, self._drifting)
         # Of a signal that goes on, what lies at the end comes with the next block.
         found = found if ended and stop == self.n_samples else found[found.time < stop - 0.5]
-        self._found, self._searched = Candidates.concatenate([self._found, found]), stop
+        self._searched = stop
         for first, last in gaps.T.tolist():
             if self.unseen and self.unseen[-1][1] == first:
                 first = self.unseen.pop()[0]
             self.unseen.append((first, last))
         low = max(detector.depends_on(stop, stop + self._block)[0] - detector.whitener.context, self._begin)
         self._kept, self._waiting, self._begin = kept[low - self._begin :].copy(), [], low
+        return found
 
-    def _spans(self, edge):
-        """The parts that can be judged where all candidates before ``edge`` are known: as a whole recording is judged
-        where there is time."""
-        if self.detector.network is None or self._look_ahead is not None:
-            return [(self._judged, edge)] if edge > self._judged else []
-        length = PART_S * self.detector.sampling_rate_hz
-        # An event may lie before the first sample, in part -1.
-        part, spans = math.floor(self._judged / length), []
-        while (part + 1) * length + self._rhythm.around <= edge and part * length < self.n_samples:
-            spans.append((part * length, (part + 1) * length))
-            part += 1
-        return spans
-
-    def _judge(self, span):
-        """Log odds of the candidates of one part, and the events that are final then."""
-        detector = self.detector
-        odds, strange = detector._log_odds(self._found, self._rhythm, [span])
-        rows = slice(*np.searchsorted(self._found.time, span))
-        found, odds = self._found[rows], odds[rows]
+    def _decide(self, part):
+        """The events that are final now that a part is judged."""
+        detector, found, odds = self.detector, part.candidates, part.log_odds
         over = detector.rise(odds, found.type) > 0
         events = replace(detector.as_events(found[over], odds[over]), score=odds[over])
-        if strange and not self._strange:
+        if part.doubted and not self._strange:
             text = "the rhythm is not one of the training recordings from about %.0f s on: evidence alone decides"
-            logging.getLogger(__name__).warning(text, max(span[0], 0.0) / detector.sampling_rate_hz)
-        self._strange, self._judged = bool(strange), span[1]
-        self._found = self._found[self._found.time >= span[1] - self._rhythm.around - 1]
-        up_to = max(math.floor(min(span[1], self.n_samples + 1)), self._decoder.up_to_sample)
+            logging.getLogger(__name__).warning(text, max(part.start, 0.0) / detector.sampling_rate_hz)
+        self._strange = part.doubted > 0
+        up_to = max(math.floor(min(part.stop, self.n_samples + 1)), self._decoder.up_to_sample)
         return self._with_probability(self._decoder.push(events, up_to))
 
     def _with_probability(self, events):
@@ -257,9 +239,10 @@ class StreamingDetector:
     def state(self) -> dict:
         """What `restore` needs to go on: arrays and numbers, a few megabytes at most."""
         out = {name: getattr(self, f"_{name}") for name in NUMBERS} | {"n_samples": self.n_samples}
-        out |= {"kept": self._held(), "record": np.array(self._rhythm.record)}
+        rhythm = self._rhythm
+        out |= {"kept": self._held(), "record": np.array(rhythm.record), "judged": rhythm.judged}
         out |= {"unseen": np.array(self.unseen, dtype=np.int64), "options": self._options}
-        out |= {f"found.{field.name}": getattr(self._found, field.name) for field in fields(Candidates)}
+        out |= {f"found.{field.name}": getattr(rhythm.known, field.name) for field in fields(Candidates)}
         parts = {"decoder": self._decoder} | ({"drifting": self._drifting} if self._drifting else {})
         return out | {f"{part}.{name}": value for part, of in parts.items() for name, value in of.state().items()}
 
@@ -278,7 +261,8 @@ class StreamingDetector:
             for name in NUMBERS:
                 setattr(self, f"_{name}", type(getattr(self, f"_{name}"))(state[name]))
             self.n_samples, self._kept = int(state["n_samples"]), np.asarray(state["kept"])
-            self._found = Candidates(*(np.asarray(state[f"found.{field.name}"]) for field in fields(Candidates)))
+            self._rhythm.known = Candidates(*(np.asarray(state[f"found.{field.name}"]) for field in fields(Candidates)))
+            self._rhythm.judged = float(state["judged"])
             self._rhythm.record = [tuple(row) for row in np.asarray(state["record"]).tolist()]
             self.unseen = [tuple(span) for span in np.asarray(state["unseen"]).tolist()]
             for part, of in {"decoder": self._decoder, "drifting": self._drifting}.items():

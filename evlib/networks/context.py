@@ -28,8 +28,8 @@ OWN_FEATURES = 8
 # A neighbour further away, in seconds, or none at all, counts as this far: no feature sees farther than this.
 FAR_S = 10.0
 N_FEATURES = OWN_FEATURES + 4 * RHYTHM_BINS
-# Pairs of candidates whose difference in time is looked at at a time: some tens of megabytes.
-PAIRS = 1 << 20
+# Pairs of candidates whose difference in time is looked at at a time: few enough for the caches of a processor.
+PAIRS = 1 << 16
 # Log odds from which evidence counts as certain.
 CERTAIN = 20.0
 # Bound of what context may change during training, in log odds: none. A detector chooses it on development data.

@@ -88,6 +88,11 @@ def test_block_size_changes_nothing(detector, estimated, simulations, block_s):
     same_events(estimated, evlib.detect(detector, simulations[1].recording, block_s=block_s))
 
 
+def test_events_judged_while_the_search_goes_on_are_those_of_all_candidates(detector, estimated, simulations):
+    whole = detector.decode(detector.candidates(simulations[1].recording))
+    assert np.array_equal(whole.time_samples, estimated.time_samples) and np.array_equal(whole.score, estimated.score)
+
+
 def test_a_part_has_the_candidates_of_the_whole(detector, simulations):
     recording = simulations[1].recording
     whole, start = detector.candidates(recording), -(-20_000 // detector.grid_samples) * detector.grid_samples
@@ -101,7 +106,7 @@ def test_a_part_has_the_candidates_of_the_whole(detector, simulations):
 def test_parts_of_the_candidates_change_nothing(detector, simulations, monkeypatch):
     found = detector.candidates(simulations[1].recording)
     whole = detector.log_odds(found)
-    monkeypatch.setattr("evlib.detection.detector.PART_S", 7.0)
+    monkeypatch.setattr("evlib.detection.rhythm.PART_S", 7.0)
     monkeypatch.setattr("evlib.detection.rhythm.HALO_S", 10.0)
     np.testing.assert_allclose(detector.log_odds(found), whole, atol=0.02)
 
