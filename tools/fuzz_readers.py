@@ -35,7 +35,7 @@ from evlib.signals.events import Events
 from evlib.signals.files import read_recording, write_recording
 from evlib.signals.labels import FORMATS, read_events, write_events
 from evlib.signals.recording import Recording
-from evlib.studies import audio, workouts
+from evlib.studies import audio, clips, workouts
 from evlib.studies.sequences import HeartRateLSTM, LSTMClassifier
 from evlib.training import checkpoints, loop
 from evlib.workbook import _chosen_parameters, notebook_parameters
@@ -390,13 +390,13 @@ def read_checkpoint(path):
 def _clip_classifier(folder):
     features = {"sampling_rate_hz": 8000, "n_fft": 256, "window": 200, "hop": 100, "n_mels": 6}
     model = LSTMClassifier(6, 4, 1, 2)
-    audio.ClipClassifier(model, ("a", "b"), np.zeros(6), np.ones(6), features).save(folder, seed=0)
+    clips.ClipClassifier(model, ("a", "b"), np.zeros(6), np.ones(6), features).save(folder, seed=0)
     return folder
 
 
 def read_clip_classifier(path):
     """A classifier of clips, which must classify."""
-    classifier = audio.ClipClassifier.load(path)
+    classifier = clips.ClipClassifier.load(path)
     probability = classifier.probabilities([audio.log_mel(SIGNAL[:, 0], **classifier.features)])
     assert probability.shape == (1, len(classifier.classes)) and np.isfinite(probability).all()
 

@@ -1,4 +1,4 @@
-"""Audio clips: manifests, log-mel features, speech mixed into noise at a stated ratio, and a classifier of clips.
+"""Audio clips: manifests, log-mel features, and speech mixed into noise at a stated ratio.
 
 A manifest is a table (CSV or JSON) with one row a clip: ``path``, ``label``, ``group`` (a speaker or place, which must
 not be on both sides of a split), and for mixtures ``noise_path`` and ``snr_db``, so that a mixture is the same each
@@ -7,22 +7,15 @@ time.
 
 import json
 import warnings
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from scipy.signal import ShortTimeFFT, get_window, resample_poly
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
-from sklearn.preprocessing import StandardScaler
-from sklearn.utils.class_weight import compute_class_weight
 
-from ..networks.seeds import seeded
 from ..signals.clock import rate_ratio
 from ..signals.errors import (
     DataError,
     MissingExtraError,
-    OptionError,
     ShapeError,
     require,
     require_extra,
@@ -30,8 +23,6 @@ from ..signals.errors import (
 )
 from ..signals.files import FORMATS, read_recording
 from ..signals.paths import path_inside
-from ..training.checkpoints import load_checkpoint, save_checkpoint
-from .sequences import LSTMClassifier, predict_sequences, sequence_items, train_sequences
 
 # Power added before the logarithm, so that silence has one: far below the noise of any 16-bit recording.
 POWER_FLOOR = 1e-10
@@ -41,8 +32,6 @@ TEXTS = ("path", "label", "group", "noise_path")
 MAX_SNR_DB = 150
 # Rates of sound, and the most values of a clip: 23 minutes of one channel at 48 kHz, half a GB.
 CLIP_RATES_HZ, MAX_CLIP_VALUES = (1_000, 1_000_000), 2**26
-# The file in the folder of a classifier.
-MODEL_FILE = "best_model.pth"
 
 
 def mel_filters(n_mels: int, n_fft: int, sampling_rate_hz: float) -> np.ndarray:
@@ -221,152 +210,3 @@ def _read_sound(path, wanted_hz):
         signal = file.read(always_2d=True)
         require(len(signal) == file.frames, DataError, f"it says {file.frames} samples and holds {len(signal)}")
         return signal, file.samplerate
-
-
-def class_codes(labels, classes) -> np.ndarray:
-    """(n,) index of each label in ``classes``; an unknown label is an error."""
-    labels, code = list(labels), {str(name): k for k, name in enumerate(classes)}
-    if len(code) != len(classes):
-        raise DataError(f"each class must have a name of its own, got {', '.join(map(str, classes))}")
-    if unknown := {str(label) for label in labels} - code.keys():
-        raise DataError(f"unknown class {', '.join(sorted(unknown))}; the classes are {', '.join(code)}")
-    return np.array([code[str(label)] for label in labels], dtype=int)
-
-
-@dataclass
-class ClipClassifier:
-    """A trained network with the names of its classes and the standardisation of its inputs.
-
-    Attributes
-    ----------
-    model : `LSTMClassifier`
-    classes : names, in the order of the network's logits
-    mean, scale : (n_features,) mean and standard deviation of the training frames
-    features : options of `log_mel`, ``sampling_rate_hz`` among them; empty if clips only come as features
-
-    Raises
-    ------
-    DataError : another number of classes than the network's, a name twice, a mean or scale that does not fit
-    OptionError : features that are no options of `log_mel`, or make another number of bands
-    """
-
-    model: LSTMClassifier
-    classes: tuple
-    mean: np.ndarray
-    scale: np.ndarray
-    features: dict = field(default_factory=dict)
-
-    def __post_init__(self):
-        width, n_classes = self.model.encoder.input_size, self.model.config["num_classes"]
-        named = isinstance(self.classes, tuple | list) and all(isinstance(name, str) for name in self.classes)
-        if not named or len(self.classes) != n_classes:
-            raise DataError(f"the model wants a list of {n_classes} names of classes, got {self.classes!r}")
-        class_codes(self.classes, self.classes)
-        self.classes = tuple(self.classes)
-        self.mean, self.scale = np.asarray(self.mean, dtype=float), np.asarray(self.scale, dtype=float)
-        fits = self.mean.shape == self.scale.shape == (width,) and np.isfinite([self.mean, self.scale]).all()
-        if not (fits and (self.scale > 0).all()):
-            raise DataError(f"mean and scale must be {width} finite numbers each, those of scale above 0")
-        try:
-            rate = self.features.get("sampling_rate_hz", 0)
-            bands = log_mel(np.zeros(1), **self.features).shape[1] if self.features and 1 <= rate <= 1e6 else 0
-        except (AttributeError, TypeError, ValueError) as error:
-            raise OptionError(f"features must be options of evlib.studies.audio.log_mel: {error}") from error
-        if self.features and bands != width:
-            wanted = f"name a sampling_rate_hz up to 1 MHz and make {width} bands as the clips"
-            raise OptionError(f"features must {wanted}: {self.features}")
-
-    def _items(self, clips: list[np.ndarray], codes) -> list[dict]:
-        """Clips as features and the index of the class of each, as standardised items for `train_sequences`."""
-        _check_width(clips, len(self.mean))
-        return sequence_items([(clip - self.mean) / self.scale for clip in clips], codes)
-
-    def probabilities(self, clips: list[np.ndarray]) -> np.ndarray:
-        """(n, classes) for a list of clips as features (frames, n_features)."""
-        items = self._items(clips, np.zeros(len(clips), int))
-        return torch.tensor(np.array(predict_sequences(self.model, items))).softmax(-1).numpy()
-
-    def classify_file(self, path: str | Path) -> dict:
-        """Class -> probability for an audio file of any rate and number of channels, the most likely class first."""
-        if not self.features:
-            raise DataError("the classifier was trained on features alone: it does not know how to compute them")
-        signal = read_clip({"path": Path(path).name}, Path(path).parent, self.features["sampling_rate_hz"])
-        probability = self.probabilities([log_mel(signal, **self.features)])[0]
-        return {self.classes[k]: float(probability[k]) for k in np.argsort(-probability)}
-
-    def evaluate(self, clips: list[np.ndarray], labels) -> dict:
-        """Accuracy, weighted precision, recall and F1, and the confusion matrix (rows: truth), as plain numbers."""
-        if len(clips) != len(labels):
-            raise ShapeError(f"one label for each clip, got {len(clips)} clips and {len(labels)} labels")
-        codes, predicted = class_codes(labels, self.classes), self.probabilities(clips).argmax(1)
-        weighted = precision_recall_fscore_support(codes, predicted, average="weighted", zero_division=0)[:3]
-        return {
-            "accuracy": float((codes == predicted).mean()),
-            **dict(zip(("precision", "recall", "f1"), map(float, weighted), strict=True)),
-            "classes": list(self.classes),
-            "confusion": confusion_matrix(codes, predicted, labels=range(len(self.classes))).tolist(),
-        }
-
-    def save(self, folder: str | Path, **metadata):
-        """Write ``best_model.pth`` with network, classes and features; ``metadata``: plain values such as the seed."""
-        scaling = {"mean": torch.from_numpy(self.mean), "scale": torch.from_numpy(self.scale)}
-        more = {"classes": list(self.classes), "features": self.features} | scaling
-        save_checkpoint(Path(folder) / MODEL_FILE, self.model, metadata, **more)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> "ClipClassifier":
-        """Read a folder written by `save`."""
-        path = Path(folder) / MODEL_FILE
-        model, content = load_checkpoint(path, kinds=("LSTMClassifier",), what="classifier of clips")
-        try:
-            return cls(model, *(content[name] for name in ("classes", "mean", "scale", "features")))
-        except (ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{path} must hold classes, mean, scale and features of its weights: {error}") from error
-
-
-def _check_width(clips, width):
-    shapes = {np.shape(clip)[1:] for clip in clips}
-    if shapes != {(width,)}:
-        raise ShapeError(f"clips must be features (frames, bands) with {width} bands each, got {sorted(shapes)}")
-
-
-def fit_clip_classifier(
-    train,
-    validation,
-    classes,
-    features: dict | None = None,
-    hidden_size: int = 128,
-    num_layers: int = 2,
-    dropout: float = 0.3,
-    pooling: str = "last",
-    seed: int = 0,
-    **training,
-) -> tuple[ClipClassifier, list[dict]]:
-    """Train a `ClipClassifier`. Rare classes have a larger weight; the epoch with the lowest validation loss is kept.
-
-    Parameters
-    ----------
-    train, validation : (clips, labels); clips are features (frames, n_features), labels are among ``classes``
-    features : options of `log_mel` with which the clips were made
-    hidden_size, num_layers, dropout, pooling : of the `LSTMClassifier`
-    seed : of weights, dropout and batches
-    training : options of `evlib.studies.sequences.train_sequences`
-
-    Returns
-    -------
-    ClipClassifier, history
-    """
-    codes = class_codes(train[1], classes)
-    if missing := [str(name) for k, name in enumerate(classes) if k not in codes]:
-        raise DataError(f"no training clip of class {', '.join(missing)}")
-    width = np.shape(train[0][0])[-1]
-    _check_width(train[0], width)
-    scaler = StandardScaler().fit(np.concatenate(train[0]))
-    with seeded(seed):
-        model = LSTMClassifier(width, hidden_size, num_layers, len(classes), dropout, pooling=pooling)
-    classifier = ClipClassifier(model, tuple(map(str, classes)), scaler.mean_, scaler.scale_, dict(features or {}))
-    parts = [classifier._items(clips, class_codes(labels, classes)) for clips, labels in (train, validation)]
-    weights = compute_class_weight("balanced", classes=np.arange(len(classes)), y=codes)
-    training = {"weight_decay": 1e-5, "patience": 5} | training
-    _, history = train_sequences(model, *parts, class_weights=weights, seed=seed, **training)
-    return classifier, history

@@ -26,7 +26,7 @@ from evlib.networks.pretext import MaskedPatchModel
 from evlib.networks.transformer import HashedWords, PatchFrameEncoder
 from evlib.signals.errors import DataError, EvlibError, WriteError
 from evlib.signals.gaps import Normal
-from evlib.studies.audio import ClipClassifier
+from evlib.studies.clips import ClipClassifier
 from evlib.studies.sequences import HeartRateLSTM, TimeLSTM
 from evlib.templates.bank import TemplateBank
 from evlib.templates.whiten import Whitener
