@@ -113,9 +113,9 @@ class HeartRateModel:
     step_s: float
 
     def __post_init__(self):
-        vectors = [np.asarray(values, dtype=float) for values in (self.mean, self.weights, 1 / self.scale)]
-        fits = all(values.shape == (len(INPUTS),) and np.isfinite(values).all() for values in vectors)
-        require(fits and (self.scale > 0).all(), DataError, f"mean, scale and weights must be {len(INPUTS)} numbers")
+        vectors = [np.asarray(values, dtype=float) for values in (self.mean, self.weights, self.scale)]
+        fits = all(values.shape == (len(INPUTS),) for values in vectors) and np.isfinite(vectors[:2]).all()
+        require(fits and (vectors[2] > 0).all(), DataError, f"mean, weights and scale must be {len(INPUTS)} numbers")
         require(np.isfinite([self.offset, self.gain]).all(), DataError, "offset and gain must be numbers")
         require_positive(step_s=self.step_s)
 

@@ -39,6 +39,8 @@ POSSIBLE = {
     "latitude": (-90, 90),
     "longitude": (-180, 180),
 }
+# Speeds in km/h beyond which something else is moving.
+FASTEST_KMH = {"running": 25, "cycling": 100}
 # Seconds without a value over which one is interpolated: devices that save memory leave out less, a strap that fell off
 # is missing for longer.
 MAX_GAP_S = 30.0
@@ -120,7 +122,8 @@ def regular_steps(workout, step_s: float, max_gap_s: float = MAX_GAP_S):
     [91.0, 95.0, 99.0]
     """
     if missing := [name for name in COLUMNS if name not in workout]:
-        raise DataError(f"a workout has the columns {', '.join(COLUMNS)}; {', '.join(missing)} is missing")
+        hint = "a column of NaN says that it was not measured"
+        raise DataError(f"a workout has the columns {', '.join(COLUMNS)}; {', '.join(missing)} is missing ({hint})")
     require_positive(step_s=step_s)
     require_number(max_gap_s=max_gap_s)
     time = workout.time_s.to_numpy(dtype=float)
@@ -147,22 +150,27 @@ def _check_times(time):
         raise DataError(f"times run backwards: after {time[k]:g} s (row {k}) comes {time[k + 1]:g} s ({hint})")
 
 
-def quality_problems(workout) -> list[str]:
-    """What is wrong with a workout, in words; an empty list if it has all columns and nothing is."""
+def quality_problems(workout, sport: str = "running") -> list[str]:
+    """What is wrong with a workout, in words; an empty list if it has all columns and nothing is.
+
+    ``sport`` : "running" or "cycling", which says what is too fast
+    """
+    require_choice(tuple(FASTEST_KMH), sport=sport)
     if absent := [name for name in COLUMNS if name not in workout]:
         return [f"values are missing: there is no {', '.join(absent)}"]
     time, heart = workout.time_s.to_numpy(dtype=float), workout.heart_rate_bpm.to_numpy(dtype=float)
     changes = np.flatnonzero(np.diff(heart, prepend=np.nan, append=np.nan) != 0)
+    measured, fastest = workout[list(COLUMNS[1:])].notna().any(axis=1).to_numpy(), FASTEST_KMH[sport]
     checks = {
         "fewer than 50 steps": len(time) < 50,
         "shorter than five minutes": len(time) == 0 or time[-1] - time[0] < 300,
         "times are missing or run backwards": not (np.diff(time) >= 0).all(),
-        "a gap of more than five minutes": np.diff(time).max(initial=0) > 300,
+        "a gap of more than five minutes": np.diff(time[measured]).max(initial=0) > 300,
         "values are missing": workout[list(COLUMNS)].isna().to_numpy().any(),
         "a heart rate outside 30-220 BPM": ((heart < 30) | (heart > 220)).any(),
         "a heart rate that jumps by more than 40 BPM": np.abs(np.diff(heart)).max(initial=0) > 40,
         "a heart rate that stays the same for 20 steps": np.diff(changes).max(initial=0) >= 20,
-        "a speed below 0 or over 25 km/h": ((workout.speed_kmh < 0) | (workout.speed_kmh > 25)).any(),
+        f"a speed below 0 or over {fastest} km/h": ((workout.speed_kmh < 0) | (workout.speed_kmh > fastest)).any(),
         "an altitude that is not on earth": (~workout.altitude_m.dropna().between(*POSSIBLE["altitude_m"])).any(),
     }
     return [words for words, wrong in checks.items() if wrong]
@@ -284,13 +292,13 @@ def read_activity(path: str | Path):
     """The workout in a TCX, GPX or FIT file (gzipped or not) as a pandas table with the columns of `COLUMNS`.
 
     Where the file holds no speed, it is the mean speed between two known distances or positions. A value that a row of
-    the file does not have is NaN. Values that are not possible, as a speed of -4260 km/h, become NaN, and points
-    without a time are left out, both with a warning. `regular_steps` interpolates what may be interpolated.
+    the file does not have is NaN. With a warning, a heart rate or altitude that no row has becomes NaN, so do values
+    that are not possible, as a speed of -4260 km/h, and points without a time are left out. `regular_steps`
+    interpolates what may be interpolated.
 
     Raises
     ------
-    DataError : a file that is damaged, truncated or of another kind; no times, or times that run backwards; no heart
-        rate, altitude or speed
+    DataError : a file that is damaged, truncated or of another kind; no times, or times that run backwards; no speed
     MissingExtraError : the extra ``studies`` is not installed
     """
     require_extra("activity_parser", "studies")
@@ -327,10 +335,13 @@ def _activity(path):
             require(not bad.any(), DataError, message)
     names = {"heart_rate": "heart_rate_bpm", "speed": "speed_kmh", "altitude": "altitude_m"}
     table = _possible(records.rename(columns=names).astype(float), "the file").dropna(axis=1, how="all")
-    missing = [name for name in ("heart_rate_bpm", "altitude_m") if name not in table]
     measured = [name for name in ("speed_kmh", "distance", "longitude") if name in table]
-    missing += [] if measured and ("longitude" != measured[0] or "latitude" in table) else ["speed_kmh"]
-    require(not missing, DataError, f"it holds no {', no '.join(missing)} (was that sensor off?)")
+    fast = measured and ("longitude" != measured[0] or "latitude" in table)
+    require(fast, DataError, "it holds no speed, distance or position (was that sensor off?)")
+    for name in ("heart_rate_bpm", "altitude_m"):
+        if name not in table:
+            warnings.warn(f"the file holds no {name} (was that sensor off?), which becomes NaN", stacklevel=4)
+            table = table.assign(**{name: np.nan})
     time = (table.index - table.index[0]).total_seconds().to_numpy()
     _check_times(time)
     if "speed_kmh" not in table:

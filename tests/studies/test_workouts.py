@@ -141,6 +141,19 @@ def test_quality_rules(change, words):
     assert any(words in problem for problem in found), found
 
 
+def test_a_ride_is_not_judged_by_the_rule_for_runners():
+    ride = table().assign(speed_kmh=32.0)
+    assert any("25 km/h" in problem for problem in quality_problems(ride)) and not quality_problems(ride, "cycling")
+    with pytest.raises(OptionError, match="sport must be one of running, cycling"):
+        quality_problems(ride, "swimming")
+
+
+def test_a_long_gap_is_seen_at_regular_steps_too():
+    workout = table(2000, 1.0).drop(range(500, 1000))
+    for one in (workout, regular_steps(workout, 5.0)):
+        assert "a gap of more than five minutes" in quality_problems(one)
+
+
 def test_scores_are_pooled_over_steps():
     rng = np.random.default_rng(0)
     reference = [130 + 10 * rng.standard_normal(n) for n in (5, 50, 500)]
@@ -281,8 +294,9 @@ def test_tcx_and_gpx(tmp_path):
         assert_fifteen_seconds(read(tmp_path, "\n  " + text + "\n", f"run.{kind}"))
         (tmp_path / f"run.{kind}.gz").write_bytes(gzip.compress(text.encode()))
         assert_fifteen_seconds(read_activity(tmp_path / f"run.{kind}.gz"))
-    with pytest.raises(DataError, match="no heart_rate"):
-        read(tmp_path, xml("tcx", points()).replace("HeartRateBpm", "Nothing"))
+    with pytest.warns(UserWarning, match="holds no heart_rate_bpm"):
+        without = read(tmp_path, xml("tcx", points()).replace("HeartRateBpm", "Nothing"))
+    assert without.heart_rate_bpm.isna().all() and without.altitude_m.notna().all()
     for name, content in {"noise.fit": "abc", "run.doc": "abc", "none.tcx": "", "empty.gpx": "<gpx/>"}.items():
         with pytest.raises(DataError, match="cannot be read as a TCX, GPX or FIT file|holds no track points"):
             read(tmp_path, content, name)
