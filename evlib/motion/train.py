@@ -4,6 +4,7 @@
 the length of its patches and the text encoder that its words come from.
 """
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,17 +24,20 @@ from ..networks.transformer import (
     patch_samples,
     summarise_tokens,
 )
-from ..signals.errors import DataError, OptionError, require_choice
+from ..signals.errors import DataError, OptionError, require, require_choice
 from ..training.batches import patch_range
 from ..training.checkpoints import load_checkpoint, save_checkpoint
 from ..training.masked import MaskedPretextLoss, fit_patches, masked_losses
 from ..training.windows import Windows
 from .align import AlignmentLoss, TextAlignedModel
 from .labels import label_words
+from .units import standard_units, without_gravity
 from .words import SentenceEncoder, text_encoder
 
 # Windows that are encoded at a time, which bounds memory.
 WINDOWS_AT_ONCE = 256
+# One in so many people is held out; the learning rate of the second stage, which changes an encoder that has learned.
+HELD_OUT, ALIGNING_LR = 5, 1e-3
 # Patches begin a quarter of their length apart where windows are summarised, so that each event lies well inside one.
 OVERLAP = 4
 
@@ -70,8 +74,12 @@ class MotionModel:
         return self.model.encoder
 
     def batches(self, windows: Windows, overlap: int = 1) -> Iterator[dict]:
-        """The batches of some windows in their order; patches overlap ``overlap`` times, or less where they would be
-        more than the encoder takes."""
+        """The batches of some windows in their order, in the units of the training (`standard_units`); patches overlap
+        ``overlap`` times, or less where they would be more than the encoder takes."""
+        windows = standard_units(windows)
+        if without_gravity(windows):
+            text = "%s: the accelerations are without gravity, so postures cannot be told apart"
+            logging.getLogger(__name__).warning(text, windows.name)
         choices = patch_range(self.patch_s, windows)
         patch_s, rate = choices[len(choices) // 2], windows.sampling_rate_hz
         length = patch_samples(patch_s, rate)
@@ -97,6 +105,11 @@ class MotionModel:
         """(windows, labels): similarity of each window and the words of each label (`TextAlignedModel` only)."""
         model, text = self._aligned_model(), self.text(labels)
         return self._read(lambda batch: model.scores(batch, text), windows)
+
+    def predict(self, windows: Windows, labels: list[str] | None = None) -> np.ndarray:
+        """(windows,) the nearest of some words for each window, by default of the labels of the training."""
+        labels = list(self.metadata["labels"] if labels is None else labels)
+        return np.array(labels)[self.scores(windows, labels).argmax(axis=1)]
 
     def _read(self, read, windows, overlap=1):
         with evaluating(self.model):
@@ -180,6 +193,7 @@ def pretrain_motion(
     DataError : windows that are too few or too short, one session where several are contrasted
     """
     require_choice(SIZES, size=size)
+    train, development = _in_standard_units("train", train), _in_standard_units("development", development)
     if neighbours and not contrastive_weight:
         raise OptionError("neighbours are contrasted: they need a contrastive_weight above 0")
     if mask_ratio is None:
@@ -202,6 +216,14 @@ def pretrain_motion(
     return MotionModel(model, patch_s, text, history, metadata)
 
 
+def _in_standard_units(name, sets):
+    """A list of Windows in the units that models read; ``name`` is that of the argument."""
+    fits = isinstance(sets, list | tuple) and sets and all(isinstance(one, Windows) for one in sets)
+    hint = "put a single one into brackets: [windows]" if isinstance(sets, Windows) else f"got {type(sets).__name__}"
+    require(fits, DataError, f"{name} must be a list of Windows ({hint})")
+    return list(map(standard_units, sets))
+
+
 def align_motion(
     start: MotionModel,
     train: list[Windows],
@@ -213,6 +235,7 @@ def align_motion(
     usage_weight: float = 1.0,
     strength: str = "weak",
     rotate: bool = False,
+    rates: bool = True,
     patch_s=None,
     freeze: bool = False,
     **options,
@@ -225,14 +248,16 @@ def align_motion(
     train, development : lists of `Windows` with labels
     num_prototypes : of each label
     soft_weight, queue_size, usage_weight : see `evlib.motion.align.AlignmentLoss`
-    strength, rotate : how windows are augmented in training
+    strength, rotate : how windows are augmented in training, see `evlib.training.batches.motion_views`
+    rates : some windows are seen as a sensor of a lower rate shows them, so that other sensors are understood
     patch_s : other patches than those of ``start``, as (least, most, step) for a random length
     freeze : keep the encoder as it is
     options : as in `evlib.training.masked.fit_patches`
     """
     config, patch_s = start.encoder.config, start.patch_s if patch_s is None else patch_s
     loss = AlignmentLoss(config["text_size"], queue_size, soft_weight, usage_weight)
-    batches = {"strength": strength, "rotate": rotate, "words": label_words}
+    batches = {"strength": strength, "rotate": rotate, "rates": rates, "words": label_words}
+    train, development = _in_standard_units("train", train), _in_standard_units("development", development)
     weights = {"soft_weight": soft_weight, "queue_size": queue_size, "usage_weight": usage_weight}
     metadata: dict = {"stage": 2, "num_prototypes": num_prototypes, **weights, "freeze": freeze}
     metadata["labels"] = sorted({str(label) for one in train for label in one.labels})
@@ -246,3 +271,63 @@ def align_motion(
     sets = (train, development, patch_s, start.text)
     model, history, metadata = fit_patches(aligned_losses, build, loss, *sets, batches, metadata, **options)
     return MotionModel(model, patch_s, start.text, history, metadata)
+
+
+def fit_motion(
+    windows: Windows | list[Windows],
+    patch_s=1.28,
+    *,
+    epochs: tuple = (12, 25),
+    aligning_lr: float = ALIGNING_LR,
+    seed: int = 0,
+    **options,
+) -> MotionModel:
+    """Both stages at once: a model that recognises activities by words, from labelled windows.
+
+    A fifth of the people is held out, to say which epoch is the best; where nobody says who is who, the last fifth of
+    the windows.
+
+    Parameters
+    ----------
+    windows : `Windows` with labels, of one data set or a list of several
+    patch_s : seconds of a patch, see `pretrain_motion`
+    epochs : of the first stage and of the second
+    aligning_lr : learning rate of the second stage
+    seed : of weights, batches, and of who is held out
+    options : of `pretrain_motion`
+
+    Raises
+    ------
+    DataError : windows without labels, of a single person
+
+    Examples
+    --------
+    >>> from evlib.motion.windows import make_motion
+    >>> people = make_motion(n_people=5, windows_per_activity=2, activities=("walking", "lying"))
+    >>> model = fit_motion(people, epochs=(1, 1))
+    >>> model.predict(people).shape
+    (20,)
+    """
+    sets = _in_standard_units("windows", [windows] if isinstance(windows, Windows) else windows)
+    parts = [_held_out(one, seed) for one in sets]
+    train, development = [
+        [one[rows] for one, rows in zip(sets, some, strict=True)] for some in zip(*parts, strict=True)
+    ]
+    if "contrastive_weight" not in options:
+        # Windows are told from those of other sessions.
+        several = all(len(np.unique(one.sources)) > 1 for one in train)
+        options |= {"neighbours": 1, "contrastive_weight": 1.0} if several else {"contrastive_weight": 0.0}
+    first = pretrain_motion(train, development, patch_s, max_epochs=epochs[0], seed=seed, **options)
+    return align_motion(first, train, development, max_epochs=epochs[1], lr=aligning_lr, seed=seed)
+
+
+def _held_out(windows, seed):
+    """Rows to learn from, and rows of a fifth of the people."""
+    require(len(windows.labels), DataError, f"{windows.name}: words are learned from labels, and there are none")
+    if not len(windows.groups):
+        return np.split(np.arange(len(windows)), [len(windows) * (HELD_OUT - 1) // HELD_OUT])
+    people = np.unique(windows.groups)
+    hint = "one person is held out: leave the groups away where there is a single one"
+    require(len(people) > 1, DataError, f"{windows.name}: windows of two people at least are wanted ({hint})")
+    out = np.random.default_rng(seed).permutation(people)[: max(1, len(people) // HELD_OUT)]
+    return np.flatnonzero(~np.isin(windows.groups, out)), np.flatnonzero(np.isin(windows.groups, out))

@@ -291,6 +291,37 @@ class Saturation(Augmentation):
 
 
 @dataclass(frozen=True)
+class Slower(Augmentation):
+    """What a sensor of a lower rate shows: means over ``step`` samples, joined by lines.
+
+    >>> signal = torch.tensor([0.0, 2.0, 0.0, 2.0, 0.0, 2.0]).view(1, 6, 1)
+    >>> Slower(2.0)(signal, torch.Generator().manual_seed(0)).flatten()
+    tensor([1., 1., 1., 1., 1., 1.])
+    """
+
+    step: float | tuple = setting((1.0, 5.0), 1, 1000)
+
+    def apply(self, batch, generator):
+        x, lengths = batch.x, batch.lengths
+        step = draw(self.step, (len(x), 1), x.double(), generator)
+        # The integral of the signal up to each sample: a mean is a difference of two of its values.
+        integral = F.pad(x.double().cumsum(1), (0, 0, 1, 0))
+        k = (torch.arange(x.shape[1], device=x.device) + 0.5) / step - 0.5
+
+        def mean(number):
+            """The mean over step ``number`` (batch, time), of what lies inside of the sequence."""
+            last = lengths[:, None].double()
+            number = number.clamp(min=0).minimum((last / step).ceil() - 1)
+            edges = [edge.minimum(last) for edge in (number * step, (number + 1) * step)]
+            first, second = (interpolate(integral, edge, lengths + 1) for edge in edges)
+            return (second - first) / (edges[1] - edges[0])[..., None]
+
+        share = (k - k.floor())[..., None]
+        slow = (1 - share) * mean(k.floor()) + share * mean(k.floor() + 1)
+        return batch.with_signal(slow.to(x.dtype))
+
+
+@dataclass(frozen=True)
 class MagnitudeWarp(Augmentation):
     """Multiply each channel by a smooth curve through ``knots`` random gains in [1 - strength, 1 + strength].
 

@@ -15,11 +15,13 @@ import torch
 from ..networks.transformer import MAX_PATCHES, PATCH_SAMPLES, make_batch, mask_tokens, patch_samples
 from ..signals.errors import DataError, OptionError, require, require_choice, require_int, require_known
 from ..signals.streams import stream
-from .augment import Compose, Gain, MagnitudeWarp, Resample, Rotation, TimeShift, TimeWarp, WhiteNoise
+from .augment import Compose, Gain, MagnitudeWarp, Resample, Rotation, Slower, TimeShift, TimeWarp, WhiteNoise
 from .windows import Windows, triads
 
 # Probability that a label is replaced by a paraphrase.
 PARAPHRASED = 0.8
+# The lowest rate in Hz of a sensor of motion, and the probability that a window is seen at a lower rate than its own.
+LOWEST_HZ, SLOWER = 8.0, 0.3
 
 
 def motion_views(strength, channels, n_samples, rotate=False):
@@ -67,6 +69,7 @@ class MotionBatches(torch.utils.data.Dataset):
     alpha : a set of n windows is drawn with a probability proportional to n ** alpha
     mask_ratio : share of the patches that are hidden; None for batches without masks
     strength, rotate : of the views, see `motion_views`; without masks they change the windows themselves
+    rates : True: some windows in training are seen as a sensor of a lower rate shows them, down to 8 Hz
     words : function of labels and ``text`` that gives their words, see `evlib.motion.labels.label_words`
     seed : of all draws
     train : False draws the same in every epoch, takes each window once, and changes no window but for the views
@@ -90,6 +93,7 @@ class MotionBatches(torch.utils.data.Dataset):
         mask_ratio=None,
         strength="mixed",
         rotate=False,
+        rates=False,
         words=None,
         seed=0,
         train=True,
@@ -115,6 +119,8 @@ class MotionBatches(torch.utils.data.Dataset):
         self.patch_s = [patch_range(patch_s, one) for one in self.sets]
         self.noise = WhiteNoise(noise) if noise else None
         self.views = [motion_views(strength, one.channels, one.x.shape[1], rotate) for one in self.sets]
+        steps = [max(1.0, one.sampling_rate_hz / LOWEST_HZ) for one in self.sets]
+        self.slower = [Compose([Slower((1.0, most))], SLOWER) for most in steps] if rates and train else None
         self.channel_text = [text(one.descriptions) for one in self.sets]
         self.x = [torch.from_numpy(one.x) for one in self.sets]
         self.source = [torch.from_numpy(np.unique(one.sources, return_inverse=True)[1]) for one in self.sets]
@@ -170,6 +176,7 @@ class MotionBatches(torch.utils.data.Dataset):
         seed = stream("views of patches", self.seed, self.epoch, index).integers(2**62)
         generator = torch.Generator().manual_seed(int(seed))
         one, x = self.sets[k], self.x[k][rows]
+        x = self.slower[k](x, generator) if self.slower else x
         choices = self.patch_s[k]
         middle = len(choices) // 2
         patch_s = choices[int(torch.randint(len(choices), (), generator=generator)) if self.train else middle]

@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.signal import resample_poly
 
-from ..signals.errors import DataError, ShapeError, require, require_known, require_list, require_rate
+from ..signals.clock import rate_ratio
+from ..signals.errors import DataError, ShapeError, UnitError, require, require_known, require_list, require_rate
 
-SENSORS = re.compile(r"(acc|gyro|mag|ori)", re.IGNORECASE)
+SENSORS = re.compile(r"(acc|gyro?|mag|ori)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +21,7 @@ class Windows:
     Parameters
     ----------
     name : of the data set
-    x : (windows, time, channels) finite numbers, in m/s2 and rad/s
+    x : (windows, time, channels) finite numbers
     sampling_rate_hz : samples per second
     channels : a name for each channel, as ``waist_acc_x``: triads end in ``_x``, ``_y``, ``_z``
     descriptions : what each channel measures, in words; without it the names
@@ -27,6 +29,7 @@ class Windows:
     groups : the person of each window, or nothing
     sources : the session of each window (windows of one session are not told apart). Without it each its own, a number:
         windows with consecutive numbers follow one another in one recording
+    units : one for all channels or one for each; nothing where they are not known
 
     Raises
     ------
@@ -47,6 +50,7 @@ class Windows:
     labels: Any = ()
     groups: Any = ()
     sources: Any = ()
+    units: Any = ()
 
     def __post_init__(self):
         plain = not (np.ma.isMaskedArray(self.x) or np.iscomplexobj(self.x))
@@ -71,7 +75,12 @@ class Windows:
         if not per_window["sources"].size:
             per_window["sources"] = np.arange(len(x))
         rate = require_rate(self.sampling_rate_hz)
-        vars(self).update(x=x, channels=channels, descriptions=descriptions, sampling_rate_hz=rate, **per_window)
+        units = (self.units,) * len(channels) if isinstance(self.units, str) else tuple(map(str, self.units))
+        message = f"{self.name}: want a unit for each of {len(channels)} channels, or one, got {units}"
+        require(len(units) in (0, len(channels)), ShapeError, message)
+        vars(self).update(
+            x=x, units=units, channels=channels, descriptions=descriptions, sampling_rate_hz=rate, **per_window
+        )
 
     def __len__(self):
         return len(self.x)
@@ -97,12 +106,30 @@ class Windows:
         """The same windows with some of the channels, in the order of ``names``."""
         require_known(names, self.channels, self.name, "channel")
         at = [self.channels.index(name) for name in names]
-        descriptions = tuple(self.descriptions[k] for k in at)
-        return replace(self, x=self.x[..., at], channels=tuple(names), descriptions=descriptions)
+        descriptions, units = (tuple(some[k] for k in at if some) for some in (self.descriptions, self.units))
+        return replace(self, x=self.x[..., at], channels=tuple(names), descriptions=descriptions, units=units)
+
+    def resample(self, sampling_rate_hz):
+        """The same windows at another rate, a ratio of whole numbers up to 1000; what a lower rate cannot show is
+        filtered out.
+
+        Raises
+        ------
+        UnitError : a rate that is none, or that cannot be reached
+
+        >>> Windows("phone", np.zeros((3, 100, 2)), 50.0, ("acc_x", "acc_y")).resample(10.0)
+        Windows(phone: 3 windows of 2 s, 2 channels, 10 Hz)
+        """
+        rate = require_rate(sampling_rate_hz)
+        ratio = rate_ratio(self.sampling_rate_hz, rate)
+        message = f"{self.name} cannot be resampled from {self.sampling_rate_hz:g} to {rate:g} Hz"
+        require(ratio, UnitError, message)
+        x = resample_poly(self.x, *ratio, axis=1, padtype="line") if ratio != (1, 1) else self.x
+        return replace(self, x=x, sampling_rate_hz=rate)
 
     def fingerprint(self):
         """A hash of windows, labels and names, as text."""
-        words = (self.name, self.sampling_rate_hz, self.channels, self.descriptions)
+        words = (self.name, self.sampling_rate_hz, self.channels, self.descriptions, self.units)
         words += tuple(values.tolist() for values in (self.labels, self.groups, self.sources))
         return hashlib.blake2b(repr(words).encode() + self.x.tobytes(), digest_size=8).hexdigest()
 

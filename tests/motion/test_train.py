@@ -2,6 +2,7 @@
 learnt."""
 
 import copy
+import logging
 import math
 import shutil
 from dataclasses import replace
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from evlib.motion.train import OVERLAP, align_motion, load_motion_model, pretrain_motion
+from evlib.motion.train import OVERLAP, align_motion, fit_motion, load_motion_model, pretrain_motion
 from evlib.motion.windows import make_motion
 from evlib.networks.pretext import MaskedPatchModel
 from evlib.networks.transformer import MAX_PATCHES, SIZES, HashedWords, log_spectrum, make_batch
@@ -247,3 +248,66 @@ def test_options_that_make_no_sense_are_refused():
     for name, wrong in (("size", "huge"), ("max_epochs", 0), ("mask_ratio", 1.0)):
         with pytest.raises(OptionError, match=name):
             train(**{name: wrong})
+
+
+@pytest.fixture(scope="module")
+def both(small):
+    """Both stages, by the front door."""
+    options = {"size": "nano", "text": TEXT, "batch_size": 16, "contrastive_weight": 0.0}
+    return fit_motion(people(n_people=5), 0.64, epochs=(2, 40), aligning_lr=5e-3, **options)
+
+
+def test_the_front_door_recognises_other_people_in_any_unit_and_at_other_rates(both, caplog):
+    judge = people(seed=7)
+    home = np.mean(both.predict(judge) == judge.labels)
+    assert home > 0.7, "chance is 0.25"
+    counted = replace(judge, x=judge.x / np.repeat([9.80665, np.pi / 180], 3), units=())
+    said = replace(counted, units=("g",) * 3 + ("deg/s",) * 3)
+    for one in (said, counted):
+        assert np.array_equal(both.predict(one), both.predict(judge))
+    assert "are taken to be in g" in caplog.text
+    for hz in (25.0, 100.0):
+        assert np.mean(both.predict(judge.resample(hz)) == judge.labels) > home - 0.1
+    assert set(both.predict(judge, ["walking", "lying"])) <= {"walking", "lying"}
+
+
+def test_without_gravity_somebody_is_told(both, caplog):
+    judge = people(seed=7)
+    with caplog.at_level(logging.WARNING):
+        both.predict(replace(judge, x=judge.x - judge.x.mean(axis=1, keepdims=True)))
+    assert "without gravity, so postures cannot be told apart" in caplog.text
+
+
+def test_people_are_held_out_whole(monkeypatch):
+    """Nobody is in both parts; without names the last windows are held out; a single person cannot be."""
+    parts = []
+
+    def stop(train, development, *_, **__):
+        parts.append((train[0], development[0]))
+        raise InterruptedError
+
+    monkeypatch.setattr("evlib.motion.train.pretrain_motion", stop)
+    some = people(n_people=6)
+    for one in (some, replace(some, groups=())):
+        with pytest.raises(InterruptedError):
+            fit_motion(one)
+    (learn, check), (first, last) = parts
+    assert not set(learn.groups) & set(check.groups) and len(learn) + len(check) == len(some)
+    assert len(set(check.groups)) == 1 and np.array_equal(last.x, some.x[len(first) :])
+    for wrong, message in (
+        (replace(some, groups=np.repeat("me", len(some))), "windows of two people at least"),
+        (replace(some, labels=()), "words are learned from labels"),
+    ):
+        with pytest.raises(DataError, match=message):
+            fit_motion(wrong)
+
+
+def test_a_single_data_set_belongs_into_brackets(first):
+    for call in (
+        lambda: pretrain_motion(people(), [people()], 0.64),
+        lambda: align_motion(first, people(), [people()]),
+    ):
+        with pytest.raises(DataError, match=r"train must be a list of Windows \(put a single one into brackets"):
+            call()
+    with pytest.raises(DataError, match="development must be a list of Windows .got ndarray"):
+        pretrain_motion([people()], people().x, 0.64)

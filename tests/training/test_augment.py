@@ -22,6 +22,7 @@ from evlib.training.augment import (
     Resample,
     Rotation,
     Saturation,
+    Slower,
     TemporalAugmentation,
     TimeShift,
     TimeWarp,
@@ -72,6 +73,7 @@ def everything(time=400, channels=6):
         Gain(per_channel=True),
         ChannelDropout((0.4, 0.5)),
         Saturation(),
+        Slower((2.0, 5.0)),
         MagnitudeWarp((0.2, 0.3)),
     ]
     kinds += [Rotation(), TimeShift(30), TimeShift(30, fill="zero"), Crop((0.5, 0.8)), TimeWarp((0.2, 0.3))]
@@ -86,6 +88,7 @@ IDENTITIES = [
     Gain(1.0),
     ChannelDropout(0),
     Saturation(1.0),
+    Slower(1.0),
     MagnitudeWarp(0),
     Rotation(()),
     TimeShift(0),
@@ -647,3 +650,25 @@ def test_a_saturated_channel_stays_at_its_limit():
     most = clipped.abs().amax(1, keepdim=True)
     assert torch.equal(clipped, x.clamp(-most, most)) and (most < x.abs().amax(1, keepdim=True)).all()
     assert ((most / x.abs().amax(1, keepdim=True)) >= 0.2 - 1e-6).all()
+
+
+@pytest.mark.parametrize("step", [2, 5])
+def test_slower_is_what_a_sensor_of_a_lower_rate_shows(step):
+    """Means over whole steps stand in their middles, with lines between them."""
+    x = torch.randn(3, 60, 2, generator=seeded())
+    slow = Slower(float(step))(x, seeded()).numpy()
+    means = x.numpy().reshape(3, 60 // step, step, 2).mean(axis=2)
+    middles = (np.arange(60 // step) + 0.5) * step - 0.5
+    inside = slice(step, 60 - step)
+    for row in range(3):
+        for channel in range(2):
+            line = np.interp(np.arange(60), middles, means[row, :, channel])
+            np.testing.assert_allclose(slow[row, inside, channel], line[inside], atol=1e-4)
+
+
+def test_slower_keeps_what_is_slow_and_loses_what_is_fast():
+    t = torch.arange(500) / 50.0
+    for hz, least, most in ((0.5, 0.9, 1.01), (20.0, 0.0, 0.3)):
+        wave = torch.sin(2 * torch.pi * hz * t)[None, :, None]
+        share = float(Slower(5.0)(wave, seeded()).std() / wave.std())
+        assert least < share < most
