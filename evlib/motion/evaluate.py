@@ -4,30 +4,21 @@ Scores are accuracy and macro F1 over an explicit list of classes, so the mean h
 split holds; a class that is missing from the split counts 0. All methods see the same labelled windows.
 """
 
-import copy
-from typing import Any
-
 import numpy as np
-import torch
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
+from sklearn.linear_model import RidgeClassifierCV
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import nn
-from torch.utils.data import DataLoader, StackDataset
 
-from ..networks.classifier import evaluating
-from ..networks.seeds import seeded
-from ..networks.transformer import DualBranchEncoder, join_batches, summarise_tokens
 from ..scoring.statistics import draw_rows
 from ..signals.errors import DataError, OptionError, require, require_extra, require_known, require_list
 from ..signals.streams import stream
-from ..training.loop import train as train_loop
+from ..training.linear import linear_probe, logistic_regression
 from ..training.windows import Windows
+from .classify import fit_classifier
 from .labels import label_group, map_labels
-from .train import OVERLAP, MotionModel
+from .train import MotionModel
 
 # The methods that `label_efficiency` compares: with a pretrained encoder, with the same encoder untrained...
 PROBE, TUNED = "pretrained encoder, linear probe", "pretrained encoder, fine-tuned"
@@ -39,8 +30,6 @@ METHODS = (PROBE, TUNED, SCRATCH, BLANK, *BASELINES)
 TREES, KERNELS = 300, 500
 # Quantiles among the features made by hand, and the highest frequency in Hz of their spectrum: people move more slowly.
 QUANTILES, BANDS_HZ = (0.0, 0.25, 0.5, 0.75, 1.0), 15
-# Epochs, windows in a batch and learning rate of fine-tuning: long enough for a few labels, the same for every start.
-CLASSIFIER_EPOCHS, CLASSIFIER_BATCH, CLASSIFIER_LR = 60, 32, 1e-3
 
 
 def class_scores(truth, predicted, classes) -> dict:
@@ -91,23 +80,6 @@ def rocket_features(train: Windows, test: Windows, n_kernels: int = KERNELS) -> 
     x = [windows.x.astype(np.float64) for windows in (train, test)]
     kernels = [rocket(n_kernels, random_state=k).fit(x[0][:1, :, k]) for k in range(x[0].shape[2])]
     return [np.hstack([one.transform(part[..., k]) for k, one in enumerate(kernels)]) for part in x]
-
-
-def linear_probe(labels):
-    """A linear classifier for few labels, on features that are standardised one by one.
-
-    Linear discriminants with a covariance shrunk as in Ledoit and Wolf (2004): with a few labels and many more
-    features they use the correlations between features, which logistic regression does not. A class with one label
-    has no spread, so then it is logistic regression.
-    """
-    if np.unique(labels, return_counts=True)[1].min() > 1:
-        return make_pipeline(StandardScaler(), LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"))
-    return logistic_regression()
-
-
-def logistic_regression():
-    """Logistic regression on features that are standardised one by one."""
-    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
 
 
 def classifiers(labels, seed: int = 0) -> dict:
@@ -175,7 +147,7 @@ def label_efficiency(
             labelled = train[chosen]
             for method in methods:
                 if method in tuned:
-                    predicted = fine_tune(tuned[method], labelled, test, classes, seed)
+                    predicted = fit_classifier(tuned[method], labelled, full=True, seed=seed).predict(test)
                 else:
                     learn, judge = features[method]
                     classifier = classifiers(labelled.labels, seed)[method]
@@ -183,42 +155,6 @@ def label_efficiency(
                 row = {"method": method, "share": share, "n_labels": len(chosen), "seed": seed}
                 rows.append(row | class_scores(test.labels, predicted, classes))
     return pd.DataFrame(rows)
-
-
-class MotionClassifier(nn.Module):
-    """An encoder and a linear layer on the summary of its tokens that a probe reads too (`summarise_tokens`)."""
-
-    def __init__(self, encoder: DualBranchEncoder, n_channels: int, n_classes: int):
-        super().__init__()
-        self.encoder, self.head = encoder, nn.Linear(n_channels * 3 * encoder.output_size, n_classes)
-
-    def forward(self, batch: dict) -> torch.Tensor:
-        """A batch of `evlib.networks.transformer.make_batch` -> logits (batch, classes)."""
-        return self.head(summarise_tokens(self.encoder(batch)))
-
-
-def fine_tune(start: MotionModel, labelled: Windows, test: Windows, classes, seed: int = 0) -> np.ndarray:
-    """The classes of test windows, after a copy of an encoder and a linear layer were trained on labelled windows.
-
-    No label is spared for early stopping: every start is trained for equally long, with a rate that falls to zero.
-    """
-    with seeded(seed):
-        model = MotionClassifier(copy.deepcopy(start.encoder), len(labelled.channels), len(classes))
-    batch: dict[str, Any] = join_batches(list(start.batches(labelled, OVERLAP)))
-    batch["target"] = torch.tensor([list(classes).index(label) for label in labelled.labels])
-
-    def losses(model, batch):
-        return {"total_loss": nn.functional.cross_entropy(model(batch), batch["target"])}
-
-    loader = DataLoader(StackDataset(**batch), CLASSIFIER_BATCH, shuffle=True)
-    optimizer = torch.optim.AdamW(model.parameters(), CLASSIFIER_LR)
-    steps = CLASSIFIER_EPOCHS * len(loader)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, CLASSIFIER_LR, total_steps=steps)
-    options: dict = {"step_every_batch": True, "keep_best": False, "progress": False, "seed": seed}
-    train_loop(model, losses, loader, None, optimizer, num_epochs=CLASSIFIER_EPOCHS, scheduler=schedule, **options)
-    with evaluating(model):
-        logits = torch.cat([model(batch) for batch in start.batches(test, OVERLAP)])
-    return np.asarray(classes)[logits.argmax(1).numpy()]
 
 
 def zero_shot(model: MotionModel, windows: Windows, labels: list[str] | None = None) -> tuple[np.ndarray, dict]:

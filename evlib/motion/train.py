@@ -99,11 +99,11 @@ class MotionModel:
 
     def vectors(self, windows: Windows) -> np.ndarray:
         """(windows, 384): each window in the space of words (`TextAlignedModel` only)."""
-        return self._read(self._aligned_model(), windows)
+        return self._read(self.aligned, windows)
 
     def scores(self, windows: Windows, labels: list[str]) -> np.ndarray:
         """(windows, labels): similarity of each window and the words of each label (`TextAlignedModel` only)."""
-        model, text = self._aligned_model(), self.text(labels)
+        model, text = self.aligned, self.text(labels)
         return self._read(lambda batch: model.scores(batch, text), windows)
 
     def predict(self, windows: Windows, labels: list[str] | None = None) -> np.ndarray:
@@ -115,7 +115,14 @@ class MotionModel:
         with evaluating(self.model):
             return torch.cat([read(batch) for batch in self.batches(windows, overlap)]).numpy()
 
-    def _aligned_model(self):
+    @property
+    def aligned(self) -> TextAlignedModel:
+        """The network of the second stage.
+
+        Raises
+        ------
+        OptionError : there was no second stage
+        """
         if not isinstance(self.model, TextAlignedModel):
             raise OptionError("words need a model that was aligned with them: align_motion(...)")
         return self.model
@@ -277,7 +284,7 @@ def fit_motion(
     windows: Windows | list[Windows],
     patch_s=1.28,
     *,
-    epochs: tuple = (12, 25),
+    epochs: tuple = (12, 40),
     aligning_lr: float = ALIGNING_LR,
     seed: int = 0,
     **options,

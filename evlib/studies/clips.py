@@ -15,16 +15,15 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_sample_weight
 
 from ..networks.seeds import seeded
 from ..signals.errors import DataError, OptionError, ShapeError, require
 from ..training.checkpoints import load_checkpoint, save_checkpoint
+from ..training.linear import linear_logits, linear_weights, logistic_regression
 from .audio import log_mel, read_clip
 from .sequences import LSTMClassifier, predict_sequences, sequence_items, train_sequences
 
@@ -127,7 +126,7 @@ class ClipClassifier:
 
     def _by_spectrum(self, clips):
         """(n, classes) logits of the linear model of audible clips."""
-        return _summary(clips) @ self.linear[:-1] + self.linear[-1]
+        return linear_logits(_summary(clips), self.linear)
 
     def classify_file(self, path: str | Path) -> dict:
         """Class -> probability for an audio file of any rate and number of channels, the most likely class first."""
@@ -277,15 +276,7 @@ def _hold_out(labels, groups, seed):
 
 def _logistic(clips, codes, weights):
     """Weights of the linear model, (2 * n_features + 1, classes)."""
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=3000))
-    scaler, regression = (
-        part for _, part in model.fit(_summary(clips), codes, logisticregression__sample_weight=weights).steps
-    )
-    coef, offset = regression.coef_, regression.intercept_
-    if len(coef) == 1:  # of two classes there is one row
-        coef, offset = np.concatenate([-coef, coef]) / 2, np.concatenate([-offset, offset]) / 2
-    coef = coef / scaler.scale_
-    return np.concatenate([coef, (offset - coef @ scaler.mean_)[:, None]], axis=1).T
+    return linear_weights(logistic_regression().fit(_summary(clips), codes, logisticregression__sample_weight=weights))
 
 
 def _gains(linear, network, codes, weights):

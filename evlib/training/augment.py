@@ -292,32 +292,37 @@ class Saturation(Augmentation):
 
 @dataclass(frozen=True)
 class Slower(Augmentation):
-    """What a sensor of a lower rate shows: means over ``step`` samples, joined by lines.
+    """What a sensor of a lower rate shows: a value every ``step`` samples, joined by lines.
+
+    A value is the mean over a ``share`` of the step, at least a sample: 1 filters as a good sensor does, 0 as one that
+    only looks from time to time, in which what is fast seems slow.
 
     >>> signal = torch.tensor([0.0, 2.0, 0.0, 2.0, 0.0, 2.0]).view(1, 6, 1)
-    >>> Slower(2.0)(signal, torch.Generator().manual_seed(0)).flatten()
+    >>> Slower(2.0, 1.0)(signal, torch.Generator().manual_seed(0)).flatten()
     tensor([1., 1., 1., 1., 1., 1.])
     """
 
     step: float | tuple = setting((1.0, 5.0), 1, 1000)
+    share: float | tuple = setting((0.0, 1.0), 0, 1)
 
     def apply(self, batch, generator):
-        x, lengths = batch.x, batch.lengths
+        x, last = batch.x, batch.lengths[:, None].double()
         step = draw(self.step, (len(x), 1), x.double(), generator)
+        half = (step * draw(self.share, (len(x), 1), x.double(), generator)).clamp(min=1.0) / 2
         # The integral of the signal up to each sample: a mean is a difference of two of its values.
         integral = F.pad(x.double().cumsum(1), (0, 0, 1, 0))
         k = (torch.arange(x.shape[1], device=x.device) + 0.5) / step - 0.5
 
-        def mean(number):
-            """The mean over step ``number`` (batch, time), of what lies inside of the sequence."""
-            last = lengths[:, None].double()
-            number = number.clamp(min=0).minimum((last / step).ceil() - 1)
-            edges = [edge.minimum(last) for edge in (number * step, (number + 1) * step)]
-            first, second = (interpolate(integral, edge, lengths + 1) for edge in edges)
+        def value(number):
+            """The value of step ``number`` (batch, time), of what lies inside of the sequence."""
+            centre = (number.clamp(min=0).minimum((last / step).ceil() - 1) + 0.5) * step
+            centre = centre.minimum(last - 0.5)
+            edges = [edge.clamp(min=0).minimum(last) for edge in (centre - half, centre + half)]
+            first, second = (interpolate(integral, edge, batch.lengths + 1) for edge in edges)
             return (second - first) / (edges[1] - edges[0])[..., None]
 
-        share = (k - k.floor())[..., None]
-        slow = (1 - share) * mean(k.floor()) + share * mean(k.floor() + 1)
+        between = (k - k.floor())[..., None]
+        slow = (1 - between) * value(k.floor()) + between * value(k.floor() + 1)
         return batch.with_signal(slow.to(x.dtype))
 
 

@@ -21,7 +21,7 @@ from .windows import Windows, triads
 # Probability that a label is replaced by a paraphrase.
 PARAPHRASED = 0.8
 # The lowest rate in Hz of a sensor of motion, and the probability that a window is seen at a lower rate than its own.
-LOWEST_HZ, SLOWER = 8.0, 0.3
+LOWEST_HZ, SLOWER = 8.0, 0.5
 
 
 def motion_views(strength, channels, n_samples, rotate=False):

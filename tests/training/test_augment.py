@@ -88,7 +88,7 @@ IDENTITIES = [
     Gain(1.0),
     ChannelDropout(0),
     Saturation(1.0),
-    Slower(1.0),
+    Slower(1.0, 0.0),
     MagnitudeWarp(0),
     Rotation(()),
     TimeShift(0),
@@ -656,7 +656,7 @@ def test_a_saturated_channel_stays_at_its_limit():
 def test_slower_is_what_a_sensor_of_a_lower_rate_shows(step):
     """Means over whole steps stand in their middles, with lines between them."""
     x = torch.randn(3, 60, 2, generator=seeded())
-    slow = Slower(float(step))(x, seeded()).numpy()
+    slow = Slower(float(step), 1.0)(x, seeded()).numpy()
     means = x.numpy().reshape(3, 60 // step, step, 2).mean(axis=2)
     middles = (np.arange(60 // step) + 0.5) * step - 0.5
     inside = slice(step, 60 - step)
@@ -670,5 +670,5 @@ def test_slower_keeps_what_is_slow_and_loses_what_is_fast():
     t = torch.arange(500) / 50.0
     for hz, least, most in ((0.5, 0.9, 1.01), (20.0, 0.0, 0.3)):
         wave = torch.sin(2 * torch.pi * hz * t)[None, :, None]
-        share = float(Slower(5.0)(wave, seeded()).std() / wave.std())
+        share = float(Slower(5.0, 1.0)(wave, seeded()).std() / wave.std())
         assert least < share < most
