@@ -141,7 +141,15 @@ class Events:
 
     @classmethod
     def from_seconds(
-        cls, onset_s, type, sampling_rate_hz: float, names=None, score=None, sigma_s=None, complete_spans_s=None
+        cls,
+        onset_s,
+        type,
+        sampling_rate_hz: float,
+        names=None,
+        score=None,
+        sigma_s=None,
+        complete_spans_s=None,
+        duration_s=None,
     ) -> "Events":
         """Build from times in seconds; ``type`` holds event names, or indices into ``names``.
 
@@ -160,7 +168,7 @@ class Events:
             names = tuple(f"event_{k}" for k in range(int(type.max()) + 1))
         spans = None if complete_spans_s is None else _spans_to_samples(complete_spans_s, rate)
         sample, fraction = seconds_to_samples(onset_s, rate)
-        return cls(sample, fraction, type, names, rate, score, sigma_s, spans)
+        return cls(sample, fraction, type, names, rate, score, sigma_s, spans, duration_s)
 
     @classmethod
     def empty(cls, names, sampling_rate_hz: float) -> "Events":
