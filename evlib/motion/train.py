@@ -4,10 +4,10 @@
 the length of its patches and the text encoder that its words come from.
 """
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from ..training.masked import MaskedPretextLoss, fit_patches, masked_losses
 from ..training.windows import Windows
 from .align import AlignmentLoss, TextAlignedModel
 from .labels import label_words
-from .units import standard_units, without_gravity
+from .units import standard_units, warn_without_gravity
 from .words import SentenceEncoder, text_encoder
 
 # Windows that are encoded at a time, which bounds memory.
@@ -55,14 +55,15 @@ class MotionModel:
 
     Attributes
     ----------
-    model : the network of the first stage or of the second
+    model : the network of the first stage (`MaskedPatchModel`) or of the second (`TextAlignedModel`), or another one
+        with an ``encoder``
     patch_s : seconds of a patch, a number or a dict by the name of the data set
     text : the text encoder of channels and labels
     history : losses of each epoch
     metadata : the data and options that it was trained with, ``text_encoder`` among them
     """
 
-    model: MaskedPatchModel | TextAlignedModel
+    model: Any
     patch_s: float | tuple | dict
     text: HashedWords | SentenceEncoder
     history: list
@@ -77,9 +78,11 @@ class MotionModel:
         """The batches of some windows in their order, in the units of the training (`standard_units`); patches overlap
         ``overlap`` times, or less where they would be more than the encoder takes."""
         windows = standard_units(windows)
-        if without_gravity(windows):
-            text = "%s: the accelerations are without gravity, so postures cannot be told apart"
-            logging.getLogger(__name__).warning(text, windows.name)
+        warn_without_gravity(windows)
+        yield from self.patches(windows, overlap)
+
+    def patches(self, windows: Windows, overlap: int = 1) -> Iterator[dict]:
+        """As `batches`, of windows that are in the units of the training."""
         choices = patch_range(self.patch_s, windows)
         patch_s, rate = choices[len(choices) // 2], windows.sampling_rate_hz
         length = patch_samples(patch_s, rate)

@@ -7,8 +7,9 @@ import numpy as np
 from scipy.constants import g as GRAVITY  # standard gravity in m/s2
 
 from ..signals.clock import duration_to_samples
-from ..signals.errors import DataError, require_int, require_known, require_positive, require_rate
-from ..signals.recording import cut
+from ..signals.errors import DataError, require, require_int, require_known, require_positive, require_rate
+from ..signals.events import Events
+from ..signals.recording import Recording, cut
 from ..signals.streams import stream
 from ..training.windows import Windows
 from .sessions import Session
@@ -63,6 +64,26 @@ def cut_sessions(
     words = descriptions or {}
     texts = tuple(words.get(channel, channel.replace("_", " ")) for channel in channels)
     return Windows(name, np.concatenate(pieces), rate, tuple(channels), texts, labels, groups, sources)
+
+
+def join_windows(windows: Windows) -> tuple[Recording, Events]:
+    """One session from windows laid one behind the other, and its activities with their durations.
+
+    Windows of one label that follow one another are one activity.
+
+    >>> some = make_motion(n_people=1, windows_per_activity=2, activities=("walking", "lying"))
+    >>> session, activities = join_windows(some)
+    >>> session.duration_s, activities.type_names, activities.duration_s
+    (10.24, ['walking', 'lying'], array([5.12, 5.12]))
+    """
+    require(len(windows) == len(windows.labels), DataError, f"{windows.name}: windows with labels are wanted")
+    units = windows.units or ""
+    session = Recording(np.concatenate(windows.x), windows.sampling_rate_hz, windows.channels, units, name=windows.name)
+    first = np.flatnonzero(np.r_[True, windows.labels[1:] != windows.labels[:-1]])
+    edges = np.r_[first, len(windows)] * windows.x.shape[1] / windows.sampling_rate_hz
+    labels = windows.labels[first].astype(str)
+    activities = Events.from_seconds(edges[:-1], labels, windows.sampling_rate_hz, duration_s=np.diff(edges))
+    return session, activities
 
 
 # Harmonics of a simulated step; more change nothing that a rate of 50 Hz shows.

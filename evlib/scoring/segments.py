@@ -50,10 +50,8 @@ def compare_segments(reference: Events, estimated: Events, iou: float = 0.5) -> 
     require_number(0, 1, iou=iou)
     reference, estimated = on_one_clock(reference, estimated)
     first, second = (_spans(table, what) for table, what in ((reference, "reference"), (estimated, "estimated")))
-    hits = sum(
-        _matches(*(spans[table.type == k] for spans, table in ((first, reference), (second, estimated))), iou)
-        for k in range(len(reference.names))
-    )
+    kinds = range(len(reference.names))
+    hits = sum(_matches(first[reference.type == k], second[estimated.type == k], iou) for k in kinds)
     both = len(reference) + len(estimated)
     by_type = _frame_f1(reference, first, estimated, second)
     return {

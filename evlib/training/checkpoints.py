@@ -62,6 +62,7 @@ MODELS = ENCODERS | {
     "ContrastiveLSTM": "networks.pretext",
     "MaskedPatchModel": "networks.pretext",
     "TextAlignedModel": "motion.align",
+    "SegmentationNetwork": "motion.segment",
     "HeartRateLSTM": "studies.sequences",
     "LSTMClassifier": "studies.sequences",
     "TimeLSTM": "studies.sequences",
