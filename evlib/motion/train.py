@@ -25,6 +25,7 @@ from ..networks.transformer import (
     summarise_tokens,
 )
 from ..signals.errors import DataError, OptionError, require, require_choice
+from ..signals.streams import stream
 from ..training.batches import patch_range
 from ..training.checkpoints import load_checkpoint, save_checkpoint
 from ..training.masked import MaskedPretextLoss, fit_patches, masked_losses
@@ -319,7 +320,9 @@ def fit_motion(
     (20,)
     """
     sets = _in_standard_units("windows", [windows] if isinstance(windows, Windows) else windows)
-    parts = [_held_out(one, seed) for one in sets]
+    for one in sets:
+        require(len(one.labels), DataError, f"{one.name}: words are learned from labels, and there are none")
+    parts = [held_out(one, seed) for one in sets]
     train, development = [
         [one[rows] for one, rows in zip(sets, some, strict=True)] for some in zip(*parts, strict=True)
     ]
@@ -331,13 +334,16 @@ def fit_motion(
     return align_motion(first, train, development, max_epochs=epochs[1], lr=aligning_lr, seed=seed)
 
 
-def _held_out(windows, seed):
-    """Rows to learn from, and rows of a fifth of the people."""
-    require(len(windows.labels), DataError, f"{windows.name}: words are learned from labels, and there are none")
+def held_out(windows: Windows, seed: int = 0) -> list:
+    """Rows to learn from, and rows of a fifth of the people; of the last fifth where nobody says who is who.
+
+    >>> [len(part) for part in held_out(Windows("a", np.zeros((10, 50, 1)), 50.0, ("ecg",)))]
+    [8, 2]
+    """
     if not len(windows.groups):
         return np.split(np.arange(len(windows)), [len(windows) * (HELD_OUT - 1) // HELD_OUT])
     people = np.unique(windows.groups)
     hint = "one person is held out: leave the groups away where there is a single one"
     require(len(people) > 1, DataError, f"{windows.name}: windows of two people at least are wanted ({hint})")
-    out = np.random.default_rng(seed).permutation(people)[: max(1, len(people) // HELD_OUT)]
-    return np.flatnonzero(~np.isin(windows.groups, out)), np.flatnonzero(np.isin(windows.groups, out))
+    out = stream("people held out", seed).permutation(people)[: max(1, len(people) // HELD_OUT)]
+    return [np.flatnonzero(~np.isin(windows.groups, out)), np.flatnonzero(np.isin(windows.groups, out))]

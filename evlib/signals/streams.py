@@ -27,6 +27,7 @@ STREAMS = {
     "labelled windows": 21,
     "recordings that give labels": 22,
     "isolated events": 23,
+    "people held out": 24,
     # Each of these numbers belongs to two purposes: a new one would change the results of one of them.
     "windows for training": 15,
     "labels of probes": 15,
