@@ -45,6 +45,7 @@ _MODULES = {
     "inspection.explorers": "ThresholdExplorer TemplateView TimingView",
     "inspection.live": "LiveView",
     "studies.sequences": "HeartRateLSTM LSTMClassifier",
+    "pretrained": "load_pretrained",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
 # Names of version 0.1 that are imported from their file, by file; and those that have another name.

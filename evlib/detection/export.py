@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -80,12 +81,11 @@ def export(detector: Detector, folder: str | Path, name: str = "") -> Path:
     folder = Path(folder)
     taken = folder.exists() and not (folder.is_dir() and ((folder / DETECTOR).is_file() or not any(folder.iterdir())))
     require(not taken, OptionError, f"{folder} is there already and no exported detector: choose another name")
-    safetensors = require_extra("safetensors.torch", "export")
     with replace_folder(folder) as new:
         detector.save(new / DETECTOR)
         for part, model in detector.networks.items():
             export_onnx(model, new / f"{part}.onnx")
-        safetensors.save_file(_weights(detector), new / WEIGHTS, metadata={"format": "pt"})
+        (new / WEIGHTS).write_bytes(safetensors.torch.save(_weights(detector), metadata={"format": "pt"}))
         (new / CARD).write_text(model_card(detector, name or folder.name, sorted(new.iterdir())), encoding="utf-8")
     return folder
 

@@ -4,7 +4,7 @@
 the length of its patches and the text encoder that its words come from.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from ..networks.transformer import (
     patch_samples,
     summarise_tokens,
 )
-from ..signals.errors import DataError, OptionError, require, require_choice
+from ..signals.errors import DataError, OptionError, require, require_choice, require_list
 from ..signals.streams import stream
 from ..training.batches import patch_range
 from ..training.checkpoints import load_checkpoint, save_checkpoint
@@ -105,15 +105,23 @@ class MotionModel:
         """(windows, 384): each window in the space of words (`TextAlignedModel` only)."""
         return self._read(self.aligned, windows)
 
-    def scores(self, windows: Windows, labels: list[str]) -> np.ndarray:
-        """(windows, labels): similarity of each window and the words of each label (`TextAlignedModel` only)."""
-        model, text = self.aligned, self.text(labels)
-        return self._read(lambda batch: model.scores(batch, text), windows)
+    def scores(self, windows: Windows, labels: Sequence[str] | Mapping[str, Sequence[str]]) -> np.ndarray:
+        """(windows, labels): similarity of each window and the words of each label (`TextAlignedModel` only).
 
-    def predict(self, windows: Windows, labels: list[str] | None = None) -> np.ndarray:
-        """(windows,) the nearest of some words for each window, by default of the labels of the training."""
-        labels = list(self.metadata["labels"] if labels is None else labels)
-        return np.array(labels)[self.scores(windows, labels).argmax(axis=1)]
+        ``labels`` may give synonyms, as ``{"running": ["jogging", "on a treadmill"]}``: the nearest of a label counts.
+        """
+        require_list(labels=list(labels) if isinstance(labels, Mapping) else labels)
+        more = labels if isinstance(labels, Mapping) else {}
+        words = [[label, *more.get(label, ())] for label in labels]
+        model, text = self.aligned, self.text([word for some in words for word in some])
+        found = self._read(lambda batch: model.scores(batch, text), windows)
+        return np.maximum.reduceat(found, np.cumsum([0, *map(len, words[:-1])]), axis=1)
+
+    def predict(self, windows: Windows, labels: Sequence[str] | Mapping[str, Sequence[str]] = ()) -> np.ndarray:
+        """(windows,) the nearest of some words for each window, by default of the labels of the training; ``labels`` as
+        in `scores`."""
+        labels = labels or self.metadata["labels"]
+        return np.array(list(labels))[self.scores(windows, labels).argmax(axis=1)]
 
     def _read(self, read, windows, overlap=1):
         with evaluating(self.model):

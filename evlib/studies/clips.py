@@ -157,8 +157,8 @@ class ClipClassifier:
 
     @classmethod
     def load(cls, folder: str | Path) -> "ClipClassifier":
-        """Read a folder written by `save`."""
-        path = Path(folder) / MODEL_FILE
+        """Read a folder written by `save`, or the file in it."""
+        path = Path(folder) if Path(folder).is_file() else Path(folder) / MODEL_FILE
         model, content = load_checkpoint(path, kinds=("LSTMClassifier",), what="classifier of clips")
         names = ("classes", "mean", "scale", "features", "linear", "gains")
         try:

@@ -8,7 +8,8 @@ completed), ``optimizer_state_dict``, ``global_step``, ``val_loss`` (None withou
 weights of the best epoch, None if they are its own).
 
 A file is a zip archive, as ``torch.save`` writes it, with a comment: the SHA-256 of all bytes before. So a single bit
-that is not as it was written is noticed.
+that is not as it was written is noticed. ``.safetensors`` hold the same, as plain numbers that other programs read too
+(`write_safetensors`).
 """
 
 import contextlib
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -41,6 +43,9 @@ FORMAT = 3
 # Bytes of the checksum at the end of a file, a SHA-256 as text; bytes at the end of an archive without a comment, and
 # their beginning.
 CHECKSUM, END, END_MARK = 64, 22, b"PK\x05\x06"
+# The ending of files of plain numbers; there, what the names of the model's weights begin with, and the name of the
+# text that holds all that is no tensor.
+SAFETENSORS, STATE, TEXT = ".safetensors", "model_state_dict.", "evlib"
 # Whole numbers among the arguments of models that are no sizes of weights.
 NO_SIZES = {"refractory_period_samples"}
 BEST_NAME = "best_model.pth"
@@ -103,10 +108,13 @@ def load(path: str | Path, what: str = "checkpoint") -> dict:
     DataError : no file, another kind of file, damaged or truncated, a pickle that would run code
     """
     try:
-        with open(path, "rb") as file:
-            _check_archive(file)
-            file.seek(0)
-            content = torch.load(file, map_location="cpu", weights_only=True)
+        if Path(path).suffix == SAFETENSORS:
+            content = _read_safetensors(path)
+        else:
+            with open(path, "rb") as file:
+                _check_archive(file)
+                file.seek(0)
+                content = torch.load(file, map_location="cpu", weights_only=True)
         _check_plain(content)
     except FileNotFoundError as error:
         raise DataError(f"no {what} at {path}") from error
@@ -127,6 +135,33 @@ def load(path: str | Path, what: str = "checkpoint") -> dict:
     message = f"{path} is not a {what}: it must hold model_state_dict, tensors by name"
     require(_is_state(state), DataError, message)
     return content
+
+
+def write_safetensors(content: dict, path: str | Path):
+    """Write what `load` has read as safetensors: numbers, and a text with the rest. `load` reads it alike.
+
+    Raises
+    ------
+    OptionError : a path that does not end with .safetensors
+    """
+    require(Path(path).suffix == SAFETENSORS, OptionError, f"{path} must end with {SAFETENSORS}")
+    state = content["model_state_dict"]
+    more = {name: value for name, value in content.items() if torch.is_tensor(value)}
+    rest = {name: value for name, value in content.items() if name not in (*more, "model_state_dict")}
+    tensors = {f"{STATE}{name}": value for name, value in state.items()} | more
+    with replace_file(path) as temporary:
+        whole = {name: value.contiguous() for name, value in tensors.items()}
+        temporary.write_bytes(safetensors.torch.save(whole, {TEXT: json.dumps(rest)}))
+
+
+def _read_safetensors(path):
+    """The content that `write_safetensors` was given."""
+    with safetensors.safe_open(path, "pt") as file:
+        content = json.loads((file.metadata() or {})[TEXT])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+    state = {name.removeprefix(STATE): value for name, value in tensors.items() if name.startswith(STATE)}
+    more = {name: value for name, value in tensors.items() if not name.startswith(STATE)}
+    return content | more | {"model_state_dict": state}
 
 
 def _is_state(state):

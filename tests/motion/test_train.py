@@ -269,6 +269,11 @@ def test_the_front_door_recognises_other_people_in_any_unit_and_at_other_rates(b
     for hz in (25.0, 100.0):
         assert np.mean(both.predict(judge.resample(hz)) == judge.labels) > home - 0.1
     assert set(both.predict(judge, ["walking", "lying"])) <= {"walking", "lying"}
+    single = both.scores(judge, ["walking", "strolling", "lying"])
+    several = both.scores(judge, {"walking": ["strolling"], "lying": []})
+    np.testing.assert_allclose(several, np.stack([single[:, :2].max(1), single[:, 2]], 1))
+    with pytest.raises(OptionError, match="labels must be a list"):
+        both.predict(judge, "walking")
 
 
 def test_without_gravity_somebody_is_told(both, caplog):
