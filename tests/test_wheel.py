@@ -74,6 +74,7 @@ def test_the_wheel_works_outside_of_the_repository(installed):
     python("-m", "evlib.cli", "example", "bells")
     python("-m", "evlib.cli", "validate", "bells/recording.npz", "bells/events.tsv")
     python("-m", "evlib.cli", "new", "study")
+    assert "TextAlignedModel" in python("-c", "import evlib; print(evlib.load_pretrained('motion').model)")
     code = "from evlib.workbook import project_folder as p, save_metrics; save_metrics('a', {}); print(p())"
     # A notebook runs in the folder that it lies in; a workbook's folders lie beside `notebooks` all the same.
     for place in ("study", "study/notebooks", "study/notebooks/studies"):
