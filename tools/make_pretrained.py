@@ -99,7 +99,7 @@ def digits():
     low, high = bootstrap_interval(hit, speaker[rows[2]])
     numbers = (
         f"360 other takes of the same six speakers: accuracy {hit.mean():.3f} (95 % interval over speakers {low:.3f} "
-        f"to {high:.3f}). Of speakers who were left out the same method recognises about three digits in five."
+        f"to {high:.3f}). Of speakers who were left out the same method recognises two digits in three."
     )
     data = (
         "1,440 clips of ten English digits by six speakers, Free Spoken Digit Dataset, takes 0 to 29 but every fifth. "

@@ -1,0 +1,198 @@
+"""Several sensors, each at a rate and on a clock of its own, read as one recording.
+
+One clock, that of the first stream, is common. Each stream is read where that clock says, as the band-limited signal
+that its samples stand for: at a higher rate it gains nothing, at a lower one it loses what that cannot show, which is
+said. So templates, networks and the refractory rule see all streams at matching times, and evidence adds up over them;
+a stream that is missing for a while (NaN, ended early) takes away its own evidence only.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import DataError, OptionError, require, require_instance, require_known, require_number, require_rate
+from .recording import BLOCK_SAMPLES, Recording
+
+# Samples to either side that a value between two samples is made of.
+REACH = 24
+# A stream shows nothing above half its rate. There it gets white noise, of so much of its own deviation, so that its
+# noise can be whitened at the common rate; and the samples that are drawn together, whatever is read.
+BLANK, BLANK_SAMPLES = 1e-3, 65_536
+# Evenly spaced stretches of a stream, and samples of each, that say its deviation.
+LOOKS, LOOK_SAMPLES = 50, 512
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The clock of a stream: what happens at ``t`` seconds of the common clock is found at ``t (1 + skew) + offset_s``.
+
+    ``offset_sd_s`` and ``skew_sd`` are standard errors, where the clock was estimated.
+
+    >>> round(float(Clock(0.3, 200e-6).at(100.0)), 6)
+    100.32
+    """
+
+    offset_s: float = 0.0
+    skew: float = 0.0
+    offset_sd_s: float = float("nan")
+    skew_sd: float = float("nan")
+
+    def __post_init__(self):
+        require_number(-1e9, 1e9, offset_s=self.offset_s)
+        require_number(-0.5, 1.0, skew=self.skew)
+
+    def at(self, time_s):
+        """Seconds on this clock at seconds of the common one."""
+        return np.multiply(time_s, 1 + self.skew) + self.offset_s
+
+    def common(self, own_s):
+        """Seconds on the common clock at seconds of this one."""
+        return np.subtract(own_s, self.offset_s) / (1 + self.skew)
+
+    def __str__(self):
+        return f"{1e3 * self.offset_s:+.2f} ms (± {1e3 * self.offset_sd_s:.2g}), {1e6 * self.skew:+.1f} ppm (± {1e6 * self.skew_sd:.2g})"
+
+
+def join_streams(
+    streams: Mapping[str, Recording], clocks: Mapping[str, Clock] | None = None, sampling_rate_hz: float | None = None
+) -> Recording:
+    """Several streams as one recording, computed when it is read.
+
+    Parameters
+    ----------
+    streams : recordings by name; the first one's clock is the common one
+    clocks : of streams whose clocks differ from it, by name (`evlib.detection.clocks.stream_clocks` estimates them)
+    sampling_rate_hz : the common rate; default: that of the fastest stream. A lower one saves time, and loses what
+        faster streams show above half of it
+
+    Returns
+    -------
+    Recording with channels ``stream.channel`` in their units, as long as the longest stream; NaN where one has no
+    samples
+
+    Raises
+    ------
+    OptionError : no streams, clocks of streams that there are not
+
+    Examples
+    --------
+    >>> frame = Recording(np.random.default_rng(0).normal(size=(2000, 2)), 2000.0, ("x", "y"), "m/s2")
+    >>> load = Recording(np.ones((100, 1)), 100.0, ("weight",), "N")
+    >>> both = join_streams({"frame": frame, "load": load})
+    >>> both.channels, both.units, both.sampling_rate_hz
+    (('frame.x', 'frame.y', 'load.weight'), ('m/s2', 'm/s2', 'N'), 2000.0)
+    >>> bool(np.isfinite(both.read()).all())
+    True
+    """
+    require(isinstance(streams, Mapping) and len(streams), OptionError, "streams must be recordings by name, got none")
+    for name, stream in streams.items():
+        require_instance(Recording, **{str(name).replace(".", " "): stream})
+    clocks = dict(clocks or {})
+    require_known(clocks, streams, "the streams", "clock")
+    fastest = max(stream.sampling_rate_hz for stream in streams.values())
+    rate = fastest if sampling_rate_hz is None else require_rate(sampling_rate_hz)
+    if faster := [name for name, stream in streams.items() if stream.sampling_rate_hz > rate]:
+        text = "of %s only what lies below %g Hz is read, at %g Hz"
+        logging.getLogger(__name__).warning(text, ", ".join(faster), rate / 2, rate)
+    clocks = {name: clocks.get(name, Clock()) for name in streams}
+    end_s = max(float(clocks[name].common(stream.duration_s)) for name, stream in streams.items())
+    require(
+        end_s > 0, DataError, f"no stream has samples after the start of {next(iter(streams))}: are the clocks right?"
+    )
+    n_samples = max(1, round(end_s * rate))
+    parts = [Resampled(stream, clocks[name], rate, n_samples) for name, stream in streams.items()]
+    channels = tuple(f"{name}.{channel}" for name, stream in streams.items() for channel in stream.channels)
+    units = tuple(unit for stream in streams.values() for unit in stream.units)
+    first = next(iter(streams.values()))
+    return Recording(Joined(parts), rate, channels, units, " + ".join(streams), first.start_time)
+
+
+def stream_groups(recording: Recording) -> dict[str, tuple]:
+    """Stream -> numbers of its channels, of a recording of `join_streams`.
+
+    >>> stream_groups(Recording(np.zeros((9, 3)), 100.0, ("frame.x", "frame.y", "load.weight")))
+    {'frame': (0, 1), 'load': (2,)}
+    """
+    names = [channel.split(".", 1)[0] for channel in recording.channels]
+    return {name: tuple(k for k, one in enumerate(names) if one == name) for name in dict.fromkeys(names)}
+
+
+class Joined:
+    """Signals of one rate side by side, computed when sliced."""
+
+    def __init__(self, parts):
+        self.parts = parts
+        self.shape, self.ndim = (parts[0].shape[0], sum(part.shape[1] for part in parts)), 2
+        self.dtype = np.dtype(np.float32)
+
+    def __getitem__(self, rows):
+        return np.concatenate([part[rows] for part in self.parts], axis=1)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self[:], dtype=dtype)
+
+
+class Resampled:
+    """A stream at another rate and on another clock, computed when sliced; NaN beyond its ends."""
+
+    def __init__(self, stream: Recording, clock: Clock, rate: float, n_samples: int):
+        self.stream, self.clock, self.rate = stream, clock, rate
+        self.shape, self.ndim, self.dtype = (n_samples, stream.n_channels), 2, np.dtype(np.float32)
+        # Samples of the stream in a sample of the common clock.
+        self.step = stream.sampling_rate_hz * (1 + clock.skew) / rate
+        self.blank = self._deviation() * BLANK if self.step < 1 else np.zeros(stream.n_channels)
+
+    def _deviation(self):
+        length = min(LOOK_SAMPLES, self.stream.n_samples)
+        starts = np.linspace(0, self.stream.n_samples - length, LOOKS).astype(int)
+        looks = np.stack([self.stream.read(start, start + length, np.float64) for start in np.unique(starts)])
+        level = looks - np.where(np.isfinite(looks), looks, 0.0).mean(axis=1, keepdims=True)
+        return np.nan_to_num(np.sqrt(np.nanmedian(np.nan_to_num(level**2, nan=np.nan).mean(axis=1), axis=0)))
+
+    def __getitem__(self, rows):
+        start, stop, _ = rows.indices(self.shape[0])
+        block = np.empty((max(stop - start, 0), self.shape[1]), dtype=self.dtype)
+        size = BLOCK_SAMPLES // 16
+        for first in range(start, stop, size):
+            some = slice(first, min(first + size, stop))
+            block[some.start - start : some.stop - start] = self._at(some) + self._blank(some)
+        return block
+
+    def _at(self, rows):
+        """The band-limited signal at some samples of the common clock."""
+        place = np.arange(rows.start, rows.stop) * self.step + self.clock.offset_s * self.stream.sampling_rate_hz
+        whole = np.floor(place).astype(np.int64)
+        # Below the lower one of both rates nothing is lost.
+        cut = min(1.0, 1 / self.step)
+        reach = int(np.ceil(REACH / cut))
+        n = self.stream.n_samples
+        low, high = (int(np.clip(edge, 0, n)) for edge in (whole[0] - reach + 1, whole[-1] + reach + 1))
+        # A sample stands for the time up to the next one.
+        beyond = (place <= -1) | (place >= n)
+        if high <= low or beyond.all():
+            return np.full((len(place), self.shape[1]), np.nan)
+        signal = self.stream.read(low, high, np.float64)
+        near = np.arange(1 - reach, reach + 1)
+        at = np.clip(whole[:, None] + near - low, 0, high - low - 1)  # the ends go on as they are
+        away = (near - (place - whole)[:, None]) * cut
+        weight = np.sinc(away) * np.cos(np.pi / 2 * np.clip(away / REACH, -1, 1)) ** 2
+        weight /= weight.sum(axis=1, keepdims=True)
+        values = np.einsum("nk,nkc->nc", weight, signal[at])
+        values[beyond] = np.nan
+        return values
+
+    def _blank(self, rows):
+        """Noise above half the rate of the stream, the same at a sample whatever is read with it."""
+        if not self.blank.any():
+            return 0.0
+        parts = []
+        for number in range(rows.start // BLANK_SAMPLES, (rows.stop - 1) // BLANK_SAMPLES + 1):
+            rng = np.random.default_rng([number, self.shape[1]])
+            parts.append(rng.standard_normal((BLANK_SAMPLES, self.shape[1]), dtype=np.float32))
+        first = rows.start - rows.start // BLANK_SAMPLES * BLANK_SAMPLES
+        return np.concatenate(parts)[first : first + rows.stop - rows.start] * self.blank
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self[:], dtype=dtype)
