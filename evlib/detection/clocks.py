@@ -1,8 +1,9 @@
-"""Two sensors on two clocks: how far they are apart is found from the events that both see.
+"""Sensors on clocks of their own: how far they are apart is found from the events that they both see.
 
-The channels are two halves, in their order: those of the first sensor, and those of the second. Each half alone finds
-events with its part of the templates; where the two see the same event, the difference of its times is the lag of the
-second clock. It is followed through the recording, piece by piece, along a line in each.
+The channels are those of two halves, in their order, or of several streams (`evlib.signals.joined.join_streams`). Each
+alone finds events with its part of the templates; where two see the same event, the difference of its times is the lag
+of one clock. Of halves it is followed through the recording, piece by piece, along a line in each; of streams it is one
+line, with its standard errors.
 """
 
 import logging
@@ -10,6 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..signals.errors import DataError, OptionError, require
+from ..signals.gaps import bridge
+from ..signals.joined import Clock, stream_groups
 from ..signals.recording import Recording
 from ..templates.bank import cut_snippets
 from ..templates.pursue import CERTAIN, find_candidates
@@ -23,6 +27,12 @@ LEAST_EVENTS, APART_SHARE, SHOWN = 8, 0.5, 0.3
 # The lag is found in pieces of so many seconds. It begins within so many seconds; from piece to piece the clocks differ
 # by at most this factor, tried in so fine steps, and the lag is within so many seconds of where it was headed.
 PIECE_S, FIRST_S, MOST_SKEW, SKEW_STEP, NEXT_S = 30.0, 5.0, 0.02, 2e-4, 0.1
+SLOPES = np.arange(-MOST_SKEW, MOST_SKEW, SKEW_STEP)
+# Log likelihood ratio of an event that tells about clocks: many weak ones say more than few clear ones.
+LEAST_LLR = 4.0
+# The first stretch that the line of two streams is looked for in, in seconds; and by how many standard deviations more
+# pairs lie on it than would by chance.
+FIRST_LINE_S, CLEAR = 60.0, 6.0
 # A smaller lag is none, in seconds: an event is whole.
 LEAST_LAG_S = 0.001
 # Two times belong to one event where they are so near, in seconds, once the lag is known; a piece says something where
@@ -45,6 +55,89 @@ class ClockLag:
         return f"the second half of the channels runs on another clock ({skew:+.3g} %): its events lag by {ends}"
 
 
+def stream_clocks(detector, recording: Recording) -> dict[str, Clock]:
+    """The clocks of the streams of a recording, relative to that of the first, from the events that both see.
+
+    Parameters
+    ----------
+    detector : with templates, trained on joined streams (`evlib.signals.joined.join_streams`) with the same channels
+    recording : joined streams whose clocks are not known: within 5 s and 2 % of the first one's
+
+    Returns
+    -------
+    the clock of each stream but the first, with standard errors; for the next `join_streams`
+
+    Raises
+    ------
+    OptionError : a detector without templates, a recording of a single stream
+    DataError : a stream with too few events in common with the first
+    """
+    recording = detector.accept(recording)
+    groups = list(stream_groups(recording).items())
+    message = "clocks of streams need a detector with templates, and a recording of join_streams with several streams"
+    require(detector.uses_templates and len(groups) > 1, OptionError, message)
+    banks = [(replace(detector.bank, templates=detector.bank.templates[:, :, cols]), list(cols)) for _, cols in groups]
+    tables = [np.concatenate(table) for table in _events_of(detector, recording, banks, least=LEAST_LLR)]
+    clocks = {}
+    for (name, _), table in zip(groups[1:], tables[1:], strict=True):
+        line = _common_line(tables[0], table)
+        message = f"{name} and {groups[0][0]} have too few events in common to put them on one clock"
+        require(line is not None, DataError, message)
+        clocks[name] = Clock(*line)
+        logging.getLogger(__name__).info("%s on the clock of %s: %s", name, groups[0][0], clocks[name])
+    return clocks
+
+
+def _events_of(detector, recording, banks, least):
+    """For each (bank, columns) the tables (n, 2) of times in s and types, piece by piece."""
+    rate, n, tables = detector.sampling_rate_hz, recording.n_samples, [[] for _ in banks]
+    around = 2 * detector.bank.length
+    for start in range(0, n, piece := int(PIECE_S * rate)):
+        low, high = max(start - around, 0), min(start + piece + around, n)
+        signal = recording.read(low, high)
+        whole = bridge(signal, ~np.isfinite(signal), around)
+        white = detector.whitener(Recording(whole, rate, recording.channels, recording.units))
+        for (bank, own), table in zip(banks, tables, strict=True):
+            found = find_candidates(bank, np.ascontiguousarray(white[:, own])).shift(low)
+            clear = (found.llr > least) & (found.margin > 0) & (found.time >= start) & (found.time < start + piece)
+            table.append(np.column_stack([found.time[clear] / rate, found.type[clear]]))
+    return tables
+
+
+def _common_line(first, second):
+    """Offset, slope and their standard errors of the line that common events lie on, of tables (n, 2) of times and
+    types; None where it is not clear."""
+    if min(len(first), len(second)) < LEAST_EVENTS:
+        return None
+    start, duration = first[0, 0], 0.0
+    line, reach, most = (0.0, 0.0), FIRST_S, MOST_SKEW
+    while start + duration < first[-1, 0]:
+        # The longer the stretch, the finer the slope is known, and the fewer are left to try.
+        duration = min(max(4 * duration, FIRST_LINE_S), first[-1, 0] - start)
+        own = first[first[:, 0] <= start + duration]
+        wide = reach + most * duration
+        row, other = [], []
+        for k in np.unique(own[:, 1]):
+            mine, theirs = np.flatnonzero(own[:, 1] == k), np.flatnonzero(second[:, 1] == k)
+            expected = own[mine, 0] + line[0] + line[1] * (own[mine, 0] - start)
+            low, high = (np.searchsorted(second[theirs, 0], expected + edge) for edge in (-wide, wide))
+            row.append(np.repeat(mine, high - low))
+            other.append(theirs[np.concatenate([np.arange(a, b) for a, b in zip(low, high, strict=True)]).astype(int)])
+        row, other = np.concatenate(row), np.concatenate(other)
+        time, difference = own[row, 0] - start, second[other, 0] - own[row, 0]
+        slopes = line[1] + np.arange(-most, most + 1e-12, SAME_S / duration / 2)
+        found = _line(time, difference, line[0], wide, slopes)
+        by_chance = len(row) * SAME_S / (2 * wide)
+        if found is None or found[2] < by_chance + CLEAR * np.sqrt(by_chance) + LEAST_EVENTS:
+            return None
+        line, reach, most = found[:2], SAME_S, 4 * SAME_S / duration
+    near = np.abs(difference - line[0] - line[1] * time) < SAME_S / 2
+    (slope, offset), covariance = np.polyfit(time[near], difference[near], 1, cov=True)
+    # On the common clock the line begins at its second 0, and not at the first event.
+    sd = np.sqrt(covariance[1, 1] + start**2 * covariance[0, 0] - 2 * start * covariance[0, 1])
+    return offset - slope * start, slope, float(sd), float(np.sqrt(covariance[0, 0]))
+
+
 def clock_lag(detector, recording: Recording) -> ClockLag | None:
     """The lag of the second half of the channels, or None where both halves see the same events at the same time, or
     where it is not clear."""
@@ -52,16 +145,8 @@ def clock_lag(detector, recording: Recording) -> ClockLag | None:
     halves = _halves(detector.bank)
     if len(halves) < 2 or not detector.uses_templates or not _apart(detector, recording, halves):
         return None
-    rate, n = detector.sampling_rate_hz, recording.n_samples
-    tables: list = [[], []]
-    for start in range(0, n, piece := int(PIECE_S * rate)):
-        low, high = max(start - 2 * detector.bank.length, 0), min(start + piece + 2 * detector.bank.length, n)
-        white = detector.whitener(recording, low, high)
-        for (bank, half), own in zip(halves, tables, strict=True):
-            found = find_candidates(bank, np.ascontiguousarray(white[:, half])).shift(low)
-            clear = (found.llr > CERTAIN) & (found.margin > 0) & (found.time >= start) & (found.time < start + piece)
-            own.append(np.column_stack([found.time[clear] / rate, found.type[clear]]))
-    knots = _follow(np.concatenate(tables[0]), np.concatenate(tables[1]), n / rate)
+    tables = _events_of(detector, recording, halves, least=CERTAIN)
+    knots = _follow(np.concatenate(tables[0]), np.concatenate(tables[1]), recording.duration_s)
     if knots is None or np.abs(knots[1]).max() < LEAST_LAG_S:
         return None
     return ClockLag(tuple(range(recording.n_channels))[halves[1][1]], *knots)
@@ -136,11 +221,11 @@ def _at(line, time):
     return lag + slope * (time - middle)
 
 
-def _line(time, difference, guess, reach):
+def _line(time, difference, guess, reach, slopes=SLOPES):
     """Lag at time 0, slope and number of pairs of the line that most pairs (n,) of time and difference lie on."""
     best: tuple = (0, 0.0, 0.0)
     low, n_bins = guess - reach, int(np.ceil(4 * reach / SAME_S)) + 2
-    for slope in np.arange(-MOST_SKEW, MOST_SKEW, SKEW_STEP):
+    for slope in slopes:
         place = np.floor((difference - slope * time - low) / (SAME_S / 2)).astype(int)
         count = np.bincount(place[(place >= 0) & (place < n_bins)], minlength=n_bins)
         count = count[:-1] + count[1:]

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import DataError, OptionError, require, require_instance, require_known, require_number, require_rate
+from .errors import DataError, OptionError, require, require_known, require_number, require_rate
 from .recording import BLOCK_SAMPLES, Recording
 
 # Samples to either side that a value between two samples is made of.
 REACH = 24
-# A stream shows nothing above half its rate. There it gets white noise, of so much of its own deviation, so that its
-# noise can be whitened at the common rate; and the samples that are drawn together, whatever is read.
-BLANK, BLANK_SAMPLES = 1e-3, 65_536
+# Samples by which a place may be off by rounding.
+ROUNDING = 1e-6
+# A stream shows nothing above half its rate. There it gets white noise, of so much of its own noise, so that it can be
+# whitened at the common rate; and the samples that are drawn together, whatever is read.
+BLANK, BLANK_SAMPLES = 3e-3, 65_536
 # Evenly spaced stretches of a stream, and samples of each, that say its deviation.
 LOOKS, LOOK_SAMPLES = 50, 512
 
@@ -52,7 +54,8 @@ class Clock:
         return np.subtract(own_s, self.offset_s) / (1 + self.skew)
 
     def __str__(self):
-        return f"{1e3 * self.offset_s:+.2f} ms (± {1e3 * self.offset_sd_s:.2g}), {1e6 * self.skew:+.1f} ppm (± {1e6 * self.skew_sd:.2g})"
+        offset = f"{1e3 * self.offset_s:+.2f} ms (± {1e3 * self.offset_sd_s:.2g})"
+        return f"{offset}, {1e6 * self.skew:+.1f} ppm (± {1e6 * self.skew_sd:.2g})"
 
 
 def join_streams(
@@ -87,8 +90,10 @@ def join_streams(
     True
     """
     require(isinstance(streams, Mapping) and len(streams), OptionError, "streams must be recordings by name, got none")
-    for name, stream in streams.items():
-        require_instance(Recording, **{str(name).replace(".", " "): stream})
+    wrong = [str(name) for name, stream in streams.items() if not isinstance(stream, Recording)]
+    require(not wrong, OptionError, f"streams must be recordings by name; {', '.join(wrong)} is none")
+    dotted = [name for name in streams if not isinstance(name, str) or not name or "." in name]
+    require(not dotted, OptionError, f"a stream is named by a text without dots, got {dotted}")
     clocks = dict(clocks or {})
     require_known(clocks, streams, "the streams", "clock")
     fastest = max(stream.sampling_rate_hz for stream in streams.values())
@@ -145,11 +150,18 @@ class Resampled:
         self.blank = self._deviation() * BLANK if self.step < 1 else np.zeros(stream.n_channels)
 
     def _deviation(self):
+        """(channels,) deviation of the noise, from the steps between samples: slow sways of the sensor do not count."""
         length = min(LOOK_SAMPLES, self.stream.n_samples)
         starts = np.linspace(0, self.stream.n_samples - length, LOOKS).astype(int)
         looks = np.stack([self.stream.read(start, start + length, np.float64) for start in np.unique(starts)])
-        level = looks - np.where(np.isfinite(looks), looks, 0.0).mean(axis=1, keepdims=True)
-        return np.nan_to_num(np.sqrt(np.nanmedian(np.nan_to_num(level**2, nan=np.nan).mean(axis=1), axis=0)))
+        steps = np.diff(looks, axis=1)
+        seen = np.isfinite(steps)
+        square = np.where(seen, steps, 0.0) ** 2
+        mean = square.sum(axis=1) / np.maximum(seen.sum(axis=1), 1)
+        some = seen.any(axis=1)
+        return np.array(
+            [np.sqrt(np.median(own[ok]) / 2) if ok.any() else 0.0 for own, ok in zip(mean.T, some.T, strict=True)]
+        )
 
     def __getitem__(self, rows):
         start, stop, _ = rows.indices(self.shape[0])
@@ -170,7 +182,7 @@ class Resampled:
         n = self.stream.n_samples
         low, high = (int(np.clip(edge, 0, n)) for edge in (whole[0] - reach + 1, whole[-1] + reach + 1))
         # A sample stands for the time up to the next one.
-        beyond = (place <= -1) | (place >= n)
+        beyond = (place < -ROUNDING) | (place >= n)
         if high <= low or beyond.all():
             return np.full((len(place), self.shape[1]), np.nan)
         signal = self.stream.read(low, high, np.float64)

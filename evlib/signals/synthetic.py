@@ -223,6 +223,7 @@ def make_recording(
     sway_ratio: float = 10.0,
     transients_per_s: float = 0.2,
     variation: float = 0.0,
+    noise_seed: int | None = None,
     **schedule_options,
 ) -> Simulation:
     """Simulate a recording; ``recording, events = make_recording(...)`` or keep the whole :class:`Simulation`.
@@ -237,6 +238,8 @@ def make_recording(
     variation : how much the events of a kind differ in pitch, damping, channel gains, delays and length, how many of
         them bounce, and how much the kinds differ from ``templates``: 0 not at all, 1 so much that mean templates find
         them poorly. Each event keeps the energy of its kind: a filter of its own true shape has the output ``snr``
+    noise_seed : of noise and transients; default: ``seed``. Another one, with other templates and another rate, makes
+        another sensor that sees the same events
     schedule_options : of ``schedule_rounds`` or ``schedule_poisson``
 
     >>> recording, events = make_recording(duration_s=10.0, seed=3)
@@ -261,9 +264,9 @@ def make_recording(
     if not isinstance(templates, SyntheticTemplates):
         raise OptionError(f"templates come from make_templates, got {templates!r} (for a length write duration_s=...)")
     # One stream per part: changing the noise leaves the schedule as it was.
-    timing, loudness, noise, bursts = (
-        stream(part, seed) for part in ("event times", "event amplitudes", "noise", "transients")
-    )
+    require_int(0, noise_seed=seed if noise_seed is None else noise_seed)
+    timing, loudness = (stream(part, seed) for part in ("event times", "event amplitudes"))
+    noise, bursts = (stream(part, seed if noise_seed is None else noise_seed) for part in ("noise", "transients"))
     plan = SCHEDULES[schedule]
     onset_s, type = plan(templates.n_types, duration_s, timing, refractory_s=refractory_s, **schedule_options)
     order = np.lexsort((type, onset_s))
