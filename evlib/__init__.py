@@ -20,6 +20,7 @@ _MODULES = {
     "signals.dataset": "open_dataset",
     "signals.synthetic": "make_recording",
     "signals.examples": "example",
+    "signals.joined": "join_streams",
     "scoring.comparison": "compare Comparison",
     "scoring.refractory": "RefractoryPeriodEnforcer non_maximum_suppression",
     "templates.discover": "discover",

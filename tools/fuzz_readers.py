@@ -4,6 +4,7 @@ A new format in a registry of evlib needs a line in `RECORDINGS`, a function tha
 """
 
 import datetime
+import functools
 import gzip
 import json
 import sys
@@ -24,9 +25,12 @@ from evlib.detection.detector import detect, load_detector
 from evlib.inspection.annotations import AnnotationLog
 from evlib.motion import converters
 from evlib.motion.align import TextAlignedModel
+from evlib.motion.anomaly import fit_anomaly, load_anomaly
+from evlib.motion.classify import fit_classifier, load_classifier
+from evlib.motion.segment import fit_segmenter, load_segmenter
 from evlib.motion.sessions import Channel, Session, open_sessions, validate_sessions, write_sessions
-from evlib.motion.train import MotionModel, load_motion_model
-from evlib.motion.windows import cut_sessions, make_motion
+from evlib.motion.train import MotionModel, load_motion_model, pretrain_motion
+from evlib.motion.windows import cut_sessions, join_windows, make_motion
 from evlib.motion.words import text_encoder
 from evlib.networks.context import ContextLSTM
 from evlib.networks.encoders import LSTMEncoder
@@ -36,6 +40,7 @@ from evlib.signals.files import read_recording, write_recording
 from evlib.signals.labels import FORMATS, read_events, write_events
 from evlib.signals.recording import Recording
 from evlib.studies import audio, clips, workouts
+from evlib.studies.heart_rate import fit_heart_rate, load_heart_rate
 from evlib.studies.sequences import HeartRateLSTM, LSTMClassifier
 from evlib.training import checkpoints, loop
 from evlib.workbook import _chosen_parameters, notebook_parameters
@@ -413,6 +418,60 @@ def read_motion_model(path):
     assert np.isfinite(load_motion_model(path).scores(windows, ["walking"])).all()
 
 
+@functools.cache
+def _motion_start():
+    """A pretrained encoder, and the windows that it has learned from."""
+    windows = make_motion(n_people=5, windows_per_activity=6, activities=("walking", "sitting"))
+    size = {"size": "nano", "text": text_encoder("hashed words"), "contrastive_weight": 0.0}
+    return pretrain_motion([windows], [windows], 1.28, max_epochs=1, **size), windows
+
+
+def _saved(fit):
+    """Write what ``fit`` makes of a pretrained encoder and windows; as safetensors if the name says so."""
+
+    def make(folder, ending=".pth"):
+        fit(*_motion_start()).save(folder / "a.pth")
+        if ending == ".safetensors":
+            checkpoints.write_safetensors(checkpoints.load(folder / "a.pth"), folder / "a.safetensors")
+        return folder / f"a{ending}"
+
+    return make
+
+
+def read_classifier(path):
+    """A classifier of activities, which must classify."""
+    classifier = load_classifier(path)
+    assert np.isfinite(classifier.scores(_motion_start()[1][:3])).all()
+
+
+def read_segmenter(path):
+    """A segmenter, which must segment."""
+    segmenter = load_segmenter(path)
+    found = segmenter.segment(join_windows(_motion_start()[1][:4])[0])
+    assert (found.duration_s > 0).all() and set(found.type_names) <= set(segmenter.labels)
+
+
+def read_anomaly(path):
+    """A detector of anomalies, which must judge."""
+    assert np.isfinite(load_anomaly(path).scores(_motion_start()[1][:3])).all()
+
+
+def _heart_rate_model(folder):
+    time_s = np.arange(0.0, 600.0, 5.0)
+    speeds = [8 + 2 * k + 3 * np.sin(time_s / 60 + k) for k in range(3)]
+    more = {"time_s": time_s, "altitude_m": 0.0}
+    runs = [pd.DataFrame(more | {"speed_kmh": one, "heart_rate_bpm": 80 + 6 * one}) for one in speeds]
+    fit_heart_rate(runs, max_epochs=1).save(folder / "a.pth")
+    return folder / "a.pth"
+
+
+def read_heart_rate_model(path):
+    """A model of heart rates, whose answers must be possible ones."""
+    run = pd.DataFrame({"time_s": np.arange(0.0, 300.0, 5.0), "speed_kmh": 10.0, "altitude_m": 0.0})
+    answer = load_heart_rate(path).predict(run).heart_rate_bpm.dropna()
+    assert answer.between(30, 220).all()
+
+
 def _log(folder):
     log = AnnotationLog(folder / "a.jsonl", RECORDING, ["a", "b", *TABLE.names])
     log.suggest(TABLE)
@@ -479,6 +538,15 @@ READERS = {
     "checkpoint": Reader(_checkpoint, read_checkpoint),
     "clip classifier": Reader(_clip_classifier, read_clip_classifier),
     "motion model": Reader(_motion_model, read_motion_model),
+    "motion classifier": Reader(_saved(fit_classifier), read_classifier),
+    "motion classifier .safetensors": Reader(
+        functools.partial(_saved(fit_classifier), ending=".safetensors"), read_classifier
+    ),
+    "segmenter": Reader(_saved(lambda start, windows: fit_segmenter(start, *join_windows(windows))), read_segmenter),
+    "anomaly detector": Reader(
+        _saved(lambda start, windows: fit_anomaly(start, windows, false_alarm_rate=0.2)), read_anomaly
+    ),
+    "heart-rate model": Reader(_heart_rate_model, read_heart_rate_model),
     "annotation log": Reader(_log, read_log),
     "notebook": Reader(_notebook, read_parameters),
 }

@@ -51,12 +51,19 @@ class AnomalyDetector:
         width = len(self.channels) * 3 * self.model.encoder.output_size
         fits = isinstance(self.model.model, MaskedPatchModel) and np.shape(self.normal)[1:] == (width,)
         fits = fits and len(self.normal) > NEIGHBOURS and np.shape(self.level) == (2, 2)
-        numbers = fits and all(np.isfinite(one).all() for one in (self.normal, self.level, self.threshold))
-        require(numbers and (self.level[1] > 0).all(), DataError, "these are no numbers of a detector of anomalies")
+        numbers = (self.normal, self.level, self.threshold, *self._scale) if fits else ()
+        fits = fits and all(np.isrealobj(one) and np.isfinite(one).all() for one in numbers)
+        require(fits and (self.level[1] > 0).all(), DataError, "these are no numbers of a detector of anomalies")
+
+    @property
+    def _scale(self):
+        """Mean and deviation of the normal embeddings."""
+        with np.errstate(all="ignore"):
+            return self.normal.mean(axis=0), self.normal.std(axis=0) + np.finfo(np.float32).tiny
 
     @cached_property
     def _density(self):
-        mean, scale = self.normal.mean(axis=0), self.normal.std(axis=0) + np.finfo(np.float32).tiny
+        mean, scale = self._scale
         return mean, scale, LocalOutlierFactor(NEIGHBOURS, novelty=True).fit((self.normal - mean) / scale)
 
     def parts(self, windows: Windows) -> np.ndarray:

@@ -28,6 +28,8 @@ from .train import OVERLAP, MotionModel, load_motion_model
 
 # Epochs, windows in a batch and learning rate of fine-tuning: long enough for a few labels, the same for every start.
 EPOCHS, BATCH, LR = 60, 32, 1e-3
+# Words that are right about fewer of the labels do not decide: one example of each activity is better then.
+MOSTLY = 0.5
 # Parts of the labels that are held out in turn, to weigh words against labels.
 N_PARTS = 5
 
@@ -98,7 +100,7 @@ def fit_classifier(start: MotionModel, windows: Windows, *, full: bool = False, 
     Parameters
     ----------
     start : pretrained (`pretrain_motion`), or also aligned with words (`fit_motion`). Words go on to decide if they are
-        right about more of these windows than a linear layer about those that it did not learn from
+        right about most of these windows, and about more than a linear layer about those that it did not learn from
     windows : with labels
     full : True trains the encoder too; better with hundreds of labels, worse with a dozen
     seed : of fine-tuning, and of what is held out to compare it with the words
@@ -127,15 +129,16 @@ def fit_classifier(start: MotionModel, windows: Windows, *, full: bool = False, 
     features = start.embed(windows, channels=True)
     weights = linear_weights(linear_probe(labels).fit(features, labels))
     words = isinstance(start.model, TextAlignedModel)
-    by_words = words and np.mean(start.predict(windows, names) == labels) > _accuracy(features, labels, seed)
+    known = np.mean(start.predict(windows, names) == labels) if words else 0.0
+    by_words = known > max(MOSTLY, _accuracy(features, labels, seed))
     return ActivityClassifier(start, weights, tuple(names), windows.channels, bool(by_words))
 
 
 def _accuracy(features, labels, seed):
     """Share of the windows that a linear layer is right about which has not learned from them."""
     rarest = np.unique(labels, return_counts=True)[1].min()
-    if rarest == 1:  # nothing can be held out; words that are mostly right are better than one example
-        return 0.5
+    if rarest == 1:  # nothing can be held out
+        return 0.0
     parts, right = StratifiedKFold(min(N_PARTS, rarest), shuffle=True, random_state=seed), 0
     for kept, held in parts.split(features, labels):
         fitted = linear_probe(labels[kept]).fit(features[kept], labels[kept])

@@ -125,7 +125,10 @@ class MotionModel:
 
     def _read(self, read, windows, overlap=1):
         with evaluating(self.model):
-            return torch.cat([read(batch) for batch in self.batches(windows, overlap)]).numpy()
+            found = torch.cat([read(batch) for batch in self.batches(windows, overlap)]).numpy()
+        message = f"{windows.name}: the network gives no finite numbers (windows far out of range, or a damaged model)"
+        require(np.isfinite(found).all(), DataError, message)
+        return found
 
     @property
     def aligned(self) -> TextAlignedModel:

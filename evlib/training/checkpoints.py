@@ -8,8 +8,8 @@ completed), ``optimizer_state_dict``, ``global_step``, ``val_loss`` (None withou
 weights of the best epoch, None if they are its own).
 
 A file is a zip archive, as ``torch.save`` writes it, with a comment: the SHA-256 of all bytes before. So a single bit
-that is not as it was written is noticed. ``.safetensors`` hold the same, as plain numbers that other programs read too
-(`write_safetensors`).
+that is not as it was written is noticed. ``.safetensors`` hold the same, as plain numbers that other programs read too,
+and such a checksum (`write_safetensors`).
 """
 
 import contextlib
@@ -150,18 +150,29 @@ def write_safetensors(content: dict, path: str | Path):
     rest = {name: value for name, value in content.items() if name not in (*more, "model_state_dict")}
     tensors = {f"{STATE}{name}": value for name, value in state.items()} | more
     with replace_file(path) as temporary:
-        whole = {name: value.contiguous() for name, value in tensors.items()}
-        temporary.write_bytes(safetensors.torch.save(whole, {TEXT: json.dumps(rest)}))
+        whole, text = {name: value.contiguous() for name, value in tensors.items()}, json.dumps(rest)
+        temporary.write_bytes(safetensors.torch.save(whole, {TEXT: text, "sha256": _digest(whole, text)}))
 
 
 def _read_safetensors(path):
     """The content that `write_safetensors` was given."""
     with safetensors.safe_open(path, "pt") as file:
-        content = json.loads((file.metadata() or {})[TEXT])
+        texts = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+    require(_digest(tensors, texts[TEXT]) == texts["sha256"], ValueError, "it is not as it was written")
+    content = json.loads(texts[TEXT])
     state = {name.removeprefix(STATE): value for name, value in tensors.items() if name.startswith(STATE)}
     more = {name: value for name, value in tensors.items() if not name.startswith(STATE)}
     return content | more | {"model_state_dict": state}
+
+
+def _digest(tensors, text):
+    """SHA-256 of all numbers, their names and the text beside them."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _is_state(state):
