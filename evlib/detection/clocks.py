@@ -30,9 +30,11 @@ PIECE_S, FIRST_S, MOST_SKEW, SKEW_STEP, NEXT_S = 30.0, 5.0, 0.02, 2e-4, 0.1
 SLOPES = np.arange(-MOST_SKEW, MOST_SKEW, SKEW_STEP)
 # Log likelihood ratio of an event that tells about clocks: many weak ones say more than few clear ones.
 LEAST_LLR = 4.0
-# The first stretch that the line of two streams is looked for in, in seconds; and by how many standard deviations more
-# pairs lie on it than would by chance.
-FIRST_LINE_S, CLEAR = 60.0, 6.0
+# The first stretch that the line of two streams is looked for in, in seconds and in events, whichever is longer; and by
+# how many standard deviations more pairs lie on it than would by chance.
+FIRST_LINE_S, FIRST_LINE_EVENTS, CLEAR = 60.0, 40, 6.0
+# Slopes that are tried at most: where the first stretch is longer than 1000 s, the skew is within less than 2 %.
+MOST_SLOPES = 20_000
 # A smaller lag is none, in seconds: an event is whole.
 LEAST_LAG_S = 0.001
 # Two times belong to one event where they are so near, in seconds, once the lag is known; a piece says something where
@@ -61,7 +63,8 @@ def stream_clocks(detector, recording: Recording) -> dict[str, Clock]:
     Parameters
     ----------
     detector : with templates, trained on joined streams (`evlib.signals.joined.join_streams`) with the same channels
-    recording : joined streams whose clocks are not known: within 5 s and 2 % of the first one's
+    recording : joined streams whose clocks are not known: within 5 s and 2 % of the first one's (where events are
+        rare, 20 / T, with the T seconds in which 40 happen)
 
     Returns
     -------
@@ -107,14 +110,16 @@ def _events_of(detector, recording, banks, least):
 def _common_line(first, second):
     """Offset, slope and their standard errors of the line that common events lie on, of tables (n, 2) of times and
     types; None where it is not clear."""
-    if min(len(first), len(second)) < LEAST_EVENTS:
+    if min(len(first), len(second)) < LEAST_EVENTS or first[0, 0] == first[-1, 0]:
         return None
     start, duration = first[0, 0], 0.0
+    shortest = max(FIRST_LINE_S, first[min(FIRST_LINE_EVENTS, len(first)) - 1, 0] - start)
     line, reach, most = (0.0, 0.0), FIRST_S, MOST_SKEW
     while start + duration < first[-1, 0]:
         # The longer the stretch, the finer the slope is known, and the fewer are left to try.
-        duration = min(max(4 * duration, FIRST_LINE_S), first[-1, 0] - start)
+        duration = min(max(4 * duration, shortest), first[-1, 0] - start)
         own = first[first[:, 0] <= start + duration]
+        most = min(most, MOST_SLOPES * SAME_S / 4 / duration)
         wide = reach + most * duration
         row, other = [], []
         for k in np.unique(own[:, 1]):

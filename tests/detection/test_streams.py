@@ -5,7 +5,7 @@ import pytest
 from required import some_slow
 
 import evlib
-from evlib.detection.clocks import stream_clocks
+from evlib.detection.clocks import _common_line, stream_clocks
 from evlib.live.streaming import StreamingDetector
 from evlib.signals.errors import DataError, OptionError
 from evlib.signals.joined import Clock, Resampled, join_streams
@@ -130,3 +130,23 @@ def test_streams_without_common_events_are_not_put_on_one_clock(learned, judged)
         stream_clocks(fused, join_streams(streams | {"floor": others["floor"]}))
     with pytest.raises(OptionError, match="several streams"):
         stream_clocks(single, join_streams({"frame": streams["frame"]}))
+
+
+@pytest.mark.parametrize("apart_s", [0.3, 5.0, 60.0])
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_a_line_is_found_however_rare_events_are(apart_s, share):
+    """Half of the events of each stream are missed, as many false ones are found."""
+    rng = np.random.default_rng(0)
+    time = np.cumsum(rng.exponential(apart_s, 300)) + 17.0
+    kind = rng.integers(0, 4, 300)
+    tables = []
+    for clock in (Clock(), Clock(-2.2, 3e-4)):
+        some = rng.random(300) < share
+        false = rng.uniform(time[0], time[-1], round(300 * (1 - share)))
+        found = np.r_[clock.at(time[some]) + rng.normal(0, 2e-4, some.sum()), false]
+        table = np.column_stack([found, np.r_[kind[some], rng.integers(0, 4, len(false))]])
+        tables.append(table[np.argsort(table[:, 0])])
+    offset, skew, offset_sd, skew_sd = _common_line(*tables)
+    assert abs(offset + 2.2) < max(5 * offset_sd, 1e-4) and abs(skew - 3e-4) < 5 * skew_sd < 1e-5
+    assert _common_line(tables[0], np.column_stack([np.sort(rng.uniform(time[0], time[-1], 300)), kind])) is None
+    assert _common_line(tables[0][:5], tables[1]) is None and _common_line(np.zeros((20, 2)), tables[1]) is None
