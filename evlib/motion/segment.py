@@ -5,7 +5,7 @@ around each; what comes out is decoded into segments, none of them shorter than 
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,10 @@ from ..signals.recording import Recording, as_list, check_alike, cut
 from ..training.checkpoints import load_checkpoint, save_checkpoint
 from ..training.loop import train as train_loop
 from ..training.windows import Windows
+from .sessions import Session
 from .train import OVERLAP, MotionModel
 from .units import standard_session
+from .windows import cut_sessions
 from .words import text_encoder
 
 # Frames that are read together: 11 seconds where a patch has 1.28.
@@ -254,6 +256,26 @@ def fit_segmenter(
     metadata = {"text_encoder": start.text.name, "seed": seed}
     model = replace(start, model=network.eval(), history=history, metadata=metadata)
     return Segmenter(model, labels, sessions[0].channels, sessions[0].units, tuple(map(float, least)))
+
+
+def sliding_segments(
+    score: Callable[[Windows], np.ndarray], session: Recording, labels, window_s: float, hop_s=0.32, least_s=0.0
+) -> Events:
+    """Activities of a classifier of windows that slides over a session without gaps, a rival of `Segmenter.segment`.
+
+    Parameters
+    ----------
+    score : gives the (windows, labels) log probabilities of some windows, as `ActivityClassifier.scores`
+    session, labels : recording; names in the order of the scores
+    window_s, hop_s : seconds of a window, whose label counts around its middle, and from one to the next
+    least_s : seconds that a segment lasts at least
+    """
+    log_p = score(cut_sessions("session", [Session("all", session)], window_s, hop_s))
+    kind = decode_segments(log_p, np.full(log_p.shape[1], max(1, int(least_s / hop_s))))
+    edge = np.flatnonzero(np.diff(kind)) + 1
+    times = np.r_[0.0, window_s / 2 + (edge - 0.5) * hop_s, session.duration_s]
+    rate, duration_s = session.sampling_rate_hz, np.diff(times)
+    return Events.from_seconds(times[:-1], kind[np.r_[0, edge]], rate, tuple(labels), duration_s=duration_s)
 
 
 def decode_segments(log_p: np.ndarray, least: np.ndarray) -> np.ndarray:

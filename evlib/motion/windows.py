@@ -66,10 +66,11 @@ def cut_sessions(
     return Windows(name, np.concatenate(pieces), rate, tuple(channels), texts, labels, groups, sources)
 
 
-def join_windows(windows: Windows) -> tuple[Recording, Events]:
+def join_windows(windows: Windows, seed: int | None = None) -> tuple[Recording, Events]:
     """One session from windows laid one behind the other, and its activities with their durations.
 
-    Windows of one label that follow one another are one activity.
+    Windows of one label that follow one another are one activity. A ``seed`` shuffles them: two to eight windows of one
+    activity, then of another one.
 
     >>> some = make_motion(n_people=1, windows_per_activity=2, activities=("walking", "lying"))
     >>> session, activities = join_windows(some)
@@ -77,6 +78,8 @@ def join_windows(windows: Windows) -> tuple[Recording, Events]:
     (10.24, ['walking', 'lying'], array([5.12, 5.12]))
     """
     require(len(windows) == len(windows.labels), DataError, f"{windows.name}: windows with labels are wanted")
+    if seed is not None:
+        windows = windows[_in_runs(windows.labels, stream("sessions from windows", seed))]
     units = windows.units or ""
     session = Recording(np.concatenate(windows.x), windows.sampling_rate_hz, windows.channels, units, name=windows.name)
     first = np.flatnonzero(np.r_[True, windows.labels[1:] != windows.labels[:-1]])
@@ -84,6 +87,18 @@ def join_windows(windows: Windows) -> tuple[Recording, Events]:
     labels = windows.labels[first].astype(str)
     activities = Events.from_seconds(edges[:-1], labels, windows.sampling_rate_hz, duration_s=np.diff(edges))
     return session, activities
+
+
+def _in_runs(labels, rng):
+    """All rows in random order, in runs of two to eight of one label; the last ones may be shorter, or longer."""
+    left = {name: list(rng.permutation(np.flatnonzero(labels == name))) for name in np.unique(labels)}
+    order: list = []
+    while any(left.values()):
+        ready = [name for name in left if left[name]]
+        others = [name for name in ready if not order or labels[order[-1]] != name]
+        name, count = rng.choice(others or ready), int(rng.integers(2, 9))
+        order, left[name] = order + left[name][:count], left[name][count:]
+    return np.array(order)
 
 
 # Harmonics of a simulated step; more change nothing that a rate of 50 Hz shows.

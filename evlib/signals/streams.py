@@ -28,6 +28,7 @@ STREAMS = {
     "recordings that give labels": 22,
     "isolated events": 23,
     "people held out": 24,
+    "sessions from windows": 25,
     # Each of these numbers belongs to two purposes: a new one would change the results of one of them.
     "windows for training": 15,
     "labels of probes": 15,

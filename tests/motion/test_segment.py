@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evlib.motion import segment as segmentation
-from evlib.motion.segment import FRAMES, decode_segments, fit_segmenter, load_segmenter
+from evlib.motion.segment import FRAMES, decode_segments, fit_segmenter, load_segmenter, sliding_segments
 from evlib.motion.train import pretrain_motion
 from evlib.motion.windows import join_windows, make_motion
 from evlib.networks.transformer import SIZES, HashedWords
@@ -159,3 +159,27 @@ def test_sessions_that_say_too_little_are_refused(start):
     with pytest.raises(DataError, match="no activity in any"):
         fit_segmenter(start, recording, rare)
     assert "swimming" not in fit_segmenter(start, [recording, recording], [truth, rare]).labels
+
+
+def test_shuffled_sessions_hold_every_window_once():
+    windows = make_motion(n_people=2, windows_per_activity=9, activities=KINDS)
+    recording, truth = join_windows(windows, seed=3)
+    assert recording.n_samples == 54 * 128 and truth.duration_s.sum() == pytest.approx(recording.duration_s)
+    cuts = recording.read().reshape(54, 128, 6)
+    order = [int(np.flatnonzero((windows.x == cut).all(axis=(1, 2)))[0]) for cut in cuts]
+    assert sorted(order) == list(range(54)) and order != sorted(order)
+    assert np.median(truth.duration_s) > 2.5 and truth.type_names != join_windows(windows)[1].type_names
+
+
+def test_a_classifier_that_slides():
+    """A score that knows the truth, up to half a window beside each edge."""
+    recording, truth = session(7)
+
+    def score(windows):
+        middle = np.arange(len(windows)) * 0.32 + 1.28
+        kind = truth.type[np.searchsorted(truth.onset_s, middle, side="right") - 1]
+        return np.log(np.eye(3)[kind] + 1e-6)
+
+    found = sliding_segments(score, recording, truth.names, 2.56)
+    assert found.type_names == truth.type_names
+    np.testing.assert_allclose(found.onset_s, truth.onset_s, atol=0.17)
