@@ -1,6 +1,7 @@
 """What all tests share: no display, few threads, and a watch over global random state."""
 
 import os
+import socket
 from pathlib import Path
 
 # Before NumPy, PyTorch or matplotlib are imported, in this process and in every kernel it starts.
@@ -48,3 +49,13 @@ def _global_random_state_is_untouched():
     yield
     after = np.random.get_state()  # noqa: NPY002
     assert np.array_equal(before[1], after[1]) and before[2] == after[2], "a draw came from NumPy's global generator"
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """Whoever asks the network fails."""
+
+    def refuse(*_):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)

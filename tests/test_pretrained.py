@@ -1,7 +1,6 @@
 """Models that come with evlib: small, described, read without a network, and as good as their cards say."""
 
 import re
-import socket
 
 import numpy as np
 import pytest
@@ -14,13 +13,7 @@ from evlib.signals.errors import DataError, OptionError
 from evlib.training.checkpoints import load, save, write_safetensors
 from evlib.training.windows import Windows
 
-
-@pytest.fixture(autouse=True)
-def offline(monkeypatch):
-    def refuse(*_):
-        raise AssertionError("a model is read from the disk alone")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+pytestmark = pytest.mark.usefixtures("offline")
 
 
 @pytest.mark.parametrize("name", PRETRAINED)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..signals.errors import DataError, OptionError, require
-from ..signals.gaps import bridge
 from ..signals.joined import Clock, stream_groups
 from ..signals.recording import Recording
 from ..templates.bank import cut_snippets
@@ -97,9 +96,7 @@ def _events_of(detector, recording, banks, least):
     around = 2 * detector.bank.length
     for start in range(0, n, piece := int(PIECE_S * rate)):
         low, high = max(start - around, 0), min(start + piece + around, n)
-        signal = recording.read(low, high)
-        whole = bridge(signal, ~np.isfinite(signal), around)
-        white = detector.whitener(Recording(whole, rate, recording.channels, recording.units))
+        white = detector.whitener(recording, low, high)
         for (bank, own), table in zip(banks, tables, strict=True):
             found = find_candidates(bank, np.ascontiguousarray(white[:, own])).shift(low)
             clear = (found.llr > least) & (found.margin > 0) & (found.time >= start) & (found.time < start + piece)

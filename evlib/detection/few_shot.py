@@ -86,9 +86,9 @@ def few_shot(
     # An example at the end is heard out: as far as events are taken to sound on.
     end_s = min(start_s + HEARD_OUT_S, recording.duration_s)
     detector = fit([(recording.between(0.0, end_s), shots)], **options)
-    found = detect(detector, recording, progress=False)
+    found = detect(detector, recording, progress=False).with_names(names)
     median = np.array([np.median(lasting[shots.type == k]) for k in range(len(names))])
-    found = replace(found.with_names(names), duration_s=median[found.with_names(names).type])
+    found = replace(found, duration_s=median[found.type])
     found, reference = (table[table.onset_s > start_s] for table in (found, events))
     by_overlap = compare_segments(reference, found, iou) if lasting.any() else None
     return FewShot(detector, shots, found, reference, start_s, compare(reference, found, tolerance_s), by_overlap)

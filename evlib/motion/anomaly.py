@@ -17,10 +17,10 @@ from ..networks.classifier import evaluating
 from ..networks.pretext import MaskedPatchModel
 from ..networks.transformer import log_spectrum
 from ..signals.errors import DataError, OptionError, require, require_int
-from ..training.checkpoints import load, save_checkpoint
+from ..training.checkpoints import save_checkpoint
 from ..training.masked import PART_WEIGHTS
 from ..training.windows import Windows
-from .train import MotionModel, held_out, load_motion_model
+from .train import MotionModel, held_out, read_motion_model
 
 # Every token is hidden once: so many passes, in each of which as large a share of the tokens is hidden.
 PASSES = 4
@@ -93,7 +93,7 @@ def load_anomaly(path: str | Path, text=None) -> AnomalyDetector:
     ------
     DataError : no such file, or one that does not hold a detector of anomalies
     """
-    model, content = load_motion_model(path, text), load(path)
+    model, content = read_motion_model(path, text)
     try:
         normal, level = content["normal"].numpy(), content["level"].numpy()
         channels = tuple(map(str, content["channels"]))

@@ -14,17 +14,16 @@ import torch
 from scipy.special import log_softmax
 from sklearn.model_selection import StratifiedKFold
 from torch import nn
-from torch.utils.data import DataLoader, StackDataset
 
 from ..networks.seeds import seeded
 from ..networks.transformer import DualBranchEncoder, join_batches, summarise_tokens
 from ..signals.errors import DataError, require
-from ..training.checkpoints import load, save_checkpoint
+from ..training.checkpoints import save_checkpoint
 from ..training.linear import linear_logits, linear_probe, linear_weights
-from ..training.loop import train as train_loop
+from ..training.loop import train_one_cycle
 from ..training.windows import Windows
 from .align import TextAlignedModel
-from .train import OVERLAP, MotionModel, load_motion_model
+from .train import OVERLAP, MotionModel, read_motion_model
 
 # Epochs, windows in a batch and learning rate of fine-tuning: long enough for a few labels, the same for every start.
 EPOCHS, BATCH, LR = 60, 32, 1e-3
@@ -86,7 +85,7 @@ def load_classifier(path: str | Path, text=None) -> ActivityClassifier:
     ------
     DataError : no such file, or one that does not hold a classifier
     """
-    model, content = load_motion_model(path, text), load(path)
+    model, content = read_motion_model(path, text)
     try:
         labels, channels = (tuple(map(str, content[name])) for name in ("labels", "channels"))
         return ActivityClassifier(model, content["weights"].numpy(), labels, channels, bool(content["by_words"]))
@@ -161,7 +160,7 @@ class _Network(nn.Module):
 def _fine_tuned(start, windows, names, seed):
     """A copy of a model that was trained with a linear layer, and the weights of that layer.
 
-    No label is spared for early stopping: every start is trained for equally long, with a rate that falls to zero.
+    No label is spared for early stopping: every start is trained for equally long.
     """
     model = replace(start, model=copy.deepcopy(start.model))
     with seeded(seed):
@@ -172,10 +171,6 @@ def _fine_tuned(start, windows, names, seed):
     def losses(network, batch):
         return {"total_loss": nn.functional.cross_entropy(network(batch), batch["target"])}
 
-    loader = DataLoader(StackDataset(**batch), BATCH, shuffle=True)
-    optimizer = torch.optim.AdamW(network.parameters(), LR)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=EPOCHS * len(loader))
-    options: dict = {"step_every_batch": True, "keep_best": False, "progress": False, "seed": seed}
-    train_loop(network, losses, loader, None, optimizer, num_epochs=EPOCHS, scheduler=schedule, **options)
+    train_one_cycle(network, losses, batch, EPOCHS, BATCH, LR, seed)
     weights = torch.cat([network.head.weight, network.head.bias[:, None]], dim=1).detach().T
     return model, weights.double().numpy()

@@ -4,7 +4,6 @@ Overlapping patches of a pretrained encoder are frames, a few in a second. Convo
 around each; what comes out is decoded into segments, none of them shorter than its activity lasts.
 """
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, StackDataset
 
 from ..networks.classifier import evaluating
 from ..networks.seeds import seeded
@@ -23,14 +21,13 @@ from ..signals.errors import DataError, OptionError, require, require_int
 from ..signals.events import Events
 from ..signals.gaps import bridge, long_runs, runs
 from ..signals.recording import Recording, as_list, check_alike, cut
-from ..training.checkpoints import load_checkpoint, save_checkpoint
-from ..training.loop import train as train_loop
+from ..training.checkpoints import save_checkpoint
+from ..training.loop import train_one_cycle
 from ..training.windows import Windows
 from .sessions import Session
-from .train import OVERLAP, MotionModel
+from .train import OVERLAP, MotionModel, read_motion_model
 from .units import standard_session
 from .windows import cut_sessions
-from .words import text_encoder
 
 # Frames that are read together: 11 seconds where a patch has 1.28.
 FRAMES = 32
@@ -170,10 +167,9 @@ def load_segmenter(path: str | Path, text=None) -> Segmenter:
     ------
     DataError : no such file, or one that does not hold a segmenter
     """
-    network, content = load_checkpoint(path, kinds=("SegmentationNetwork",), what="segmenter")
+    model, content = read_motion_model(path, text, kinds=("SegmentationNetwork",), what="segmenter")
     try:
-        metadata, patch_s = dict(content["metadata"]), float(content["patch_s"])
-        model = MotionModel(network, patch_s, text or text_encoder(metadata["text_encoder"]), [], metadata)
+        model = replace(model, patch_s=float(content["patch_s"]))
         labels, channels, units = (tuple(map(str, content[name])) for name in ("labels", "channels", "units"))
         return Segmenter(model, labels, channels, units, tuple(map(float, content["least_s"])))
     except (KeyError, TypeError, ValueError) as error:
@@ -217,10 +213,8 @@ def fit_segmenter(
     >>> segmenter.segment(session).type_names
     ['walking', 'lying', 'walking', 'lying']
     """
-    sessions, tables = (
-        check_alike(list(map(standard_session, as_list(recordings)))),
-        [events] if isinstance(events, Events) else list(events),
-    )
+    sessions = check_alike(list(map(standard_session, as_list(recordings))))
+    tables = [events] if isinstance(events, Events) else list(events)
     message = f"a table of events for each recording is wanted, got {len(tables)} for {len(sessions)}"
     require(len(tables) == len(sessions), OptionError, message)
     require(isinstance(start.patch_s, float | int), OptionError, "frames need patches of one length: patch_s a number")
@@ -240,17 +234,13 @@ def fit_segmenter(
     n_kinds = len(labels) + int((batch["target"] == len(labels)).any())
     with seeded(seed):
         network = SegmentationNetwork(sessions[0].n_channels, n_kinds, **start.encoder.config)
-    network.encoder.load_state_dict(copy.deepcopy(start.encoder.state_dict()))
+    network.encoder.load_state_dict(start.encoder.state_dict())
 
     def losses(network, batch):
         logits = network(batch).transpose(1, 2)
         return {"total_loss": F.cross_entropy(logits, batch["target"], ignore_index=UNLABELLED)}
 
-    loader = DataLoader(StackDataset(**batch), BATCH, shuffle=True)
-    optimizer = torch.optim.AdamW(network.parameters(), LR)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=EPOCHS * len(loader))
-    options: dict = {"step_every_batch": True, "keep_best": False, "progress": progress, "seed": seed}
-    history = train_loop(network, losses, loader, None, optimizer, num_epochs=EPOCHS, scheduler=schedule, **options)
+    history = train_one_cycle(network, losses, batch, EPOCHS, BATCH, LR, seed, progress)
     shortest = [min(np.concatenate([one.duration_s[one.type == k] for one in tables])) for k in range(len(labels))]
     least = [SHORTEST * one if least_s is None else least_s for one in shortest]
     metadata = {"text_encoder": start.text.name, "seed": seed}

@@ -162,16 +162,22 @@ def load_motion_model(path: str | Path, text=None) -> MotionModel:
     DataError : no such file, or one that does not hold a model of motion
     OptionError : another text encoder than that of training
     """
-    kinds = ("MaskedPatchModel", "TextAlignedModel")
-    model, content = load_checkpoint(path, kinds=kinds, what="model of motion")
+    return read_motion_model(path, text)[0]
+
+
+def read_motion_model(
+    path: str | Path, text=None, kinds=("MaskedPatchModel", "TextAlignedModel"), what="model of motion"
+) -> tuple[MotionModel, dict]:
+    """As `load_motion_model`, of networks of some ``kinds``; and all that the file holds."""
+    model, content = load_checkpoint(path, kinds=kinds, what=what)
     metadata, patch_s = content.get("metadata"), content.get("patch_s")
     name = metadata.get("text_encoder") if isinstance(metadata, dict) else None
     if not isinstance(name, str) or patch_s is None:
-        raise DataError(f"{path} holds no model of motion, as MotionModel.save writes it")
+        raise DataError(f"{path} holds no {what}, as its save writes it")
     text = text or text_encoder(name)
     if text.name != name:
         raise OptionError(f"{path} was trained with the text encoder {name!r}, not {text.name!r}")
-    return MotionModel(model, patch_s, text, [], metadata)
+    return MotionModel(model, patch_s, text, [], metadata), content
 
 
 def pretrain_motion(

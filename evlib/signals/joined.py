@@ -13,10 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import DataError, OptionError, require, require_known, require_number, require_rate
-from .recording import BLOCK_SAMPLES, Recording
+from .recording import BLOCK_SAMPLES, REACH, Recording, windowed_sinc
 
-# Samples to either side that a value between two samples is made of.
-REACH = 24
 # Samples by which a place may be off by rounding.
 ROUNDING = 1e-6
 # A stream shows nothing above half its rate. There it gets white noise, of so much of its own noise, so that it can be
@@ -189,7 +187,7 @@ class Resampled:
         near = np.arange(1 - reach, reach + 1)
         at = np.clip(whole[:, None] + near - low, 0, high - low - 1)  # the ends go on as they are
         away = (near - (place - whole)[:, None]) * cut
-        weight = np.sinc(away) * np.cos(np.pi / 2 * np.clip(away / REACH, -1, 1)) ** 2
+        weight = windowed_sinc(away)
         weight /= weight.sum(axis=1, keepdims=True)
         values = np.einsum("nk,nkc->nc", weight, signal[at])
         values[beyond] = np.nan

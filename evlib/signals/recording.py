@@ -405,12 +405,22 @@ class Masked:
         return np.asarray(self[:], dtype=dtype)
 
 
+# Samples to either side that a value between two samples is made of.
+REACH = 24
+
+
+def windowed_sinc(away: np.ndarray) -> np.ndarray:
+    """The share that samples have in a value of the band-limited signal, by how many samples they are ``away``.
+
+    >>> windowed_sinc(np.array([0.0, 0.5, 1.0])).round(3)
+    array([1.   , 0.636, 0.   ])
+    """
+    return np.sinc(away) * np.cos(np.pi / 2 * np.clip(away / REACH, -1, 1)) ** 2
+
+
 class Shifted:
     """A signal with some columns at other times: at sample t, that at t + lag, where the lag is a line between knots
     (``time``, ``lag``), in samples; computed when sliced."""
-
-    # Samples to either side that a value between two samples is made of.
-    REACH = 24
 
     def __init__(self, signal, index, time, lag):
         self.signal, self.index, self.time, self.lag = signal, list(index), time, lag
@@ -423,8 +433,8 @@ class Shifted:
         if not len(own):
             return block
         own += self._lag(own)
-        whole, reach, n = np.floor(own).astype(int), np.arange(1 - self.REACH, self.REACH + 1), self.shape[0]
-        low, high = (int(np.clip(edge, 0, n)) for edge in (whole.min() - self.REACH, whole.max() + self.REACH + 1))
+        whole, reach, n = np.floor(own).astype(int), np.arange(1 - REACH, REACH + 1), self.shape[0]
+        low, high = (int(np.clip(edge, 0, n)) for edge in (whole.min() - REACH, whole.max() + REACH + 1))
         signal = np.full((high - low + 1, len(self.index)), np.nan)  # the last row: beyond the ends
         if high > low:
             signal[:-1] = np.asarray(self.signal[low:high])[:, self.index]
@@ -432,7 +442,7 @@ class Shifted:
         for first in range(0, len(own), BLOCK_SAMPLES // 16):
             some = slice(first, first + BLOCK_SAMPLES // 16)
             away = reach - (own[some] - whole[some])[:, None]
-            weight = np.sinc(away) * np.cos(np.pi / 2 * np.clip(away / self.REACH, -1, 1)) ** 2
+            weight = windowed_sinc(away)
             at = whole[some, None] + reach
             at = np.where((at >= low) & (at < high), at - low, -1)
             block[some, self.index] = np.einsum("nk,nkc->nc", weight, signal[at] - middle) + middle

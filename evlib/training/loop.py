@@ -256,6 +256,27 @@ def train(
     return history
 
 
+def train_one_cycle(model, losses, items, epochs, batch_size, lr, seed=0, progress=False) -> list[dict]:
+    """Train on all items for so many epochs, with a learning rate that rises to ``lr`` and falls to zero.
+
+    The weights of the last epoch are kept.
+
+    Parameters
+    ----------
+    model, losses, progress, seed : see `train`
+    items : tensors by name, the items along their first axis, as they come in a batch
+
+    Returns
+    -------
+    history, as of `train`
+    """
+    loader = torch.utils.data.DataLoader(torch.utils.data.StackDataset(**items), batch_size, shuffle=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * len(loader))
+    options: dict = {"step_every_batch": True, "keep_best": False, "progress": progress, "seed": seed}
+    return train(model, losses, loader, None, optimizer, num_epochs=epochs, scheduler=schedule, **options)
+
+
 def _mean_losses(fabric, task, loader, stage, learn):
     """The mean of each loss over a loader, over its batches on all devices, as ``train_...`` or ``val_...``."""
     sums = {}

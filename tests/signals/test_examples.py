@@ -1,7 +1,5 @@
 """Examples: each can be read, fits `validate`, and its detector finds what it was shown. Nothing is downloaded."""
 
-import socket
-
 import pytest
 
 import evlib
@@ -9,13 +7,7 @@ from evlib import cli
 from evlib.signals.errors import MissingExtraError, OptionError
 from evlib.signals.examples import EXAMPLES
 
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch):
-    def refuse(*_):
-        raise AssertionError("an example asked the network")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+pytestmark = pytest.mark.usefixtures("offline")
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
