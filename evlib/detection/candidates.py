@@ -21,6 +21,7 @@ from ..signals.events import Events
 from ..signals.recording import cut
 from ..templates.learn import nearest_label
 from ..templates.pursue import Candidates
+from .durations import farthest_end, find_ends
 
 # Windows that are computed at once.
 BATCH = 256
@@ -78,9 +79,10 @@ def _in_windows(model, windows, starts, window):
     return Candidates(time[row, type] + starts[row], type, logit[row, type])
 
 
-def read_frames(network, read: Callable, n_samples: int, start: int = 0, stop: int | None = None):
+def read_frames(network, read: Callable, n_samples: int, start: int = 0, stop: int | None = None, behind: int = 0):
     """Run a frame network over a recording: yields (first frame, logits (F, E), times (F, E)) of one tile after the
-    other, each with ``EDGE_FRAMES`` more on either side, except at the ends of the recording.
+    other, each with ``EDGE_FRAMES`` more on either side, and ``behind`` frames behind it, except at the ends of the
+    recording.
 
     The arguments are those of `frame_candidates`. ``times`` are samples from the start of the recording at which an
     event that belongs to the frame begins.
@@ -89,17 +91,23 @@ def read_frames(network, read: Callable, n_samples: int, start: int = 0, stop: i
     n_frames = -(-n_samples // hop)
     for first in range(start // hop // TILE_FRAMES * TILE_FRAMES, -(-stop // hop), TILE_FRAMES):
         last = min(first + TILE_FRAMES, n_frames)
-        low, high = max(first - HALO_FRAMES, 0), min(last + HALO_FRAMES, n_frames)
+        low, high = max(first - HALO_FRAMES, 0), min(last + HALO_FRAMES + behind, n_frames)
         signal = np.ascontiguousarray(read(low * hop, min(high * hop, n_samples)), dtype=np.float32)
         with evaluating(network):
             output = network(torch.from_numpy(signal)[None])
-        begin, end = max(first - EDGE_FRAMES, 0), min(last + EDGE_FRAMES, n_frames)
+        begin, end = max(first - EDGE_FRAMES, 0), min(last + EDGE_FRAMES + behind, n_frames)
         logits, offsets = (part[0, begin - low : end - low].numpy().astype(np.float64) for part in output)
         yield first, logits, (np.arange(begin, end) * hop + (hop - 1) / 2)[:, None] + offsets * hop
 
 
 def frame_candidates(
-    network, read: Callable, n_samples: int, beside: Candidates | None = None, start: int = 0, stop: int | None = None
+    network,
+    read: Callable,
+    n_samples: int,
+    beside: Candidates | None = None,
+    start: int = 0,
+    stop: int | None = None,
+    durations: tuple = (),
 ):
     """Peaks of a frame network as candidates, and its logits at the candidates of templates.
 
@@ -110,20 +118,25 @@ def frame_candidates(
     n_samples : of the recording
     beside : Candidates of templates, sorted by time
     start, stop : samples whose tiles are looked at, with what begins just beyond them; default: the whole recording
+    durations : of a network that knows where events end, in its second half of the columns: (median in frames, spread)
+        of each type
 
     Returns
     -------
-    Candidates : of the network alone, with its logit in every column of evidence
+    Candidates : of the network alone, with its logit in every column of evidence, and a length if it knows ends
     frame_logit : (len(beside),) the logit of its type in the frame of each of ``beside``, -6 outside of the tiles
     """
     hop, stop, parts = network.resolution, n_samples if stop is None else stop, []
     beside = Candidates.empty() if beside is None else beside
     at = np.full(len(beside), LEAST_LOGIT)
-    for first, logits, times in read_frames(network, read, n_samples, start, stop):
+    n_types, behind = len(durations) or network.num_events, farthest_end(durations, TILE_FRAMES)
+    for first, logits, times in read_frames(network, read, n_samples, start, stop, behind):
         begin, last = max(first - EDGE_FRAMES, 0), min(first + TILE_FRAMES, -(-n_samples // hop))
         before = PEAK_FRAMES if 0 < first * hop <= start else 0
         after = PEAK_FRAMES if stop <= last * hop < n_samples else 0
-        parts.append(_peaks(logits, times, first - before - begin, last + after - begin))
+        peaks = _peaks(logits[:, :n_types], times[:, :n_types], first - before - begin, last + after - begin)
+        of_ends = logits[:, n_types:], times[:, n_types:]
+        parts.append(_with_lengths(peaks, *of_ends, begin, hop, durations) if durations else peaks)
         inner = -np.inf if first == 0 else first * hop, np.inf if last * hop >= n_samples else last * hop
         rows = slice(*np.searchsorted(beside.time, inner))
         frame = np.clip((beside.time[rows] // hop).astype(int) - begin, 0, len(logits) - 1)
@@ -147,6 +160,18 @@ def _peaks(logits, times, low, high):
     return Candidates(time, type, value, frame=value)[np.lexsort((type, time))]
 
 
+def _with_lengths(peaks, ends, times, begin, hop, durations):
+    """Peaks with the samples up to where their events end; ``ends`` and ``times`` (F, E) are those of ends, from frame
+    ``begin`` on."""
+    frame = np.clip((peaks.time // hop).astype(int) - begin, 0, len(ends) - 1)
+    length = peaks.length.copy()
+    for k, (median, spread) in enumerate(durations):
+        own = np.flatnonzero((peaks.type == k) & (median > 0))
+        end = times[find_ends(ends[:, k], frame[own], median, spread), k] if len(own) else np.zeros(0)
+        length[own] = np.maximum(end - peaks.time[own], 1.0)
+    return replace(peaks, length=length)
+
+
 def join(templates: Candidates, peaks: Candidates, frame_logit, names, rate: float, reach: float, exact: float):
     """Candidates of templates and of a frame network as one list: pairs of one type within ``reach`` samples are one.
 
@@ -164,12 +189,12 @@ def join(templates: Candidates, peaks: Candidates, frame_logit, names, rate: flo
     """
     own = replace(templates, frame=frame_logit)
     rows, owner, _ = nearest_label(own, Events(*split_time(peaks.time), peaks.type, names, rate), reach)
-    time, frame = own.time.copy(), own.frame.copy()
-    frame[rows] = peaks.frame[owner]
+    time, frame, length = own.time.copy(), own.frame.copy(), own.length.copy()
+    frame[rows], length[rows] = peaks.frame[owner], peaks.length[owner]
     time[rows] = np.where(np.abs(peaks.time[owner] - own.time[rows]) <= exact, own.time[rows], peaks.time[owner])
     alone = peaks[np.delete(np.arange(len(peaks)), owner)]
     return Candidates.concatenate(
-        [replace(own, time=time, frame=frame), replace(alone, llr=np.full(len(alone), -np.inf))]
+        [replace(own, time=time, frame=frame, length=length), replace(alone, llr=np.full(len(alone), -np.inf))]
     )
 
 

@@ -50,6 +50,7 @@ from ..training.checkpoints import load, rebuild, save, whitener_of, whitener_st
 from .candidates import HALO_FRAMES, TILE_FRAMES, frame_candidates, join, window_candidates
 from .clocks import clock_lag, on_one_clock
 from .drift import DIFFERENT, template_drift
+from .durations import farthest_end
 from .noise import noise_problems
 from .rhythm import Rhythm
 
@@ -90,6 +91,8 @@ class Detector:
     exact_s : a template's time is taken where the network's peak is this near
     most_doubted : where context doubts a greater share of clear candidates, the rhythm is not one of the training
         recordings, and evidence alone decides
+    durations : of each type, see `evlib.detection.durations`; empty where labels have none. A frame network may know
+        where events end: then it has twice as many columns
 
     Raises
     ------
@@ -115,6 +118,7 @@ class Detector:
     same_event_s: float = 0.005
     exact_s: float = 0.0
     most_doubted: float = 1.0
+    durations: tuple = ()
 
     def __post_init__(self):
         n_types, n_channels = self.bank.templates.shape[0], self.bank.templates.shape[2]
@@ -132,7 +136,8 @@ class Detector:
             require(count == n_channels, ShapeError, message)
         for name, model in self.networks.items():
             known = model.config["num_events"]
-            require(known == n_types, ShapeError, f"the templates have {n_types} types, {name}: {known}")
+            wanted = (n_types, 2 * n_types) if name == "frames" and self.durations else (n_types,)
+            require(known in wanted, ShapeError, f"the templates have {n_types} types, {name}: {known}")
         thresholds = np.asarray(self.thresholds)
         whole = thresholds.shape == (n_types,) and thresholds.dtype.kind == "f" and not np.isnan(thresholds).any()
         require(whole, OptionError, f"thresholds must be {n_types} log odds, got {reprlib.repr(thresholds)}")
@@ -144,6 +149,9 @@ class Detector:
         require(sees, OptionError, f"templates of weight {self.weights[0]:g} and no network find nothing")
         require_number(**{name: getattr(self, name) for name in NOT_NEGATIVE})
         require_int(0, classifier_window=self.classifier_window)
+        durations = np.array(self.durations or np.zeros((n_types, 2)), dtype=float)
+        whole = durations.shape == (n_types, 2) and np.isfinite(durations).all() and (durations >= 0).all()
+        require(whole, OptionError, f"durations must be {n_types} pairs of numbers >= 0, got {self.durations!r:.200}")
         require_instance(dict, metadata=self.metadata)
 
     @property
@@ -309,7 +317,7 @@ class Detector:
         templates = find_candidates(self.bank, whitened).shift(low) if self.uses_templates else None
         if self.frames is None:
             return templates
-        peaks, logit = frame_candidates(self.frames, read, n_samples, templates, start, stop)
+        peaks, logit = frame_candidates(self.frames, read, n_samples, templates, start, stop, self.frame_durations)
         if templates is None:
             return peaks
         rate = self.sampling_rate_hz
@@ -321,8 +329,9 @@ class Detector:
         halo = HALO_LENGTHS * self.bank.length if self.uses_templates else 0
         low, high = start - max(halo, 2 * self.classifier_window), stop + max(halo, 2 * self.classifier_window)
         if self.frames is not None:
-            tile, around = self.grid_samples, HALO_FRAMES * self.frames.resolution
-            low, high = min(low, start // tile * tile - around), max(high, -(-stop // tile) * tile + around)
+            hop, tile = self.frames.resolution, self.grid_samples
+            around, behind = HALO_FRAMES * hop, farthest_end(self.frame_durations, TILE_FRAMES) * hop
+            low, high = min(low, start // tile * tile - around), max(high, -(-stop // tile) * tile + around + behind)
         return low, high
 
     @property
@@ -331,6 +340,14 @@ class Detector:
         if self.frames is not None:
             return self.frames.resolution
         return 1 if self.classifier is None else self.classifier.timing_resolution_samples
+
+    @property
+    def frame_durations(self) -> tuple:
+        """Of a frame network that knows where events end: (median in frames, spread) of each type's durations."""
+        if self.frames is None or self.frames.num_events == len(self.names):
+            return ()
+        rate = self.sampling_rate_hz / self.frames.resolution
+        return tuple((median_s * rate, spread) for median_s, spread in self.durations)
 
     @property
     def grid_samples(self) -> int:
@@ -365,8 +382,10 @@ class Detector:
         return self.as_events(candidates[keep], log_odds[keep])
 
     def as_events(self, candidates: Candidates, log_odds: np.ndarray) -> Events:
-        """Candidates as events, with probability and expected deviation of the time."""
+        """Candidates as events, with probability, expected deviation of the time, and duration."""
         bound_s = self.timing_scale * self.timing_bound(candidates) / self.sampling_rate_hz
+        usual_s = np.array([median for median, _ in self.durations] or np.zeros(len(self.names)))[candidates.type]
+        lasts_s = candidates.length / self.sampling_rate_hz
         return Events(
             *split_time(candidates.time),
             candidates.type,
@@ -374,6 +393,7 @@ class Detector:
             self.sampling_rate_hz,
             score=expit(log_odds),
             sigma_s=np.hypot(bound_s, self.timing_error_s),
+            duration_s=np.where(np.isnan(lasts_s), usual_s, lasts_s),
         )
 
     def save(self, path: str | Path) -> None:
@@ -453,7 +473,8 @@ def detect(
 
     Returns
     -------
-    Events with ``score`` (probability) and ``sigma_s`` (expected standard deviation of the time)
+    Events with ``score`` (probability) and ``sigma_s`` (expected standard deviation of the time). Where training labels
+    last, so do events (``duration_s``): up to the end that a frame network sees, else as their kind does in the middle
 
     Raises
     ------

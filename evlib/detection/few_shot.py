@@ -49,14 +49,13 @@ def few_shot(
 ) -> FewShot:
     """Learn from the first examples of each kind, and judge all that comes behind the last of them.
 
-    The signal up to there is learned from too, as signal whose other events are not labelled. What is found lasts as
-    long as the examples of its kind, in the middle.
+    The signal up to there is learned from too, as signal whose other events are not labelled.
 
     Parameters
     ----------
     recording, events : the whole recording, completely labelled
     n_shots : examples of each kind; kinds that have no more than that are left out
-    tolerance_s : of onsets, seconds
+    tolerance_s : of onsets, seconds; thresholds are chosen for it too
     iou : least overlap of what lasts; 0.3 is that of the challenge
     options : of `evlib.fit`
 
@@ -80,15 +79,18 @@ def few_shot(
     require(names, DataError, f"no kind of event happens more than {n_shots} times: nothing would be left to judge")
     events = events.select(names)
     first = np.concatenate([np.flatnonzero(events.type == k)[:n_shots] for k in range(len(names))])
-    shots = replace(events[np.sort(first)], labelled_spans=np.zeros((0, 2), dtype=np.int64))
-    lasting = np.nan_to_num(shots.duration_s)
-    start_s = float((shots.onset_s + lasting).max()) + tolerance_s
+    shots = events[np.sort(first)]
+    end_s = shots.onset_s + np.nan_to_num(shots.duration_s)
+    start_s = float(end_s.max()) + tolerance_s
+    # Up to the last example of the kind that has all of them first, every event is an example.
+    complete_s = min(end_s[shots.type == k].max() for k in range(len(names)))
+    shots = replace(shots, labelled_spans=np.array([[0, int(complete_s * recording.sampling_rate_hz)]]))
     # An example at the end is heard out: as far as events are taken to sound on.
-    end_s = min(start_s + HEARD_OUT_S, recording.duration_s)
-    detector = fit([(recording.between(0.0, end_s), shots)], **options)
+    heard_s = min(start_s + HEARD_OUT_S, recording.duration_s)
+    options = {"tolerance_s": tolerance_s} | options
+    detector = fit([(recording.between(0.0, heard_s), shots)], **options)
     found = detect(detector, recording, progress=False).with_names(names)
-    median = np.array([np.median(lasting[shots.type == k]) for k in range(len(names))])
-    found = replace(found, duration_s=median[found.type])
     found, reference = (table[table.onset_s > start_s] for table in (found, events))
-    by_overlap = compare_segments(reference, found, iou) if lasting.any() else None
+    lasts = np.nan_to_num(reference.duration_s).any()
+    by_overlap = compare_segments(reference, found, iou) if lasts else None
     return FewShot(detector, shots, found, reference, start_s, compare(reference, found, tolerance_s), by_overlap)

@@ -20,6 +20,7 @@ from ..training.frames import EPOCHS, LOOKED_THROUGH, NARROWEST_FRAMES, FrameLab
 from . import calibrate
 from .candidates import join
 from .detector import Detector
+from .durations import durations_vary, learn_durations
 from .prepare import FEW_LABELS, add_events
 from .pretrain import Pretrained, frame_samples, network_resolution, pretrain
 from .rhythm import doubted_share
@@ -101,7 +102,8 @@ class Options:
 def template_detector(learned: LearnedTemplates, **options) -> Detector:
     """A matched filter with the learned templates, not calibrated; ``options`` are further fields of the detector."""
     data, first = learned.data, learned.data.recordings[0]
-    fields: dict[str, Any] = {"prior_logit": PRIOR_LOGIT, "channels": first.channels, "units": first.units} | options
+    fields: dict[str, Any] = {"prior_logit": PRIOR_LOGIT, "channels": first.channels, "units": first.units}
+    fields |= {"durations": learn_durations(data.train, len(data.names))} | options
     return Detector(learned.whitener, learned.bank, np.zeros(len(data.names)), data.refractory, **fields)
 
 
@@ -244,9 +246,11 @@ def frame_labels(learned: LearnedTemplates, teacher: Detector | None = None) -> 
 
 
 def _frame_labels(data, signal, table, *hidden, **options):
-    order = np.argsort(table.time_samples, kind="stable")
-    time, type = table.time_samples[order], table.type[order]
-    return FrameLabels(signal, time, type, table.labelled_spans, data.apart_samples, *hidden, **options)
+    table = table[np.argsort(table.time_samples, kind="stable")]
+    hop_s = network_resolution(data.rate) / data.rate
+    length = table.duration_s * data.rate if durations_vary(data.train, hop_s) else None
+    labels = signal, table.time_samples, table.type, table.labelled_spans, data.apart_samples
+    return FrameLabels(*labels, *hidden, length=length, **options)
 
 
 def _taught(data, teacher, signal, known):

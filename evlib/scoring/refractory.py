@@ -39,6 +39,8 @@ def find_violations(events: Events, refractory_s):
 
 # What a schedule holds of each candidate, beside its row.
 SCHEDULE = ("time", "weight", "before", "taken", "best")
+# The columns of a row.
+COLUMNS = ("sample", "fraction", "type", "score", "sigma_s", "duration_s")
 
 
 class Schedule:
@@ -218,7 +220,7 @@ class StreamingDecoder:
         """All that `restore` needs to go on: numbers and arrays."""
         out = {"up_to": self.up_to_sample, "ahead": _columns(self._ahead)}
         for k, schedule in enumerate(self._schedules):
-            rows = np.array(schedule.row, dtype=np.float64).reshape(-1, 5)
+            rows = np.array(schedule.row, dtype=np.float64).reshape(-1, len(COLUMNS))
             lists = {name: np.array(getattr(schedule, name)) for name in SCHEDULE}
             out |= {f"{k}.{name}": value for name, value in (lists | {"row": rows}).items()}
             out |= {f"{k}.barred": schedule.barred, f"{k}.hasty": schedule.hasty}
@@ -236,9 +238,10 @@ class StreamingDecoder:
 
     def _events(self, rows):
         """Events from rows (n, 5) of sample, fraction, type, score and sigma_s."""
-        sample, fraction, type, score, sigma_s = np.asarray(rows, dtype=np.float64).reshape(-1, 5).T
+        sample, fraction, type, *rest = np.asarray(rows, dtype=np.float64).reshape(-1, len(COLUMNS)).T
         whole = sample.astype(np.int64), fraction, type.astype(np.int64)
-        return Events(*whole, self.names, self.sampling_rate_hz, score, sigma_s)
+        values = dict(zip(COLUMNS[3:], rest, strict=True))
+        return Events(*whole, self.names, self.sampling_rate_hz, **values)
 
     def reset(self) -> None:
         """Forget everything: the next candidate starts a new recording."""
@@ -279,7 +282,7 @@ class StreamingDecoder:
 
 def _columns(events):
     """(n, 5) sample, fraction, type, score and sigma_s."""
-    return np.column_stack([events.sample, events.fraction, events.type, events.score, events.sigma_s]).astype(float)
+    return np.column_stack([getattr(events, name) for name in COLUMNS]).astype(float)
 
 
 class RefractoryPeriodEnforcer:

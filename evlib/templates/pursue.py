@@ -72,6 +72,7 @@ class Candidates:
     amplitude : 1 is a mean event, the default
     misfit : standardised energy that is left where the event is taken away; default: 0
     frame : logit of a frame network; default: 0
+    length : samples that the event lasts; default: NaN, not known
     """
 
     time: np.ndarray
@@ -82,10 +83,12 @@ class Candidates:
     amplitude: np.ndarray = None  # type: ignore[assignment]
     misfit: np.ndarray = None  # type: ignore[assignment]
     frame: np.ndarray = None  # type: ignore[assignment]
+    length: np.ndarray = None  # type: ignore[assignment]
 
     def __post_init__(self):
         zero = np.zeros(len(self.time))
         default = {"llr_isolated": self.llr, "margin": self.llr, "amplitude": zero + 1, "misfit": zero, "frame": zero}
+        default["length"] = zero + np.nan
         vars(self).update({name: value for name, value in default.items() if getattr(self, name) is None})
 
     def __len__(self):

@@ -26,6 +26,8 @@ from .loop import train
 # Labelled events in a crop, on average, and bounds of its length in frames (2.5 and 10 s at 200 frames a second), and
 # crops in a batch. Where labels are dense, short crops allow more steps in the same time; rare events need context.
 CROP_EVENTS, CROP_FRAMES, BATCH = 4, (512, 2048), 8
+# A crop is at least this many times as long as the longest event: what is before and behind it is seen too.
+CROP_LENGTHS = 2
 # Number of epochs, and of frames in an epoch for each crop of a batch: the shorter the crops, the more steps.
 EPOCHS, EPOCH_FRAMES = 28, 40_960
 LEARNING_RATE, WEIGHT_DECAY = 4e-3, 1e-2
@@ -65,7 +67,8 @@ class FrameLabels:
 
     ``signal`` (n, C); events by ``time`` (samples, sorted) and ``type``; ``spans`` (k, 2) that are labelled completely
     and ``hidden`` (m, 2) that are not learned from, in samples; ``apart`` (E,) the refractory period of each type in
-    samples; ``elsewhere``: weight of frames without labels, of 1.
+    samples; ``elsewhere``: weight of frames without labels, of 1; ``length`` (n,) samples that each event lasts, 0 or
+    NaN where that is not known: where any is, the network also learns where events end.
     """
 
     signal: np.ndarray
@@ -75,23 +78,28 @@ class FrameLabels:
     apart: np.ndarray
     hidden: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     elsewhere: float = UNLABELLED
+    length: np.ndarray | None = None
 
 
 class FrameCrops(torch.utils.data.IterableDataset):
     """Batches of random crops, ``n_batches`` an epoch, drawn from the seed and the epoch.
 
-    ``sigma`` (E,) is the width of each type's bumps in frames; before each epoch ``shrink`` (epoch, sigma) gives the
+    Its columns are the types, and where events last, as many again: the end of an event is learned as an event of its
+    own. ``sigma`` is the width of each column's bumps in frames; before each epoch ``shrink`` (epoch, sigma) gives the
     next one.
     """
 
     def __init__(self, parts, resolution, sigma, seed, augment=True, n_batches=None, shrink=None):
         self.parts, self.resolution, self.seed, self.augment, self.shrink = parts, resolution, seed, augment, shrink
         self.epoch, self.n_types = 0, len(parts[0].apart)
-        self.sigma = np.broadcast_to(np.asarray(sigma, float), self.n_types)
+        self.sigma = np.broadcast_to(np.asarray(sigma, float), max(np.size(sigma), self.n_types))
+        longest = longest_events(parts) if len(self.sigma) > self.n_types else ()
+        self.moments, self.endless = zip(*(_moments(part, longest) for part in parts), strict=True)
         sizes = np.array([len(part.signal) for part in parts], float)
         self.share = sizes / sizes.sum()
         apart = sizes.sum() / resolution / max(sum(len(part.time) for part in parts), 1)
-        frames = min(int(np.clip(CROP_EVENTS * apart, *CROP_FRAMES)), -(-int(sizes.max()) // resolution))
+        wanted = max(CROP_EVENTS * apart, CROP_LENGTHS * max(longest, default=0) / resolution)
+        frames = min(int(np.clip(wanted, *CROP_FRAMES)), -(-int(sizes.max()) // resolution))
         self.length, self.n_batches = frames * resolution, n_batches or max(EPOCH_FRAMES // frames, 1)
         self.owner = np.concatenate([np.full(len(part.time), k) for k, part in enumerate(parts)])
         self.time = np.concatenate([part.time for part in parts])
@@ -159,9 +167,11 @@ class FrameCrops(torch.utils.data.IterableDataset):
             speed = float(np.exp(rng.uniform(-WARP, WARP)))
         if len(self.time) and rng.random() < SHARE_AROUND_LABELS:
             row = rng.choice(len(self.time), p=self.chance)
-            part, start = self.parts[self.owner[row]], self.time[row] - rng.uniform(0.05, 0.95) * n * speed
+            number, start = self.owner[row], self.time[row] - rng.uniform(0.05, 0.95) * n * speed
+            part = self.parts[number]
         else:
-            part = self.parts[rng.choice(len(self.parts), p=self.share)]
+            number = rng.choice(len(self.parts), p=self.share)
+            part = self.parts[number]
             start = rng.uniform(-0.25 * n, max(len(part.signal) - 0.75 * n, 1))
         start = int(np.clip(start, -n // 2, max(len(part.signal) - n // 2, 0)))
         place = start + speed * np.arange(n)
@@ -176,19 +186,46 @@ class FrameCrops(torch.utils.data.IterableDataset):
         frame_place = place[:: self.resolution] + speed * middle
         known = within(frame_place, part.spans)[:, None]
         seen = ((frame_place >= 0) & (frame_place < len(part.signal)) & ~within(frame_place, part.hidden))[:, None]
-        # The nearest event of each type to each frame, in frames of the crop.
-        distance = np.full((len(frame_place), self.n_types), np.inf)
-        for k in np.unique(part.type):
-            distance[:, k] = nearest(frame_place, part.time[part.type == k]) - frame_place
+        # The nearest beginning and end of an event of each type to each frame, in frames of the crop.
+        distance = np.full((len(frame_place), len(self.sigma)), np.inf)
+        for k, times in enumerate(self.moments[number]):
+            if len(times):
+                distance[:, k] = nearest(frame_place, times) - frame_place
         samples = np.abs(distance)
         distance /= speed * self.resolution
         target = np.exp(-0.5 * np.minimum(np.abs(distance) / self.sigma, 10) ** 2).astype(np.float32)
         target[target < 1e-3] = 0
         # A label also excludes others: none of its type within a refractory period, no other type at the same moment.
-        certain = known | (samples < part.apart) | (target.max(1, keepdims=True) > 0.5)
+        certain = known | (samples < np.resize(part.apart, len(self.sigma)))
+        begun = target[:, : self.n_types].max(1, keepdims=True) > 0.5
+        certain[:, : self.n_types] |= begun
         weight = np.where(certain, 1.0, part.elsewhere) * seen
+        for k, spans in enumerate(self.endless[number], self.n_types):
+            weight[within(frame_place, spans), k] = 0
         reach = FARTHEST_OFFSET * self.sigma
         return signal, target, np.clip(distance, -reach, reach).astype(np.float32), weight.astype(np.float32)
+
+
+def longest_events(parts) -> tuple:
+    """Samples that the longest event of each type lasts, 0 where none is known to last; () if none of any type is."""
+    lasting = np.concatenate([np.nan_to_num(part.length) for part in parts if part.length is not None] or [np.zeros(0)])
+    type = np.concatenate([part.type for part in parts if part.length is not None] or [np.zeros(0, int)])
+    longest = tuple(lasting[type == k].max(initial=0.0) for k in range(len(parts[0].apart)))
+    return longest if any(longest) else ()
+
+
+def _moments(part, longest):
+    """The times of each column, and for each type the spans (m, 2) in which it may end unnoticed: behind events that
+    last nobody knows how long."""
+    own = [part.type == k for k in range(len(part.apart))]
+    columns, endless = [part.time[rows] for rows in own], []
+    length = np.zeros(len(part.time)) if part.length is None else np.nan_to_num(part.length)
+    for rows, most in zip(own, longest, strict=False):
+        lasts = rows & (length > 0)
+        columns.append(np.sort(part.time[lasts] + length[lasts]))
+        unknown = part.time[rows & ~lasts][:, None] + [0.0, most]
+        endless.append(unknown if most else np.array([[-np.inf, np.inf]]))
+    return columns, endless
 
 
 def within(place, spans):
@@ -214,7 +251,7 @@ class FrameLoss(torch.nn.Module):
 
 
 def first_sigma(apart_samples, jitter_samples, resolution, rate):
-    """(E,) the widths that bumps begin with, in frames: no bump reaches the next event of its type."""
+    """(n,) the widths that bumps begin with, in frames: no bump reaches the next event of its column."""
     narrowest = NARROWEST_FRAMES * resolution
     widest = np.clip(WIDEST_SHARE * apart_samples, narrowest, max(WIDEST_S * rate, narrowest))
     return np.clip(JITTERS * jitter_samples, narrowest, widest) / resolution
@@ -267,12 +304,14 @@ def train_frames(
 
     Returns
     -------
-    FrameNetwork (in eval mode), history, widths of the bumps at the end (E,) in frames
+    FrameNetwork (in eval mode), with twice as many columns as types where labels last: beginnings, then ends; history;
+    widths of the bumps of beginnings at last (E,) in frames
     """
-    sigma = first_sigma(parts[0].apart, jitter_samples, resolution, rate)
+    n_columns = len(parts[0].apart) * (2 if longest_events(parts) else 1)
+    sigma = first_sigma(np.resize(parts[0].apart, n_columns), jitter_samples, resolution, rate)
     hidden_size = hidden_size if encoder is None else encoder.config["hidden_size"]
     with seeded(seed):
-        network = FrameNetwork(parts[0].signal.shape[1], len(parts[0].apart), hidden_size, resolution)
+        network = FrameNetwork(parts[0].signal.shape[1], n_columns, hidden_size, resolution)
     if encoder is None:
         groups = network.parameters()
     else:
@@ -312,4 +351,4 @@ def train_frames(
         seed=seed,
     )
     network.encoder.requires_grad_(True)
-    return network.eval(), history, crops.sigma
+    return network.eval(), history, crops.sigma[: len(parts[0].apart)]
