@@ -26,6 +26,9 @@ N_HYBRIDS = 3
 HYBRID_EVENTS = 20.0
 # From this many real development events on, a network that reads the signal is judged by them alone.
 ENOUGH_EVENTS = 10
+# Hybrid recordings say nothing about a network that reads the signal if its best F1 in them is lower: it does not take
+# what templates make for events. Then the few labels that there are judge it alone.
+RECOGNISED = 0.5
 # Shares of errors that lie within one and 1.96 standard deviations of a normal distribution, and the fewest errors that
 # a timing scale is estimated from.
 COVERAGE, COVERED_SIGMAS, FEWEST_ERRORS = (0.6827, 0.95), (1.0, 1.96), 50
@@ -79,6 +82,10 @@ def find_held_out(detector: Detector, learned, tolerance_s: float) -> HeldOut:
             for k in range(hybrids.enough(N_HYBRIDS))
             for strange in hybrids.rhythms
         ]
+        if detector.frames is not None and held_out.n_real:
+            hybrid = HeldOut(cache["hybrid"], [], [], tolerance_s)
+            if f1_scores(detector, hybrid, best_thresholds(detector, hybrid))[0] < RECOGNISED:
+                cache["hybrid"] = []
     return replace(held_out, hybrid=cache["hybrid"])
 
 

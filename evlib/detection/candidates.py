@@ -129,14 +129,15 @@ def frame_candidates(
     hop, stop, parts = network.resolution, n_samples if stop is None else stop, []
     beside = Candidates.empty() if beside is None else beside
     at = np.full(len(beside), LEAST_LOGIT)
-    n_types, behind = len(durations) or network.num_events, farthest_end(durations, TILE_FRAMES)
+    n_types, behind = len(durations) or None, farthest_end(durations, TILE_FRAMES)
     for first, logits, times in read_frames(network, read, n_samples, start, stop, behind):
         begin, last = max(first - EDGE_FRAMES, 0), min(first + TILE_FRAMES, -(-n_samples // hop))
         before = PEAK_FRAMES if 0 < first * hop <= start else 0
         after = PEAK_FRAMES if stop <= last * hop < n_samples else 0
         peaks = _peaks(logits[:, :n_types], times[:, :n_types], first - before - begin, last + after - begin)
-        of_ends = logits[:, n_types:], times[:, n_types:]
-        parts.append(_with_lengths(peaks, *of_ends, begin, hop, durations) if durations else peaks)
+        if durations:
+            peaks = _with_lengths(peaks, logits[:, n_types:], times[:, n_types:], begin, hop, durations)
+        parts.append(peaks)
         inner = -np.inf if first == 0 else first * hop, np.inf if last * hop >= n_samples else last * hop
         rows = slice(*np.searchsorted(beside.time, inner))
         frame = np.clip((beside.time[rows] // hop).astype(int) - begin, 0, len(logits) - 1)

@@ -360,11 +360,12 @@ def _compared(tried, learned, tolerance_s=None, real_only=True):
     held_out = {name: calibrate.find_held_out(one, learned, within[name]) for name, one in tried.items()}
     # Where few events are labelled, the detector that finds them with the fewest others shows how many there are.
     share = max(calibrate.label_share(detector, held_out[name]) for name, detector in tried.items())
+    # Where hybrid recordings say nothing about one of them, none is judged by them.
+    enough = [one.n_real >= calibrate.ENOUGH_EVENTS or not one.hybrid for one in held_out.values()]
     scores = {}
     for name, detector in tried.items():
         n_real = held_out[name].n_real
-        labels_alone = real_only and n_real >= calibrate.ENOUGH_EVENTS
-        f1, _ = calibrate.f1_scores(detector, held_out[name], real_only=labels_alone, share=share)
+        f1, _ = calibrate.f1_scores(detector, held_out[name], real_only=real_only and any(enough), share=share)
         isolated = calibrate.find_isolated(detector, learned, within[name])
         if isolated is not None:
             f1 = (f1 + calibrate.f1_scores(detector, isolated)[0]) / 2

@@ -305,13 +305,19 @@ def hold_out(tables, n_samples, seed: int) -> tuple[list, list]:
         nothing = _without_spans(table[:0])
         if held is not None:
             parts.append((nothing, table) if k in held else (table, nothing))
-        elif len(table.labelled_spans):
-            parts.append(_hold_out_blocks(table, length, few))
         else:
-            is_last = _rank_in_type(table.type) % ONE_IN == ONE_IN - 1
-            parts.append((table, table[is_last & ~few[table.type]]))
+            single = ~table.is_labelled(table.sample) & ~few[table.type]
+            single &= _rank_in_type(table.type) % ONE_IN == ONE_IN - 1
+            kept, held_labels = _hold_out_blocks(table, length, few) if len(table.labelled_spans) else (table, nothing)
+            parts.append((kept, _with_rows(held_labels, table[single])))
     train, development = zip(*parts, strict=True)
     return list(train), list(development)
+
+
+def _with_rows(table, more):
+    """A table with the rows of another one; the spans stay."""
+    joined = Events.concatenate([replace(table, labelled_spans=None), replace(more, labelled_spans=None)])
+    return replace(joined, labelled_spans=table.labelled_spans)
 
 
 def _held_recordings(tables, counts, seed):

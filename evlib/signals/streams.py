@@ -29,6 +29,8 @@ STREAMS = {
     "isolated events": 23,
     "people held out": 24,
     "sessions from windows": 25,
+    "calls": 26,
+    "kinds of calls": 27,
     # Each of these numbers belongs to two purposes: a new one would change the results of one of them.
     "windows for training": 15,
     "labels of probes": 15,
