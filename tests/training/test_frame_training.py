@@ -1,5 +1,7 @@
 """Crops of recordings for the frame network: targets move with the signal, weights say what is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -46,6 +48,36 @@ def test_targets_stand_where_the_signal_says(plain, augment):
         for at, type in zip(*np.nonzero(crop["input"] > 0.4), strict=True):
             assert crop["target"][at // HOP, type] > 0.5
     assert seen > 20
+
+
+def test_ends_are_learned_as_events_of_their_own(plain):
+    """A column of ends stands where events end; behind an event that lasts nobody knows how long it teaches nothing."""
+    length = np.array([500.0, 900.0, np.nan, 0.0])
+    part = replace(labels(type=np.array([0, 1, 0, 0])), length=length)
+    data = FrameCrops([part], HOP, np.full(2 * TYPES, SIGMA), 0, augment=False)
+    rng, seen = np.random.default_rng(0), np.zeros(2)
+    for crop in (data._crop(rng) for _ in range(60)):
+        target, weight = crop["target"], crop["weight"]
+        for at, type in zip(*np.nonzero(crop["input"] > 0.4), strict=True):
+            for reach in (500, 900):
+                if (end := (at + reach) // HOP) < len(target) and target[end, TYPES + type] > 0.9:
+                    seen[type] += 1
+        # Type 0 has two events whose end is not known: over as many samples as its longest event lasts.
+        hidden = np.flatnonzero(weight[:, TYPES] == 0)
+        assert (weight[:, :TYPES] > 0).sum() >= (weight[:, TYPES:] > 0).sum()
+        assert not target[hidden, TYPES].any() and len(hidden) <= 2 * (500 // HOP + 1) + (weight[:, 0] == 0).sum()
+    assert (seen > 5).all()
+
+
+def test_types_whose_ends_are_never_known_teach_no_ends(plain):
+    part = replace(labels(), length=np.array([500.0, 0.0, 500.0, np.nan]))
+    for crop in crops_of(part, n=20):
+        assert not crop["weight"][:, TYPES + 1].any() and crop["weight"][:, TYPES].any()
+
+
+def crops_of(part, n):
+    data, rng = FrameCrops([part], HOP, np.full(2 * TYPES, SIGMA), 0, augment=False), np.random.default_rng(1)
+    return [data._crop(rng) for _ in range(n)]
 
 
 def test_weights_say_what_is_known(plain):
