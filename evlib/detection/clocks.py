@@ -82,10 +82,10 @@ def stream_clocks(detector, recording: Recording) -> dict[str, Clock]:
     tables = [np.concatenate(table) for table in _events_of(detector, recording, banks, least=LEAST_LLR)]
     clocks = {}
     for (name, _), table in zip(groups[1:], tables[1:], strict=True):
-        line = _common_line(tables[0], table)
+        pairs = _common_events(tables[0], table)
         message = f"{name} and {groups[0][0]} have too few events in common to put them on one clock"
-        require(line is not None, DataError, message)
-        clocks[name] = Clock(*line)
+        require(pairs is not None, DataError, message)
+        clocks[name] = Clock.from_markers(*pairs)
         logging.getLogger(__name__).info("%s on the clock of %s: %s", name, groups[0][0], clocks[name])
     return clocks
 
@@ -104,9 +104,9 @@ def _events_of(detector, recording, banks, least):
     return tables
 
 
-def _common_line(first, second):
-    """Offset, slope and their standard errors of the line that common events lie on, of tables (n, 2) of times and
-    types; None where it is not clear."""
+def _common_events(first, second):
+    """The times (n,) of common events on both clocks, of tables (n, 2) of times and types: those near the line that
+    most lie on; None where it is not clear."""
     if min(len(first), len(second)) < LEAST_EVENTS or first[0, 0] == first[-1, 0]:
         return None
     start, duration = first[0, 0], 0.0
@@ -134,10 +134,7 @@ def _common_line(first, second):
             return None
         line, reach, most = found[:2], SAME_S, 4 * SAME_S / duration
     near = np.abs(difference - line[0] - line[1] * time) < SAME_S / 2
-    (slope, offset), covariance = np.polyfit(time[near], difference[near], 1, cov=True)
-    # On the common clock the line begins at its second 0, and not at the first event.
-    sd = np.sqrt(covariance[1, 1] + start**2 * covariance[0, 0] - 2 * start * covariance[0, 1])
-    return offset - slope * start, slope, float(sd), float(np.sqrt(covariance[0, 0]))
+    return first[row[near], 0], second[other[near], 0]
 
 
 def clock_lag(detector, recording: Recording) -> ClockLag | None:

@@ -381,6 +381,25 @@ def plot_problems(spans: dict, channels, duration_s: float, noise: tuple | None 
     return ax
 
 
+def plot_clocks(clocks: dict, duration_s: float, ax=None):
+    """By how much clocks of streams are late over a recording, each with the band in which it lies with 95 %.
+
+    Parameters
+    ----------
+    clocks : name -> Clock (`evlib.signals.joined`), from `evlib.detection.clocks.stream_clocks` or markers
+    duration_s : of the recording
+    """
+    ax = _axes(ax)
+    time_s = np.linspace(0, duration_s, 200)
+    for k, (name, clock) in enumerate(clocks.items()):
+        lag_ms, sd_ms = 1e3 * (clock.at(time_s) - time_s), 1e3 * clock.sd_at(time_s)
+        ax.plot(time_s, lag_ms, color=f"C{k}", label=plain(f"{name}: {clock}", 2 * MOST_LETTERS))
+        ax.fill_between(time_s, lag_ms - 1.96 * sd_ms, lag_ms + 1.96 * sd_ms, color=f"C{k}", alpha=0.3, linewidth=0)
+    ax.set(xlabel="time on the common clock (s)", ylabel="late (ms)", xlim=(0, duration_s))
+    _legend_above(ax, 1)
+    return ax
+
+
 # ---- Templates and windows
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import DataError, OptionError, require, require_known, require_number, require_rate
+from .errors import DataError, OptionError, ShapeError, require, require_known, require_number, require_rate
 from .recording import BLOCK_SAMPLES, REACH, Recording, windowed_sinc
 
 # Samples by which a place may be off by rounding.
@@ -28,7 +28,8 @@ LOOKS, LOOK_SAMPLES = 50, 512
 class Clock:
     """The clock of a stream: what happens at ``t`` seconds of the common clock is found at ``t (1 + skew) + offset_s``.
 
-    ``offset_sd_s`` and ``skew_sd`` are standard errors, where the clock was estimated.
+    ``offset_sd_s`` and ``skew_sd`` are standard errors, where the clock was estimated; ``middle_s`` is when it is known
+    best, in the middle of what it was estimated from.
 
     >>> round(float(Clock(0.3, 200e-6).at(100.0)), 6)
     100.32
@@ -38,10 +39,50 @@ class Clock:
     skew: float = 0.0
     offset_sd_s: float = float("nan")
     skew_sd: float = float("nan")
+    middle_s: float = float("nan")
 
     def __post_init__(self):
         require_number(-1e9, 1e9, offset_s=self.offset_s)
         require_number(-0.5, 1.0, skew=self.skew)
+
+    @staticmethod
+    def from_markers(common_s, own_s) -> "Clock":
+        """The clock on which moments of the common clock are found at ``own_s``: a line through both, by least squares.
+
+        Parameters
+        ----------
+        common_s, own_s : (n,) seconds of the same markers (a knock, a flash, a pulse on both devices), in pairs. One
+            says an offset alone, three or more say standard errors too
+
+        Raises
+        ------
+        ShapeError, DataError : not as many in both, times that are not finite, all at one moment
+
+        Examples
+        --------
+        >>> print(Clock.from_markers([0.0, 100.0, 200.0], [0.3, 100.3201, 200.3401]))
+        +300.02 ms (± 0.037), +200.5 ppm (± 0.29)
+        """
+        common, own = (np.atleast_1d(np.asarray(times, dtype=float)) for times in (common_s, own_s))
+        message = f"markers come in pairs, got {common.shape} and {own.shape} times"
+        require(common.shape == own.shape and common.ndim == 1 and len(own) > 0, ShapeError, message)
+        require(np.isfinite([common, own]).all(), DataError, "times of markers must be finite numbers of seconds")
+        if len(common) == 1:
+            return Clock(float(own[0] - common[0]))
+        require(np.ptp(common) > 0, DataError, "all markers stand at one moment: one would say as much")
+        middle, lag = common.mean(), own - common
+        moved = common - middle
+        skew = float(moved @ lag / (moved @ moved))
+        left = lag - lag.mean() - skew * moved
+        variance = left @ left / (len(lag) - 2) if len(lag) > 2 else np.nan
+        skew_sd = float(np.sqrt(variance / (moved @ moved)))
+        offset_sd = float(np.sqrt(variance / len(lag) + (middle * skew_sd) ** 2))
+        return Clock(float(lag.mean() - skew * middle), skew, offset_sd, skew_sd, float(middle))
+
+    def sd_at(self, time_s):
+        """Standard error of `at` in seconds; NaN where the clock was not estimated."""
+        least = np.maximum(self.offset_sd_s**2 - (self.middle_s * self.skew_sd) ** 2, 0.0)
+        return np.sqrt(least + (np.subtract(time_s, self.middle_s) * self.skew_sd) ** 2)
 
     def at(self, time_s):
         """Seconds on this clock at seconds of the common one."""
@@ -52,8 +93,11 @@ class Clock:
         return np.subtract(own_s, self.offset_s) / (1 + self.skew)
 
     def __str__(self):
-        offset = f"{1e3 * self.offset_s:+.2f} ms (± {1e3 * self.offset_sd_s:.2g})"
-        return f"{offset}, {1e6 * self.skew:+.1f} ppm (± {1e6 * self.skew_sd:.2g})"
+        ms, ppm = (
+            np.format_float_positional(error, 2, fractional=False, trim="-")
+            for error in (1e3 * self.offset_sd_s, 1e6 * self.skew_sd)
+        )
+        return f"{1e3 * self.offset_s:+.2f} ms (± {ms}), {1e6 * self.skew:+.1f} ppm (± {ppm})"
 
 
 def join_streams(

@@ -5,7 +5,7 @@ import pytest
 from required import some_slow
 
 import evlib
-from evlib.detection.clocks import _common_line, stream_clocks
+from evlib.detection.clocks import _common_events, stream_clocks
 from evlib.live.streaming import StreamingDetector
 from evlib.signals.errors import DataError, OptionError
 from evlib.signals.joined import Clock, Resampled, join_streams
@@ -146,7 +146,8 @@ def test_a_line_is_found_however_rare_events_are(apart_s, share):
         found = np.r_[clock.at(time[some]) + rng.normal(0, 2e-4, some.sum()), false]
         table = np.column_stack([found, np.r_[kind[some], rng.integers(0, 4, len(false))]])
         tables.append(table[np.argsort(table[:, 0])])
-    offset, skew, offset_sd, skew_sd = _common_line(*tables)
-    assert abs(offset + 2.2) < max(5 * offset_sd, 1e-4) and abs(skew - 3e-4) < 5 * skew_sd < 1e-5
-    assert _common_line(tables[0], np.column_stack([np.sort(rng.uniform(time[0], time[-1], 300)), kind])) is None
-    assert _common_line(tables[0][:5], tables[1]) is None and _common_line(np.zeros((20, 2)), tables[1]) is None
+    found = Clock.from_markers(*_common_events(*tables))
+    assert abs(found.offset_s + 2.2) < max(5 * found.offset_sd_s, 1e-4)
+    assert abs(found.skew - 3e-4) < 5 * found.skew_sd < 1e-5
+    assert _common_events(tables[0], np.column_stack([np.sort(rng.uniform(time[0], time[-1], 300)), kind])) is None
+    assert _common_events(tables[0][:5], tables[1]) is None and _common_events(np.zeros((20, 2)), tables[1]) is None

@@ -14,6 +14,7 @@ from evlib.detection.drift import TemplateDrift
 from evlib.inspection import plots
 from evlib.signals.errors import OptionError, ShapeError
 from evlib.signals.events import Events
+from evlib.signals.joined import Clock
 from evlib.signals.recording import Recording
 from evlib.templates.waveforms import channel_delays
 
@@ -348,3 +349,18 @@ def test_lag_and_drift_have_axes_of_their_own():
     assert of_lag.get_ylabel() == "lag of the second clock (s)"
     assert of_drift.lines[0].get_ydata() == pytest.approx([0, 40])
     assert of_lag.spines["right"].get_position() != of_drift.spines["right"].get_position()
+
+
+def test_clocks_are_drawn_with_their_uncertainty():
+    """The line is the lag in ms, the band is narrowest where the clock was estimated, and an unsure clock has none."""
+    rng = np.random.default_rng(0)
+    common = np.linspace(20.0, 60.0, 30)
+    clocks = {"load": Clock.from_markers(common, Clock(0.3, 1e-3).at(common) + rng.normal(0, 1e-2, 30))}
+    ax = plots.plot_clocks(clocks | {"told": Clock(-0.1)}, 100.0)
+    load, told = ax.lines
+    assert load.get_ydata()[[0, -1]] == pytest.approx([300.0, 400.0], abs=20.0)
+    assert told.get_ydata() == pytest.approx(-100.0)
+    corners = ax.collections[0].get_paths()[0].vertices
+    width = {x: np.ptp(corners[np.isclose(corners[:, 0], x, atol=0.3), 1]) for x in (0.0, 40.2, 100.0)}
+    assert 0 < width[40.2] < 0.5 * min(width[0.0], width[100.0])
+    assert ax.get_ylabel() == "late (ms)" and f"load: {clocks['load']}" == ax.get_legend().get_texts()[0].get_text()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evlib.signals.errors import DataError, OptionError
+from evlib.signals.errors import DataError, OptionError, ShapeError
 from evlib.signals.files import read_recording, write_recording
 from evlib.signals.joined import BLANK_SAMPLES, Clock, join_streams, stream_groups
 from evlib.signals.recording import Recording
@@ -130,3 +130,32 @@ def test_clocks_go_there_and_back():
     time_s = np.array([0.0, 10.0, 86_400.0])
     np.testing.assert_allclose(clock.common(clock.at(time_s)), time_s, atol=1e-9)
     assert str(Clock(0.3, 2e-4, 1e-5, 1e-6)) == "+300.00 ms (± 0.01), +200.0 ppm (± 1)"
+
+
+def test_markers_say_a_clock_and_how_well_it_is_known(rng):
+    """The line is that of least squares, and its band holds the truth as often as it says."""
+    true, held = Clock(0.3, 2e-4), []
+    for _ in range(300):
+        common = np.sort(rng.uniform(40, 100, 12))
+        own = true.at(common) + rng.normal(0, 1e-3, 12)
+        found = Clock.from_markers(common, own)
+        (skew, offset), covariance = np.polyfit(common, own - common, 1, cov=True)
+        values = found.offset_s, found.skew, found.offset_sd_s, found.skew_sd
+        np.testing.assert_allclose(values, [offset, skew, *np.sqrt(np.diag(covariance)[::-1])], rtol=1e-6)
+        time_s = np.array([0.0, 70.0, 200.0])
+        held.append(np.abs(found.at(time_s) - true.at(time_s)) < 2.228 * found.sd_at(time_s))  # t of 10 degrees, 95 %
+    assert (np.abs(np.mean(held, axis=0) - 0.95) < 0.04).all()
+
+
+def test_few_markers_say_less():
+    assert Clock.from_markers(10.0, 10.5) == Clock(0.5)
+    two = Clock.from_markers([0.0, 100.0], [1.0, 101.02])
+    assert (two.offset_s, two.skew) == pytest.approx((1.0, 2e-4)) and np.isnan(two.sd_at(5.0))
+    for common, own, error in (
+        ([1.0, 2.0], [1.0], ShapeError),
+        ([], [], ShapeError),
+        ([1.0, 1.0], [1.0, 2.0], DataError),
+        ([1.0, np.nan], [1.0, 2.0], DataError),
+    ):
+        with pytest.raises(error, match="markers"):
+            Clock.from_markers(common, own)
