@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..scoring.thresholds import choose_thresholds, labelled_share, threshold_grid, unlabelled_false
+from ..signals.clock import split_time
 from ..signals.streams import stream
 from ..templates.hybrid import label_examples
 from ..templates.learn import nearest_label
@@ -113,12 +114,24 @@ def _cache(detector, learned):
 
 
 def label_all(found, labels, tolerance_s: float, apart_samples=None) -> list:
-    """Examples of each recording that has labels: candidates with what the labels say about them."""
+    """Examples of each recording that has labels: candidates with what the labels say about them; where labels stand
+    outside of labelled spans too, what is inside and what is outside apart."""
     return [
-        label_examples(candidates, table, max(1.0, tolerance_s * table.sampling_rate_hz) + 0.5, apart_samples)
+        label_examples(*part, max(1.0, tolerance_s * part[1].sampling_rate_hz) + 0.5, apart_samples)
         for candidates, table in zip(found, labels, strict=True)
         if len(table) + len(table.labelled_spans)
+        for part in _inside_and_outside(candidates, table)
     ]
+
+
+def _inside_and_outside(candidates, table):
+    """Candidates and labels in labelled spans, and those outside of them, where labels stand in both."""
+    known = table.is_labelled(table.sample)
+    if known.all() or not len(table.labelled_spans):
+        return [(candidates, table)]
+    near = table.is_labelled(split_time(candidates.time)[0])
+    outside = replace(table[~known], labelled_spans=table.labelled_spans[:0])
+    return [(candidates[near], table[known]), (candidates[~near], outside)]
 
 
 def best_thresholds(detector: Detector, held_out: HeldOut) -> np.ndarray:

@@ -6,13 +6,14 @@ good for trying things out, not for judging a method.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from .errors import DataError, require_choice, require_extra
 from .events import Events
+from .joined import join_streams
 from .recording import Recording
 from .synthetic import make_recording
 
@@ -72,18 +73,29 @@ def _earthquakes():
     obspy = require_extra("obspy", "examples")
     from obspy.signal.trigger import coincidence_trigger
 
-    # The fourth station is left out: it has another rate.
-    files = sorted(Path(obspy.__file__).parent.glob("signal/tests/data/BW.UH[123]._.SH?.D.2010.147.cut.slist.gz"))
-    if len(files) != 5:
-        raise DataError(f"this ObsPy ({obspy.__version__}) ships {len(files)} of the 5 seismograms; pip's has them all")
+    files = sorted(Path(obspy.__file__).parent.glob("signal/tests/data/BW.UH?._.?H?.D.2010.147.cut.slist.gz"))
+    if len(files) != 6:
+        raise DataError(f"this ObsPy ({obspy.__version__}) ships {len(files)} of the 6 seismograms; pip's has them all")
     stream = obspy.Stream([trace for file in files for trace in obspy.read(str(file))])
-    signal, rate, start = np.stack([t.data for t in stream], axis=1), 50.0, stream[0].stats.starttime
-    names = [f"{t.stats.station}.{t.stats.channel}" for t in stream]
+    stations: dict[str, list] = {}
+    for trace in stream:
+        stations.setdefault(trace.stats.station, []).append(trace)
+    # Each station has its rate and its start, some milliseconds apart.
+    streams = {name: _station(traces) for name, traces in stations.items()}
+    joined, start = join_streams(streams), stream[0].stats.starttime
+    stop = int((min(trace.stats.endtime for trace in stream) - start) * joined.sampling_rate_hz)
+    recording = replace(joined, signal=joined.read(0, stop), name="earthquakes")
     stream.filter("bandpass", freqmin=10, freqmax=20)
     found = coincidence_trigger("recstalta", 3.5, 1, stream, 3, sta=0.5, lta=10)
     onset_s = [trigger["time"] - start for trigger in found]
-    recording = Recording(signal, rate, names, ["counts"] * len(names), "earthquakes")
-    return recording, Events.from_seconds(onset_s, ["earthquake"] * len(onset_s), rate)
+    return recording, Events.from_seconds(onset_s, ["earthquake"] * len(onset_s), recording.sampling_rate_hz)
+
+
+def _station(traces):
+    """The traces of a station as one recording."""
+    about, names = traces[0].stats, [trace.stats.channel for trace in traces]
+    signal = np.stack([trace.data for trace in traces], axis=1)
+    return Recording(signal, about.sampling_rate, names, "counts", start_time=str(about.starttime))
 
 
 EXAMPLES = {
@@ -95,7 +107,7 @@ EXAMPLES = {
         _heart,
     ),
     "earthquakes": Example(
-        "five seismograms of three stations (BW.UH1 to UH3); three earthquakes by ObsPy's coincidence trigger",
+        "six seismograms of four stations (BW.UH1 to UH4, 50 and 100 Hz); three earthquakes by ObsPy's trigger",
         "LGPL-3.0 (ObsPy)",
         "230 s",
         _earthquakes,

@@ -8,15 +8,15 @@ a stream that is missing for a while (NaN, ended early) takes away its own evide
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .errors import DataError, OptionError, ShapeError, require, require_known, require_number, require_rate
 from .recording import BLOCK_SAMPLES, REACH, Recording, windowed_sinc
 
-# Samples by which a place may be off by rounding.
-ROUNDING = 1e-6
+# Samples by which a place may be off: clocks of files are rounded to microseconds.
+ROUNDING = 1e-3
 # A stream shows nothing above half its rate. There it gets white noise, of so much of its own noise, so that it can be
 # whitened at the common rate; and the samples that are drawn together, whatever is read.
 BLANK, BLANK_SAMPLES = 3e-3, 65_536
@@ -107,7 +107,8 @@ def join_streams(
 
     Parameters
     ----------
-    streams : recordings by name; the first one's clock is the common one
+    streams : recordings by name; the first one's clock is the common one. Where both say when they began
+        (``start_time``), a stream begins so much later or earlier; where not, with the first
     clocks : of streams whose clocks differ from it, by name (`evlib.detection.clocks.stream_clocks` estimates them)
     sampling_rate_hz : the common rate; default: that of the fastest stream. A lower one saves time, and loses what
         faster streams show above half of it
@@ -120,6 +121,7 @@ def join_streams(
     Raises
     ------
     OptionError : no streams, clocks of streams that there are not
+    DataError : a stream that shares no moment with the first
 
     Examples
     --------
@@ -143,17 +145,25 @@ def join_streams(
     if faster := [name for name, stream in streams.items() if stream.sampling_rate_hz > rate]:
         text = "of %s only what lies below %g Hz is read, at %g Hz"
         logging.getLogger(__name__).warning(text, ", ".join(faster), rate / 2, rate)
-    clocks = {name: clocks.get(name, Clock()) for name in streams}
-    end_s = max(float(clocks[name].common(stream.duration_s)) for name, stream in streams.items())
-    require(
-        end_s > 0, DataError, f"no stream has samples after the start of {next(iter(streams))}: are the clocks right?"
-    )
-    n_samples = max(1, round(end_s * rate))
-    parts = [Resampled(stream, clocks[name], rate, n_samples) for name, stream in streams.items()]
+    first = next(iter(streams.values()))
+    of_samples = {name: _of_samples(clocks.get(name, Clock()), stream, first) for name, stream in streams.items()}
+    ends_s = {name: clock.common([0.0, streams[name].duration_s]) for name, clock in of_samples.items()}
+    (start_s, stop_s), *others = ends_s.values()
+    strange = [name for name, (low, high) in ends_s.items() if high <= max(start_s, 0) or low >= stop_s]
+    message = f"{', '.join(strange)}: no sample in the time of {next(iter(streams))}; are clocks and start times right?"
+    require(not strange, DataError, message)
+    n_samples = max(1, round(float(max(stop_s, *(stop for _, stop in others)) if others else stop_s) * rate))
+    parts = [Resampled(stream, of_samples[name], rate, n_samples) for name, stream in streams.items()]
     channels = tuple(f"{name}.{channel}" for name, stream in streams.items() for channel in stream.channels)
     units = tuple(unit for stream in streams.values() for unit in stream.units)
-    first = next(iter(streams.values()))
     return Recording(Joined(parts), rate, channels, units, " + ".join(streams), first.start_time)
+
+
+def _of_samples(clock, stream, first):
+    """The clock of the samples of a stream: seconds from its first one, and not from when its device began."""
+    if None in (stream.start_time, first.start_time):
+        return clock
+    return replace(clock, offset_s=clock.offset_s - (stream.start_time - first.start_time).total_seconds())
 
 
 def stream_groups(recording: Recording) -> dict[str, tuple]:

@@ -118,7 +118,7 @@ def test_what_does_not_fit_together_is_refused():
     ):
         with pytest.raises(OptionError, match=message):
             join_streams(streams, clocks)
-    with pytest.raises(DataError, match="are the clocks right"):
+    with pytest.raises(DataError, match="are clocks and start times right"):
         join_streams({"a": a}, {"a": Clock(99.0)})
     for wrong in ({"skew": -1.0}, {"offset_s": np.nan}):
         with pytest.raises(OptionError):
