@@ -30,6 +30,9 @@ ENOUGH_EVENTS = 10
 # Hybrid recordings say nothing about a network that reads the signal if its best F1 in them is lower: it does not take
 # what templates make for events. Then the few labels that there are judge it alone.
 RECOGNISED = 0.5
+# Where neither hybrid recordings nor enough events say more, its threshold in log odds: true odds have their best F1 at
+# half of that F1, 0.38 for 0.75.
+SOUND = -0.5
 # Shares of errors that lie within one and 1.96 standard deviations of a normal distribution, and the fewest errors that
 # a timing scale is estimated from.
 COVERAGE, COVERED_SIGMAS, FEWEST_ERRORS = (0.6827, 0.95), (1.0, 1.96), 50
@@ -137,11 +140,14 @@ def _inside_and_outside(candidates, table):
 def best_thresholds(detector: Detector, held_out: HeldOut) -> np.ndarray:
     """(E,) the thresholds with the best F1 on development data; hybrid recordings weigh little where there are
     labels."""
-    parts = _weighed(held_out, len(detector.names))
+    n_types = len(detector.names)
+    parts = _weighed(held_out, n_types)
     if not parts:
-        return np.zeros(len(detector.names))
+        return np.zeros(n_types)
+    if detector.frames is not None and not held_out.hybrid and held_out.n_real < ENOUGH_EVENTS:
+        return np.full(n_types, SOUND)
     grid, counts = _sweep(detector, parts)
-    return choose_thresholds(grid, _n_events(parts, len(detector.names)), *counts)
+    return choose_thresholds(grid, _n_events(parts, n_types), *counts)
 
 
 def _weighed(held_out, n_types, real_only=False):

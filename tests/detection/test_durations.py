@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import evlib
 from evlib.detection.detector import load_detector
-from evlib.detection.durations import FARTHEST, LEAST_SPREAD, durations_vary, find_ends, learn_durations
+from evlib.detection.durations import FARTHEST, USUAL_SPREAD, durations_vary, find_ends, learn_durations
 from evlib.live.streaming import StreamingDetector
 from evlib.scoring.segments import compare_segments
 from evlib.signals.calls import make_calls
@@ -45,10 +45,12 @@ def test_without_a_visible_end_an_event_lasts_as_its_kind_does():
 def test_labels_say_how_long_kinds_last():
     lasts, type = [0.1, 0.2, 0.4, np.nan, 0.0, 0.0], ["a", "a", "a", "a", "a", "b"]
     (median, spread), nothing = learn_durations([table(lasts[:2], type[:2]), table(lasts[2:], type[2:])], 2)
-    assert median == pytest.approx(0.2) and spread == pytest.approx(np.std(np.log([0.1, 0.2, 0.4]), ddof=1))
+    assert median == pytest.approx(0.2) and spread == pytest.approx(np.sqrt((2 * np.log(2) ** 2 + 4 * 0.4**2) / 6))
     assert nothing == (0.0, 0.0)
+    many = 0.2 * np.exp(0.1 * np.random.default_rng(0).standard_normal(2000))
+    assert learn_durations([table(many, ["a"] * 2000)], 2)[0][1] == pytest.approx(0.1, rel=0.1)
     assert learn_durations([table([0.0, np.nan], ["a", "b"])], 2) == ()
-    assert learn_durations([table([0.3], ["b"])], 2) == ((0.0, 0.0), (pytest.approx(0.3), LEAST_SPREAD))
+    assert learn_durations([table([0.3], ["b"])], 2) == ((0.0, 0.0), (pytest.approx(0.3), USUAL_SPREAD))
 
 
 def test_equal_durations_need_no_network():
