@@ -144,7 +144,7 @@ def best_thresholds(detector: Detector, held_out: HeldOut) -> np.ndarray:
     parts = _weighed(held_out, n_types)
     if not parts:
         return np.zeros(n_types)
-    if detector.frames is not None and not held_out.hybrid and held_out.n_real < ENOUGH_EVENTS:
+    if not held_out.hybrid and held_out.n_real < ENOUGH_EVENTS:
         return np.full(n_types, SOUND)
     grid, counts = _sweep(detector, parts)
     return choose_thresholds(grid, _n_events(parts, n_types), *counts)

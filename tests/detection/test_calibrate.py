@@ -8,10 +8,13 @@ from planted import RATE, make_templates, plant, table
 
 from evlib.detection import methods
 from evlib.detection.calibrate import (
+    SOUND,
     HeldOut,
     best_thresholds,
     f1_scores,
+    find_held_out,
     find_isolated,
+    label_all,
     label_share,
     logistic_scale,
     timing_scale,
@@ -138,3 +141,69 @@ def test_log_odds_are_made_true():
     assert scale(odds, np.where(known, target, 1.0)) == (pytest.approx(0.5, abs=0.03), pytest.approx(-1, abs=0.06))
     assert scale(odds, np.ones(n)) == (1.0, 0.0)  # all alike
     assert scale(-odds, target) == (1.0, 0.0)  # higher odds are less likely true
+
+
+def test_few_events_and_no_hybrid_recordings_choose_no_threshold():
+    """A handful of events fits many thresholds; with hybrid recordings beside them, or more events, one is chosen."""
+    few = examples([0.0, 1000.0, 2000.0], [0, 1, 0], [5.0, 5.0, -5.0], [1, 1, 0])
+    assert best_thresholds(Decider(), HeldOut([], [few], [])).tolist() == [SOUND, SOUND]
+    time, target = 1000.0 * np.arange(40), np.arange(40) % 2
+    more = examples(time, np.arange(40) // 2 % 2, np.where(target, 5.0, 3.0), target)
+    for held_out in (HeldOut([more], [few], []), HeldOut([], [more, few], [])):
+        assert (best_thresholds(Decider(), held_out) > 3).all()
+
+
+def test_what_lies_outside_of_labelled_spans_is_judged_apart():
+    """Inside everything is known, outside only that the labels are events."""
+    labelled = table([1000, 5000, 9000], [0, 1, 0], ("a", "b"))
+    labelled = replace(labelled, labelled_spans=np.array([[0, 6000]]))
+    ones = np.ones(4)
+    candidates = Candidates(np.array([1000.0, 3000.0, 7000.0, 9000.0]), np.array([0, 1, 1, 0]), ones)
+    inside, outside = label_all([candidates], [labelled], 0.005)
+    assert inside.complete and inside.target.tolist() == [1, 0] and inside.weight.tolist() == [1, 1]
+    assert inside.n_missed.sum() == 1, "the event at 5000"
+    assert not outside.complete and outside.target.tolist() == [0, 1] and outside.weight.tolist() == [0, 1]
+    (whole,) = label_all([candidates], [replace(labelled, labelled_spans=np.array([[0, 10_000]]))], 0.005)
+    assert whole.complete and len(whole.target) == 4
+
+
+class Blind(Decider):
+    """A network that reads the signal, and does not take what templates make for events."""
+
+    frames, classifier, uses_templates = "network", None, False
+
+    def __init__(self, sees):
+        super().__init__()
+        self.sees = sees
+
+    def candidates_in(self, signal):
+        """Of a hybrid recording the events, or others."""
+        time = signal if self.sees else signal + 500.0
+        return Candidates(time, np.zeros(len(time), int), np.full(len(time), 3.0))
+
+
+@pytest.mark.parametrize("sees", [True, False])
+def test_hybrids_that_a_network_does_not_recognise_judge_nothing(sees):
+    """``learned`` holds one real event, and draws hybrid recordings of 30."""
+    real = replace(table([1000], [0], ("a", "b")), labelled_spans=np.array([[0, 4000]]))
+
+    class Hybrids:
+        rhythms = (False,)
+
+        def enough(self, n):
+            return n
+
+        def draw(self, rng, find, strange):
+            found = find(1000.0 * np.arange(30))
+            target = (found.time % 1000 == 0).astype(float)
+            missed = np.array([30 - target.sum(), 0.0])
+            return Examples(found, target, np.ones(30), missed, np.full(30, np.nan), True)
+
+    class Learned:
+        signals, cache, hybrids = [np.array([1000.0])], {}, Hybrids()
+
+        class data:
+            train, development, seed, apart_samples = [real[:0]], [real], 0, np.full(2, PERIOD)
+
+    held_out = find_held_out(Blind(sees), Learned, 0.005)
+    assert bool(held_out.hybrid) == sees and held_out.n_real == 1

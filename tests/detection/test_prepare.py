@@ -101,6 +101,18 @@ def test_where_nothing_is_labelled_completely_single_labels_are_held_out():
     assert everything(few.development) == 0 and everything(few.train) == 2 * (FEW_LABELS - 1)
 
 
+def test_beside_labelled_spans_single_labels_are_held_out_too():
+    """Of the labels behind a complete span one in five of each kind, and of the span its blocks."""
+    pairs = [(recording(), labels(spread(60), np.arange(60) % 2, np.array([[0.0, 30.0]])))]
+    data = split(pairs)
+    held, span = data.development[0], 30 * RATE
+    outside = held.sample >= span
+    assert held[outside].counts().tolist() == [3, 3] and held[~outside].is_labelled(held.sample[~outside]).all()
+    assert (~outside).sum() > 3 and len(held.labelled_spans) == 1
+    (seen,) = data.signal_train
+    assert not np.isin(seen.time_samples, held.time_samples).any() and len(seen) + len(held) == 60
+
+
 @pytest.mark.parametrize("n_recordings", [1, 3, 5, 12])
 @pytest.mark.parametrize("n_labels", [1, 4, 5, 30])
 def test_no_label_is_lost_and_none_is_on_both_sides(n_recordings, n_labels):
