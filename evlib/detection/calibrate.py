@@ -120,10 +120,10 @@ def label_all(found, labels, tolerance_s: float, apart_samples=None) -> list:
     """Examples of each recording that has labels: candidates with what the labels say about them; where labels stand
     outside of labelled spans too, what is inside and what is outside apart."""
     return [
-        label_examples(*part, max(1.0, tolerance_s * part[1].sampling_rate_hz) + 0.5, apart_samples)
+        label_examples(some, own, max(1.0, tolerance_s * own.sampling_rate_hz) + 0.5, apart_samples)
         for candidates, table in zip(found, labels, strict=True)
         if len(table) + len(table.labelled_spans)
-        for part in _inside_and_outside(candidates, table)
+        for some, own in _inside_and_outside(candidates, table)
     ]
 
 

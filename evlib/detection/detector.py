@@ -134,6 +134,12 @@ class Detector:
         for name, count in counts.items():
             message = f"the templates have {n_channels} channels, {name}: {count}"
             require(count == n_channels, ShapeError, message)
+        pairs = isinstance(self.durations, tuple) and all(
+            isinstance(pair, tuple | list) and len(pair) == 2 for pair in self.durations
+        )
+        message = f"durations must be {n_types} pairs of numbers, got {reprlib.repr(self.durations)}"
+        require(pairs and len(self.durations) in (0, n_types), OptionError, message)
+        require_number(**{f"duration {k}": value for k, value in enumerate(v for pair in self.durations for v in pair)})
         for name, model in self.networks.items():
             known = model.config["num_events"]
             wanted = (n_types, 2 * n_types) if name == "frames" and self.durations else (n_types,)
@@ -149,9 +155,6 @@ class Detector:
         require(sees, OptionError, f"templates of weight {self.weights[0]:g} and no network find nothing")
         require_number(**{name: getattr(self, name) for name in NOT_NEGATIVE})
         require_int(0, classifier_window=self.classifier_window)
-        durations = np.array(self.durations or np.zeros((n_types, 2)), dtype=float)
-        whole = durations.shape == (n_types, 2) and np.isfinite(durations).all() and (durations >= 0).all()
-        require(whole, OptionError, f"durations must be {n_types} pairs of numbers >= 0, got {self.durations!r:.200}")
         require_instance(dict, metadata=self.metadata)
 
     @property

@@ -35,7 +35,7 @@ def learn_durations(tables, n_types: int) -> tuple:
     >>> from evlib.signals.events import Events
     >>> calls = Events.from_seconds([0.0, 2.0, 5.0], ["owl", "owl", "sat"], 100, duration_s=[0.5, 2.0, 0.0])
     >>> learn_durations([calls], 2)
-    ((1.0, 0.5658455668884228), (0.0, 0.0))
+    ((1.0, 0.5824184337410565), (0.0, 0.0))
     """
     type, lasts = (np.concatenate([getattr(table, name) for table in tables]) for name in ("type", "duration_s"))
     pairs = []
@@ -44,8 +44,10 @@ def learn_durations(tables, n_types: int) -> tuple:
         if not len(log):
             pairs.append((0.0, 0.0))
             continue
-        square = (((log - log.mean()) ** 2).sum() + BORROWED * USUAL_SPREAD**2) / (len(log) - 1 + BORROWED)
-        pairs.append((float(np.exp(np.median(log))), max(float(np.sqrt(square)), LEAST_SPREAD)))
+        middle = np.median(log)
+        own = np.median(np.abs(log - middle)) / 0.6745  # of a normal distribution, whatever a few slips are
+        square = ((len(log) - 1) * own**2 + BORROWED * USUAL_SPREAD**2) / (len(log) - 1 + BORROWED)
+        pairs.append((float(np.exp(middle)), max(float(np.sqrt(square)), LEAST_SPREAD)))
     return tuple(pairs) if any(median for median, _ in pairs) else ()
 
 

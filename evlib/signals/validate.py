@@ -312,6 +312,13 @@ def label_doubts(events, recording=None):
     if counts.max(initial=0) >= MANY_LABELS and (counts == 1).any():
         notes = ", ".join(repr(events.names[k]) for k in np.flatnonzero(counts == 1))
         yield f"one label of {notes} (a note of the recording program?); events.select(names) keeps the other types"
+    endless = np.flatnonzero(np.nan_to_num(events.duration_s) > (np.inf if recording is None else recording.duration_s))
+    if len(endless):
+        first = f"{events.type_names[endless[0]]!r} at {events.onset_s[endless[0]]:.6g} s"
+        yield (
+            f"{len(endless)} labels last longer than the whole recording, the first is {first}, with "
+            f"{events.duration_s[endless[0]]:.6g} s (durations in milliseconds or samples?)"
+        )
     if recording is not None and events.labelled_spans is None and len(events) >= MANY_LABELS:
         edges_s = np.r_[0.0, events.onset_s, recording.duration_s]
         gaps_s, k = np.diff(edges_s), np.argmax(np.diff(edges_s))

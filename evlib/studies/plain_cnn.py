@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..networks.seeds import seeded
-from ..signals.errors import DataError, require
+from ..signals.errors import DataError, require, require_int, require_number
 from ..signals.events import Events
 from ..signals.recording import Recording
 
@@ -39,7 +39,8 @@ def plain_cnn_events(recording: Recording, labels: Events, hop: int, n_steps: in
 
     Raises
     ------
-    DataError : no label
+    DataError : no label, labels without a duration
+    OptionError : no steps, frames too long for the recording
 
     Examples
     --------
@@ -49,6 +50,9 @@ def plain_cnn_events(recording: Recording, labels: Events, hop: int, n_steps: in
     ('call_00', 'call_01')
     """
     require(len(labels), DataError, "there is no labelled event to learn from")
+    require((labels.duration_s > 0).all(), DataError, "every label needs a duration: classes of frames are learned")
+    require_int(1, n_steps=n_steps, hop=hop)
+    require_number(1, recording.n_samples // 8, hop=hop)
     rate, names = recording.sampling_rate_hz, labels.names
     x, step_s = _features(recording, hop), hop / rate
     model = _train(x, _classes(labels, x.shape[1], step_s), len(names), n_steps, seed)

@@ -45,12 +45,24 @@ def test_without_a_visible_end_an_event_lasts_as_its_kind_does():
 def test_labels_say_how_long_kinds_last():
     lasts, type = [0.1, 0.2, 0.4, np.nan, 0.0, 0.0], ["a", "a", "a", "a", "a", "b"]
     (median, spread), nothing = learn_durations([table(lasts[:2], type[:2]), table(lasts[2:], type[2:])], 2)
-    assert median == pytest.approx(0.2) and spread == pytest.approx(np.sqrt((2 * np.log(2) ** 2 + 4 * 0.4**2) / 6))
+    assert median == pytest.approx(0.2) and spread == pytest.approx(
+        np.sqrt((2 * (np.log(2) / 0.6745) ** 2 + 4 * 0.4**2) / 6)
+    )
     assert nothing == (0.0, 0.0)
     many = 0.2 * np.exp(0.1 * np.random.default_rng(0).standard_normal(2000))
     assert learn_durations([table(many, ["a"] * 2000)], 2)[0][1] == pytest.approx(0.1, rel=0.1)
     assert learn_durations([table([0.0, np.nan], ["a", "b"])], 2) == ()
     assert learn_durations([table([0.3], ["b"])], 2) == ((0.0, 0.0), (pytest.approx(0.3), USUAL_SPREAD))
+
+
+def test_a_slip_in_one_label_changes_little():
+    """A duration in milliseconds among seconds, or one that is nearly nothing."""
+    lasts = 0.3 * np.exp(0.2 * np.random.default_rng(1).standard_normal(20))
+    clean, *spoiled = (
+        learn_durations([table(values, ["a"] * 20)], 2)[0]
+        for values in (lasts, *(np.r_[lasts[1:], x] for x in (300, 5e-324)))
+    )
+    assert all(one == pytest.approx(clean, rel=0.15) for one in spoiled)
 
 
 def test_equal_durations_need_no_network():
@@ -99,5 +111,8 @@ def test_parts_that_do_not_belong_together(calls):
     detector, *_ = calls
     with pytest.raises(ShapeError, match="2 types, frames: 4"):
         replace(detector, durations=())
-    with pytest.raises(OptionError, match="2 pairs"):
-        replace(detector, durations=((1.0, 0.3),))
+    for wrong in (((1.0, 0.3),), ((1.0, 0.3), 5), 0, "ab"):
+        with pytest.raises(OptionError, match="2 pairs"):
+            replace(detector, durations=wrong)
+    with pytest.raises(OptionError, match="duration 0"):
+        replace(detector, durations=((-1.0, 0.3), (1.0, 0.3)))

@@ -27,7 +27,7 @@ def sampled(rate, duration_s=4.0, clock=SAME, hz=7.0):
     return Recording(tone(clock.common(own_s), hz)[:, None], rate, ("tone",), "V")
 
 
-@pytest.mark.parametrize("rate", [100.0, 250.0, 2000.0, 3777.7])
+@pytest.mark.parametrize("rate", [100.0, 250.0, 2000.0, 3777.7, 44_100.0])
 @pytest.mark.parametrize("clock", [SAME, Clock(0.3137, 200e-6), Clock(-0.21, -0.01), Clock(0.0005)])
 def test_each_stream_is_read_where_the_common_clock_says(rate, clock):
     joined = join_streams({"a": sampled(1000.0), "b": sampled(rate, clock=clock)}, {"b": clock}, 1000.0)
@@ -54,7 +54,7 @@ def test_missing_samples_stay_missing():
     assert not seen[1500:1990].any() and seen[:1250].all() and seen[2250:].all()
 
 
-@given(st.lists(st.integers(0, 3000), min_size=1, max_size=12), st.sampled_from([100.0, 333.3, 1000.0, 2500.0]))
+@given(st.lists(st.integers(0, 3000), min_size=1, max_size=12), st.sampled_from([100.0, 333.3, 1000.0, 2500.0, 9000.0]))
 @settings(max_examples=30, deadline=None)
 def test_any_block_is_that_of_the_whole(edges, rate):
     b = Recording(np.random.default_rng(0).normal(size=(round(3 * rate), 2)), rate)
@@ -63,6 +63,17 @@ def test_any_block_is_that_of_the_whole(edges, rate):
     edges = sorted({0, 3000, *edges})
     blocks = [joined.read(start, stop) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
     np.testing.assert_allclose(np.concatenate(blocks), whole, rtol=1e-5, atol=1e-6)
+
+
+def test_of_a_fast_stream_what_lies_above_half_the_common_rate_is_left_out():
+    """And what lies below is there, also beside missing samples."""
+    time_s = np.arange(44_100) / 44_100
+    tones = np.stack([np.sin(2 * np.pi * hz * time_s) for hz in (50.0, 400.0, 700.0, 1000.0, 9950.0)], 1)
+    tones[20_000:20_100] = np.nan
+    joined = join_streams({"a": Recording(np.ones((1000, 1)), 1000.0), "mic": Recording(tones, 44_100.0)}, None, 1000.0)
+    power = np.nanmean(joined.read(100, 900)[:, 1:].astype(float) ** 2, axis=0)
+    assert power[:2] == pytest.approx(0.5, rel=0.02) and (power[2:] < 1e-4).all()
+    assert np.isnan(joined.read()[:, 1:]).sum(axis=0).max() < 80
 
 
 def test_what_a_slow_stream_cannot_show_is_faint_noise_that_is_always_the_same():
@@ -159,3 +170,19 @@ def test_few_markers_say_less():
     ):
         with pytest.raises(error, match="markers"):
             Clock.from_markers(common, own)
+
+
+def test_streams_begin_where_their_start_times_say():
+    """Also in other time zones; what has no zone is UTC, and what has no time begins with the first."""
+    rng = np.random.default_rng(0)
+    a = Recording(rng.normal(size=(200, 1)), 100.0, ("x",), start_time="2026-03-01T12:00:00")
+    ramp = np.arange(100.0)[:, None]
+    for start, first in (("2026-03-01T13:00:00.5+01:00", 50), ("2026-03-01T11:59:59.750", -25), (None, 0)):
+        joined = join_streams({"a": a, "b": Recording(ramp, 100.0, ("y",), start_time=start)}).read()
+        assert np.array_equal(joined[:, 0], a.read()[:, 0])
+        seen = np.flatnonzero(np.isfinite(joined[:, 1]))
+        assert seen[0] == max(first, 0) and seen[-1] == first + 99
+        np.testing.assert_allclose(joined[seen[20:-20], 1], seen[20:-20] - first, atol=0.05)
+    late = Recording(ramp, 100.0, ("y",), start_time="2026-03-02T12:00:00")
+    with pytest.raises(DataError, match="b: no sample in the time of a"):
+        join_streams({"a": a, "b": late})

@@ -7,7 +7,7 @@ import pytest
 
 from evlib.scoring.segments import compare_segments
 from evlib.signals.calls import make_calls
-from evlib.signals.errors import DataError
+from evlib.signals.errors import DataError, OptionError
 from evlib.signals.recording import Recording
 from evlib.studies.plain_cnn import UNKNOWN, _classes, plain_cnn_events
 
@@ -50,3 +50,8 @@ def test_only_labelled_spans_say_that_there_is_nothing(calls):
     assert set(unknown) == {UNKNOWN, 0, 1}
     with pytest.raises(DataError, match="no labelled event"):
         plain_cnn_events(recording, labels[:0], hop=20)
+    for wrong, error in (({"hop": 0}, OptionError), ({"hop": 10**9}, OptionError), ({"n_steps": 0}, OptionError)):
+        with pytest.raises(error, match=next(iter(wrong))):
+            plain_cnn_events(recording, labels, **({"hop": 20} | wrong))
+    with pytest.raises(DataError, match="needs a duration"):
+        plain_cnn_events(recording, replace(labels, duration_s=np.full(len(labels), np.nan)), hop=20)
