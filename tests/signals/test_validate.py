@@ -47,6 +47,17 @@ def test_a_note_among_the_labels_is_named():
     assert not validate(Recording(noise(), RATE), labels.select(["a"])).problems
 
 
+def test_durations_longer_than_the_recording_are_named():
+    """Milliseconds for seconds; one that is cut off by the end is no slip."""
+    lasts = np.array([0.3, 900.0, 400.0, 9.9])
+    labels = beats([1.0, 3.0, 5.0, 9.0], duration_s=lasts)
+    (problem,) = validate(Recording(noise(), RATE), labels).warnings
+    assert problem.message.startswith(
+        "2 labels last longer than the whole recording, the first is 'a' at 3 s, with 900"
+    )
+    assert not validate(Recording(noise(), RATE), beats([1.0, 9.0], duration_s=[0.3, 9.9])).problems
+
+
 def test_good_data_has_no_problems():
     report = validate(
         Recording(noise(), RATE),
