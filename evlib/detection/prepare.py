@@ -218,10 +218,12 @@ def _without_spans(table):
 
 
 def add_events(table: Events, time, type) -> Events:
-    """A table with more events, at ``time`` (n,) samples, of one type or of ``type`` (n,)."""
+    """A table with more events, at ``time`` (n,) samples, of one type or of ``type`` (n,); nobody knows how long they
+    last."""
     types = np.r_[table.type, np.broadcast_to(type, len(time))]
     columns = (*split_time(np.r_[table.time_samples, time]), types, table.names, table.sampling_rate_hz)
-    return Events(*columns, labelled_spans=table.labelled_spans)
+    lasts_s = np.r_[table.duration_s, np.full(len(time), np.nan)]
+    return Events(*columns, labelled_spans=table.labelled_spans, duration_s=lasts_s)
 
 
 def held_out_parts(lengths, seed: int) -> list:

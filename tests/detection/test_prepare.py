@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import evlib
-from evlib.detection.prepare import FEW_LABELS, held_out_parts, prepare
+from evlib.detection.prepare import FEW_LABELS, add_events, held_out_parts, prepare
 
 RATE, NAMES = 100.0, ("a", "b")
 
@@ -151,3 +151,9 @@ def test_of_long_recordings_without_labels_pieces_are_spread_evenly(monkeypatch,
     assert "0.0 h are learned from, 4 pieces spread evenly" in caplog.text
     options = {"max_epochs": 1, "hidden_size": 8, "n_windows": 64, "progress": False}
     assert evlib.pretrain(unlabelled, "masked", **options).metadata["duration_s"] == 20.0
+
+
+def test_added_events_leave_the_durations_of_labels():
+    labelled = evlib.Events.from_seconds([1.0, 2.0], [0, 1], RATE, NAMES, duration_s=[0.5, 0.25])
+    more = add_events(labelled, np.array([300.0]), 1)
+    assert more.duration_s[:2].tolist() == [0.5, 0.25] and np.isnan(more.duration_s[2]) and len(more) == 3
