@@ -229,11 +229,12 @@ def frame_labels(learned: LearnedTemplates, teacher: Detector | None = None) -> 
     learned from.
     """
     data, train, held_out = learned.data, [], []
-    reach = LABEL_FRAMES * network_resolution(data.rate)
+    hop = network_resolution(data.rate)
+    reach, ends = LABEL_FRAMES * hop, durations_vary(data.train, hop / data.rate)
     for signal, known, held in zip(learned.signals, data.signal_train, data.development, strict=True):
         single = held.time_samples[~held.is_labelled(held.sample)]
         if len(held.labelled_spans) + len(single):
-            held_out.append(_frame_labels(data, signal, held))
+            held_out.append(_frame_labels(data, ends, signal, held))
         if len(held.labelled_spans) and not len(known.labelled_spans) + len(known):
             continue  # held out as a whole
         hidden, options = [held.labelled_spans, single[:, None] + [-reach, reach]], {}
@@ -241,14 +242,13 @@ def frame_labels(learned: LearnedTemplates, teacher: Detector | None = None) -> 
             known, doubtful = _taught(data, teacher, signal, known)
             hidden.append(doubtful[:, None] + [-reach, reach])
             options = {"elsewhere": LOOKED_THROUGH}
-        train.append(_frame_labels(data, signal, known, np.concatenate(hidden), **options))
+        train.append(_frame_labels(data, ends, signal, known, np.concatenate(hidden), **options))
     return train, held_out
 
 
-def _frame_labels(data, signal, table, *hidden, **options):
+def _frame_labels(data, ends, signal, table, *hidden, **options):
     table = table[np.argsort(table.time_samples, kind="stable")]
-    hop_s = network_resolution(data.rate) / data.rate
-    length = table.duration_s * data.rate if durations_vary(data.train, hop_s) else None
+    length = table.duration_s * data.rate if ends else None
     labels = signal, table.time_samples, table.type, table.labelled_spans, data.apart_samples
     return FrameLabels(*labels, *hidden, length=length, **options)
 

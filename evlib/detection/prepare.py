@@ -220,10 +220,9 @@ def _without_spans(table):
 def add_events(table: Events, time, type) -> Events:
     """A table with more events, at ``time`` (n,) samples, of one type or of ``type`` (n,); nobody knows how long they
     last."""
-    types = np.r_[table.type, np.broadcast_to(type, len(time))]
-    columns = (*split_time(np.r_[table.time_samples, time]), types, table.names, table.sampling_rate_hz)
-    lasts_s = np.r_[table.duration_s, np.full(len(time), np.nan)]
-    return Events(*columns, labelled_spans=table.labelled_spans, duration_s=lasts_s)
+    types, unknown = np.broadcast_to(type, len(time)), np.full(len(time), np.nan)
+    new = Events(*split_time(np.asarray(time)), types, table.names, table.sampling_rate_hz, duration_s=unknown)
+    return Events.concatenate([table, _without_spans(new)])
 
 
 def held_out_parts(lengths, seed: int) -> list:
@@ -311,15 +310,9 @@ def hold_out(tables, n_samples, seed: int) -> tuple[list, list]:
             single = ~table.is_labelled(table.sample) & ~few[table.type]
             single &= _rank_in_type(table.type) % ONE_IN == ONE_IN - 1
             kept, held_labels = _hold_out_blocks(table, length, few) if len(table.labelled_spans) else (table, nothing)
-            parts.append((kept, _with_rows(held_labels, table[single])))
+            parts.append((kept, Events.concatenate([held_labels, _without_spans(table[single])])))
     train, development = zip(*parts, strict=True)
     return list(train), list(development)
-
-
-def _with_rows(table, more):
-    """A table with the rows of another one; the spans stay."""
-    joined = Events.concatenate([replace(table, labelled_spans=None), replace(more, labelled_spans=None)])
-    return replace(joined, labelled_spans=table.labelled_spans)
 
 
 def _held_recordings(tables, counts, seed):

@@ -6,11 +6,11 @@ duration differ from call to call, so no fixed shape explains a kind; they begin
 
 import numpy as np
 
-from .errors import OptionError, require, require_int, require_number, require_positive, require_rate
+from .errors import require_int, require_number, require_positive, require_rate
 from .events import Events
 from .recording import Recording
 from .streams import stream
-from .synthetic import MOST_SAMPLES
+from .synthetic import require_memory
 
 # Of the kinds: pitch in shares of the sampling rate, from the first to the last; seconds that a call lasts in the
 # middle; how far a call sweeps, in logarithms of its pitch; and how often it trembles, in Hz.
@@ -56,10 +56,9 @@ def make_calls(
     require_number(4 * MARGIN_S, 1e5, duration_s=duration_s)
     require_number(-100, 100, snr_db=snr_db)
     require_number(0, 2, spread=spread)
+    require_memory(duration_s, rate)
     kinds, rng = stream("kinds of calls", n_types), stream("calls", seed)
     n = int(duration_s * rate)
-    message = f"{duration_s:g} s at {rate:g} Hz are {n:.3g} samples, more than {MOST_SAMPLES:.3g}"
-    require(n <= MOST_SAMPLES, OptionError, message)
     signal = rng.standard_normal(n)
     # More calls than there is time for; those that end too late are left out.
     most = int(duration_s / min(APART_S, mean_interval_s)) + 1

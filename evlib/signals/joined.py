@@ -67,6 +67,8 @@ class Clock:
         >>> print(Clock.from_markers([0.0, 100.0, 200.0], [0.3, 100.3201, 200.3401]))
         +300.02 ms (± 0.037), +200.5 ppm (± 0.29)
         """
+        from scipy.stats import linregress
+
         try:
             common, own = (np.atleast_1d(np.asarray(times, dtype=float)) for times in (common_s, own_s))
         except (TypeError, ValueError) as error:
@@ -77,14 +79,9 @@ class Clock:
         if len(common) == 1:
             return Clock(float(own[0] - common[0]))
         require(np.ptp(common) > 0, DataError, "all markers stand at one moment: one would say as much")
-        middle, lag = common.mean(), own - common
-        moved = common - middle
-        skew = float(moved @ lag / (moved @ moved))
-        left = lag - lag.mean() - skew * moved
-        variance = left @ left / (len(lag) - 2) if len(lag) > 2 else np.nan
-        skew_sd = float(np.sqrt(variance / (moved @ moved)))
-        offset_sd = float(np.sqrt(variance / len(lag) + (middle * skew_sd) ** 2))
-        return Clock(float(lag.mean() - skew * middle), skew, offset_sd, skew_sd, float(middle))
+        line = linregress(common, own - common)
+        errors = (line.intercept_stderr, line.stderr) if len(common) > 2 else (np.nan, np.nan)
+        return Clock(*map(float, (line.intercept, line.slope, *errors, common.mean())))
 
     def sd_at(self, time_s):
         """Standard error of `at` in seconds; NaN where the clock was not estimated."""
@@ -155,11 +152,11 @@ def join_streams(
     first = next(iter(streams.values()))
     of_samples = {name: _of_samples(clocks.get(name, Clock()), stream, first) for name, stream in streams.items()}
     ends_s = {name: clock.common([0.0, streams[name].duration_s]) for name, clock in of_samples.items()}
-    (start_s, stop_s), *others = ends_s.values()
+    start_s, stop_s = next(iter(ends_s.values()))
     strange = [name for name, (low, high) in ends_s.items() if high <= max(start_s, 0) or low >= stop_s]
     message = f"{', '.join(strange)}: no sample in the time of {next(iter(streams))}; are clocks and start times right?"
     require(not strange, DataError, message)
-    n_samples = max(1, round(float(max(stop_s, *(stop for _, stop in others)) if others else stop_s) * rate))
+    n_samples = max(1, round(float(max(high for _, high in ends_s.values())) * rate))
     parts = [Resampled(stream, of_samples[name], rate, n_samples) for name, stream in streams.items()]
     channels = tuple(f"{name}.{channel}" for name, stream in streams.items() for channel in stream.channels)
     units = tuple(unit for stream in streams.values() for unit in stream.units)

@@ -209,6 +209,15 @@ class Simulation:
         return noise_spectrum(frequency_hz, self.recording.sampling_rate_hz, **self.noise)
 
 
+def require_memory(duration_s: float, rate: float) -> None:
+    """Refuse to simulate more than fits into memory."""
+    if duration_s * rate > MOST_SAMPLES:
+        raise OptionError(
+            f"{duration_s:g} s at {rate:g} Hz are {duration_s * rate:.3g} samples, more than {MOST_SAMPLES:.3g} "
+            "(make several recordings with other seeds)"
+        )
+
+
 def make_recording(
     templates: SyntheticTemplates | None = None,
     duration_s: float = 60.0,
@@ -255,11 +264,7 @@ def make_recording(
     require_int(0, seed=seed)
     if duration_s <= 4 * MARGIN_S:
         raise OptionError(f"duration_s must be longer than {4 * MARGIN_S} s, got {duration_s}")
-    if duration_s * rate > MOST_SAMPLES:
-        raise OptionError(
-            f"{duration_s:g} s at {rate:g} Hz are {duration_s * rate:.3g} samples, more than {MOST_SAMPLES:.3g} "
-            "(make several recordings with other seeds)"
-        )
+    require_memory(duration_s, rate)
     templates = make_templates(sampling_rate_hz=rate) if templates is None else templates
     if not isinstance(templates, SyntheticTemplates):
         raise OptionError(f"templates come from make_templates, got {templates!r} (for a length write duration_s=...)")

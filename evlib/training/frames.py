@@ -80,6 +80,11 @@ class FrameLabels:
     elsewhere: float = UNLABELLED
     length: np.ndarray | None = None
 
+    @property
+    def lasts(self) -> np.ndarray:
+        """(n,) samples that each event lasts, 0 where that is not known."""
+        return np.zeros(len(self.time)) if self.length is None else np.nan_to_num(self.length)
+
 
 class FrameCrops(torch.utils.data.IterableDataset):
     """Batches of random crops, ``n_batches`` an epoch, drawn from the seed and the epoch.
@@ -208,9 +213,8 @@ class FrameCrops(torch.utils.data.IterableDataset):
 
 def longest_events(parts) -> tuple:
     """Samples that the longest event of each type lasts, 0 where none is known to last; () if none of any type is."""
-    lasting = np.concatenate([np.nan_to_num(part.length) for part in parts if part.length is not None] or [np.zeros(0)])
-    type = np.concatenate([part.type for part in parts if part.length is not None] or [np.zeros(0, int)])
-    longest = tuple(lasting[type == k].max(initial=0.0) for k in range(len(parts[0].apart)))
+    lasts, type = (np.concatenate([getattr(part, name) for part in parts]) for name in ("lasts", "type"))
+    longest = tuple(lasts[type == k].max(initial=0.0) for k in range(len(parts[0].apart)))
     return longest if any(longest) else ()
 
 
@@ -219,11 +223,10 @@ def _moments(part, longest):
     last nobody knows how long."""
     own = [part.type == k for k in range(len(part.apart))]
     columns, endless = [part.time[rows] for rows in own], []
-    length = np.zeros(len(part.time)) if part.length is None else np.nan_to_num(part.length)
     for rows, most in zip(own, longest, strict=False):
-        lasts = rows & (length > 0)
-        columns.append(np.sort(part.time[lasts] + length[lasts]))
-        unknown = part.time[rows & ~lasts][:, None] + [0.0, most]
+        known = rows & (part.lasts > 0)
+        columns.append(np.sort((part.time + part.lasts)[known]))
+        unknown = part.time[rows & ~known][:, None] + [0.0, most]
         endless.append(unknown if most else np.array([[-np.inf, np.inf]]))
     return columns, endless
 
